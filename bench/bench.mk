@@ -1,0 +1,61 @@
+# Verbs: bench, count. Everything is built under build/bench/.
+#   make bench FILTER=REGEX   only the benchmarks ROW/ALLOCATOR that match
+#   make bench REPS=N         repetitions of each, 5 unless said otherwise
+#   make bench WITHOUT=buddy  leaves an allocator out (frame, buddy); after make clean
+
+FILTER ?= $(BENCH_FILTER)
+WITHOUT ?=
+REPS ?= $(or $(BENCH_REPS),5)
+
+bench_dir := build/bench
+bench_cc = $(or $(GCC),gcc)
+bench_flags := -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -I. \
+    $(if $(findstring frame,$(WITHOUT)),-DBENCH_NO_FRAME) \
+    $(if $(findstring buddy,$(WITHOUT)),-DBENCH_NO_BUDDY)
+bench_sources := $(filter-out bench/count.c $(WITHOUT:%=bench/adapt_%.c), \
+    $(wildcard bench/*.c bench/baseline/*.c))
+bench_common := $(filter-out bench/main.c bench/work_%.c bench/trace.c,$(bench_sources))
+bench_objects = $(patsubst bench/%.c,$(bench_dir)/%.o,$(1))
+
+.PHONY: bench bench-build count count-build count-record
+
+bench: | deps-bench ## measure all allocators: a table, build/bench/report.html; FILTER=REGEX REPS=N
+	@$(MAKE) --no-print-directory bench-build
+	@BENCH_FILTER='$(FILTER)' BENCH_REPS='$(REPS)' $(bench_dir)/bench \
+	    --benchmark_enable_random_interleaving=true \
+	    --benchmark_out=$(bench_dir)/bench.json --benchmark_out_format=json
+	@python3 bench/report.py $(bench_dir)/bench.json $(bench_dir)/report.html
+
+bench-build: $(bench_dir)/bench
+	@:
+
+count: | deps-count ## count instructions of the hot paths with callgrind
+	@$(MAKE) --no-print-directory count-build
+	@python3 bench/count.py $(bench_dir)/count
+
+count-record: | deps-count ## write the budgets of instructions that the tests hold
+	@$(MAKE) --no-print-directory count-build
+	@python3 bench/count.py $(bench_dir)/count --record bench/budgets.txt
+
+count-build: $(bench_dir)/count
+	@:
+
+$(bench_dir)/bench: $(call bench_objects,$(bench_sources)) $(bench_dir)/gbench.o
+	@echo "  link  $@"
+	$(Q)g++ -o $@ $^ -lbenchmark -lz -pthread
+
+$(bench_dir)/count: $(call bench_objects,$(bench_common) bench/count.c)
+	@echo "  link  $@"
+	$(Q)$(bench_cc) -o $@ $^ -pthread
+
+$(bench_dir)/%.o: bench/%.c
+	@mkdir -p $(@D)
+	@echo "  bench $<"
+	$(Q)$(bench_cc) $(bench_flags) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+
+$(bench_dir)/gbench.o: bench/gbench.cc bench/gbench.h
+	@mkdir -p $(@D)
+	@echo "  bench $<"
+	$(Q)g++ -std=c++17 -O2 -Wall -Wextra -c -o $@ $<
+
+-include $(wildcard $(bench_dir)/*.d $(bench_dir)/baseline/*.d)
