@@ -749,7 +749,7 @@ struct mm_frame_cursor {
     uintptr_t used; /* frames this CPU allocated minus frames it freed, modulo 2^word */
     uintptr_t run;  /* bitmap index behind the last run */
     uintptr_t room; /* frames that may be taken before the watermarks are looked at again */
-    uintptr_t failures; /* allocations that found nothing, this zone preferred */
+    uintptr_t sweep; /* words taken since the search started from the lowest section */
     struct mm_frame_section *huge; /* section of the last huge block */
 };
 
@@ -759,9 +759,12 @@ struct mm_frame_cpu {
     uintptr_t span_pfn, span_size, span_index; /* the span of the last free; index of its first frame */
     struct mm_frame_cursor *span_cursor;       /* of its zone */
     uintptr_t taken_away;                      /* sections it took from other CPUs */
-    uintptr_t refills;                         /* words it took */
+    uintptr_t stolen;                          /* number of the one it took last to allocate there */
     uintptr_t refused;                         /* calls refused as misuse */
     struct mm_frame_cursor cursor[MM_FRAME_ZONE_MAX];
+    struct mm_frame_section *common[MM_FRAME_ZONE_MAX]; /* nobody's section where it found a frame last */
+    uintptr_t noted[MM_FRAME_ZONE_MAX];    /* `used` when the peak was looked at */
+    uintptr_t failures[MM_FRAME_ZONE_MAX]; /* allocations that found nothing, the zone preferred */
     /* For orders below a word, where to search on; [0]: how many more until it starts from the lowest. */
     uintptr_t small[MM_FRAME_ZONE_MAX][MM_WORD_SHIFT + 1];
 } __attribute__((aligned(64)));
@@ -1100,7 +1103,6 @@ struct mm_frame_stats {
     uint64_t sections;
     uint64_t biased;     /* sections that a CPU has to itself */
     uint64_t taken_away; /* sections taken from another CPU (whole pool) */
-    uint64_t refills;    /* words taken by CPUs (whole pool) */
     uint64_t refused;    /* calls refused as misuse (whole pool) */
 };
 
@@ -1129,11 +1131,10 @@ MM_FRAME_API void mm_frame_dump(struct mm_frame_pool *pool,
 
 MM_FRAME_API mm_pa_t mmi_frame_alloc_slow(struct mm_frame_pool *pool, unsigned flags);
 MM_FRAME_API enum mm_status mmi_frame_free_slow(struct mm_frame_pool *pool, mm_pa_t pa);
-/* Inside: the cursor's next word and its bits; 0 if this CPU has none or must look at watermarks. */
-MM_FRAME_API uintptr_t mmi_frame_refill(struct mm_frame_pool *pool, unsigned cpu, unsigned zone);
-/* Inside: word of frame `index` was empty before a free, or is full (`now`) after it. */
-MM_FRAME_API void mmi_frame_edge(struct mm_frame_pool *pool, unsigned cpu, uintptr_t index,
-                                 uintptr_t now);
+/* Inside, which it leaves: the word of frame `index` was empty before a free, or is full (`now`) after it.
+ * Returns MM_OK. */
+MM_FRAME_API enum mm_status mmi_frame_edge(struct mm_frame_pool *pool, unsigned cpu, uintptr_t index,
+                                           uintptr_t now);
 
 #define MMI_FRAME_SECTION_SHIFT (2 * MM_WORD_SHIFT)
 
@@ -1147,19 +1148,17 @@ MM_FRAME_INLINE mm_pa_t mm_frame_alloc(struct mm_frame_pool *pool, unsigned flag
     if (MM_LIKELY(cpu < MM_CPU_MAX && (flags & ~MM_FRAME_URGENT) < MM_FRAME_ZONE_MAX)) {
         struct mm_frame_cpu *self = &pool->cpu[cpu];
         struct mm_frame_cursor *cursor = &self->cursor[flags & MM_FRAME_ZONE_MASK];
-        uintptr_t bits = 0;
         mm_busy_enter(&self->busy);
-        if (MM_LIKELY(mm_bias_mine(&cursor->section->owner, (uintptr_t)cpu + 1)))
-            bits = mm_load(cursor->word);
-        if (MM_UNLIKELY(bits == 0))
-            bits = mmi_frame_refill(pool, cpu, flags & MM_FRAME_ZONE_MASK);
-        if (MM_LIKELY(bits != 0)) {
-            mm_store(cursor->word, bits & (bits - 1));
-            mm_store(&cursor->used, cursor->used + 1);
-            bits = cursor->pfn + mm_ctz(bits);
-            mm_busy_leave(&self->busy);
-            MM_CPU_UNPIN(state);
-            return (mm_pa_t)bits << MM_PAGE_SHIFT;
+        if (MM_LIKELY(mm_bias_mine(&cursor->section->owner, (uintptr_t)cpu + 1))) {
+            uintptr_t bits = mm_load(cursor->word);
+            if (MM_LIKELY(bits != 0)) {
+                mm_store(cursor->word, bits & (bits - 1));
+                mm_store(&cursor->used, cursor->used + 1);
+                bits = cursor->pfn + mm_ctz(bits);
+                mm_busy_leave(&self->busy);
+                MM_CPU_UNPIN(state);
+                return (mm_pa_t)bits << MM_PAGE_SHIFT;
+            }
         }
         mm_busy_leave(&self->busy);
     }
@@ -1167,7 +1166,7 @@ MM_FRAME_INLINE mm_pa_t mm_frame_alloc(struct mm_frame_pool *pool, unsigned flag
     return mmi_frame_alloc_slow(pool, flags);
 }
 
-/* About 30 instructions; lines: the CPU's, its cursor's, the section's header, the word's. */
+/* About 35 instructions; lines: the CPU's, its cursor's, the section's header, the word's. */
 MM_FRAME_INLINE enum mm_status mm_frame_free(struct mm_frame_pool *pool, mm_pa_t pa)
 {
     MM_CPU_STATE_T state;
@@ -1190,8 +1189,12 @@ MM_FRAME_INLINE enum mm_status mm_frame_free(struct mm_frame_pool *pool, mm_pa_t
                 mm_store(word, now);
                 mm_store(&self->span_cursor->used, self->span_cursor->used - 1);
                 /* S1 and S2 concern only words that were empty or are full now. */
-                if (MM_UNLIKELY(old == 0 || now == ~(uintptr_t)0) && word != self->span_cursor->word)
-                    mmi_frame_edge(pool, cpu, index, now);
+                if (MM_UNLIKELY(old == 0 ||
+                                (now == ~(uintptr_t)0 && word != self->span_cursor->word))) {
+                    enum mm_status status = mmi_frame_edge(pool, cpu, index, now);
+                    MM_CPU_UNPIN(state);
+                    return status;
+                }
                 mm_busy_leave(&self->busy);
                 MM_CPU_UNPIN(state);
                 return MM_OK;
@@ -1521,11 +1524,18 @@ static uintptr_t mmi_frame_group(unsigned w)
 }
 
 /* First bits of the groups of `full` that are all ones: the wholly free huge blocks. */
-static uintptr_t mmi_frame_whole(uintptr_t full)
+static inline uintptr_t mmi_frame_whole(uintptr_t full)
 {
-    unsigned step;
-    for (step = MMI_FRAME_GROUP / 2; step > 0; step /= 2)
-        full &= full >> step;
+    if (MMI_FRAME_GROUP > 16)
+        full &= full >> 16;
+    if (MMI_FRAME_GROUP > 8)
+        full &= full >> 8;
+    if (MMI_FRAME_GROUP > 4)
+        full &= full >> 4;
+    if (MMI_FRAME_GROUP > 2)
+        full &= full >> 2;
+    if (MMI_FRAME_GROUP > 1)
+        full &= full >> 1;
     return full & (~(uintptr_t)0 / mm_mask(MMI_FRAME_GROUP));
 }
 
@@ -1695,12 +1705,12 @@ static void mmi_frame_cursor_release(struct mm_frame_pool *pool, struct mm_frame
 static bool mmi_frame_lock(struct mm_frame_pool *pool, struct mm_frame_section *section, unsigned cpu)
 {
     const uintptr_t self = mmi_frame_self(cpu);
-    unsigned long tries = 1000;
+    unsigned tries = 4;
     for (;;) {
         const uintptr_t was = mm_load(&section->owner);
         const uintptr_t *busy =
             was != 0 && was <= MM_CPU_MAX ? &pool->cpu[was - 1].busy : NULL;
-        if (mm_bias_trylock(&section->owner, self, was, busy, self != 0 ? 0 : 1000)) {
+        if (mm_bias_trylock(&section->owner, self, was, busy, self != 0 ? 0 : 100)) {
             section->was = was;
             if (was == 0 || was == self)
                 return true;
@@ -1755,16 +1765,6 @@ static void mmi_frame_adopt(struct mm_frame_pool *pool, struct mm_frame_section 
 
 /* ---- Counting ---------------------------------------------------------------------------------------- */
 
-/* Counts `count` frames as allocated (or freed: its negative) on this CPU, pinned. */
-static void mmi_frame_count(struct mm_frame_pool *pool, unsigned cpu, unsigned zone, uintptr_t count)
-{
-    struct mm_frame_cursor *cursor = mmi_frame_cursor(pool, cpu, zone);
-    if (cursor != NULL)
-        mm_store(&cursor->used, cursor->used + count);
-    else
-        (void)mm_fetch_add(&pool->zone[zone].used, count);
-}
-
 static uintptr_t mmi_frame_used(struct mm_frame_pool *pool, unsigned zone)
 {
     uintptr_t used = mm_load(&pool->zone[zone].used);
@@ -1780,6 +1780,31 @@ static uintptr_t mmi_frame_free_now(struct mm_frame_pool *pool, unsigned zone)
     if (used <= managed && used > mm_load(&pool->zone[zone].peak))
         mm_store(&pool->zone[zone].peak, used);
     return used <= managed ? managed - used : 0; /* counts of other CPUs may be on the way */
+}
+
+/* Notes the most frames in use, when this CPU uses a word's worth more than when it looked last. */
+static inline void mmi_frame_note_peak(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
+{
+    const uintptr_t used = pool->cpu[cpu].cursor[number].used;
+    uintptr_t *noted = &pool->cpu[cpu].noted[number];
+    if (MM_LIKELY(used - *noted < MM_WORD_BITS))
+        return;
+    if ((intptr_t)(used - *noted) > 0)
+        (void)mmi_frame_free_now(pool, number);
+    *noted = used;
+}
+
+/* Counts `count` frames as allocated (or freed: its negative) on this CPU, pinned. */
+static void mmi_frame_count(struct mm_frame_pool *pool, unsigned cpu, unsigned zone, uintptr_t count)
+{
+    struct mm_frame_cursor *cursor = mmi_frame_cursor(pool, cpu, zone);
+    if (cursor == NULL) {
+        (void)mm_fetch_add(&pool->zone[zone].used, count);
+        return;
+    }
+    mm_store(&cursor->used, cursor->used + count);
+    if ((intptr_t)count > 0)
+        mmi_frame_note_peak(pool, cpu, zone);
 }
 
 /* log2 of how many parts the room above a watermark is cut into, so that CPUs that each use up a part
@@ -1813,9 +1838,12 @@ static bool mmi_frame_admit(struct mm_frame_pool *pool, unsigned cpu, unsigned n
 
 /* ---- Single frames -------------------------------------------------------------------------------------- */
 
+#define MMI_FRAME_SWEEP 2048 /* words taken before a search starts from the lowest section again */
+
 /* Inside: the lowest word with a free frame of a section of this CPU becomes the cursor's; its bits, or 0. */
-static uintptr_t mmi_frame_word_of(struct mm_frame_pool *pool, struct mm_frame_cursor *cursor,
-                                   struct mm_frame_section *section)
+static inline uintptr_t mmi_frame_word_of(struct mm_frame_pool *pool,
+                                                    struct mm_frame_cursor *cursor,
+                                                    struct mm_frame_section *section)
 {
     uintptr_t *words = mmi_frame_words(pool, section);
     uintptr_t some = section->some;
@@ -1835,57 +1863,65 @@ static uintptr_t mmi_frame_word_of(struct mm_frame_pool *pool, struct mm_frame_c
     return 0;
 }
 
-/* Inside: moves the cursor, whose word is used up, to the next word of this CPU's sections that has a free
- * frame, by the pool's policy, and returns its bits; 0 if there is none. */
-static uintptr_t mmi_frame_next_word(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
+/* Inside: as mmi_frame_next_word, from the other sections. Lowest first, in sweeps: a search goes on upward
+ * from the section just used up, so that each yields all that was freed there meanwhile; it starts from
+ * the lowest again after some words, and before it breaks a word that is wholly free. */
+static MM_NOINLINE uintptr_t mmi_frame_next_section(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
 {
     const struct mm_frame_zone *zone = &pool->zone[number];
     struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
-    struct mm_frame_section *section = cursor->section;
-    const uintptr_t self = mmi_frame_self(cpu);
-    bool wrapped = pool->policy != MM_FRAME_NEXT_FIT || section == &pool->nowhere;
-    uintptr_t from = wrapped ? zone->first : mmi_frame_number(pool, section);
-    mm_store(&pool->cpu[cpu].refills, pool->cpu[cpu].refills + 1);
-    if (mm_bias_mine(&section->owner, self)) {
-        const uintptr_t bits = mmi_frame_word_of(pool, cursor, section);
-        if (bits != 0)
-            return bits;
-        mmi_frame_set_remove(pool, cpu, MMI_FRAME_AVAIL, mmi_frame_number(pool, section));
-    }
+    const bool next_fit = pool->policy == MM_FRAME_NEXT_FIT;
+    bool lowest = cursor->section == &pool->nowhere || (!next_fit && cursor->sweep >= MMI_FRAME_SWEEP);
+    uintptr_t from = lowest ? zone->first : mmi_frame_number(pool, cursor->section) + 1;
     for (;;) {
         const uintptr_t i = mmi_frame_set_in(pool, cpu, MMI_FRAME_AVAIL, zone, from);
         if (i != MMI_FRAME_NONE) {
+            struct mm_frame_section *section = &pool->section[i];
             uintptr_t bits = 0;
-            section = &pool->section[i];
-            if (mm_bias_mine(&section->owner, self))
+            const bool mine = mm_bias_mine(&section->owner, mmi_frame_self(cpu));
+            if (mine && (lowest || next_fit || (section->full & section->some & (0 - section->some)) == 0))
                 bits = mmi_frame_word_of(pool, cursor, section);
-            if (bits != 0)
+            if (bits != 0) {
+                if (lowest)
+                    cursor->sweep = 0;
                 return bits;
-            mmi_frame_set_remove(pool, cpu, MMI_FRAME_AVAIL, i);
-        } else if (wrapped) {
+            }
+            from = i + 1;
+            if (mine && section->some != 0) { /* a new word would be broken */
+                lowest = true;
+                from = zone->first;
+            } else {
+                mmi_frame_set_remove(pool, cpu, MMI_FRAME_AVAIL, i);
+            }
+        } else if (lowest) {
             mmi_frame_cursor_reset(pool, cursor);
             return 0;
         } else {
-            wrapped = true;
+            lowest = true;
             from = zone->first;
         }
     }
 }
 
-MM_FRAME_API MM_NOINLINE uintptr_t mmi_frame_refill(struct mm_frame_pool *pool, unsigned cpu,
-                                                    unsigned number)
+/* Inside: moves the cursor, whose word is used up, to the next word of this CPU's sections that has a free
+ * frame, by the pool's policy, and returns its bits; 0 if there is none. */
+static inline uintptr_t mmi_frame_next_word(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
 {
     struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
-    if (pool->zone[number].high != 0) {
-        if (cursor->room < MM_WORD_BITS)
-            return 0;
-        cursor->room -= MM_WORD_BITS;
+    cursor->sweep++;
+    mmi_frame_note_peak(pool, cpu, number);
+    if (MM_LIKELY(mm_bias_mine(&cursor->section->owner, mmi_frame_self(cpu)))) {
+        uintptr_t bits = mm_load(cursor->word); /* not used up after a change of CPUs */
+        if (MM_LIKELY(bits == 0))
+            bits = mmi_frame_word_of(pool, cursor, cursor->section);
+        if (bits != 0)
+            return bits;
     }
-    return mmi_frame_next_word(pool, cpu, number);
+    return mmi_frame_next_section(pool, cpu, number);
 }
 
-MM_FRAME_API MM_NOINLINE void mmi_frame_edge(struct mm_frame_pool *pool, unsigned cpu, uintptr_t index,
-                                             uintptr_t now)
+MM_FRAME_API MM_NOINLINE enum mm_status mmi_frame_edge(struct mm_frame_pool *pool, unsigned cpu,
+                                                       uintptr_t index, uintptr_t now)
 {
     const uintptr_t number = index >> MMI_FRAME_SECTION_SHIFT;
     const unsigned w = (unsigned)(index >> MM_WORD_SHIFT) & (MM_WORD_BITS - 1);
@@ -1894,12 +1930,15 @@ MM_FRAME_API MM_NOINLINE void mmi_frame_edge(struct mm_frame_pool *pool, unsigne
     mm_store(&section->some, some | mm_bit(w));
     if (some == 0)
         mmi_frame_set_add(pool, cpu, MMI_FRAME_AVAIL, number);
-    if (now == ~(uintptr_t)0) {
+    if (now == ~(uintptr_t)0 &&
+        &pool->word[index >> MM_WORD_SHIFT] != pool->cpu[cpu].cursor[section->zone].word) {
         const uintptr_t group = mmi_frame_group(w), full = section->full | mm_bit(w);
         mm_store(&section->full, full);
         if ((full & group) == group)
             mmi_frame_set_add(pool, cpu, MMI_FRAME_WHOLE, number);
     }
+    mm_busy_leave(&pool->cpu[cpu].busy);
+    return MM_OK;
 }
 
 /* Inside: takes up to `count` frames from this CPU's sections, one word at a time. */
@@ -1939,28 +1978,45 @@ static uintptr_t mmi_frame_pick(struct mm_frame_pool *pool, struct mm_frame_sect
     return section->pfn + at;
 }
 
-/* Which section of a set of `slot` to turn to: the lowest; but rather one that this CPU
- * may have to itself than one that is contended, if there is one among the next few. */
+/* Which section of a set of `slot` to turn to: the lowest; but rather one that this CPU may have to itself
+ * than one that is contended, and of another CPU's rather a wholly free one than one that it is using, if
+ * there is one among the next few. */
 static uintptr_t mmi_frame_choose(const struct mm_frame_pool *pool, const struct mm_frame_zone *zone,
                                   unsigned slot, unsigned set, uintptr_t from)
 {
     const uintptr_t lowest = mmi_frame_set_in(pool, slot, set, zone, from);
-    uintptr_t i = lowest;
+    uintptr_t i = from;
     unsigned tries;
-    if (lowest == MMI_FRAME_NONE || mmi_frame_may_bias(&pool->section[lowest]))
+    if (lowest == MMI_FRAME_NONE)
         return lowest;
-    i = from;
-    for (tries = 0; tries < 8; tries++, i++) {
+    if (slot == MMI_FRAME_NOBODY && mmi_frame_may_bias(&pool->section[lowest]))
+        return lowest;
+    for (tries = 0; tries < (slot == MMI_FRAME_NOBODY ? 8 : 64); tries++, i++) {
+        const struct mm_frame_section *section;
         i = mmi_frame_set_in(pool, slot, MMI_FRAME_WHOLE, zone, i);
         if (i == MMI_FRAME_NONE)
             break;
-        if (mmi_frame_may_bias(&pool->section[i]))
+        section = &pool->section[i];
+        if (slot == MMI_FRAME_NOBODY ? mmi_frame_may_bias(section)
+                                     : mm_load(&section->full) == ~(uintptr_t)0 &&
+                                           mm_load(&section->owner) == (uintptr_t)slot + 1)
             return i;
     }
     return lowest;
 }
 
 enum mmi_frame_outcome { MMI_FRAME_NOTHING, MMI_FRAME_ADOPTED, MMI_FRAME_GOT, MMI_FRAME_CONTENDED };
+
+/* Where to begin the search in the sections of `slot`: in another CPU's behind the one taken last, because that
+ * CPU's set still shows those that were taken. */
+static uintptr_t mmi_frame_start(const struct mm_frame_pool *pool, unsigned cpu, unsigned number,
+                                 unsigned slot)
+{
+    const uintptr_t first = pool->zone[number].first;
+    if (slot == MMI_FRAME_NOBODY || cpu >= MM_CPU_MAX || pool->cpu[cpu].stolen < first)
+        return first;
+    return pool->cpu[cpu].stolen + 1;
+}
 
 /* Looks for a block of `kind` in one set of `slot`: adopts a section for this CPU, or takes one
  * block (*pfn) if it must not. */
@@ -1970,12 +2026,17 @@ static enum mmi_frame_outcome mmi_frame_obtain_from(struct mm_frame_pool *pool, 
 {
     const struct mm_frame_zone *zone = &pool->zone[number];
     enum mmi_frame_outcome outcome = MMI_FRAME_NOTHING;
-    uintptr_t i = zone->first;
-    for (;; i++) {
+    uintptr_t i, from = zone->first;
+    bool first = true; /* one try with the preferred section, then all of them in turn */
+    for (;; first = false) {
         struct mm_frame_section *section;
-        i = mmi_frame_choose(pool, zone, slot, set, i);
+        i = first ? mmi_frame_choose(pool, zone, slot, set, mmi_frame_start(pool, cpu, number, slot))
+                  : mmi_frame_set_in(pool, slot, set, zone, from);
+        if (i == MMI_FRAME_NONE && first)
+            continue;
         if (i == MMI_FRAME_NONE)
             return outcome;
+        from = first ? from : i + 1;
         section = &pool->section[i];
         /* Of another CPU's set only what is that CPU's: its set may be behind the times. */
         if (slot != MMI_FRAME_NOBODY && mm_load(&section->owner) != (uintptr_t)slot + 1)
@@ -1992,9 +2053,13 @@ static enum mmi_frame_outcome mmi_frame_obtain_from(struct mm_frame_pool *pool, 
         }
         if (cpu < MM_CPU_MAX && section->was == 0 && mmi_frame_may_bias(section)) {
             mmi_frame_adopt(pool, section, cpu);
+            if (slot != MMI_FRAME_NOBODY)
+                pool->cpu[cpu].stolen = i;
             return MMI_FRAME_ADOPTED;
         }
         *pfn = mmi_frame_pick(pool, section, kind);
+        if (cpu < MM_CPU_MAX)
+            pool->cpu[cpu].common[number] = section;
         mmi_frame_unlock(pool, section, cpu);
         return MMI_FRAME_GOT;
     }
@@ -2096,6 +2161,7 @@ static uintptr_t mmi_frame_huge_own(struct mm_frame_pool *pool, unsigned cpu, un
     mm_store(&section->some, section->some & ~group);
     mm_store(&section->huge, section->huge | mm_bit(w));
     mm_store(&cursor->used, cursor->used + MMI_FRAME_HUGE);
+    mmi_frame_note_peak(pool, cpu, number);
     return section->pfn + ((uintptr_t)w << MM_WORD_SHIFT);
 }
 
@@ -2202,13 +2268,19 @@ static bool mmi_frame_adopt_whole(struct mm_frame_pool *pool, unsigned cpu, unsi
     return false;
 }
 
+/* Where a search from the lowest section of a zone begins. */
+static uintptr_t mmi_frame_small_start(const struct mm_frame_zone *zone)
+{
+    return zone->first < zone->sections ? zone->first << MMI_FRAME_SECTION_SHIFT : MMI_FRAME_NONE;
+}
+
 static void mmi_frame_small_restart(const struct mm_frame_pool *pool, struct mm_frame_cpu *self,
                                     unsigned number)
 {
     unsigned k;
     self->small[number][0] = 0;
     for (k = 1; k <= MM_WORD_SHIFT; k++)
-        self->small[number][k] = pool->zone[number].first << MMI_FRAME_SECTION_SHIFT;
+        self->small[number][k] = mmi_frame_small_start(&pool->zone[number]);
 }
 
 /* 2^order frames, at most a word, from this CPU's sections or an adopted one, the CPU pinned: first from
@@ -2219,7 +2291,7 @@ static uintptr_t mmi_frame_get_small(struct mm_frame_pool *pool, unsigned cpu, u
     struct mm_frame_cpu *self = &pool->cpu[cpu];
     uintptr_t *hint = &self->small[number][order];
     uintptr_t *lap = &self->small[number][0];
-    const uintptr_t start = pool->zone[number].first << MMI_FRAME_SECTION_SHIFT;
+    const uintptr_t start = mmi_frame_small_start(&pool->zone[number]);
     uintptr_t pfn, at;
     bool again = ++*lap < MMI_FRAME_LAP;
     if (!again)
@@ -2363,6 +2435,12 @@ static enum mm_status mmi_frame_change(struct mm_frame_pool *pool, unsigned cpu,
         mmi_frame_count(pool, cpu, zone, take ? count : 0 - count);
     }
     mmi_frame_unlock_range(pool, first, count, cpu);
+    if (fits && take && cpu < MM_CPU_MAX && pool->zone[zone].high != 0) { /* ask the watermarks anew */
+        pool->cpu[cpu].cursor[zone].room = 0;
+        mm_busy_enter(&pool->cpu[cpu].busy);
+        mmi_frame_cursor_release(pool, &pool->cpu[cpu].cursor[zone], cpu);
+        mm_busy_leave(&pool->cpu[cpu].busy);
+    }
     return fits ? MM_OK : MM_ERR_INVALID;
 }
 
@@ -2396,7 +2474,8 @@ static uintptr_t mmi_frame_search_span(struct mm_frame_pool *pool, unsigned cpu,
         if (used == MMI_FRAME_NONE) {
             if (mmi_frame_change(pool, cpu, at, run->count, true) == MM_OK)
                 return pfn;
-            used = at; /* somebody was quicker, or the section is in use */
+            /* Somebody was quicker; or, without a CPU number, the section is in use: pass over it. */
+            used = cpu < MM_CPU_MAX ? at : at | (MMI_FRAME_SECTION - 1);
         }
         pfn = used - span->delta + 1;
     }
@@ -2615,6 +2694,11 @@ static size_t mmi_frame_get_in(struct mm_frame_pool *pool, unsigned cpu, unsigne
     const bool guarded = pool->zone[number].high != 0;
     size_t got = 0;
     if (want->run != NULL) {
+        if (guarded && cursor != NULL) { /* no word in hand that the fast path could use up */
+            mm_busy_enter(&pool->cpu[cpu].busy);
+            mmi_frame_cursor_release(pool, cursor, cpu);
+            mm_busy_leave(&pool->cpu[cpu].busy);
+        }
         if (!mmi_frame_admit(pool, cpu, number, flags, want->count))
             return 0;
         return mmi_frame_get_block(pool, cpu, number, want, out);
@@ -2623,22 +2707,22 @@ static size_t mmi_frame_get_in(struct mm_frame_pool *pool, unsigned cpu, unsigne
         return mmi_frame_get(pool, cpu, number, want->count, out);
     while (got < want->count) {
         size_t part = want->count - got, more;
-        if (cursor == NULL || cursor->room < MM_WORD_BITS)
+        if (cursor == NULL || cursor->room < 2 * MM_WORD_BITS)
             if (!mmi_frame_admit(pool, cpu, number, flags, 1))
                 break;
         /* Near a watermark frame by frame, with no word in hand that the fast path could use up. */
-        if (cursor == NULL || cursor->room < MM_WORD_BITS)
+        if (cursor == NULL || cursor->room < 2 * MM_WORD_BITS)
             part = 1;
         else
             part = part < MM_WORD_BITS ? part : MM_WORD_BITS;
         more = mmi_frame_get(pool, cpu, number, part, out + got);
         got += more;
-        if (cursor != NULL && cursor->room < MM_WORD_BITS) {
+        if (cursor != NULL && cursor->room < 2 * MM_WORD_BITS) {
             mm_busy_enter(&pool->cpu[cpu].busy);
             mmi_frame_cursor_release(pool, cursor, cpu);
             mm_busy_leave(&pool->cpu[cpu].busy);
         } else if (cursor != NULL) {
-            cursor->room -= MM_WORD_BITS;
+            cursor->room -= 2 * MM_WORD_BITS;
         }
         if (more < part)
             break;
@@ -2689,7 +2773,7 @@ static void mmi_frame_count_failure(struct mm_frame_pool *pool, unsigned number)
     MM_CPU_PIN(state);
     cpu = MM_CPU_ID();
     if (cpu < MM_CPU_MAX)
-        mm_store(&pool->cpu[cpu].cursor[number].failures, pool->cpu[cpu].cursor[number].failures + 1);
+        mm_store(&pool->cpu[cpu].failures[number], pool->cpu[cpu].failures[number] + 1);
     else
         (void)mm_fetch_add(&pool->zone[number].failures, 1);
     MM_CPU_UNPIN(state);
@@ -2722,47 +2806,86 @@ static size_t mmi_frame_allocate(struct mm_frame_pool *pool, unsigned flags,
     return got;
 }
 
-/* Inside, this CPU's own sections having nothing: whether nobody else has a block of `kind` either, and no
+/* This CPU's own sections having nothing, pinned: whether nobody else has a block of `kind` either, and no
  * other zone or hook could help. Then the failure is counted. */
 static bool mmi_frame_hopeless(struct mm_frame_pool *pool, unsigned cpu, unsigned number, unsigned kind)
 {
     const uintptr_t top = pool->level_at[pool->levels - 1];
-    struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
     unsigned slot;
     if (pool->hooks.pressure != NULL || pool->zone[number].fallback_count != 1)
         return false;
     for (slot = 0; slot <= MM_CPU_MAX; slot++)
         if (mm_load(&mmi_frame_set(pool, slot, kind)[top]) != 0)
             return false;
-    mm_store(&cursor->failures, cursor->failures + 1);
+    mm_store(&pool->cpu[cpu].failures[number], pool->cpu[cpu].failures[number] + 1);
     return true;
 }
 
-MM_FRAME_API MM_NOINLINE mm_pa_t mmi_frame_alloc_slow(struct mm_frame_pool *pool, unsigned flags)
+/* What the fast path leaves: all zones, all flags. */
+static MM_NOINLINE mm_pa_t mmi_frame_alloc_any(struct mm_frame_pool *pool, unsigned flags)
 {
     struct mmi_frame_want want;
     mm_pa_t pa = MM_PA_NONE;
     if (!mmi_frame_flags_valid(pool, flags))
         return MM_PA_NONE;
-    if (flags < pool->zone_count && pool->zone[flags].high == 0) {
-        MM_CPU_STATE_T state;
-        bool hopeless = false;
-        unsigned cpu;
-        MM_CPU_PIN(state);
-        cpu = MM_CPU_ID();
-        if (cpu < MM_CPU_MAX) {
-            mm_busy_enter(&pool->cpu[cpu].busy);
-            hopeless = mmi_frame_hopeless(pool, cpu, flags, MMI_FRAME_AVAIL);
-            mm_busy_leave(&pool->cpu[cpu].busy);
-        }
-        MM_CPU_UNPIN(state);
-        if (hopeless)
-            return MM_PA_NONE;
-    }
     want.count = 1;
     want.order = 0;
     want.run = NULL;
     return mmi_frame_allocate(pool, flags, &want, &pa) == 1 ? pa : MM_PA_NONE;
+}
+
+/* One frame of the section that is nobody's because several CPUs use it, where this one found a frame last:
+ * lock, lowest frame, unlock. MMI_FRAME_NONE if it has none, or is in use. The CPU pinned. */
+static uintptr_t mmi_frame_take_common(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
+{
+    struct mm_frame_section *section = pool->cpu[cpu].common[number];
+    uintptr_t pfn = MMI_FRAME_NONE;
+    if (mm_load(&section->some) == 0 || mm_load(&section->owner) != 0 ||
+        !mm_cas(&section->owner, 0, MM_BIAS_LOCKED))
+        return MMI_FRAME_NONE;
+    section->was = 0;
+    if (section->some != 0) {
+        pfn = mmi_frame_pick(pool, section, MMI_FRAME_AVAIL);
+        mmi_frame_count(pool, cpu, number, 1);
+    }
+    mm_bias_unlock(&section->owner, 0); /* what was in the sets stays there */
+    return pfn;
+}
+
+/* By a short way, where no watermark is to be looked at: the next word of this CPU's own sections. */
+MM_FRAME_API MM_NOINLINE mm_pa_t mmi_frame_alloc_slow(struct mm_frame_pool *pool, unsigned flags)
+{
+    MM_CPU_STATE_T state;
+    unsigned cpu;
+    if (MM_UNLIKELY(flags >= pool->zone_count || pool->zone[flags % MM_FRAME_ZONE_MAX].high != 0))
+        return mmi_frame_alloc_any(pool, flags);
+    MM_CPU_PIN(state);
+    cpu = MM_CPU_ID();
+    if (MM_LIKELY(cpu < MM_CPU_MAX)) {
+        struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[flags];
+        uintptr_t bits, pfn;
+        bool hopeless = false;
+        mm_busy_enter(&pool->cpu[cpu].busy);
+        bits = mmi_frame_next_word(pool, cpu, flags);
+        if (MM_LIKELY(bits != 0)) {
+            mm_store(cursor->word, bits & (bits - 1));
+            mm_store(&cursor->used, cursor->used + 1);
+        }
+        mm_busy_leave(&pool->cpu[cpu].busy);
+        if (MM_LIKELY(bits != 0)) {
+            pfn = cursor->pfn + mm_ctz(bits);
+        } else {
+            pfn = mmi_frame_take_common(pool, cpu, flags);
+            hopeless = pfn == MMI_FRAME_NONE && mmi_frame_hopeless(pool, cpu, flags, MMI_FRAME_AVAIL);
+        }
+        if (MM_LIKELY(pfn != MMI_FRAME_NONE || hopeless)) {
+            MM_CPU_UNPIN(state);
+            mmi_frame_self_check(pool);
+            return hopeless ? MM_PA_NONE : (mm_pa_t)pfn << MM_PAGE_SHIFT;
+        }
+    }
+    MM_CPU_UNPIN(state);
+    return mmi_frame_alloc_any(pool, flags);
 }
 
 MM_FRAME_API size_t mm_frame_alloc_bulk(struct mm_frame_pool *pool, size_t count, unsigned flags,
@@ -2780,12 +2903,12 @@ MM_FRAME_API size_t mm_frame_alloc_bulk(struct mm_frame_pool *pool, size_t count
 /* Translates a request into frame numbers; false if it contradicts itself or can't ever be met. */
 static bool mmi_frame_parse(const struct mm_frame_request *request, struct mmi_frame_run *run)
 {
-    const uint64_t align = request->align > MM_PAGE_SIZE ? request->align : MM_PAGE_SIZE;
+    const uint64_t align = request->align != 0 ? request->align : MM_PAGE_SIZE;
     const uint64_t most = mmi_frame_pfn_limit();
     uint64_t min, max, boundary = request->boundary >> MM_PAGE_SHIFT;
     if (request->count == 0 || request->count > most / 2)
         return false;
-    if (!mm_is_pow2(align) || (align >> MM_PAGE_SHIFT) > most / 2)
+    if (!mm_is_pow2(align) || align < MM_PAGE_SIZE || (align >> MM_PAGE_SHIFT) > most / 2)
         return false;
     if (request->boundary != 0 && (!mm_is_pow2(request->boundary) || boundary < request->count))
         return false;
@@ -2821,36 +2944,10 @@ MM_FRAME_API mm_pa_t mm_frame_alloc_run(struct mm_frame_pool *pool, const struct
     return mmi_frame_allocate_run(pool, request, 0);
 }
 
-MM_FRAME_API mm_pa_t mm_frame_alloc_order(struct mm_frame_pool *pool, unsigned order, unsigned flags)
+/* Any block by way of a run's search. */
+static MM_NOINLINE mm_pa_t mmi_frame_alloc_block(struct mm_frame_pool *pool, unsigned order, unsigned flags)
 {
     struct mm_frame_request request;
-    if (order == 0)
-        return mm_frame_alloc(pool, flags);
-    /* Huge and small blocks by a short way: from this CPU's own sections. */
-    if (flags < pool->zone_count && pool->zone[flags].high == 0 &&
-        (order == MM_FRAME_HUGE_ORDER || order <= MM_WORD_SHIFT)) {
-        MM_CPU_STATE_T state;
-        uintptr_t pfn = MMI_FRAME_NONE;
-        unsigned cpu;
-        bool hopeless = false;
-        MM_CPU_PIN(state);
-        cpu = MM_CPU_ID();
-        if (cpu < MM_CPU_MAX && order <= MM_WORD_SHIFT) {
-            pfn = mmi_frame_get_small(pool, cpu, flags, order);
-        } else if (cpu < MM_CPU_MAX) {
-            mm_busy_enter(&pool->cpu[cpu].busy);
-            pfn = mmi_frame_huge_own(pool, cpu, flags);
-            hopeless = pfn == MMI_FRAME_NONE &&
-                       mm_load(pool->cpu[cpu].cursor[flags].word) != ~(uintptr_t)0 &&
-                       mmi_frame_hopeless(pool, cpu, flags, MMI_FRAME_WHOLE);
-            mm_busy_leave(&pool->cpu[cpu].busy);
-        }
-        MM_CPU_UNPIN(state);
-        if (pfn != MMI_FRAME_NONE || hopeless) {
-            mmi_frame_self_check(pool);
-            return hopeless ? MM_PA_NONE : (mm_pa_t)pfn << MM_PAGE_SHIFT;
-        }
-    }
     if (order >= MM_WORD_BITS - 1 || order >= 64 - MM_PAGE_SHIFT)
         return MM_PA_NONE;
     MM_MEMSET(&request, 0, sizeof request);
@@ -2858,6 +2955,145 @@ MM_FRAME_API mm_pa_t mm_frame_alloc_order(struct mm_frame_pool *pool, unsigned o
     request.align = (uint64_t)((uintptr_t)1 << order) << MM_PAGE_SHIFT;
     request.flags = flags;
     return mmi_frame_allocate_run(pool, &request, order);
+}
+
+/* A huge block by a short way: from this CPU's own sections. */
+static MM_NOINLINE mm_pa_t mmi_frame_alloc_huge(struct mm_frame_pool *pool, unsigned flags)
+{
+    MM_CPU_STATE_T state;
+    uintptr_t pfn = MMI_FRAME_NONE;
+    bool hopeless = false;
+    unsigned cpu;
+    MM_CPU_PIN(state);
+    cpu = MM_CPU_ID();
+    if (MM_LIKELY(cpu < MM_CPU_MAX)) {
+        mm_busy_enter(&pool->cpu[cpu].busy);
+        pfn = mmi_frame_huge_own(pool, cpu, flags);
+        if (MM_UNLIKELY(pfn == MMI_FRAME_NONE))
+            hopeless = mm_load(pool->cpu[cpu].cursor[flags].word) != ~(uintptr_t)0 &&
+                       mmi_frame_hopeless(pool, cpu, flags, MMI_FRAME_WHOLE);
+        mm_busy_leave(&pool->cpu[cpu].busy);
+    }
+    MM_CPU_UNPIN(state);
+    if (MM_UNLIKELY(pfn == MMI_FRAME_NONE))
+        return hopeless ? MM_PA_NONE : mmi_frame_alloc_block(pool, MM_FRAME_HUGE_ORDER, flags);
+    mmi_frame_self_check(pool);
+    return (mm_pa_t)pfn << MM_PAGE_SHIFT;
+}
+
+/* A block of at most a word by a short way. */
+static MM_NOINLINE mm_pa_t mmi_frame_alloc_small(struct mm_frame_pool *pool, unsigned order, unsigned flags)
+{
+    MM_CPU_STATE_T state;
+    uintptr_t pfn = MMI_FRAME_NONE;
+    unsigned cpu;
+    MM_CPU_PIN(state);
+    cpu = MM_CPU_ID();
+    if (MM_LIKELY(cpu < MM_CPU_MAX))
+        pfn = mmi_frame_get_small(pool, cpu, flags, order);
+    MM_CPU_UNPIN(state);
+    if (MM_UNLIKELY(pfn == MMI_FRAME_NONE))
+        return mmi_frame_alloc_block(pool, order, flags);
+    mmi_frame_self_check(pool);
+    return (mm_pa_t)pfn << MM_PAGE_SHIFT;
+}
+
+MM_FRAME_API mm_pa_t mm_frame_alloc_order(struct mm_frame_pool *pool, unsigned order, unsigned flags)
+{
+    if (order == 0)
+        return mm_frame_alloc(pool, flags);
+    if (MM_LIKELY(flags < pool->zone_count && pool->zone[flags % MM_FRAME_ZONE_MAX].high == 0)) {
+        if (order == MM_FRAME_HUGE_ORDER)
+            return mmi_frame_alloc_huge(pool, flags);
+        if (order <= MM_WORD_SHIFT)
+            return mmi_frame_alloc_small(pool, order, flags);
+    }
+    return mmi_frame_alloc_block(pool, order, flags);
+}
+
+/* ---- Ranges ------------------------------------------------------------------------------------------------------ */
+
+/* Frame numbers of a byte range; false if it is empty or wraps. */
+static bool mmi_frame_pages(mm_pa_t pa, uint64_t size, bool outward, uint64_t *pfn, uint64_t *end)
+{
+    const mm_pa_t last = pa + (size - 1), odd = MM_PAGE_SIZE - 1;
+    if (size == 0 || last < pa)
+        return false;
+    *pfn = (pa >> MM_PAGE_SHIFT) + (!outward && (pa & odd) != 0 ? 1 : 0);
+    *end = (last >> MM_PAGE_SHIFT) + (outward || (last & odd) == odd ? 1 : 0);
+    return true;
+}
+
+/* The part of [*at, end) that lies in the next span, as an index range; moves *at behind it. */
+static bool mmi_frame_next_part(struct mm_frame_pool *pool, unsigned cpu, uint64_t *at, uint64_t end,
+                                uintptr_t *first, uintptr_t *count)
+{
+    struct mm_frame_span span;
+    uint64_t pfn, behind;
+    if (*at >= end || !mmi_frame_next_span(pool, cpu, MMI_FRAME_ANY_ZONE, *at, &span) || span.pfn >= end)
+        return false;
+    pfn = *at > span.pfn ? *at : span.pfn;
+    behind = end < span.end ? end : span.end;
+    *first = (uintptr_t)pfn + span.delta;
+    *count = (uintptr_t)(behind - pfn);
+    *at = behind;
+    return true;
+}
+
+/* How many managed frames [pfn, end) has; and whether all of them are free, or in use. A snapshot. */
+static uint64_t mmi_frame_survey(struct mm_frame_pool *pool, unsigned cpu, uint64_t pfn, uint64_t end,
+                                 bool free, bool *all)
+{
+    uintptr_t first, count;
+    uint64_t total = 0;
+    *all = true;
+    while (mmi_frame_next_part(pool, cpu, &pfn, end, &first, &count)) {
+        *all = *all && mmi_frame_each(pool, first, count, cpu, free ? MMI_FRAME_ALL_FREE : MMI_FRAME_ALL_USED);
+        total += count;
+    }
+    return total;
+}
+
+/* Takes or puts every managed frame of [pfn, end), the CPU pinned: all or nothing, undone span by span. */
+static enum mm_status mmi_frame_change_range(struct mm_frame_pool *pool, unsigned cpu, uint64_t pfn,
+                                             uint64_t end, bool take)
+{
+    uint64_t at = pfn, done = pfn;
+    uintptr_t first, count;
+    while (mmi_frame_next_part(pool, cpu, &at, end, &first, &count)) {
+        if (mmi_frame_change(pool, cpu, first, count, take) == MM_OK) {
+            done = at;
+            continue;
+        }
+        for (at = pfn; mmi_frame_next_part(pool, cpu, &at, done, &first, &count);)
+            (void)mmi_frame_change(pool, cpu, first, count, !take);
+        return MM_ERR_BUSY;
+    }
+    return MM_OK;
+}
+
+/* As mmi_frame_change_range, not pinned before. `whole`: holes are not passed over but MM_ERR_NOENT. */
+static enum mm_status mmi_frame_range(struct mm_frame_pool *pool, uint64_t pfn, uint64_t end, bool take,
+                                      bool whole, uint64_t *count)
+{
+    enum mm_status status = MM_ERR_BUSY;
+    MM_CPU_STATE_T state;
+    uint64_t total;
+    unsigned cpu;
+    bool all;
+    MM_CPU_PIN(state);
+    cpu = MM_CPU_ID();
+    cpu = cpu < MM_CPU_MAX ? cpu : (unsigned)MMI_FRAME_NOBODY;
+    total = mmi_frame_survey(pool, cpu, pfn, end, take, &all);
+    if (whole && total != end - pfn)
+        status = MM_ERR_NOENT;
+    else if (all)
+        status = mmi_frame_change_range(pool, cpu, pfn, end, take);
+    MM_CPU_UNPIN(state);
+    if (status == MM_OK && count != NULL)
+        *count = total;
+    mmi_frame_self_check(pool);
+    return status;
 }
 
 /* ---- Freeing -------------------------------------------------------------------------------------------------- */
@@ -2946,6 +3182,10 @@ static enum mm_status mmi_frame_free_frames(struct mm_frame_pool *pool, mm_pa_t 
             status = mmi_frame_change(pool, cpu, first, number, false);
     }
     MM_CPU_UNPIN(state);
+    /* It may reach over two spans that touch. */
+    if (status == MM_ERR_INVALID && count > 1 && count <= (UINT64_MAX >> MM_PAGE_SHIFT) - pfn + 1 &&
+        mmi_frame_range(pool, pfn, pfn + count, false, true, NULL) == MM_OK)
+        status = MM_OK;
     return status;
 }
 
@@ -2964,13 +3204,49 @@ static enum mm_status mmi_frame_free_reported(struct mm_frame_pool *pool, mm_pa_
     return status;
 }
 
+/* Frees a frame into a section that is nobody's, of the span at hand, by a short way: lock, set the bit,
+ * unlock. False if it is no such frame, or in use. The CPU pinned. */
+static bool mmi_frame_put_common(struct mm_frame_pool *pool, unsigned cpu, mm_pa_t pa)
+{
+    const struct mm_frame_cpu *self = &pool->cpu[cpu];
+    const uint64_t offset = (pa >> MM_PAGE_SHIFT) - self->span_pfn;
+    const uintptr_t index = (uintptr_t)offset + self->span_index, at = index & (MMI_FRAME_SECTION - 1);
+    struct mm_frame_section *section;
+    bool fits;
+    if (offset >= mm_load(&self->span_size) || (pa & (MM_PAGE_SIZE - 1)) != 0)
+        return false;
+    section = &pool->section[index >> MMI_FRAME_SECTION_SHIFT];
+    if (mm_load(&section->owner) != 0 || !mm_cas(&section->owner, 0, MM_BIAS_LOCKED))
+        return false;
+    section->was = 0;
+    fits = mmi_frame_all(pool, section, at, 1, false) && section->free + 1 != section->managed;
+    if (fits) {
+        mmi_frame_put(pool, section, at, 1, NULL);
+        mmi_frame_count(pool, cpu, section->zone, 0 - (uintptr_t)1);
+    }
+    mmi_frame_unlock(pool, section, cpu);
+    return fits;
+}
+
 MM_FRAME_API MM_NOINLINE enum mm_status mmi_frame_free_slow(struct mm_frame_pool *pool, mm_pa_t pa)
 {
+    MM_CPU_STATE_T state;
+    unsigned cpu;
+    bool done = false;
+    MM_CPU_PIN(state);
+    cpu = MM_CPU_ID();
+    if (cpu < MM_CPU_MAX)
+        done = mmi_frame_put_common(pool, cpu, pa);
+    MM_CPU_UNPIN(state);
+    if (done) {
+        mmi_frame_self_check(pool);
+        return MM_OK;
+    }
     return mmi_frame_free_reported(pool, pa, 1, "mm_frame_free");
 }
 
 /* Inside: frees a block of 2^order frames, huge or smaller than a word, if it is of the span and of a section
- * that are at hand, and in use. */
+ * that are at hand, and in use. May leave. */
 static bool mmi_frame_put_block(struct mm_frame_pool *pool, unsigned cpu, mm_pa_t pa, unsigned order)
 {
     struct mm_frame_cpu *self = &pool->cpu[cpu];
@@ -2992,6 +3268,7 @@ static bool mmi_frame_put_block(struct mm_frame_pool *pool, unsigned cpu, mm_pa_
         const uintptr_t group = mmi_frame_group(w), some = section->some;
         if ((section->huge & mm_bit(w)) == 0)
             return false;
+        mm_store(&cursor->used, cursor->used - count);
         mm_store(&section->huge, section->huge & ~mm_bit(w));
         mm_store(&section->some, some | group);
         mm_store(&section->full, section->full | group);
@@ -3004,10 +3281,10 @@ static bool mmi_frame_put_block(struct mm_frame_pool *pool, unsigned cpu, mm_pa_
         if ((old & mask) != 0)
             return false;
         mm_store(word, old | mask);
-        if ((old == 0 || (old | mask) == ~(uintptr_t)0) && word != cursor->word)
-            mmi_frame_edge(pool, cpu, index, old | mask);
+        mm_store(&cursor->used, cursor->used - count);
+        if (old == 0 || (old | mask) == ~(uintptr_t)0)
+            (void)mmi_frame_edge(pool, cpu, index, old | mask);
     }
-    mm_store(&cursor->used, cursor->used - count);
     return true;
 }
 
@@ -3122,68 +3399,13 @@ MM_FRAME_API size_t mm_frame_free_bulk(struct mm_frame_pool *pool, size_t count,
     return done;
 }
 
-/* ---- Ranges ------------------------------------------------------------------------------------------------------ */
-
-/* Frame numbers of a byte range; false if it is empty or wraps. */
-static bool mmi_frame_pages(mm_pa_t pa, uint64_t size, bool outward, uint64_t *pfn, uint64_t *end)
-{
-    const mm_pa_t last = pa + (size - 1), odd = MM_PAGE_SIZE - 1;
-    if (size == 0 || last < pa)
-        return false;
-    *pfn = (pa >> MM_PAGE_SHIFT) + (!outward && (pa & odd) != 0 ? 1 : 0);
-    *end = (last >> MM_PAGE_SHIFT) + (outward || (last & odd) == odd ? 1 : 0);
-    return true;
-}
-
-/* Takes or puts every managed frame of [pfn, end); all or nothing, undone span by span. */
-static enum mm_status mmi_frame_range(struct mm_frame_pool *pool, uint64_t pfn, uint64_t end, bool take,
-                                      uint64_t *count)
-{
-    enum mm_status status = MM_OK;
-    uint64_t at = pfn, done = 0;
-    MM_CPU_STATE_T state;
-    unsigned cpu;
-    MM_CPU_PIN(state);
-    cpu = MM_CPU_ID();
-    cpu = cpu < MM_CPU_MAX ? cpu : MMI_FRAME_NOBODY;
-    while (at < end && status == MM_OK) {
-        struct mm_frame_span span;
-        uintptr_t first, n;
-        if (!mmi_frame_next_span(pool, cpu, MMI_FRAME_ANY_ZONE, at, &span) || span.pfn >= end)
-            break;
-        first = at > span.pfn ? (uintptr_t)at : span.pfn;
-        n = (end < span.end ? (uintptr_t)end : span.end) - first;
-        status = mmi_frame_change(pool, cpu, first + span.delta, n, take);
-        if (status == MM_OK) {
-            done += n;
-            at = (uint64_t)first + n;
-        }
-    }
-    if (status != MM_OK) {
-        uint64_t back = pfn;
-        struct mm_frame_span span;
-        while (back < at && mmi_frame_next_span(pool, cpu, MMI_FRAME_ANY_ZONE, back, &span) && span.pfn < at) {
-            const uintptr_t first = back > span.pfn ? (uintptr_t)back : span.pfn;
-            const uintptr_t n = (at < span.end ? (uintptr_t)at : span.end) - first;
-            (void)mmi_frame_change(pool, cpu, first + span.delta, n, !take);
-            back = (uint64_t)first + n;
-        }
-        status = MM_ERR_BUSY;
-    }
-    MM_CPU_UNPIN(state);
-    if (status == MM_OK && count != NULL)
-        *count = done;
-    mmi_frame_self_check(pool);
-    return status;
-}
-
 MM_FRAME_API enum mm_status mm_frame_reserve(struct mm_frame_pool *pool, mm_pa_t pa, uint64_t size,
                                              uint64_t *count)
 {
     uint64_t pfn, end;
     if (!mmi_frame_pages(pa, size, true, &pfn, &end))
         return MM_ERR_INVALID;
-    return mmi_frame_range(pool, pfn, end, true, count);
+    return mmi_frame_range(pool, pfn, end, true, false, count);
 }
 
 MM_FRAME_API enum mm_status mm_frame_release(struct mm_frame_pool *pool, mm_pa_t pa, uint64_t size,
@@ -3192,30 +3414,17 @@ MM_FRAME_API enum mm_status mm_frame_release(struct mm_frame_pool *pool, mm_pa_t
     uint64_t pfn, end;
     if (!mmi_frame_pages(pa, size, false, &pfn, &end))
         return MM_ERR_INVALID;
-    return mmi_frame_range(pool, pfn, end, false, count);
+    return mmi_frame_range(pool, pfn, end, false, false, count);
 }
 
 MM_FRAME_API enum mm_status mm_frame_alloc_at(struct mm_frame_pool *pool, mm_pa_t pa, uint64_t count)
 {
     const uint64_t pfn = pa >> MM_PAGE_SHIFT;
-    enum mm_status status = MM_ERR_NOENT;
-    struct mm_frame_span span;
-    MM_CPU_STATE_T state;
-    unsigned cpu;
     if ((pa & (MM_PAGE_SIZE - 1)) != 0)
         return MM_ERR_ALIGN;
     if (count == 0 || count > (UINT64_MAX >> MM_PAGE_SHIFT) - pfn + 1)
         return MM_ERR_INVALID;
-    MM_CPU_PIN(state);
-    cpu = MM_CPU_ID();
-    cpu = cpu < MM_CPU_MAX ? cpu : MMI_FRAME_NOBODY;
-    if (mmi_frame_find_span(pool, cpu, pfn, count, &span))
-        status = mmi_frame_change(pool, cpu, (uintptr_t)pfn + span.delta, (uintptr_t)count, true) == MM_OK
-                     ? MM_OK
-                     : MM_ERR_BUSY;
-    MM_CPU_UNPIN(state);
-    mmi_frame_self_check(pool);
-    return status;
+    return mmi_frame_range(pool, pfn, pfn + count, true, true, NULL);
 }
 
 MM_FRAME_API int mm_frame_is_free(struct mm_frame_pool *pool, mm_pa_t pa)
@@ -3582,7 +3791,7 @@ static void mmi_frame_init_cpus(struct mm_frame_pool *pool)
             mmi_frame_cursor_reset(pool, &self->cursor[z]);
             self->cursor[z].run = MMI_FRAME_NONE;
             self->cursor[z].huge = &pool->nowhere;
-            mmi_frame_small_restart(pool, self, z);
+            self->common[z] = &pool->nowhere;
         }
     }
 }
@@ -3631,8 +3840,12 @@ MM_FRAME_API enum mm_status mm_frame_init(struct mm_frame_pool *pool, const stru
         for (i = pool->zone[z].first; i < pool->zone[z].sections; i++)
             mmi_frame_note(pool, &pool->section[i], MMI_FRAME_NOBODY);
     }
-    for (z = 0; z < plan.zones; z++)
+    for (z = 0; z < plan.zones; z++) {
+        unsigned cpu;
         mmi_frame_init_fallback(pool, z);
+        for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
+            mmi_frame_small_restart(pool, &pool->cpu[cpu], z);
+    }
     mmi_frame_sort_spans(&pool->table[0]);
     return MM_OK;
 }
@@ -3798,7 +4011,13 @@ MM_FRAME_API enum mm_status mm_frame_put(struct mm_frame_pool *pool, mm_pa_t pa)
         if (refs == 1 && (mm_load(&desc->flags) & MM_FRAME_DESC_LRU) != 0)
             return MM_ERR_BUSY;
     } while (!mm_cas(&desc->refs, refs, refs - 1));
-    return refs == 1 ? mm_frame_free_order(pool, pa, (unsigned)desc->order) : MM_OK;
+    if (refs == 1) {
+        const enum mm_status status = mm_frame_free_order(pool, pa, (unsigned)desc->order);
+        if (status == MM_ERR_BUSY) /* without a CPU number: the reference stays */
+            mm_store_release(&desc->refs, 1);
+        return status;
+    }
+    return MM_OK;
 }
 
 /* ---- LRU --------------------------------------------------------------------------------------------------------- */
@@ -4183,7 +4402,7 @@ MM_FRAME_API enum mm_status mm_frame_online(struct mm_frame_pool *pool, unsigned
         mmi_frame_count_managed(pool, (uintptr_t)pfn, (uintptr_t)end, true);
         /* Allocated until here; then freed like any other frames. */
         (void)mm_fetch_add(&pool->zone[zone].used, (uintptr_t)(end - pfn));
-        status = mmi_frame_range(pool, pfn, end, false, NULL);
+        status = mmi_frame_range(pool, pfn, end, false, false, NULL);
     }
     MM_FRAME_UNLOCK(&pool->lock, state);
     return status;
@@ -4316,7 +4535,7 @@ static bool mmi_frame_empty_range(struct mmi_frame_isolation *job)
         pfn += part;
     }
     if (!all && kept > job->pfn)
-        (void)mmi_frame_range(pool, job->pfn, kept, false, NULL);
+        (void)mmi_frame_range(pool, job->pfn, kept, false, false, NULL);
     return all;
 }
 
@@ -4509,9 +4728,8 @@ MM_FRAME_API enum mm_status mm_frame_get_stats(struct mm_frame_pool *pool, unsig
         const struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
         /* the exception of S2 */
         stats->whole += mmi_frame_cursor_whole(pool, cursor, cpu) ? 1u : 0u;
-        stats->failures += mm_load(&cursor->failures);
+        stats->failures += mm_load(&pool->cpu[cpu].failures[number]);
         stats->taken_away += mm_load(&pool->cpu[cpu].taken_away);
-        stats->refills += mm_load(&pool->cpu[cpu].refills);
         stats->refused += mm_load(&pool->cpu[cpu].refused);
     }
     return MM_OK;

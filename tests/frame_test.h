@@ -156,8 +156,8 @@ static MM_TEST_UNUSED mm_pa_t lab_run(struct lab *lab, uint64_t count, uint64_t 
 
 /* ---- pictures ------------------------------------------------------------------------------------
  * A refused call changes nothing. Of a pool and its metadata every byte is compared, but for
- *   what a CPU has besides its cursors      counts of refused calls and of sections taken away, and
- *                                           the remembered look-up of the last free
+ *   what a CPU has besides its cursors'     counts of refused calls and of sections taken away, the
+ *   words, sections and counters            remembered look-up of the last free, hints for searches
  *   failures of a zone                      counts failed calls
  *   peak                                    taken when figures are read
  *   anonymous, busy                         are 0 outside of calls, and checked to be so
@@ -210,9 +210,13 @@ static MM_TEST_UNUSED void lab_forget_cpus(struct lab *lab, struct lab_picture *
     for (unsigned i = 0; i < MM_CPU_MAX; i++) {
         const struct mm_frame_cpu *now = &lab->pool.cpu[i];
         assert_int_equal(now->busy, old[i].busy);
-        memcpy(&old[i], now, offsetof(struct mm_frame_cpu, cursor));
-        for (unsigned z = 0; z < MM_FRAME_ZONE_MAX; z++)
-            old[i].cursor[z].failures = now->cursor[z].failures;
+        for (unsigned z = 0; z < MM_FRAME_ZONE_MAX; z++) {
+            assert_ptr_equal(now->cursor[z].word, old[i].cursor[z].word);
+            assert_ptr_equal(now->cursor[z].section, old[i].cursor[z].section);
+            assert_int_equal(now->cursor[z].pfn, old[i].cursor[z].pfn);
+            assert_int_equal(now->cursor[z].used, old[i].cursor[z].used);
+        }
+        memcpy(&old[i], now, sizeof *now);
     }
 }
 

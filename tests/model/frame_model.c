@@ -439,7 +439,7 @@ static void random_calls(enum mm_frame_policy policy, uint64_t ops)
     for (uint64_t i = 0; i < ops; i++) {
         if (i % 4096 == 0)
             fill = 20 + 15 * (unsigned)mm_test_below(&rng, 5);
-        if (mm_test_below(&rng, 8) == 0)
+        if (MM_CPU_MAX > 1 && mm_test_below(&rng, 8) == 0)
             mm_test_cpu = (unsigned)mm_test_below(&rng, MM_CPU_MAX + 1);
         do_something(fill);
         if (i % 256 == 0)
