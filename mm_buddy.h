@@ -759,7 +759,7 @@ struct mmi_buddy_region; /* a shard; private */
 #define MMI_BUDDY_STACK_HUGE (MM_BUDDY_CACHED_ORDERS * 3u)
 #define MMI_BUDDY_STACK_FREED (MMI_BUDDY_STACK_HUGE + 1u)
 #define MMI_BUDDY_STACKS (MMI_BUDDY_STACK_FREED + MM_BUDDY_CACHED_ORDERS)
-#define MMI_BUDDY_HUGE_SLOTS 16u
+#define MMI_BUDDY_HUGE_SLOTS 32u
 #define MMI_BUDDY_SLOTS (MM_BUDDY_CPU_SLOTS * 15u / 2u + MMI_BUDDY_HUGE_SLOTS)
 
 /* The lists of one CPU. Private.
@@ -1432,6 +1432,7 @@ struct mmi_buddy_region {
 #define MMI_BUDDY_BIT(n) ((n) & (MM_WORD_BITS - 1u))
 #define MMI_BUDDY_KIND(state) ((state)&0xe0u)
 #define MMI_BUDDY_ORDER(state) ((state)&0x1fu)
+#define MMI_BUDDY_PREFETCH(p) __builtin_prefetch(p)
 
 MM_STATIC_ASSERT(sizeof(struct mmi_buddy_pb) == 4, "a page block's descriptor is packed");
 MM_STATIC_ASSERT(MMI_BUDDY_SLOTS <= 0xffff, "positions of slots fit 16 bits");
@@ -1711,26 +1712,33 @@ static unsigned mmi_buddy_pb_scan(const struct mm_buddy *b, uint32_t pb)
     return 1;
 }
 
-/* After `units` bits of the word were set, as blocks of `order`: count, hint, merge. */
-static inline void mmi_buddy_pb_freed(struct mm_buddy *b, uint32_t word, uint32_t units,
-                                                unsigned order)
+/* After blocks of `order`, `units` in all, were given to the word, the first of them at `bit`: count,
+ * hint, merge. A single new block can complete larger ones only where it lies itself. */
+static inline void mmi_buddy_pb_freed(struct mm_buddy *b, uint32_t word, unsigned bit,
+                                      uint32_t units, unsigned order)
 {
     const uint32_t pb = word >> (b->pb_order - MM_WORD_SHIFT);
+    const uintptr_t bits = mm_load(b->bits + word);
     const uint32_t free = b->pb[pb].free + units;
-    unsigned hint = b->pb[pb].hint;
+    const unsigned before = b->pb[pb].hint;
+    unsigned hint = before > order ? before : order + 1;
 
     MMI_BUDDY_PUT(b->pb[pb].free, (uint16_t)free);
-    if (MM_UNLIKELY(hint == MMI_BUDDY_ISOLATED))
+    if (MM_LIKELY(before < MM_WORD_SHIFT && hint < MM_WORD_SHIFT && units == 1u << order)) {
+        const unsigned size = 1u << hint;
+        const uintptr_t group = (mm_bit(size) - 1) << (bit & ~(size - 1));
+        if (MM_LIKELY(hint == before && (bits & group) != group))
+            return;
+    }
+    if (MM_UNLIKELY(before == MMI_BUDDY_ISOLATED))
         return;
     if (MM_UNLIKELY(free == mmi_buddy_pb_size(b))) {
         mmi_buddy_pb_close(b, pb);
         return;
     }
-    if (hint <= order)
-        hint = order + 1;
     while (hint < b->pb_order && mmi_buddy_has(b, word, hint))
         hint++;
-    if (hint > b->pb[pb].hint)
+    if (hint > before)
         mmi_buddy_pb_hint(b, pb, hint);
 }
 
@@ -1751,20 +1759,18 @@ static void mmi_buddy_unmark(struct mm_buddy *b, uint32_t n, uint32_t end)
 }
 
 /* Takes up to `want` blocks of `order` < MM_WORD_SHIFT out of a word; returns how many. */
-static inline uint32_t mmi_buddy_word_take(struct mm_buddy *b, uint32_t word,
-                                                     unsigned order, uint32_t want, uint32_t *out)
+static inline uint32_t mmi_buddy_word_take(struct mm_buddy *b, uint32_t word, unsigned order,
+                                           uint32_t want, uint32_t *out)
 {
-    const uintptr_t bits = mm_load(b->bits + word), block = mm_mask(1u << order);
-    uintptr_t runs = mmi_buddy_runs(bits, order), taken = 0;
+    const uintptr_t bits = mm_load(b->bits + word), runs = mmi_buddy_runs(bits, order);
+    uintptr_t left = runs;
     uint32_t got = 0;
 
-    for (; runs != 0 && got < want; runs &= runs - 1) {
-        unsigned bit = mm_ctz(runs);
-        taken |= block << bit;
-        out[got++] = (word << MM_WORD_SHIFT) + bit;
-    }
+    for (; left != 0 && got < want; left &= left - 1)
+        out[got++] = (word << MM_WORD_SHIFT) + mm_ctz(left);
+    left ^= runs; /* first bits of what was taken; subtraction makes them blocks */
     if (got != 0)
-        mm_store(b->bits + word, bits & ~taken);
+        mm_store(b->bits + word, bits & ~((left << (1u << order)) - left));
     return got;
 }
 
@@ -1791,10 +1797,13 @@ static uint32_t mmi_buddy_pb_take(struct mm_buddy *b, uint32_t pb, unsigned orde
     const uint32_t step = order < MM_WORD_SHIFT ? 1 : 1u << (order - MM_WORD_SHIFT);
     uint32_t got = 0, i;
 
-    for (i = 0; i < words && got < want; i += step)
+    for (i = 0; i < words && got < want; i += step) {
+        if (mm_load(b->bits + pb * words + i) == 0)
+            continue;
         got += order < MM_WORD_SHIFT
                    ? mmi_buddy_word_take(b, pb * words + i, order, want - got, out + got)
                    : mmi_buddy_words_take(b, pb * words + i, order, out + got);
+    }
     MMI_BUDDY_PUT(b->pb[pb].free, (uint16_t)(b->pb[pb].free - (got << order)));
     mm_store(&r->free, mm_load(&r->free) - ((uintptr_t)got << order));
     if (got < want || b->pb[pb].free == 0)
@@ -2448,6 +2457,19 @@ static bool mmi_buddy_may(const struct mm_buddy *b, uint32_t region, unsigned or
     return !mmi_buddy_set_empty(b, mmi_buddy_whole(b, region, type));
 }
 
+/* Fetches the bitmap of the page block that follows in the set, if it stands in the same word. */
+static inline void mmi_buddy_fetch_next(const struct mm_buddy *b, uint32_t region,
+                                        const uintptr_t *set, uint32_t local)
+{
+    const uintptr_t next = mm_load(set + b->set_summary + MMI_BUDDY_WORD(local)) &
+                           ~mm_mask(MMI_BUDDY_BIT(local) + 1);
+    if (next != 0) {
+        local = (local & ~(MM_WORD_BITS - 1u)) + mm_ctz(next);
+        MMI_BUDDY_PREFETCH(b->bits + (size_t)mmi_buddy_pb_global(b, region, local) *
+                                         mmi_buddy_pb_words(b));
+    }
+}
+
 /* Takes up to `want` blocks out of a region: page blocks of the type first, then whole ones.
  * Returns how many. */
 static uint32_t mmi_buddy_region_take(struct mm_buddy *b, uint32_t region, unsigned order,
@@ -2466,13 +2488,13 @@ static uint32_t mmi_buddy_region_take(struct mm_buddy *b, uint32_t region, unsig
                 break;
             mmi_buddy_pb_open(b, mmi_buddy_pb_global(b, region, local), type);
         }
+        mmi_buddy_fetch_next(b, region, mmi_buddy_partial(b, region, type, order), local);
         got += mmi_buddy_pb_take(b, mmi_buddy_pb_global(b, region, local), order, want - got,
                                  out + got);
     }
     while (got < want && order >= b->pb_order) {
-        local = order == b->pb_order && type != MM_BUDDY_CMA
-                    ? mmi_buddy_set_first(b, mmi_buddy_whole(b, region, type))
-                    : mmi_buddy_whole_run(b, region, order, type);
+        local = order == b->pb_order ? mmi_buddy_set_first(b, mmi_buddy_whole(b, region, type))
+                                     : mmi_buddy_whole_run(b, region, order, type);
         if (local == MMI_BUDDY_NONE)
             break;
         pb = mmi_buddy_pb_global(b, region, local);
@@ -2646,20 +2668,24 @@ static uint32_t mmi_buddy_take(struct mm_buddy *b, unsigned cpu, unsigned order,
 
 /* ---- Giving back to regions ----------------------------------------------------------------------------- */
 
-/* Gives back blocks of one order up to 3 that lie in one region, whose lock the caller holds. Blocks
- * in the same word, next to each other in the list, cost one access. */
-static void mmi_buddy_give_small(struct mm_buddy *b, struct mmi_buddy_region *r,
-                                 const uint32_t *list, uint32_t count, unsigned order)
+/* Gives back blocks of one order up to 3, as many from the list's start as lie in the region, whose
+ * lock the caller holds; returns how many. Blocks in the same word, next to each other in the list,
+ * cost one access. */
+static uint32_t mmi_buddy_give_small(struct mm_buddy *b, uint32_t region, const uint32_t *list,
+                                     uint32_t count, unsigned order)
 {
+    struct mmi_buddy_region *r = &b->region[region];
     const uintptr_t block = mm_mask(1u << order);
+    const unsigned pb_words = b->pb_order - MM_WORD_SHIFT;
     uintptr_t given = 0;
     uint32_t i = 0;
 
-    while (i < count) {
+    while (i < count && mmi_buddy_region_of(b, list[i]) == region) {
         const uint32_t word = MMI_BUDDY_WORD(list[i]);
+        const unsigned first = MMI_BUDDY_BIT(list[i]);
         uintptr_t *bits = b->bits + word, mask = 0, old = mm_load(bits);
         uint32_t blocks = 0;
-        if (MM_UNLIKELY(b->pb[word >> (b->pb_order - MM_WORD_SHIFT)].hint == MMI_BUDDY_WHOLE))
+        if (MM_UNLIKELY(b->pb[word >> pb_words].hint == MMI_BUDDY_WHOLE))
             old = ~(uintptr_t)0;
         do {
             const uintptr_t bit = block << MMI_BUDDY_BIT(list[i]);
@@ -2673,71 +2699,88 @@ static void mmi_buddy_give_small(struct mm_buddy *b, struct mmi_buddy_region *r,
         if (MM_UNLIKELY(blocks == 0))
             continue;
         mm_store(bits, old | mask);
-        mmi_buddy_pb_freed(b, word, blocks << order, order);
+        mmi_buddy_pb_freed(b, word, first, blocks << order, order);
         given += (uintptr_t)blocks << order;
     }
     mm_store(&r->free, mm_load(&r->free) + given);
+    return i;
 }
 
 /* The same for blocks of pb_order. */
-static void mmi_buddy_give_huge(struct mm_buddy *b, struct mmi_buddy_region *r,
-                                const uint32_t *list, uint32_t count)
-{
-    uint32_t i;
-    for (i = 0; i < count; i++) {
-        if (MM_LIKELY(b->pb[list[i] >> b->pb_order].free == 0 &&
-                      b->pb[list[i] >> b->pb_order].hint != MMI_BUDDY_WHOLE))
-            mmi_buddy_range_give(b, list[i], list[i] + mmi_buddy_pb_size(b));
-        else
-            mm_store(&r->misuse, mm_load(&r->misuse) + 1);
-    }
-}
-
-static void mmi_buddy_give_region(struct mm_buddy *b, uint32_t region, const uint32_t *list,
-                                  uint32_t count, unsigned order)
+static uint32_t mmi_buddy_give_huge(struct mm_buddy *b, uint32_t region, const uint32_t *list,
+                                    uint32_t count)
 {
     struct mmi_buddy_region *r = &b->region[region];
-    MM_BUDDY_LOCK_STATE_T lock;
+    uint32_t i, pb, given = 0;
 
-    MM_BUDDY_LOCK(&r->lock, lock);
-    if (order < MM_BUDDY_CACHED_ORDERS)
-        mmi_buddy_give_small(b, r, list, count, order);
-    else
-        mmi_buddy_give_huge(b, r, list, count);
-    mm_store(&r->flushes, mm_load(&r->flushes) + 1);
-    MM_BUDDY_UNLOCK(&r->lock, lock);
+    for (i = 0; i < count && mmi_buddy_region_of(b, list[i]) == region; i++) {
+        pb = list[i] >> b->pb_order;
+        if (MM_UNLIKELY(b->pb[pb].free != 0 || b->pb[pb].hint == MMI_BUDDY_WHOLE)) {
+            mm_store(&r->misuse, mm_load(&r->misuse) + 1);
+            continue;
+        }
+        if (MM_UNLIKELY(b->pb[pb].hint == MMI_BUDDY_ISOLATED))
+            mmi_buddy_pb_fill(b, pb, ~(uintptr_t)0);
+        else
+            mmi_buddy_whole_add(b, pb);
+        given++;
+    }
+    mm_store(&r->free, mm_load(&r->free) + ((uintptr_t)given << b->pb_order));
+    return i;
 }
 
-/* Gives back up to MM_BUDDY_CPU_SLOTS blocks of an order that has lists: sorted by region, so that
- * each lock is taken once. */
-static void mmi_buddy_give(struct mm_buddy *b, const uint32_t *list, uint32_t count, unsigned order)
+/* Gives back the blocks at the list's start that lie in the same region as the first. */
+static uint32_t mmi_buddy_give_region(struct mm_buddy *b, const uint32_t *list, uint32_t count,
+                                      unsigned order)
 {
-    uint32_t sorted[MM_BUDDY_CPU_SLOTS];
-    uint16_t start[MM_BUDDY_REGIONS_MAX + 1];
-    uint32_t i, region, from, differ = 0;
+    const uint32_t region = mmi_buddy_region_of(b, list[0]);
+    struct mmi_buddy_region *r = &b->region[region];
+    MM_BUDDY_LOCK_STATE_T lock;
+    uint32_t given;
 
-    if (count == 0)
-        return;
-    region = mmi_buddy_region_of(b, list[0]);
-    for (i = 1; i < count; i++)
-        differ |= mmi_buddy_region_of(b, list[i]) ^ region;
-    if (differ == 0) {
-        mmi_buddy_give_region(b, region, list, count, order);
-        return;
-    }
+    MM_BUDDY_LOCK(&r->lock, lock);
+    given = order < MM_BUDDY_CACHED_ORDERS ? mmi_buddy_give_small(b, region, list, count, order)
+                                           : mmi_buddy_give_huge(b, region, list, count);
+    mm_store(&r->flushes, mm_load(&r->flushes) + 1);
+    MM_BUDDY_UNLOCK(&r->lock, lock);
+    return given;
+}
+
+/* Sorts blocks by region, and fetches what giving them back will touch. */
+static void mmi_buddy_sort(const struct mm_buddy *b, const uint32_t *list, uint32_t count,
+                           uint32_t *sorted)
+{
+    uint16_t start[MM_BUDDY_REGIONS_MAX + 1];
+    uint32_t i;
+
     for (i = 0; i <= b->regions; i++)
         start[i] = 0;
-    for (i = 0; i < count; i++)
+    for (i = 0; i < count; i++) {
+        MMI_BUDDY_PREFETCH(b->bits + MMI_BUDDY_WORD(list[i]));
+        MMI_BUDDY_PREFETCH(b->pb + (list[i] >> b->pb_order));
         start[mmi_buddy_region_of(b, list[i]) + 1]++;
+    }
     for (i = 0; i < b->regions; i++)
         start[i + 1] = (uint16_t)(start[i + 1] + start[i]);
     for (i = 0; i < count; i++)
         sorted[start[mmi_buddy_region_of(b, list[i])]++] = list[i];
-    for (region = 0, from = 0; from < count; region++) { /* start[] has become the ends */
-        if (start[region] != from)
-            mmi_buddy_give_region(b, region, sorted + from, start[region] - from, order);
-        from = start[region];
-    }
+}
+
+/* Gives back up to MM_BUDDY_CPU_SLOTS blocks of an order that has lists: what follows a first run in
+ * one region is sorted, so that each lock is taken once. */
+static void mmi_buddy_give(struct mm_buddy *b, const uint32_t *list, uint32_t count, unsigned order)
+{
+    uint32_t sorted[MM_BUDDY_CPU_SLOTS], given;
+
+    if (count == 0)
+        return;
+    given = mmi_buddy_give_region(b, list, count, order);
+    if (given == count)
+        return;
+    count -= given;
+    mmi_buddy_sort(b, list + given, count, sorted);
+    for (given = 0; given < count;)
+        given += mmi_buddy_give_region(b, sorted + given, count - given, order);
 }
 
 /* ---- Per-CPU lists: caller has locked the owner word (C4) -------------------------------------------------- */
@@ -2803,6 +2846,42 @@ static void mmi_buddy_empty(struct mm_buddy *b, struct mmi_buddy_cpu *c)
     mm_store(&c->active, 0);
 }
 
+/* Moves freed blocks to the lists that hand out, as far as there is room, if their page blocks are
+ * nearly used up. The others stay for the bitmaps, so that page blocks in which little is used
+ * become free as a whole. Page blocks are read without their region's lock: any answer will do. */
+static void mmi_buddy_recycle(struct mm_buddy *b, struct mmi_buddy_cpu *c, unsigned order)
+{
+    const unsigned freed = MMI_BUDDY_STACK_FREED + order, begin = c->pos[freed];
+    const unsigned room = mmi_buddy_high(b, order * 3);
+    unsigned from = c->end[freed], to = from, pos = 0, floor = 0, stack = MMI_BUDDY_STACKS, type;
+    uint32_t pb = MMI_BUDDY_NONE, n;
+
+    while (from > begin) {
+        n = c->slot[--from];
+        if (n >> b->pb_order != pb) {
+            pb = n >> b->pb_order;
+            if (stack != MMI_BUDDY_STACKS)
+                c->pos[stack] = (uint16_t)pos;
+            stack = MMI_BUDDY_STACKS;
+            type = MMI_BUDDY_GET(b->pb[pb].type);
+            pos = floor = 0;
+            if (type < MM_BUDDY_CMA && MMI_BUDDY_GET(b->pb[pb].hint) != MMI_BUDDY_ISOLATED &&
+                MMI_BUDDY_GET(b->pb[pb].free) < mmi_buddy_pb_size(b) >> 2) {
+                stack = order * 3 + type;
+                pos = c->pos[stack];
+                floor = c->end[stack] - room;
+            }
+        }
+        if (MM_LIKELY(pos > floor))
+            c->slot[--pos] = n;
+        else
+            c->slot[--to] = n;
+    }
+    if (stack != MMI_BUDDY_STACKS)
+        c->pos[stack] = (uint16_t)pos;
+    c->pos[freed] = (uint16_t)to;
+}
+
 /* Hands out a block of an order that has lists, refilling the list if it is empty. */
 static uint32_t mmi_buddy_refill(struct mm_buddy *b, unsigned cpu, struct mmi_buddy_cpu *c,
                                  unsigned order, unsigned type, uintptr_t spare)
@@ -2811,6 +2890,8 @@ static uint32_t mmi_buddy_refill(struct mm_buddy *b, unsigned cpu, struct mmi_bu
     const unsigned end = c->end[stack];
     uint32_t want = mmi_buddy_batch(b, order), got, i;
 
+    if (c->pos[stack] == end && stack != MMI_BUDDY_STACK_HUGE)
+        mmi_buddy_recycle(b, c, order);
     if (c->pos[stack] != end)
         return c->slot[c->pos[stack]++];
     if (want > spare >> order)
@@ -2838,8 +2919,10 @@ static void mmi_buddy_take_in(struct mm_buddy *b, struct mmi_buddy_cpu *c, unsig
     unsigned pos, out, i;
 
     mmi_buddy_activate(b, c);
+    if (c->pos[stack] == c->floor[stack] && stack != MMI_BUDDY_STACK_HUGE)
+        mmi_buddy_recycle(b, c, order);
     pos = c->pos[stack];
-    if (pos == c->floor[stack]) {
+    if (pos <= c->floor[stack] + (end - c->floor[stack]) / 2u) {
         out = stack == MMI_BUDDY_STACK_HUGE ? (end - pos + 1) / 2 : end - pos;
         mmi_buddy_give(b, &c->slot[end - out], out, order);
         for (i = end - out; i-- > pos;)
@@ -2889,6 +2972,16 @@ static bool mmi_buddy_has_lists(const struct mm_buddy *b, unsigned order)
     return order < MM_BUDDY_CACHED_ORDERS || (order == b->pb_order && b->huge_high != 0);
 }
 
+/* Is nothing free that could serve the order? Without locks: a quick no where all is in use. */
+static bool mmi_buddy_hopeless(const struct mm_buddy *b, unsigned order)
+{
+    uint32_t i;
+    for (i = 0; i < b->regions; i++)
+        if ((order < b->pb_order ? mm_load(&b->region[i].free) : mm_load(&b->region[i].whole)) != 0)
+            return false;
+    return true;
+}
+
 /* One try for a block: from the CPU's list, or past it. */
 static uint32_t mmi_buddy_try(struct mm_buddy *b, unsigned order, unsigned flags)
 {
@@ -2899,7 +2992,7 @@ static uint32_t mmi_buddy_try(struct mm_buddy *b, unsigned order, unsigned flags
     uint32_t n = MMI_BUDDY_NONE;
     unsigned cpu;
 
-    if (spare >> order == 0)
+    if (spare >> order == 0 || mmi_buddy_hopeless(b, order))
         return MMI_BUDDY_NONE;
     MM_BUDDY_CPU_PIN(pin);
     cpu = MM_BUDDY_CPU_ID();
@@ -2946,7 +3039,7 @@ static uint32_t mmi_buddy_obtain(struct mm_buddy *b, unsigned order, unsigned fl
         return MMI_BUDDY_NONE;
     for (;;) {
         n = mmi_buddy_try(b, order, flags);
-        if (n == MMI_BUDDY_NONE && mmi_buddy_any_cached(b)) {
+        if (MM_UNLIKELY(n == MMI_BUDDY_NONE) && mmi_buddy_any_cached(b)) {
             mm_buddy_drain(b);
             mmi_buddy_count(&b->drains, 1);
             n = mmi_buddy_try(b, order, flags);
@@ -3624,7 +3717,10 @@ MM_BUDDY_API mm_pa_t mm_buddy_alloc_contig(struct mm_buddy *b, uint64_t bytes, u
     if (units == 0 || units > b->units || !mm_is_pow2(align) || step > 1u << 31 ||
         !mmi_buddy_can_zero(b, flags))
         return MM_PA_NONE;
-    for (pass = 0; pass < 3; pass++) {
+    if (mmi_buddy_any_cached(b))
+        mm_buddy_drain(b);
+    for (pass = 0; pass < 4; pass++) { /* the last as the first: what was moved may have made room */
+        const bool free_only = pass == 0 || pass == 3;
         uint32_t n = b->first;
         for (;;) {
             const uint32_t gap = (0u - (n + b->skew)) & (step - 1);
@@ -3633,10 +3729,10 @@ MM_BUDDY_API mm_pa_t mm_buddy_alloc_contig(struct mm_buddy *b, uint64_t bytes, u
                 break;
             n += gap;
             end = n + units;
-            bad = pass == 0 ? mmi_buddy_first_used(b, n, end) : mmi_buddy_obstacle(b, n, end, pass);
+            bad = free_only ? mmi_buddy_first_used(b, n, end) : mmi_buddy_obstacle(b, n, end, pass);
             if (bad == end) {
                 bad = n;
-                status = pass == 0
+                status = free_only
                              ? mmi_buddy_acquire(b, n, end, MMI_BUDDY_PLAIN,
                                                  MM_BUDDY_MOVABLE | (flags & MM_BUDDY_URGENT))
                              : mmi_buddy_clear_range(b, n, end, true, flags, &bad);

@@ -229,6 +229,21 @@ static void drain_makes_a_cpus_sections_nobodys(void **state)
     }
 }
 
+static void a_drained_cpus_word_is_nothing_special_any_more(void **state)
+{
+    struct lab lab;
+
+    (void)state;
+    lab_simple(&lab, 2 * SECTION_FRAMES);
+    assert_int_equal(alloc_on(&lab, 0), 0);
+    assert_int_equal(mm_frame_alloc_at(&lab.pool, PAGE, 2 * SECTION_FRAMES - 1), MM_OK);
+    assert_int_equal(mm_frame_drain(&lab.pool, 0), MM_OK);
+    assert_int_equal(mm_frame_free_run(&lab.pool, 0, 2 * SECTION_FRAMES), MM_OK);
+    assert_healthy(&lab, 0);
+    assert_int_equal(lab_stats(&lab, 0).whole, 16);
+    lab_end(&lab);
+}
+
 static void drain_refuses_a_bad_cpu_number(void **state)
 {
     struct lab lab;
@@ -465,6 +480,7 @@ int main(void)
         cmocka_unit_test(a_frame_may_be_freed_on_another_cpu),
         cmocka_unit_test(each_cpu_has_sections_of_its_own),
         cmocka_unit_test(drain_makes_a_cpus_sections_nobodys),
+        cmocka_unit_test(a_drained_cpus_word_is_nothing_special_any_more),
         cmocka_unit_test(drain_refuses_a_bad_cpu_number),
         cmocka_unit_test(sections_taken_away_are_counted),
         cmocka_unit_test(figures_count_frames_of_all_cpus),
