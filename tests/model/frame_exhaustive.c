@@ -63,10 +63,13 @@ static unsigned set_now(void)
     for (unsigned cell = 0; cell < cells; cell++) {
         const uint64_t index = (frame_of(cell) & (MMI_FRAME_SECTION - 1)) +
                                (cell >= inst->n[0] ? MMI_FRAME_SECTION : 0);
-        const bool is_free = lab_frame_free(&lab, index);
-        for (uint64_t i = 1; i < (uint64_t)1 << inst->order; i++)
-            assert_int_equal(lab_frame_free(&lab, index + i), is_free);
-        set |= is_free ? 0 : 1u << cell;
+        const struct mm_frame_section *section = &lab.pool.section[index >> MMI_FRAME_SECTION_SHIFT];
+        const unsigned w = (unsigned)(index >> MM_WORD_SHIFT);
+        const bool huge = (section->huge & mmi_frame_group(w & (MM_WORD_BITS - 1))) != 0;
+        const uintptr_t mask = mm_mask(1u << inst->order) << (index & (MM_WORD_BITS - 1));
+        const uintptr_t bits = huge ? 0 : lab.pool.word[w] & mask;
+        assert_true(bits == 0 || bits == mask);
+        set |= bits != 0 ? 0 : 1u << cell;
     }
     return set;
 }
@@ -219,11 +222,11 @@ static void every_reserve(unsigned state, uint64_t frame, uint64_t end)
         if (frame_of(cell) >= frame && frame_of(cell) < end)
             within |= 1u << cell;
     set = go_to(state);
-    expected = set & within ? MM_ERR_BUSY : MM_OK;
+    expected = end == frame ? MM_ERR_INVALID : set & within ? MM_ERR_BUSY : MM_OK;
     assert_int_equal(mm_frame_reserve(&lab.pool, frame * PAGE, (end - frame) * PAGE, NULL), expected);
     follows(expected == MM_OK ? set | within : set);
     set = go_to(state);
-    expected = ~set & within ? MM_ERR_BUSY : MM_OK;
+    expected = end == frame ? MM_ERR_INVALID : ~set & within ? MM_ERR_BUSY : MM_OK;
     assert_int_equal(mm_frame_release(&lab.pool, frame * PAGE, (end - frame) * PAGE, NULL), expected);
     follows(expected == MM_OK ? set & ~within : set);
 }
