@@ -4744,8 +4744,8 @@ static void mmi_buddy_put_kib(struct mmi_buddy_line *line, const char *name, uin
 static void mmi_buddy_dump_zone(const struct mm_buddy *b, const char *name,
                                 void (*print)(void *ctx, const char *line), void *ctx)
 {
-    static const char *const types[] = {"  unmovable ", ", reclaimable ", ", movable ", ", CMA "};
-    static const char *const marks[] = {"  watermarks: min ", ", low ", ", high "};
+    static const char types[][16] = {"  unmovable ", ", reclaimable ", ", movable ", ", CMA "};
+    static const char marks[][20] = {"  watermarks: min ", ", low ", ", high "};
     struct mmi_buddy_line line;
     struct mm_buddy_stats s;
     unsigned i;

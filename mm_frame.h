@@ -780,7 +780,7 @@ struct mm_frame_zone {
     uintptr_t peak;           /* most frames in use */
     uintptr_t failures;       /* allocations that found nothing */
     uintptr_t pressed;        /* below `low` since last above `high` */
-    uintptr_t vacant;         /* sections all of whose frames went off-line */
+    uintptr_t vacant;         /* sections without frames: all went off-line */
     unsigned fallback_count;
     uint8_t fallback[MM_FRAME_ZONE_MAX]; /* zones to try in turn, itself first */
     bool isolated;
@@ -2413,7 +2413,8 @@ static bool mmi_frame_each(struct mm_frame_pool *pool, uintptr_t first, uintptr_
         } else if (deed == MMI_FRAME_TAKE) {
             mmi_frame_take(pool, section, at, part);
         } else {
-            mmi_frame_put(pool, section, at, part, cursor != NULL ? cursor->word : NULL);
+            mmi_frame_put(pool, section, at, part,
+                          cursor != NULL && section->was == mmi_frame_self(cpu) ? cursor->word : NULL);
         }
         first += part;
     }
@@ -2593,7 +2594,9 @@ static uintptr_t mmi_frame_get_run(struct mm_frame_pool *pool, unsigned cpu, uns
                                    const struct mmi_frame_run *run)
 {
     struct mm_frame_span span;
-    uintptr_t pfn = mmi_frame_guess_run(pool, cpu, number, run), from = run->min;
+    /* A single frame is not worth a whole block. */
+    uintptr_t pfn = run->count > 1 ? mmi_frame_guess_run(pool, cpu, number, run) : MMI_FRAME_NONE;
+    uintptr_t from = run->min;
     if (pfn == MMI_FRAME_NONE && cpu < MM_CPU_MAX) {
         mm_busy_enter(&pool->cpu[cpu].busy);
         mmi_frame_cursor_release(pool, &pool->cpu[cpu].cursor[number], cpu);
@@ -3871,7 +3874,7 @@ MM_FRAME_API enum mm_status mm_frame_quota_charge(struct mm_frame_quota *quota, 
 {
     struct mm_frame_quota *q;
     for (q = quota; q != NULL; q = q->parent) {
-        uintptr_t used, peak;
+        uintptr_t used;
         do {
             used = mm_load(&q->used);
             if (used > q->limit || count > q->limit - used) {
@@ -3880,7 +3883,10 @@ MM_FRAME_API enum mm_status mm_frame_quota_charge(struct mm_frame_quota *quota, 
                 return MM_ERR_LIMIT;
             }
         } while (!mm_cas(&q->used, used, used + (uintptr_t)count));
-        used += (uintptr_t)count;
+    }
+    for (q = quota; q != NULL; q = q->parent) {
+        const uintptr_t used = mm_load(&q->used);
+        uintptr_t peak;
         do {
             peak = mm_load(&q->peak);
         } while (peak < used && !mm_cas(&q->peak, peak, used));
@@ -4365,7 +4371,7 @@ static void mmi_frame_count_managed(struct mm_frame_pool *pool, uintptr_t pfn, u
             continue;
         zone = &pool->zone[table->span[i].zone];
         section = &pool->section[(pfn + table->span[i].delta) >> MMI_FRAME_SECTION_SHIFT];
-        if (add && section->managed == 0 && zone->vacant != 0)
+        if (add && section->managed == 0)
             zone->vacant--;
         section->managed = (uint16_t)(add ? section->managed + part : section->managed - part);
         if (!add && section->managed == 0)
@@ -4398,6 +4404,7 @@ MM_FRAME_API enum mm_status mm_frame_online(struct mm_frame_pool *pool, unsigned
         status = mmi_frame_plan_online(pool, zone, (uintptr_t)pfn, (uintptr_t)end, &made);
     if (status == MM_OK) {
         mm_store_release(&pool->zone[zone].sections, pool->zone[zone].sections + made);
+        pool->zone[zone].vacant += made;
         mmi_frame_publish_spans(pool);
         mmi_frame_count_managed(pool, (uintptr_t)pfn, (uintptr_t)end, true);
         /* Allocated until here; then freed like any other frames. */
@@ -4539,6 +4546,31 @@ static bool mmi_frame_empty_range(struct mmi_frame_isolation *job)
     return all;
 }
 
+/* Makes the huge blocks that [pfn, end) touches ordinary frames in use: parts of them may go. */
+static void mmi_frame_break_huge(struct mm_frame_pool *pool, uintptr_t pfn, uintptr_t end)
+{
+    MM_CPU_STATE_T state;
+    unsigned cpu;
+    MM_CPU_PIN(state);
+    cpu = MM_CPU_ID();
+    cpu = cpu < MM_CPU_MAX ? cpu : (unsigned)MMI_FRAME_NOBODY;
+    pfn &= ~(MMI_FRAME_HUGE - 1);
+    for (; pfn < end; pfn += MMI_FRAME_HUGE) {
+        struct mm_frame_section *section;
+        struct mm_frame_span span;
+        const unsigned w = (unsigned)(pfn >> MM_WORD_SHIFT) & (MM_WORD_BITS - 1);
+        if (!mmi_frame_find_span(pool, cpu, pfn, 1, &span))
+            continue;
+        section = &pool->section[(pfn + span.delta) >> MMI_FRAME_SECTION_SHIFT];
+        while (!mmi_frame_lock(pool, section, cpu))
+            MM_CPU_RELAX();
+        if ((section->huge & mm_bit(w)) != 0)
+            mmi_frame_unhuge(section, mmi_frame_words(pool, section), w);
+        mmi_frame_unlock(pool, section, cpu);
+    }
+    MM_CPU_UNPIN(state);
+}
+
 MM_FRAME_API enum mm_status mm_frame_offline(struct mm_frame_pool *pool, mm_pa_t pa, uint64_t size,
                                              mm_frame_migrate_fn migrate, void *ctx,
                                              struct mm_frame_offline_result *result)
@@ -4584,6 +4616,7 @@ MM_FRAME_API enum mm_status mm_frame_offline(struct mm_frame_pool *pool, mm_pa_t
         (void)mm_fetch_add(&pool->zone[span.zone].used, 0 - (uintptr_t)part);
         at += part;
     }
+    mmi_frame_break_huge(pool, job.pfn, job.end);
     mmi_frame_count_managed(pool, job.pfn, job.end, false);
     mmi_frame_publish_spans(pool);
     MM_FRAME_UNLOCK(&pool->lock, state);
@@ -4756,6 +4789,23 @@ static uintptr_t mmi_frame_managed_bits(const struct mm_frame_pool *pool,
     return bits;
 }
 
+/* Whether the sections that the span names are those of its zone and place. */
+static bool mmi_frame_span_sound(const struct mm_frame_pool *pool, const struct mm_frame_span *span)
+{
+    const struct mm_frame_zone *zone = &pool->zone[span->zone];
+    uintptr_t pfn = span->pfn & ~(MMI_FRAME_SECTION - 1);
+    if (span->pfn < zone->pfn || span->end > zone->end)
+        return false;
+    for (; pfn < span->end; pfn += MMI_FRAME_SECTION) {
+        const uintptr_t number = (pfn + span->delta) >> MMI_FRAME_SECTION_SHIFT;
+        if (number < zone->first || number >= zone->sections)
+            return false;
+        if (pool->section[number].pfn != pfn || pool->section[number].zone != span->zone)
+            return false;
+    }
+    return true;
+}
+
 static const char *mmi_frame_check_spans(const struct mm_frame_pool *pool)
 {
     const struct mm_frame_span_table *table = &pool->table[pool->table_current & 1];
@@ -4764,21 +4814,41 @@ static const char *mmi_frame_check_spans(const struct mm_frame_pool *pool)
         return "span table: more spans than it has room for";
     for (i = 0; i < table->count; i++) {
         const struct mm_frame_span *span = &table->span[i];
-        const struct mm_frame_zone *zone = &pool->zone[span->zone];
-        uintptr_t s;
         if (span->zone >= pool->zone_count || span->pfn >= span->end)
             return "span: empty or of no zone";
         if (i > 0 && table->span[i - 1].end > span->pfn)
             return "spans: not in order, or overlapping";
-        if (span->pfn < zone->pfn || span->end > zone->end)
-            return "span: outside its zone";
-        for (s = span->pfn & ~(MMI_FRAME_SECTION - 1); s < span->end; s += MMI_FRAME_SECTION) {
-            const uintptr_t number = (s + span->delta) >> MMI_FRAME_SECTION_SHIFT;
-            if (number < zone->first || number >= zone->sections || pool->section[number].pfn != s ||
-                pool->section[number].zone != span->zone)
-                return "span: its sections are of another zone or place";
-        }
+        if (!mmi_frame_span_sound(pool, span))
+            return "span: outside its zone, or its sections are of another place";
     }
+    return NULL;
+}
+
+/* A cursor points to nothing, or to a word of the section that it names, which is the CPU's or was. */
+static bool mmi_frame_cursor_sound(const struct mm_frame_pool *pool, const struct mm_frame_cursor *cursor,
+                                   unsigned cpu, unsigned zone)
+{
+    const struct mm_frame_section *section = cursor->section;
+    uintptr_t w;
+    if (section == &pool->nowhere)
+        return cursor->word == &pool->nothing;
+    if (section < pool->section || section >= pool->section + pool->sections || section->zone != zone)
+        return false;
+    if (section->owner != (uintptr_t)cpu + 1)
+        return true; /* not used any more */
+    w = (uintptr_t)(cursor->word - mmi_frame_words(pool, section));
+    return w < MM_WORD_BITS && cursor->pfn == section->pfn + (w << MM_WORD_SHIFT);
+}
+
+static const char *mmi_frame_check_cursors(const struct mm_frame_pool *pool)
+{
+    unsigned cpu, z;
+    if (pool->nowhere.owner != 0 || pool->nothing != 0)
+        return "cursor: the place for idle ones is in use";
+    for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
+        for (z = 0; z < pool->zone_count; z++)
+            if (!mmi_frame_cursor_sound(pool, &pool->cpu[cpu].cursor[z], cpu, z))
+                return "cursor: its word is not one of its section";
     return NULL;
 }
 
@@ -4805,6 +4875,16 @@ static const char *mmi_frame_check_set(const struct mm_frame_pool *pool, uintptr
     return NULL;
 }
 
+/* A section with free frames is in its owner's sets. */
+static const char *mmi_frame_check_sets(const struct mm_frame_pool *pool, uintptr_t number, unsigned slot,
+                                        uintptr_t free)
+{
+    const char *what = free != 0 ? mmi_frame_check_set(pool, number, slot, MMI_FRAME_AVAIL) : NULL;
+    if (what == NULL && mmi_frame_whole(pool->section[number].full) != 0)
+        what = mmi_frame_check_set(pool, number, slot, MMI_FRAME_WHOLE);
+    return what;
+}
+
 /* Free frames of free bits `bits` of the word must have no references. */
 static bool mmi_frame_check_refs(const struct mm_frame_pool *pool, uintptr_t index, uintptr_t bits)
 {
@@ -4814,49 +4894,58 @@ static bool mmi_frame_check_refs(const struct mm_frame_pool *pool, uintptr_t ind
     return true;
 }
 
+/* Invariants of word w of a section; `current`: the exception of S2. */
+static const char *mmi_frame_check_word(const struct mm_frame_pool *pool,
+                                        const struct mm_frame_section *section, unsigned w,
+                                        const uintptr_t *current)
+{
+    const uintptr_t *words = mmi_frame_words(pool, section);
+    const uintptr_t exists = mmi_frame_managed_bits(pool, section, w), all = ~(uintptr_t)0;
+    const uintptr_t bits = mmi_frame_bits(section, words, w);
+    const bool some = (section->some & mm_bit(w)) != 0, full = (section->full & mm_bit(w)) != 0;
+    if ((section->huge & mmi_frame_group(w)) != 0) {
+        if (exists != all)
+            return "bitmap: a frame that does not exist is in a huge block";
+        return some || full ? "S3: word of a huge block in `some` or `full`" : NULL;
+    }
+    if ((bits & ~exists) != 0)
+        return "bitmap: a frame that does not exist is free";
+    if (words[w] != 0 && !some)
+        return "S1: free frame in a word that is not in `some`";
+    if (full != (bits == all) && &words[w] != current)
+        return full ? "S2: word in `full` is not wholly free" : "S2: wholly free word is not in `full`";
+    if (full && bits != all)
+        return "S2: the current word is in `full`";
+    return NULL;
+}
+
 static const char *mmi_frame_check_section(const struct mm_frame_pool *pool,
                                            const struct mm_frame_section *section, uintptr_t *free)
 {
-    const uintptr_t *words = mmi_frame_words(pool, section);
-    const uintptr_t *current = mmi_frame_current_word(pool, section);
     const uintptr_t number = mmi_frame_number(pool, section);
-    const unsigned slot = section->owner != 0 ? (unsigned)section->owner - 1 : MMI_FRAME_NOBODY;
     uintptr_t managed = 0, sum = 0;
-    unsigned w;
+    unsigned w, slot;
     const char *what = NULL;
     if (section->owner > MM_CPU_MAX)
         return "section: bad owner, or left locked";
     if ((section->huge & ~(~(uintptr_t)0 / mm_mask(MMI_FRAME_GROUP))) != 0)
         return "S3: huge bit inside a block";
-    for (w = 0; w < MM_WORD_BITS; w++) {
-        const uintptr_t exists = mmi_frame_managed_bits(pool, section, w);
-        const uintptr_t bits = mmi_frame_bits(section, words, w);
-        const bool huge = (section->huge & mmi_frame_group(w)) != 0;
-        managed += mm_popcount(exists);
+    slot = section->owner != 0 ? (unsigned)section->owner - 1 : (unsigned)MMI_FRAME_NOBODY;
+    for (w = 0; w < MM_WORD_BITS && what == NULL; w++) {
+        const uintptr_t bits = mmi_frame_bits(section, mmi_frame_words(pool, section), w);
+        managed += mm_popcount(mmi_frame_managed_bits(pool, section, w));
         sum += mm_popcount(bits);
-        if ((bits & ~exists) != 0 || (huge && exists != ~(uintptr_t)0))
-            return "bitmap: a frame that does not exist is free or in a huge block";
-        if (huge && ((section->some | section->full) & mm_bit(w)) != 0)
-            return "S3: word of a huge block in `some` or `full`";
-        if (!huge && words[w] != 0 && (section->some & mm_bit(w)) == 0)
-            return "S1: free frame in a word that is not in `some`";
-        if ((section->full & mm_bit(w)) != 0 && bits != ~(uintptr_t)0)
-            return "S2: word in `full` is not wholly free";
-        if (bits == ~(uintptr_t)0 && (section->full & mm_bit(w)) == 0 && &words[w] != current)
-            return "S2: wholly free word is not in `full`";
-        if (!mmi_frame_check_refs(pool, (number << MMI_FRAME_SECTION_SHIFT) + w * MM_WORD_BITS, bits))
-            return "descriptor: a free frame has references";
+        what = mmi_frame_check_word(pool, section, w, mmi_frame_current_word(pool, section));
+        if (what == NULL &&
+            !mmi_frame_check_refs(pool, (number << MMI_FRAME_SECTION_SHIFT) + w * MM_WORD_BITS, bits))
+            what = "descriptor: a free frame has references";
     }
-    if (managed != section->managed)
-        return "section: wrong count of managed frames";
-    if (section->owner == 0 && section->free != sum)
-        return "S5: wrong count of free frames";
-    if (sum != 0)
-        what = mmi_frame_check_set(pool, number, slot, MMI_FRAME_AVAIL);
-    if (what == NULL && mmi_frame_whole(section->full) != 0)
-        what = mmi_frame_check_set(pool, number, slot, MMI_FRAME_WHOLE);
     *free += sum;
-    return what;
+    if (what == NULL && managed != section->managed)
+        what = "section: wrong count of managed frames";
+    if (what == NULL && section->owner == 0 && section->free != sum)
+        what = "S5: wrong count of free frames";
+    return what != NULL ? what : mmi_frame_check_sets(pool, number, slot, sum);
 }
 
 static const char *mmi_frame_check_zone(struct mm_frame_pool *pool, unsigned number)
@@ -4888,6 +4977,8 @@ MM_FRAME_API enum mm_frame_health mm_frame_check(struct mm_frame_pool *pool, uin
     unsigned z;
     if (wrong == NULL)
         wrong = mmi_frame_check_spans(pool);
+    if (wrong == NULL)
+        wrong = mmi_frame_check_cursors(pool);
     for (z = 0; z < pool->zone_count && wrong == NULL; z++) {
         wrong = mmi_frame_check_zone(pool, z);
         used += mmi_frame_used(pool, z);

@@ -141,10 +141,8 @@ static void compaction_survives_a_migration_that_fails(void **state)
     (void)state;
     for (n = 1;; n++) {
         enum mm_status status = MM_OK;
-        uint64_t whole;
         move_begin(&lab, &fault, n);
-        whole = lab_stats(&lab, 0).whole;
-        while (status == MM_OK && lab_stats(&lab, 0).whole < whole + 2) {
+        for (unsigned turn = 0; status == MM_OK && turn < 3; turn++) {
             status = mm_frame_compact(&lab.pool, 0, migrate, &fault, NULL);
             assert_owned(&lab);
         }
