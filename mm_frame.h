@@ -1681,11 +1681,18 @@ static struct mm_frame_cursor *mmi_frame_cursor(struct mm_frame_pool *pool, unsi
     return cpu < MM_CPU_MAX ? &pool->cpu[cpu].cursor[zone] : NULL;
 }
 
+/* The statistics of other CPUs look at it meanwhile. */
+static inline void mmi_frame_cursor_set(struct mm_frame_cursor *cursor, struct mm_frame_section *section,
+                                        uintptr_t *word)
+{
+    __atomic_store_n(&cursor->section, section, __ATOMIC_RELAXED);
+    __atomic_store_n(&cursor->word, word, __ATOMIC_RELAXED);
+}
+
 /* Lets go of the current word: S2 has no exception any more. In a section of this CPU, inside. */
 static void mmi_frame_cursor_reset(struct mm_frame_pool *pool, struct mm_frame_cursor *cursor)
 {
-    cursor->word = &pool->nothing;
-    cursor->section = &pool->nowhere;
+    mmi_frame_cursor_set(cursor, &pool->nowhere, &pool->nothing);
 }
 
 static void mmi_frame_cursor_release(struct mm_frame_pool *pool, struct mm_frame_cursor *cursor,
@@ -1854,8 +1861,7 @@ static inline uintptr_t mmi_frame_word_of(struct mm_frame_pool *pool,
             continue;
         mm_store(&section->some, some);
         mm_store(&section->full, section->full & ~mm_bit(w)); /* the exception of S2 */
-        cursor->word = &words[w];
-        cursor->section = section;
+        mmi_frame_cursor_set(cursor, section, &words[w]);
         cursor->pfn = section->pfn + ((uintptr_t)w << MM_WORD_SHIFT);
         return bits;
     }
@@ -4415,6 +4421,20 @@ MM_FRAME_API enum mm_status mm_frame_online(struct mm_frame_pool *pool, unsigned
     return status;
 }
 
+/* Frames in use of the huge block at word w; MMI_FRAME_HUGE + 1 if it is allocated as one. A snapshot. */
+static uintptr_t mmi_frame_block_used(const struct mm_frame_pool *pool,
+                                      const struct mm_frame_section *section, unsigned w)
+{
+    const uintptr_t *words = mmi_frame_words(pool, section);
+    uintptr_t free = 0;
+    unsigned i;
+    if ((mm_load(&section->huge) & mm_bit(w)) != 0)
+        return MMI_FRAME_HUGE + 1;
+    for (i = w; i < w + MMI_FRAME_GROUP; i++)
+        free += mm_popcount(mmi_frame_bits(section, words, i));
+    return MMI_FRAME_HUGE - free;
+}
+
 /* A job that empties a range: what it knows of the section it works on. */
 struct mmi_frame_isolation {
     struct mm_frame_pool *pool;
@@ -4446,21 +4466,40 @@ static void mmi_frame_isolate(struct mmi_frame_isolation *job, unsigned cpu,
     mmi_frame_unlock(pool, section, cpu);
 }
 
-/* A frame outside the job's range, of the same zone or one that it falls back to. */
-static mm_pa_t mmi_frame_refuge(const struct mmi_frame_isolation *job, unsigned zone)
+/* A frame with an address in [min, max) (0: no limit), for a page that is moved. */
+static mm_pa_t mmi_frame_refuge_in(struct mm_frame_pool *pool, unsigned zone, uintptr_t min, uintptr_t max)
 {
     struct mm_frame_request request;
-    mm_pa_t pa;
     MM_MEMSET(&request, 0, sizeof request);
     request.count = 1;
     request.flags = MM_FRAME_ZONE(zone) | MM_FRAME_URGENT | MM_FRAME_NOWAIT;
-    request.max = (mm_pa_t)job->pfn << MM_PAGE_SHIFT;
-    pa = job->pfn != 0 ? mm_frame_alloc_run(job->pool, &request) : MM_PA_NONE;
-    if (pa != MM_PA_NONE)
-        return pa;
-    request.max = 0;
-    request.min = (mm_pa_t)job->end << MM_PAGE_SHIFT;
-    return mm_frame_alloc_run(job->pool, &request);
+    request.min = (mm_pa_t)min << MM_PAGE_SHIFT;
+    request.max = (mm_pa_t)max << MM_PAGE_SHIFT;
+    return mm_frame_alloc_run(pool, &request);
+}
+
+/* A frame outside the job's range: of a huge block of the zone that is in use in part already, else any, of
+ * the zone or one that it falls back to. */
+static mm_pa_t mmi_frame_refuge(const struct mmi_frame_isolation *job, unsigned number)
+{
+    const struct mm_frame_zone *zone = &job->pool->zone[number];
+    mm_pa_t pa;
+    uintptr_t i;
+    unsigned w;
+    for (i = zone->first; i < zone->sections; i++) {
+        const struct mm_frame_section *section = &job->pool->section[i];
+        for (w = 0; w < MM_WORD_BITS && mm_load(&section->some) != 0; w += MMI_FRAME_GROUP) {
+            const uintptr_t pfn = section->pfn + ((uintptr_t)w << MM_WORD_SHIFT);
+            const uintptr_t used = mmi_frame_block_used(job->pool, section, w);
+            if (used == 0 || used >= MMI_FRAME_HUGE || (pfn < job->end && job->pfn < pfn + MMI_FRAME_HUGE))
+                continue;
+            pa = mmi_frame_refuge_in(job->pool, number, pfn, pfn + MMI_FRAME_HUGE);
+            if (pa != MM_PA_NONE)
+                return pa;
+        }
+    }
+    pa = job->pfn != 0 ? mmi_frame_refuge_in(job->pool, number, 0, job->pfn) : MM_PA_NONE;
+    return pa != MM_PA_NONE ? pa : mmi_frame_refuge_in(job->pool, number, job->end, 0);
 }
 
 /* Empties frames [first, first + count) of a section: takes the free ones, moves the others. Returns how
@@ -4624,20 +4663,6 @@ MM_FRAME_API enum mm_status mm_frame_offline(struct mm_frame_pool *pool, mm_pa_t
     return MM_OK;
 }
 
-/* Frames in use of the huge block at word w; MMI_FRAME_HUGE + 1 if it is allocated as one. A snapshot. */
-static uintptr_t mmi_frame_block_used(const struct mm_frame_pool *pool,
-                                      const struct mm_frame_section *section, unsigned w)
-{
-    const uintptr_t *words = mmi_frame_words(pool, section);
-    uintptr_t free = 0;
-    unsigned i;
-    if ((mm_load(&section->huge) & mm_bit(w)) != 0)
-        return MMI_FRAME_HUGE + 1;
-    for (i = w; i < w + MMI_FRAME_GROUP; i++)
-        free += mm_popcount(mmi_frame_bits(section, words, i));
-    return MMI_FRAME_HUGE - free;
-}
-
 /* The block of the zone with the fewest frames in use, but some of both: its first frame number. */
 static uintptr_t mmi_frame_emptiest(struct mm_frame_pool *pool, const struct mm_frame_zone *zone)
 {
@@ -4707,15 +4732,17 @@ MM_FRAME_API size_t mm_frame_meta_bytes(const struct mm_frame_pool *pool)
 static bool mmi_frame_cursor_whole(const struct mm_frame_pool *pool, const struct mm_frame_cursor *cursor,
                                    unsigned cpu)
 {
-    const struct mm_frame_section *section = cursor->section;
-    uintptr_t group;
-    unsigned w;
+    const struct mm_frame_section *section = __atomic_load_n(&cursor->section, __ATOMIC_RELAXED);
+    const uintptr_t *word = __atomic_load_n(&cursor->word, __ATOMIC_RELAXED);
+    uintptr_t group, w;
     if (section == &pool->nowhere || mm_load(&section->owner) != (uintptr_t)cpu + 1 ||
-        mm_load(cursor->word) != ~(uintptr_t)0)
+        mm_load(word) != ~(uintptr_t)0)
         return false;
-    w = (unsigned)(cursor->word - mmi_frame_words(pool, section));
-    group = mmi_frame_group(w);
-    return ((mm_load(&section->full) | mm_bit(w)) & group) == group;
+    w = (uintptr_t)(word - mmi_frame_words(pool, section));
+    if (w >= MM_WORD_BITS) /* it moved in between */
+        return false;
+    group = mmi_frame_group((unsigned)w);
+    return ((mm_load(&section->full) | mm_bit((unsigned)w)) & group) == group;
 }
 
 /* Free frames of a section. A snapshot. */

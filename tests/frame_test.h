@@ -25,10 +25,10 @@ static void lab_report(const struct mm_report *report);
 #define PAGE MM_PAGE_SIZE
 #define NO_CPU ((unsigned)MM_CPU_MAX)
 
-/* ---- the last misuse that was reported (from MM_DEBUG 1 up) --------------------------------- */
+/* ---- this thread's last misuse that was reported (MM_DEBUG >= 1) --------------------------------- */
 
-static MM_TEST_UNUSED struct mm_report lab_last_report;
-static MM_TEST_UNUSED unsigned lab_reports;
+static MM_TEST_UNUSED __thread struct mm_report lab_last_report;
+static MM_TEST_UNUSED __thread unsigned lab_reports;
 
 static MM_TEST_UNUSED void lab_report(const struct mm_report *report)
 {

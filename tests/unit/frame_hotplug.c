@@ -294,7 +294,8 @@ static void what_moved_before_a_refusal_stays_moved(void **state)
     assert_int_equal(result.first_busy, SECTION_SIZE + 6 * PAGE);
     assert_int_equal(mm_frame_is_free(&lab.pool, SECTION_SIZE + 5 * PAGE), 1);
     assert_int_equal(mm_frame_is_free(&lab.pool, SECTION_SIZE + 6 * PAGE), 0);
-    assert_int_equal(mm_frame_is_free(&lab.pool, mover.to[1]), 1);
+    /* what was meant for it serves the next one, or is free */
+    assert_true(mover.to[1] == mover.to[2] || mm_frame_is_free(&lab.pool, mover.to[1]) == 1);
     assert_healthy(&lab, 3);
     lab_end(&lab);
 }
