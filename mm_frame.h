@@ -109,8 +109,13 @@
  * then each access locks it for a moment by compare-and-swap. Therefore an allocation succeeds
  * whenever a fitting free frame exists in the allowed zones, whichever CPU has it.
  *
- * Lowest first. A CPU takes the lowest free frame of its sections, word by word. That compacts: after
- * long random use at half occupancy nearly all free memory is in whole 2 MiB blocks again.
+ * Lowest first. A CPU takes the lowest free frames of its sections, word by word, in sweeps: upward, and
+ * from the lowest again after some words or before it would break a word that is wholly free. That
+ * compacts: after long random use at half occupancy nearly all free memory is in whole 2 MiB blocks again.
+ *
+ * Why words are not changed by compare-and-swap one by one. A locked instruction costs several times what
+ * the rest of a free costs, and random frees seldom share a word, so there is nothing to batch. Here the
+ * compare-and-swap is on the owner of a section, and pays for thousands of plain stores.
  *
  * 4 GUARANTEES
  * ============
@@ -120,11 +125,12 @@
  *            interrupt handler when MM_CPU_PIN disables interrupts, except mm_frame_init. From an
  *            NMI let MM_CPU_ID() return MM_CPU_MAX: such calls wait for nobody (they pass over a
  *            section that is in use, and a free may return MM_ERR_BUSY).
- * Time       mm_frame_alloc and mm_frame_free are about 20 and 30 instructions on lines of the CPU's
- *            own; the rest is O(log sections) where nothing else is stated.
- * Memory     mm_frame_meta_size() tells: per section (16 MiB) 576 bytes and (CPUs + 1) / 4 bytes,
- *            0.141 byte a frame; 64 bytes + 48 a zone for each CPU; nothing for holes.
- * Stack      At most 600 bytes, no recursion.
+ * Time       mm_frame_alloc and mm_frame_free are some dozen instructions on lines that no other CPU
+ *            writes (`make count` prints how many); the rest is O(log sections) where nothing else is
+ *            stated.
+ * Memory     mm_frame_meta_size() tells: per section (16 MiB) 576 bytes and (CPUs + 1) / 4 bytes, 0.141
+ *            byte a frame; a CPU and a span some hundred bytes; nothing for holes.
+ * Stack      At most 1 KiB (mm_frame_offline, mm_frame_compact), else 500 bytes; no recursion.
  *
  * 5 LIMITS
  * ========
@@ -1246,6 +1252,7 @@ enum mm_status (*const mmi_frame_emit_free)(struct mm_frame_pool *, mm_pa_t) = m
 #define MMI_FRAME_NONE (~(uintptr_t)0)                              /* no frame, index or section */
 #define MMI_FRAME_NOBODY MM_CPU_MAX /* slot of the sets of nobody's sections */
 #define MMI_FRAME_LINE 64u          /* alignment of what CPUs have apart */
+#define MMI_FRAME_SEARCHES 1000     /* how often a search is repeated while frames are known to be free */
 #define MMI_FRAME_RETRIES 8         /* how often the pressure hook may ask for another try */
 
 enum { MMI_FRAME_AVAIL, MMI_FRAME_WHOLE, MMI_FRAME_KINDS }; /* sets of a slot */
@@ -1762,11 +1769,11 @@ static void mmi_frame_adopt(struct mm_frame_pool *pool, struct mm_frame_section 
         __atomic_store_n(&section->taken, 0, __ATOMIC_RELAXED);
     if (cursor->section == section) /* from an earlier ownership: S2 has no exception now */
         mmi_frame_cursor_reset(pool, cursor);
+    mmi_frame_note(pool, section, cpu);
     if (section->was != mmi_frame_self(cpu)) {
         mmi_frame_set_remove(pool, MMI_FRAME_NOBODY, MMI_FRAME_AVAIL, number);
         mmi_frame_set_remove(pool, MMI_FRAME_NOBODY, MMI_FRAME_WHOLE, number);
     }
-    mmi_frame_note(pool, section, cpu);
     mm_bias_unlock(&section->owner, mmi_frame_self(cpu));
 }
 
@@ -2100,6 +2107,7 @@ static size_t mmi_frame_get(struct mm_frame_pool *pool, unsigned cpu, unsigned n
                             mm_pa_t *out)
 {
     size_t got = 0;
+    unsigned tries = 0;
     while (got < count) {
         enum mmi_frame_outcome outcome;
         uintptr_t pfn = 0;
@@ -2117,7 +2125,10 @@ static size_t mmi_frame_get(struct mm_frame_pool *pool, unsigned cpu, unsigned n
             mmi_frame_count(pool, cpu, number, 1);
             out[got++] = (mm_pa_t)pfn << MM_PAGE_SHIFT;
         } else if (outcome != MMI_FRAME_ADOPTED) {
-            break;
+            /* A section may have changed hands behind the search's back: then there are frames left. */
+            if (cpu >= MM_CPU_MAX || ++tries > MMI_FRAME_SEARCHES || mmi_frame_free_now(pool, number) == 0)
+                break;
+            MM_CPU_RELAX();
         }
     }
     return got;
@@ -2822,6 +2833,8 @@ static bool mmi_frame_hopeless(struct mm_frame_pool *pool, unsigned cpu, unsigne
     const uintptr_t top = pool->level_at[pool->levels - 1];
     unsigned slot;
     if (pool->hooks.pressure != NULL || pool->zone[number].fallback_count != 1)
+        return false;
+    if (kind == MMI_FRAME_AVAIL && mmi_frame_free_now(pool, number) != 0)
         return false;
     for (slot = 0; slot <= MM_CPU_MAX; slot++)
         if (mm_load(&mmi_frame_set(pool, slot, kind)[top]) != 0)
