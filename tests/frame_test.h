@@ -18,11 +18,11 @@ static void lab_report(const struct mm_report *report);
 #define MM_FRAME_STATIC
 #include "mm_frame.h"
 
-#define KIB ((uint64_t)1 << 10)
-#define MIB ((uint64_t)1 << 20)
-#define GIB ((uint64_t)1 << 30)
-#define TIB ((uint64_t)1 << 40)
-#define PAGE MM_PAGE_SIZE
+#define KIB    ((uint64_t)1 << 10)
+#define MIB    ((uint64_t)1 << 20)
+#define GIB    ((uint64_t)1 << 30)
+#define TIB    ((uint64_t)1 << 40)
+#define PAGE   MM_PAGE_SIZE
 #define NO_CPU ((unsigned)MM_CPU_MAX)
 
 /* ---- this thread's last misuse that was reported (MM_DEBUG >= 1) --------------------------------- */
@@ -112,12 +112,12 @@ static MM_TEST_UNUSED void lab_simple(struct lab *lab, uint64_t frames)
     lab_start(lab);
 }
 
-#define assert_healthy(lab, used)                                                                  \
-    do {                                                                                           \
-        const char *what_ = NULL;                                                                  \
-        enum mm_frame_health health_ = mm_frame_check(&(lab)->pool, (used), &what_);               \
-        if (health_ != MM_FRAME_HEALTHY)                                                           \
-            fail_msg("not healthy: %s", what_ != NULL ? what_ : "?");                              \
+#define assert_healthy(lab, used)                                                    \
+    do {                                                                             \
+        const char *what_ = NULL;                                                    \
+        enum mm_frame_health health_ = mm_frame_check(&(lab)->pool, (used), &what_); \
+        if (health_ != MM_FRAME_HEALTHY)                                             \
+            fail_msg("not healthy: %s", what_ != NULL ? what_ : "?");                \
     } while (0)
 
 /* Ends a test: the pool must be sound. */
@@ -200,7 +200,7 @@ static MM_TEST_UNUSED void lab_picture(const struct lab *lab, struct lab_picture
 }
 
 /* Where a pointer into the metadata points in the picture's copy of them. */
-#define LAB_THEN(lab, picture, pointer)                                                            \
+#define LAB_THEN(lab, picture, pointer) \
     ((__typeof__(pointer))(void *)((picture)->meta + ((unsigned char *)(pointer) - (lab)->meta)))
 
 static MM_TEST_UNUSED void lab_forget_cpus(struct lab *lab, struct lab_picture *then)
@@ -220,7 +220,8 @@ static MM_TEST_UNUSED void lab_forget_cpus(struct lab *lab, struct lab_picture *
     }
 }
 
-static MM_TEST_UNUSED void lab_forget_sections(struct lab *lab, struct lab_picture *then, bool owners)
+static MM_TEST_UNUSED void lab_forget_sections(struct lab *lab, struct lab_picture *then,
+                                               bool owners)
 {
     struct mm_frame_section *old = LAB_THEN(lab, then, lab->pool.section);
 
@@ -259,21 +260,21 @@ static MM_TEST_UNUSED void lab_compare(struct lab *lab, struct lab_picture *then
 }
 
 /* Asserts that `call` has the value `expected` and changes nothing. */
-#define assert_refused(lab, call, expected)                                                        \
-    do {                                                                                           \
-        struct lab_picture picture_;                                                               \
-        lab_picture((lab), &picture_);                                                             \
-        assert_int_equal((call), (expected));                                                      \
-        lab_compare((lab), &picture_, false);                                                      \
+#define assert_refused(lab, call, expected)   \
+    do {                                      \
+        struct lab_picture picture_;          \
+        lab_picture((lab), &picture_);        \
+        assert_int_equal((call), (expected)); \
+        lab_compare((lab), &picture_, false); \
     } while (0)
 
 /* The same where sections may change owners. */
-#define assert_refused_by_owner(lab, call, expected)                                               \
-    do {                                                                                           \
-        struct lab_picture picture_;                                                               \
-        lab_picture((lab), &picture_);                                                             \
-        assert_int_equal((call), (expected));                                                      \
-        lab_compare((lab), &picture_, true);                                                       \
+#define assert_refused_by_owner(lab, call, expected) \
+    do {                                             \
+        struct lab_picture picture_;                 \
+        lab_picture((lab), &picture_);               \
+        assert_int_equal((call), (expected));        \
+        lab_compare((lab), &picture_, true);         \
     } while (0)
 
 #endif /* FRAME_TEST_H */

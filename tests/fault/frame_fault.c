@@ -115,8 +115,8 @@ static void offline_survives_a_migration_that_fails(void **state)
     for (n = 1;; n++) {
         enum mm_status status;
         move_begin(&lab, &fault, n);
-        status = mm_frame_offline(&lab.pool, SECTION_FRAMES * PAGE, 2 * SECTION_FRAMES * PAGE, migrate,
-                                  &fault, &result);
+        status = mm_frame_offline(&lab.pool, SECTION_FRAMES * PAGE, 2 * SECTION_FRAMES * PAGE,
+                                  migrate, &fault, &result);
         assert_owned(&lab);
         assert_int_equal(result.moved, fault.moved);
         if (fault.fail.calls < n)
@@ -208,7 +208,8 @@ static void shrink_survives_an_eviction_that_fails(void **state)
 /* ---- pressure ------------------------------------------------------------------------------------------- */
 
 /* Frees two frames a call, from 64 on: the tries of an allocation of eight fail until the fourth. */
-static bool pressure(void *ctx, struct mm_frame_pool *pool, unsigned zone, enum mm_frame_pressure level)
+static bool pressure(void *ctx, struct mm_frame_pool *pool, unsigned zone,
+                     enum mm_frame_pressure level)
 {
     struct fault *fault = ctx;
 
@@ -225,9 +226,12 @@ static uint64_t pressed(struct lab *lab, unsigned how)
     static mm_pa_t out[8];
 
     switch (how) {
-    case 0: return mm_frame_alloc_order(&lab->pool, 3, 0) == MM_PA_NONE ? 0 : 8;
-    case 1: return lab_run(lab, 7, 0, 0, 0, 0) == MM_PA_NONE ? 0 : 7;
-    default: return mm_frame_alloc_bulk(&lab->pool, 8, 0, out);
+    case 0:
+        return mm_frame_alloc_order(&lab->pool, 3, 0) == MM_PA_NONE ? 0 : 8;
+    case 1:
+        return lab_run(lab, 7, 0, 0, 0, 0) == MM_PA_NONE ? 0 : 7;
+    default:
+        return mm_frame_alloc_bulk(&lab->pool, 8, 0, out);
     }
 }
 

@@ -8,14 +8,14 @@
  *     whether they are allocated as one                       (2^4 + 1) / 2^4
  *     who owns each of the sections: nobody, CPU 0, CPU 1     3^2
  * and all of these can be reached. */
-#define MM_CPU_MAX 2
+#define MM_CPU_MAX          2
 #define MM_FRAME_HUGE_ORDER 7
 #include "frame_test.h"
 
 struct instance {
     const char *name;
-    unsigned order;  /* a cell is 2^order frames */
-    unsigned n[2];   /* cells of each span */
+    unsigned order;   /* a cell is 2^order frames */
+    unsigned n[2];    /* cells of each span */
     uint64_t base[2]; /* frame number of each span */
     unsigned expected;
 };
@@ -63,7 +63,8 @@ static unsigned set_now(void)
     for (unsigned cell = 0; cell < cells; cell++) {
         const uint64_t index = (frame_of(cell) & (MMI_FRAME_SECTION - 1)) +
                                (cell >= inst->n[0] ? MMI_FRAME_SECTION : 0);
-        const struct mm_frame_section *section = &lab.pool.section[index >> MMI_FRAME_SECTION_SHIFT];
+        const struct mm_frame_section *section =
+            &lab.pool.section[index >> MMI_FRAME_SECTION_SHIFT];
         const unsigned w = (unsigned)(index >> MM_WORD_SHIFT);
         const bool huge = (section->huge & mmi_frame_group(w & (MM_WORD_BITS - 1))) != 0;
         const uintptr_t mask = mm_mask(1u << inst->order) << (index & (MM_WORD_BITS - 1));
@@ -148,7 +149,8 @@ static void every_alloc(unsigned state)
 {
     for (unsigned k = 0; k <= 4; k++) {
         const unsigned set = go_to(state), order = inst->order + k;
-        follows(taken(set, mm_frame_alloc_order(&lab.pool, order, 0), 1u << k, (uint64_t)1 << order));
+        follows(
+            taken(set, mm_frame_alloc_order(&lab.pool, order, 0), 1u << k, (uint64_t)1 << order));
     }
     for (unsigned count = 1; count <= 7; count++) {
         for (unsigned k = 0; k <= 2; k++) {
@@ -197,16 +199,19 @@ static void every_range(unsigned state, uint64_t frame, unsigned count)
     assert_int_equal(mm_frame_free_run(&lab.pool, pa, frames), expected);
     follows(expected == MM_OK ? set & ~run : set);
     set = go_to(state);
-    expected = count == 0 ? MM_ERR_INVALID : run == 0 ? MM_ERR_NOENT : set & run ? MM_ERR_BUSY : MM_OK;
+    expected = count == 0  ? MM_ERR_INVALID
+               : run == 0  ? MM_ERR_NOENT
+               : set & run ? MM_ERR_BUSY
+                           : MM_OK;
     assert_int_equal(mm_frame_alloc_at(&lab.pool, pa, frames), expected);
     follows(expected == MM_OK ? set | run : set);
     for (unsigned k = 0; k < 4; k++) {
         if (count != 1u << k)
             continue;
         set = go_to(state);
-        expected = frame % frames != 0                    ? MM_ERR_ALIGN
+        expected = frame % frames != 0              ? MM_ERR_ALIGN
                    : run != 0 && (set & run) == run ? MM_OK
-                                                          : MM_ERR_INVALID;
+                                                    : MM_ERR_INVALID;
         assert_int_equal(mm_frame_free_order(&lab.pool, pa, inst->order + k), expected);
         follows(expected == MM_OK ? set & ~run : set);
     }
@@ -223,11 +228,13 @@ static void every_reserve(unsigned state, uint64_t frame, uint64_t end)
             within |= 1u << cell;
     set = go_to(state);
     expected = end == frame ? MM_ERR_INVALID : set & within ? MM_ERR_BUSY : MM_OK;
-    assert_int_equal(mm_frame_reserve(&lab.pool, frame * PAGE, (end - frame) * PAGE, NULL), expected);
+    assert_int_equal(mm_frame_reserve(&lab.pool, frame * PAGE, (end - frame) * PAGE, NULL),
+                     expected);
     follows(expected == MM_OK ? set | within : set);
     set = go_to(state);
     expected = end == frame ? MM_ERR_INVALID : ~set & within ? MM_ERR_BUSY : MM_OK;
-    assert_int_equal(mm_frame_release(&lab.pool, frame * PAGE, (end - frame) * PAGE, NULL), expected);
+    assert_int_equal(mm_frame_release(&lab.pool, frame * PAGE, (end - frame) * PAGE, NULL),
+                     expected);
     follows(expected == MM_OK ? set & ~within : set);
 }
 

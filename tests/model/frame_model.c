@@ -6,8 +6,8 @@
 #include "frame_test.h"
 
 #define FRAMES 14000u
-#define ZONES 4u
-#define NONE (~(uint64_t)0)
+#define ZONES  4u
+#define NONE   (~(uint64_t)0)
 
 enum { HOLE, FREE, USED };
 
@@ -21,9 +21,11 @@ static const struct {
     uint64_t first, end, min;
 } zones[ZONES] = {{5000, 13000, 0}, {0, 1000, 0}, {1000, 5000, 100}, {13000, FRAMES, 0}};
 
-static const uint64_t holes[][2] = {{300, 310}, {2000, 2001}, {4095, 4097}, {6000, 6500}, {9999, 10000}};
+static const uint64_t holes[][2] = {
+    {300, 310}, {2000, 2001}, {4095, 4097}, {6000, 6500}, {9999, 10000}};
 
-static const unsigned fallback[ZONES][4] = {{0, 2, 1, ZONES}, {1, ZONES}, {2, 1, ZONES}, {3, 0, 2, 1}};
+static const unsigned fallback[ZONES][4] = {
+    {0, 2, 1, ZONES}, {1, ZONES}, {2, 1, ZONES}, {3, 0, 2, 1}};
 
 /* Watermarks are exact on one CPU only (see LIMITS). */
 static uint64_t min_of(unsigned zone)
@@ -169,9 +171,12 @@ static uint64_t pick(void)
 static uint64_t pick_count(void)
 {
     switch (mm_test_below(&rng, 8)) {
-    case 0: return mm_test_below(&rng, 6000);
-    case 1: return mm_test_below(&rng, 600);
-    default: return 1 + mm_test_below(&rng, 70);
+    case 0:
+        return mm_test_below(&rng, 6000);
+    case 1:
+        return mm_test_below(&rng, 600);
+    default:
+        return 1 + mm_test_below(&rng, 70);
     }
 }
 
@@ -197,8 +202,7 @@ static void do_alloc(void)
 
 static void do_alloc_order(void)
 {
-    const unsigned order =
-        (unsigned)(mm_test_chance(&rng, 30) ? 9 : mm_test_below(&rng, 13));
+    const unsigned order = (unsigned)(mm_test_chance(&rng, 30) ? 9 : mm_test_below(&rng, 13));
     const struct mm_frame_request r = {(uint64_t)1 << order, PAGE << order, 0, 0, 0, pick_flags()};
 
     took(mm_frame_alloc_order(&lab.pool, order, r.flags), &r, order == 0);
@@ -255,9 +259,9 @@ static void do_free_order(void)
     const unsigned order = (unsigned)(mm_test_chance(&rng, 30) ? 9 : mm_test_below(&rng, 13));
     const uint64_t count = (uint64_t)1 << order;
     const uint64_t first = mm_test_chance(&rng, 95) ? pick() & ~(count - 1) : pick();
-    enum mm_status expected = first % count != 0          ? MM_ERR_ALIGN
+    enum mm_status expected = first % count != 0        ? MM_ERR_ALIGN
                               : all(first, count, USED) ? MM_OK
-                                                          : MM_ERR_INVALID;
+                                                        : MM_ERR_INVALID;
     if (crosses_zones(first, count))
         return;
     assert_int_equal(mm_frame_free_order(&lab.pool, first * PAGE, order), expected);
@@ -362,8 +366,8 @@ static void do_free_bulk(void)
 static void do_look(void)
 {
     const uint64_t frame = pick();
-    const int expected = frame >= FRAMES || frame_state[frame] == HOLE ? MM_ERR_INVALID
-                                                                        : frame_state[frame] == FREE;
+    const int expected =
+        frame >= FRAMES || frame_state[frame] == HOLE ? MM_ERR_INVALID : frame_state[frame] == FREE;
     assert_int_equal(mm_frame_is_free(&lab.pool, frame * PAGE), expected);
 }
 
@@ -390,8 +394,9 @@ static void do_drain(void)
 /* One call; `fill`: the percentage of those that allocate. */
 static void do_something(unsigned fill)
 {
-    static void (*const takers[])(void) = {do_alloc,       do_alloc,     do_alloc,     do_alloc,
-                                           do_alloc_order, do_alloc_run, do_alloc_at, do_alloc_bulk};
+    static void (*const takers[])(void) = {do_alloc,    do_alloc,       do_alloc,
+                                           do_alloc,    do_alloc_order, do_alloc_run,
+                                           do_alloc_at, do_alloc_bulk};
     static void (*const givers[])(void) = {do_free,       do_free,     do_free,
                                            do_free_order, do_free_run, do_free_bulk};
 

@@ -14,7 +14,7 @@ static void fence_cpus(void);
 #include "frame_test.h"
 
 #define FRAMES (10u * 4096 + 777)
-#define HOLD 1024u /* frames that a thread has at most */
+#define HOLD   1024u /* frames that a thread has at most */
 
 static struct lab lab;
 static unsigned char frame_owner[FRAMES];
@@ -65,7 +65,8 @@ static uint64_t give(mm_pa_t pa, uint64_t count)
     uint64_t errors = 0;
 
     for (uint64_t i = 0; i < count; i++)
-        errors += expect(__atomic_exchange_n(&frame_owner[pa / PAGE + i], 0, __ATOMIC_RELAXED) == 1);
+        errors +=
+            expect(__atomic_exchange_n(&frame_owner[pa / PAGE + i], 0, __ATOMIC_RELAXED) == 1);
     return errors;
 }
 
@@ -98,7 +99,8 @@ static enum mm_status free_patiently(mm_pa_t pa, uint64_t count)
     enum mm_status status;
 
     do {
-        status = count == 1 ? mm_frame_free(&lab.pool, pa) : mm_frame_free_run(&lab.pool, pa, count);
+        status =
+            count == 1 ? mm_frame_free(&lab.pool, pa) : mm_frame_free_run(&lab.pool, pa, count);
     } while (status == MM_ERR_BUSY && mm_test_cpu >= MM_CPU_MAX);
     return status;
 }
@@ -113,8 +115,8 @@ static void drop(struct worker *w)
     w->block[i] = w->block[--w->blocks];
     w->frames -= block.count;
     w->errors += give(block.pa, block.count);
-    if (odd == 0 && (block.count & (block.count - 1)) == 0 &&
-        block.pa / PAGE % block.count == 0 && mm_test_cpu < MM_CPU_MAX) {
+    if (odd == 0 && (block.count & (block.count - 1)) == 0 && block.pa / PAGE % block.count == 0 &&
+        mm_test_cpu < MM_CPU_MAX) {
         status = mm_frame_free_order(&lab.pool, block.pa, mm_ctz((uintptr_t)block.count));
     } else if (odd == 1 && block.count > 1) { /* in two parts */
         status = free_patiently(block.pa, 1);
@@ -213,7 +215,8 @@ static void look(struct worker *w)
     struct mm_frame_stats stats;
 
     w->errors += expect(mm_frame_get_stats(&lab.pool, 0, &stats) == MM_OK);
-    w->errors += expect(stats.managed == FRAMES && stats.free <= FRAMES && stats.whole <= FRAMES / 512);
+    w->errors +=
+        expect(stats.managed == FRAMES && stats.free <= FRAMES && stats.whole <= FRAMES / 512);
     w->errors += expect(mm_frame_free_count(&lab.pool, 0) <= FRAMES);
     w->errors += expect(mm_frame_is_free(&lab.pool, mm_test_below(&w->rng, FRAMES) * PAGE) >= 0);
     w->errors += expect(mm_frame_drain(&lab.pool, (unsigned)mm_test_below(&w->rng, 8)) == MM_OK);
@@ -268,6 +271,31 @@ static uint64_t work_without_cpu(unsigned cpu, void *arg)
     if (cpu + 1 == thread_count)
         mm_test_cpu = MM_CPU_MAX + cpu;
     return work(cpu, arg);
+}
+
+/* CPU 0 works in its section while another one takes it away again and again: what happens between the
+ * store of `busy` and the look at the owner decides. */
+static uint64_t work_in_contested_section(unsigned cpu, void *arg)
+{
+    uint64_t errors = 0;
+    mm_pa_t pa[16];
+
+    (void)arg;
+    for (unsigned n = 0; errors == 0 && (n % 64 != 0 || !time_is_up()); n++) {
+        size_t got = 0;
+        if (cpu != 0)
+            errors += expect(mm_frame_drain(&lab.pool, 0) == MM_OK);
+        for (unsigned i = 0; i < (cpu == 0 ? 16u : 1u); i++) {
+            pa[got] = mm_frame_alloc(&lab.pool, 0);
+            if (pa[got] != MM_PA_NONE)
+                errors += take(pa[got++], 1);
+        }
+        while (got > 0) {
+            errors += give(pa[--got], 1);
+            errors += expect(mm_frame_free(&lab.pool, pa[got]) == MM_OK);
+        }
+    }
+    return errors;
 }
 
 /* Frames go round: each thread allocates, hands over to the next, and frees what it is handed. */
@@ -370,6 +398,13 @@ static void frames_are_freed_by_other_threads(void **state)
     stress(4, work_in_ring, NULL, FRAMES);
 }
 
+static void a_section_is_taken_away_all_the_time(void **state)
+{
+    (void)state;
+    stress(2, work_in_contested_section, NULL, 200);
+    stress(3, work_in_contested_section, NULL, 200);
+}
+
 /* Four threads hold at most 512 frames each: of 2,560 frames there are always 512 free. */
 static void no_thread_fails_while_frames_are_free(void **state)
 {
@@ -384,6 +419,7 @@ int main(void)
         cmocka_unit_test(eight_threads_do_everything),
         cmocka_unit_test(a_thread_without_cpu_number_takes_part),
         cmocka_unit_test(frames_are_freed_by_other_threads),
+        cmocka_unit_test(a_section_is_taken_away_all_the_time),
         cmocka_unit_test(no_thread_fails_while_frames_are_free),
     };
 

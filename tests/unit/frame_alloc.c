@@ -1,8 +1,8 @@
 /* Allocation and freeing on one CPU: single frames, blocks, runs, ranges, bulk, and what is refused. */
 #include "frame_test.h"
 
-#define HUGE_FRAMES ((uint64_t)512)
-#define HUGE_SIZE (HUGE_FRAMES * PAGE)
+#define HUGE_FRAMES    ((uint64_t)512)
+#define HUGE_SIZE      (HUGE_FRAMES * PAGE)
 #define SECTION_FRAMES ((uint64_t)4096)
 
 /* ---- single frames ------------------------------------------------------------------------------ */
@@ -77,8 +77,9 @@ static void next_fit_goes_on_in_the_section_of_the_last_allocation(void **state)
 
 static void bad_flags_allocate_nothing(void **state)
 {
-    static const unsigned bad[] = {MM_FRAME_ZONE(1), MM_FRAME_ZONE(7), MM_FRAME_ZONE(8),
-                                   MM_FRAME_ZONE(15), 256u, 1u << 31, MM_FRAME_ZERO};
+    static const unsigned bad[] = {
+        MM_FRAME_ZONE(1), MM_FRAME_ZONE(7), MM_FRAME_ZONE(8), MM_FRAME_ZONE(15), 256u,
+        1u << 31,         MM_FRAME_ZERO};
     const struct mm_frame_request plain = {1, 0, 0, 0, 0, 0};
     struct mm_frame_request request = plain;
     mm_pa_t out[2];

@@ -45,19 +45,19 @@ static void assert_corrupt(const char *named)
 }
 
 /* Asserts that the check finds `field` when it has this value, and nothing once it has the old one. */
-#define corrupt(field, value, named)                                                               \
-    do {                                                                                           \
-        __typeof__(field) old_ = (field);                                                          \
-        (field) = (__typeof__(field))(value);                                                      \
-        assert_corrupt(named);                                                                     \
-        (field) = old_;                                                                            \
-        assert_healthy(&lab, 2514);                                                                \
+#define corrupt(field, value, named)          \
+    do {                                      \
+        __typeof__(field) old_ = (field);     \
+        (field) = (__typeof__(field))(value); \
+        assert_corrupt(named);                \
+        (field) = old_;                       \
+        assert_healthy(&lab, 2514);           \
     } while (0)
 
-#define SECTION(n) (lab.pool.section[n])
-#define WORD(section, w) (lab.pool.word[(section) * 64 + (w)])
-#define CURSOR (lab.pool.cpu[0].cursor[0])
-#define SPANS (lab.pool.table[lab.pool.table_current])
+#define SECTION(n)       (lab.pool.section[n])
+#define WORD(section, w) (lab.pool.word[(section)*64 + (w)])
+#define CURSOR           (lab.pool.cpu[0].cursor[0])
+#define SPANS            (lab.pool.table[lab.pool.table_current])
 
 static void a_sound_pool_is_healthy_or_leaks(void **state)
 {
@@ -211,7 +211,8 @@ static void a_damaged_level_of_a_set_is_found(void **state)
     (void)state;
     lab_simple(&big, 65 * SECTION_FRAMES);
     assert_int_equal(big.pool.levels, 2);
-    mmi_frame_set(&big.pool, MMI_FRAME_NOBODY, MMI_FRAME_AVAIL)[big.pool.level_at[1]] &= ~(uintptr_t)2;
+    mmi_frame_set(&big.pool, MMI_FRAME_NOBODY, MMI_FRAME_AVAIL)[big.pool.level_at[1]] &=
+        ~(uintptr_t)2;
     assert_int_equal(mm_frame_check(&big.pool, 0, &what), MM_FRAME_CORRUPT);
     assert_string_equal(what, "H1: a level disagrees");
     free(big.meta);

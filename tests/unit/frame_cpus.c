@@ -126,6 +126,43 @@ static void every_last_frame_is_found_after_any_history(void **state)
     }
 }
 
+static void the_only_free_frame_is_found_in_any_of_many_sections(void **state)
+{
+    const uint64_t sections = 64 * 64 + 70; /* sets of three levels */
+    struct lab lab;
+
+    (void)state;
+    lab_simple(&lab, sections * SECTION_FRAMES);
+    assert_int_equal(mm_frame_reserve(&lab.pool, 0, sections * SECTION_FRAMES * PAGE, NULL), MM_OK);
+    for (uint64_t i = 0; i < sections; i++) {
+        const uint64_t at = i * 2311 % sections; /* prime to it: each once */
+        const mm_pa_t pa = (at * SECTION_FRAMES + i % SECTION_FRAMES) * PAGE;
+        assert_int_equal(free_on(&lab, i % 4, pa), MM_OK);
+        assert_int_equal(alloc_on(&lab, i / 4 % 4), pa);
+        assert_int_equal(alloc_on(&lab, i / 16 % 4), MM_PA_NONE);
+    }
+    assert_healthy(&lab, sections * SECTION_FRAMES);
+    lab_end(&lab);
+}
+
+static void the_only_whole_block_is_found_in_any_of_many_sections(void **state)
+{
+    const uint64_t sections = 64 * 64 + 70;
+    struct lab lab;
+
+    (void)state;
+    lab_simple(&lab, sections * SECTION_FRAMES);
+    assert_int_equal(mm_frame_reserve(&lab.pool, 0, sections * SECTION_FRAMES * PAGE, NULL), MM_OK);
+    for (uint64_t i = 0; i < sections; i++) {
+        const mm_pa_t pa = (i * 2311 % sections * SECTION_FRAMES + i % 8 * 512) * PAGE;
+        mm_test_cpu = i % 4;
+        assert_int_equal(mm_frame_free_order(&lab.pool, pa, MM_FRAME_HUGE_ORDER), MM_OK);
+        mm_test_cpu = i / 4 % 4;
+        assert_int_equal(mm_frame_alloc_order(&lab.pool, MM_FRAME_HUGE_ORDER, 0), pa);
+    }
+    lab_end(&lab);
+}
+
 /* ---- misuse is found on any CPU --------------------------------------------------------------------- */
 
 /* CPU 0 has the first section with half of it allocated, CPU 1 the second. */
@@ -475,6 +512,8 @@ int main(void)
         cmocka_unit_test(one_cpu_gets_runs_across_sections_of_others),
         cmocka_unit_test(the_last_frame_is_found_though_its_section_changed_hands),
         cmocka_unit_test(every_last_frame_is_found_after_any_history),
+        cmocka_unit_test(the_only_free_frame_is_found_in_any_of_many_sections),
+        cmocka_unit_test(the_only_whole_block_is_found_in_any_of_many_sections),
         cmocka_unit_test(a_double_free_is_refused_on_every_cpu),
         cmocka_unit_test(a_busy_frame_is_refused_on_every_cpu),
         cmocka_unit_test(a_frame_may_be_freed_on_another_cpu),

@@ -213,8 +213,8 @@ static void each_frame_has_a_descriptor_of_its_own(void **state)
         assert_int_equal(desc->refs, 0);
         assert_int_equal(mm_frame_desc_pa(&lab.pool, desc), i * PAGE);
     }
-    assert_int_equal(
-        mm_frame_desc_pa(&lab.pool, mm_frame_desc_of(&lab.pool, 6023 * PAGE)), 6023 * PAGE);
+    assert_int_equal(mm_frame_desc_pa(&lab.pool, mm_frame_desc_of(&lab.pool, 6023 * PAGE)),
+                     6023 * PAGE);
     assert_null(mm_frame_desc_of(&lab.pool, 15 * PAGE));
     assert_null(mm_frame_desc_of(&lab.pool, 200 * PAGE));
     assert_null(mm_frame_desc_of(&lab.pool, 16 * PAGE + 1));

@@ -2,7 +2,7 @@
 #include "frame_test.h"
 
 #define SECTION_FRAMES ((uint64_t)4096)
-#define SECTION_SIZE (SECTION_FRAMES * PAGE)
+#define SECTION_SIZE   (SECTION_FRAMES * PAGE)
 
 /* One section of memory at 16 MiB, and room for two sections more. */
 static void plug_begin(struct lab *lab)
@@ -63,7 +63,8 @@ static void a_pool_may_start_without_memory(void **state)
     lab_begin(&lab);
     lab_zone(&lab, "Normal", 0, MM_PA_NONE)->spare = 2 * SECTION_SIZE;
     lab_start(&lab);
-    assert_int_equal(mm_frame_online(&lab.pool, 0, 3 * SECTION_SIZE + PAGE, 2 * SECTION_SIZE), MM_OK);
+    assert_int_equal(mm_frame_online(&lab.pool, 0, 3 * SECTION_SIZE + PAGE, 2 * SECTION_SIZE),
+                     MM_OK);
     assert_int_equal(lab_run(&lab, 2 * SECTION_FRAMES, 0, 0, 0, 0), 3 * SECTION_SIZE + PAGE);
     lab_end(&lab);
 }
@@ -74,7 +75,8 @@ static void part_of_a_section_comes_online(void **state)
 
     (void)state;
     plug_begin(&lab);
-    assert_int_equal(mm_frame_online(&lab.pool, 0, 9 * SECTION_SIZE + 100 * PAGE, 50 * PAGE), MM_OK);
+    assert_int_equal(mm_frame_online(&lab.pool, 0, 9 * SECTION_SIZE + 100 * PAGE, 50 * PAGE),
+                     MM_OK);
     assert_int_equal(mm_frame_online(&lab.pool, 0, 9 * SECTION_SIZE + 10 * PAGE, 50 * PAGE), MM_OK);
     assert_int_equal(lab_stats(&lab, 0).sections, 2);
     assert_int_equal(lab_stats(&lab, 0).managed, SECTION_FRAMES + 100);
@@ -180,9 +182,9 @@ static void free_memory_goes_offline(void **state)
 
     (void)state;
     plug_begin(&lab);
-    assert_int_equal(mm_frame_offline(&lab.pool, SECTION_SIZE + 100 * PAGE, 200 * PAGE, NULL, NULL,
-                                      &result),
-                     MM_OK);
+    assert_int_equal(
+        mm_frame_offline(&lab.pool, SECTION_SIZE + 100 * PAGE, 200 * PAGE, NULL, NULL, &result),
+        MM_OK);
     assert_int_equal(result.busy, 0);
     assert_int_equal(result.moved, 0);
     assert_int_equal(result.first_busy, MM_PA_NONE);
@@ -227,8 +229,8 @@ static void frames_in_use_are_moved_out_of_the_range(void **state)
     plug_begin(&lab);
     mover_begin(&mover, SECTION_SIZE, SECTION_SIZE + 2048 * PAGE);
     assert_int_equal(mm_frame_alloc_at(&lab.pool, SECTION_SIZE + 5 * PAGE, 3), MM_OK);
-    assert_int_equal(mm_frame_offline(&lab.pool, mover.first, 2048 * PAGE, migrate, &mover, &result),
-                     MM_OK);
+    assert_int_equal(
+        mm_frame_offline(&lab.pool, mover.first, 2048 * PAGE, migrate, &mover, &result), MM_OK);
     assert_int_equal(mover.calls, 3);
     assert_int_equal(result.moved, 3);
     for (unsigned i = 0; i < 3; i++) {
@@ -344,8 +346,8 @@ static void offline_stops_when_no_span_is_left(void **state)
     (void)state;
     plug_begin(&lab);
     do {
-        status = mm_frame_offline(&lab.pool, SECTION_SIZE + (2 * holes + 1) * PAGE, PAGE, NULL, NULL,
-                                  NULL);
+        status = mm_frame_offline(&lab.pool, SECTION_SIZE + (2 * holes + 1) * PAGE, PAGE, NULL,
+                                  NULL, NULL);
     } while (status == MM_OK && ++holes < 1000);
     assert_int_equal(status, MM_ERR_LIMIT);
     assert_in_range(holes, 5, 16);

@@ -165,7 +165,7 @@ static void clean_refuses_a_range_that_wraps(void **state)
 static void clean_refuses_an_unknown_type(void **state)
 {
     const struct mm_frame_range over[] = {{0x1000, 0x1000, MM_FRAME_TYPES}};
-    const struct mm_frame_range under[] = {{0x1000, 0x1000, (enum mm_frame_type)-1}};
+    const struct mm_frame_range under[] = {{0x1000, 0x1000, (enum mm_frame_type) - 1}};
 
     (void)state;
     assert_int_equal(clean(over), MM_ERR_INVALID);
@@ -329,9 +329,8 @@ static void every_frame_of_small_random_maps_is_as_in_the_reference(void **state
             const unsigned step = mm_test_chance(&rng, 50) ? 4096 : 512;
             map[i].base = mm_test_below(&rng, 32 * 4096 / step) * step;
             map[i].size = mm_test_below(&rng, 12 * 4096 / step) * step;
-            map[i].type = (enum mm_frame_type)(mm_test_chance(&rng, 60)
-                                                   ? MM_FRAME_USABLE
-                                                   : mm_test_below(&rng, MM_FRAME_TYPES));
+            map[i].type = (enum mm_frame_type)(
+                mm_test_chance(&rng, 60) ? MM_FRAME_USABLE : mm_test_below(&rng, MM_FRAME_TYPES));
         }
         assert_frames_of(map, count);
     }
@@ -352,14 +351,22 @@ static enum mm_frame_type type_named(const char *name, const char *section)
         const char *name;
         enum mm_frame_type type;
     } types[] = {
-        {"usable", MM_FRAME_USABLE},         {"conventional", MM_FRAME_USABLE},
-        {"node", MM_FRAME_USABLE},           {"boot-code", MM_FRAME_BOOTLOADER},
-        {"boot-data", MM_FRAME_BOOTLOADER},  {"loader-code", MM_FRAME_BOOTLOADER},
-        {"loader-data", MM_FRAME_KERNEL},    {"acpi-data", MM_FRAME_ACPI_RECLAIM},
-        {"acpi-reclaim", MM_FRAME_ACPI_RECLAIM}, {"acpi-nvs", MM_FRAME_ACPI_NVS},
-        {"mmio", MM_FRAME_DEVICE},           {"unusable", MM_FRAME_BAD},
-        {"runtime", MM_FRAME_RESERVED},      {"reserved", MM_FRAME_RESERVED},
-        {"type", MM_FRAME_RESERVED},         {"pmem", MM_FRAME_DEVICE},
+        {"usable", MM_FRAME_USABLE},
+        {"conventional", MM_FRAME_USABLE},
+        {"node", MM_FRAME_USABLE},
+        {"boot-code", MM_FRAME_BOOTLOADER},
+        {"boot-data", MM_FRAME_BOOTLOADER},
+        {"loader-code", MM_FRAME_BOOTLOADER},
+        {"loader-data", MM_FRAME_KERNEL},
+        {"acpi-data", MM_FRAME_ACPI_RECLAIM},
+        {"acpi-reclaim", MM_FRAME_ACPI_RECLAIM},
+        {"acpi-nvs", MM_FRAME_ACPI_NVS},
+        {"mmio", MM_FRAME_DEVICE},
+        {"unusable", MM_FRAME_BAD},
+        {"runtime", MM_FRAME_RESERVED},
+        {"reserved", MM_FRAME_RESERVED},
+        {"type", MM_FRAME_RESERVED},
+        {"pmem", MM_FRAME_DEVICE},
     };
 
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)

@@ -62,6 +62,24 @@ static void an_isolated_zone_is_used_only_when_asked_for(void **state)
     lab_end(&lab);
 }
 
+static void an_isolated_zone_below_is_no_fallback(void **state)
+{
+    struct lab lab;
+
+    (void)state;
+    lab_begin(&lab);
+    lab_range(&lab, 0, 300 * PAGE, MM_FRAME_USABLE);
+    (void)lab_zone(&lab, "low", 0, 100 * PAGE);
+    lab_zone(&lab, "device", 100 * PAGE, 200 * PAGE)->isolated = true;
+    (void)lab_zone(&lab, "high", 200 * PAGE, 300 * PAGE);
+    lab_start(&lab);
+    assert_takes_from(&lab, MM_FRAME_ZONE(2), 200, 300);
+    assert_takes_from(&lab, MM_FRAME_ZONE(2), 0, 100);
+    assert_int_equal(mm_frame_alloc(&lab.pool, MM_FRAME_ZONE(2)), MM_PA_NONE);
+    assert_int_equal(mm_frame_free_count(&lab.pool, 1), 100);
+    lab_end(&lab);
+}
+
 static void only_keeps_to_one_zone(void **state)
 {
     struct mm_frame_request request = {10, 0, 0, 0, 0, MM_FRAME_ZONE(0) | MM_FRAME_ONLY};
@@ -154,10 +172,12 @@ static void small_blocks_come_from_the_zone_asked_for(void **state)
     (void)state;
     for (unsigned order = 1; order <= 6; order++) {
         zones_begin(&lab);
-        assert_in_range(mm_frame_alloc_order(&lab.pool, order, MM_FRAME_ZONE(0)) / PAGE, 1000, 2999);
+        assert_in_range(mm_frame_alloc_order(&lab.pool, order, MM_FRAME_ZONE(0)) / PAGE, 1000,
+                        2999);
         assert_in_range(mm_frame_alloc_order(&lab.pool, order, MM_FRAME_ZONE(1)) / PAGE, 0, 99);
         assert_in_range(mm_frame_alloc_order(&lab.pool, order, MM_FRAME_ZONE(2)) / PAGE, 100, 999);
-        assert_in_range(mm_frame_alloc_order(&lab.pool, order, MM_FRAME_ZONE(3)) / PAGE, 3000, 3099);
+        assert_in_range(mm_frame_alloc_order(&lab.pool, order, MM_FRAME_ZONE(3)) / PAGE, 3000,
+                        3099);
         lab_end(&lab);
     }
 }
@@ -294,10 +314,10 @@ static void alloc_at_and_reserve_disregard_watermarks(void **state)
 
 struct pressed {
     unsigned low, fail;
-    unsigned zone;         /* of the last call */
-    uint64_t free_at_low;  /* free frames at the last call for LOW */
-    unsigned give;         /* frames that each call for FAIL frees */
-    bool again;            /* what calls for FAIL return */
+    unsigned zone;        /* of the last call */
+    uint64_t free_at_low; /* free frames at the last call for LOW */
+    unsigned give;        /* frames that each call for FAIL frees */
+    bool again;           /* what calls for FAIL return */
     mm_pa_t next;
 };
 
@@ -457,6 +477,7 @@ int main(void)
         cmocka_unit_test(a_zone_falls_back_to_the_zones_below_highest_first),
         cmocka_unit_test(a_zone_does_not_fall_back_to_zones_above),
         cmocka_unit_test(an_isolated_zone_is_used_only_when_asked_for),
+        cmocka_unit_test(an_isolated_zone_below_is_no_fallback),
         cmocka_unit_test(only_keeps_to_one_zone),
         cmocka_unit_test(blocks_and_runs_fall_back_too),
         cmocka_unit_test(bulk_goes_on_in_the_next_zone),
