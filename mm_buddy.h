@@ -299,6 +299,15 @@ MM_CORE_INLINE uintptr_t mm_fetch_and(uintptr_t *p, uintptr_t value)
 {
     return __atomic_fetch_and(p, value, __ATOMIC_SEQ_CST);
 }
+/* Adds to a counter that only this CPU changes, and that others may read meanwhile. */
+MM_CORE_INLINE void mm_count(uintptr_t *counter, uintptr_t add)
+{
+#if defined(__x86_64__) && defined(__LP64__)
+    __asm__("add{q}\t{%1, %0|%0, %1}" : "+m"(*counter) : "er"(add) : "cc"); /* one instruction */
+#else
+    mm_store(counter, mm_load(counter) + add);
+#endif
+}
 
 #ifndef MM_CPU_RELAX
 #if defined(__x86_64__) || defined(__i386__)
@@ -496,8 +505,9 @@ static inline void mmi_spin_lock(uintptr_t *lock)
  * program has it, makes every CPU pass a full barrier (an interrupt to each CPU; membarrier(2) in
  * a Linux process), and the light fence costs nothing. Without it `busy` is set by an exchange.
  *
- * An owner word is 0 (nobody's), CPU + 1 (biased) or MM_BIAS_LOCKED. Rules: nobody waits for
- * anything while `busy` is set; several owner words are locked in ascending order of address. */
+ * An owner word is a number that stands for a CPU (biased) or for nobody, as the header chooses, or
+ * MM_BIAS_LOCKED. Rules: nobody waits for anything while `busy` is set; several owner words are
+ * locked in ascending order of address. */
 #define MM_BIAS_LOCKED (~(uintptr_t)0)
 
 MM_CORE_INLINE void mm_busy_enter(uintptr_t *busy)
@@ -521,41 +531,51 @@ MM_CORE_INLINE void mm_busy_leave(uintptr_t *busy)
 #endif
 }
 
+/* How words that others change to keep this CPU out are loaded between mm_busy_enter and _leave. */
+#if MMI_SMP && !defined(MM_FENCE_CPUS)
+#define MM_BIAS_ORDER __ATOMIC_SEQ_CST
+#else
+#define MM_BIAS_ORDER __ATOMIC_ACQUIRE
+#endif
+
 /* Between mm_busy_enter and _leave of the CPU whose owner value is `self`: may it use the data? */
 MM_CORE_INLINE bool mm_bias_mine(const uintptr_t *owner, uintptr_t self)
 {
-#if MMI_SMP && !defined(MM_FENCE_CPUS)
-    return __atomic_load_n(owner, __ATOMIC_SEQ_CST) == self;
-#else
-    return mm_load_acquire(owner) == self;
+    return __atomic_load_n(owner, MM_BIAS_ORDER) == self;
+}
+
+/* Waits until the CPU whose busy word this is cannot be inside any more with what it loaded there before the
+ * caller's last change. `spins` bounds the wait (0: no bound): false if it is still inside. */
+static inline bool mm_bias_wait(const uintptr_t *busy, unsigned long spins)
+{
+#if MMI_SMP
+#ifdef MM_FENCE_CPUS
+    MM_FENCE_CPUS();
 #endif
+    while (__atomic_load_n(busy, __ATOMIC_SEQ_CST) != 0) {
+        if (spins != 0 && --spins == 0)
+            return false;
+        MM_CPU_RELAX();
+    }
+#else
+    (void)busy;
+    (void)spins;
+#endif
+    return true;
 }
 
 /* One try to lock: true, and the owner before in *was, when the caller now holds the lock and no
- * CPU is inside. `busy` is the busy word of the CPU that *was names, found by the caller's macro;
+ * CPU is inside. `busy` is the busy word of the CPU that `was` stands for, NULL if for nobody;
  * `spins` bounds the wait for it (0: no bound). On false nothing changed. */
 static inline bool mm_bias_trylock(uintptr_t *owner, uintptr_t self, uintptr_t was,
                                    const uintptr_t *busy, unsigned long spins)
 {
     if (was == MM_BIAS_LOCKED || !mm_cas(owner, was, MM_BIAS_LOCKED))
         return false;
-    if (was == 0 || was == self || busy == NULL)
+    if (was == self || busy == NULL || mm_bias_wait(busy, spins))
         return true;
-#if MMI_SMP
-#ifdef MM_FENCE_CPUS
-    MM_FENCE_CPUS();
-#endif
-    while (__atomic_load_n(busy, __ATOMIC_SEQ_CST) != 0) {
-        if (spins != 0 && --spins == 0) {
-            mm_store_release(owner, was);
-            return false;
-        }
-        MM_CPU_RELAX();
-    }
-#else
-    (void)spins;
-#endif
-    return true;
+    mm_store_release(owner, was);
+    return false;
 }
 
 MM_CORE_INLINE void mm_bias_unlock(uintptr_t *owner, uintptr_t next)

@@ -92,9 +92,10 @@
  * of WORD x WORD frames (4,096 frames, 16 MiB, on a 64-bit machine): 64 words of 64 frames and a
  * header of one cache line. Only memory that exists has sections, so holes are free of cost.
  *
- *   section header      owner   some  1 bit a word: may hold a free frame
- *                               full  1 bit a word: all frames free
- *                               huge  1 bit a 2 MiB block: allocated as one, its words are not kept
+ *   owners              1 word a section: the CPU that has it to itself
+ *   section headers     some  1 bit a word: may hold a free frame
+ *                       full  1 bit a word: all frames free
+ *                       huge  1 bit a 2 MiB block: allocated as one, its words are not kept
  *   words               1 bit a frame: free
  *   sets of sections    hierarchical bitmaps, a pair for each CPU and one for nobody's sections:
  *                       sections with free frames, sections with wholly free 2 MiB blocks
@@ -306,6 +307,15 @@ MM_CORE_INLINE uintptr_t mm_fetch_and(uintptr_t *p, uintptr_t value)
 {
     return __atomic_fetch_and(p, value, __ATOMIC_SEQ_CST);
 }
+/* Adds to a counter that only this CPU changes, and that others may read meanwhile. */
+MM_CORE_INLINE void mm_count(uintptr_t *counter, uintptr_t add)
+{
+#if defined(__x86_64__) && defined(__LP64__)
+    __asm__("add{q}\t{%1, %0|%0, %1}" : "+m"(*counter) : "er"(add) : "cc"); /* one instruction */
+#else
+    mm_store(counter, mm_load(counter) + add);
+#endif
+}
 
 #ifndef MM_CPU_RELAX
 #if defined(__x86_64__) || defined(__i386__)
@@ -503,8 +513,9 @@ static inline void mmi_spin_lock(uintptr_t *lock)
  * program has it, makes every CPU pass a full barrier (an interrupt to each CPU; membarrier(2) in
  * a Linux process), and the light fence costs nothing. Without it `busy` is set by an exchange.
  *
- * An owner word is 0 (nobody's), CPU + 1 (biased) or MM_BIAS_LOCKED. Rules: nobody waits for
- * anything while `busy` is set; several owner words are locked in ascending order of address. */
+ * An owner word is a number that stands for a CPU (biased) or for nobody, as the header chooses, or
+ * MM_BIAS_LOCKED. Rules: nobody waits for anything while `busy` is set; several owner words are
+ * locked in ascending order of address. */
 #define MM_BIAS_LOCKED (~(uintptr_t)0)
 
 MM_CORE_INLINE void mm_busy_enter(uintptr_t *busy)
@@ -528,41 +539,51 @@ MM_CORE_INLINE void mm_busy_leave(uintptr_t *busy)
 #endif
 }
 
+/* How words that others change to keep this CPU out are loaded between mm_busy_enter and _leave. */
+#if MMI_SMP && !defined(MM_FENCE_CPUS)
+#define MM_BIAS_ORDER __ATOMIC_SEQ_CST
+#else
+#define MM_BIAS_ORDER __ATOMIC_ACQUIRE
+#endif
+
 /* Between mm_busy_enter and _leave of the CPU whose owner value is `self`: may it use the data? */
 MM_CORE_INLINE bool mm_bias_mine(const uintptr_t *owner, uintptr_t self)
 {
-#if MMI_SMP && !defined(MM_FENCE_CPUS)
-    return __atomic_load_n(owner, __ATOMIC_SEQ_CST) == self;
-#else
-    return mm_load_acquire(owner) == self;
+    return __atomic_load_n(owner, MM_BIAS_ORDER) == self;
+}
+
+/* Waits until the CPU whose busy word this is cannot be inside any more with what it loaded there before the
+ * caller's last change. `spins` bounds the wait (0: no bound): false if it is still inside. */
+static inline bool mm_bias_wait(const uintptr_t *busy, unsigned long spins)
+{
+#if MMI_SMP
+#ifdef MM_FENCE_CPUS
+    MM_FENCE_CPUS();
 #endif
+    while (__atomic_load_n(busy, __ATOMIC_SEQ_CST) != 0) {
+        if (spins != 0 && --spins == 0)
+            return false;
+        MM_CPU_RELAX();
+    }
+#else
+    (void)busy;
+    (void)spins;
+#endif
+    return true;
 }
 
 /* One try to lock: true, and the owner before in *was, when the caller now holds the lock and no
- * CPU is inside. `busy` is the busy word of the CPU that *was names, found by the caller's macro;
+ * CPU is inside. `busy` is the busy word of the CPU that `was` stands for, NULL if for nobody;
  * `spins` bounds the wait for it (0: no bound). On false nothing changed. */
 static inline bool mm_bias_trylock(uintptr_t *owner, uintptr_t self, uintptr_t was,
                                    const uintptr_t *busy, unsigned long spins)
 {
     if (was == MM_BIAS_LOCKED || !mm_cas(owner, was, MM_BIAS_LOCKED))
         return false;
-    if (was == 0 || was == self || busy == NULL)
+    if (was == self || busy == NULL || mm_bias_wait(busy, spins))
         return true;
-#if MMI_SMP
-#ifdef MM_FENCE_CPUS
-    MM_FENCE_CPUS();
-#endif
-    while (__atomic_load_n(busy, __ATOMIC_SEQ_CST) != 0) {
-        if (spins != 0 && --spins == 0) {
-            mm_store_release(owner, was);
-            return false;
-        }
-        MM_CPU_RELAX();
-    }
-#else
-    (void)spins;
-#endif
-    return true;
+    mm_store_release(owner, was);
+    return false;
 }
 
 MM_CORE_INLINE void mm_bias_unlock(uintptr_t *owner, uintptr_t next)
@@ -614,6 +635,7 @@ MM_CORE_INLINE void mm_bias_unlock(uintptr_t *owner, uintptr_t next)
 #define MM_FRAME_INLINE inline
 #endif
 
+MM_STATIC_ASSERT(MM_PAGE_SHIFT + MM_WORD_SHIFT <= 32, "mmi_frame_first_of");
 MM_STATIC_ASSERT(MM_FRAME_HUGE_ORDER >= MM_WORD_SHIFT && MM_FRAME_HUGE_ORDER <= 2 * MM_WORD_SHIFT,
                  "a huge block is made of whole words and fits a section");
 
@@ -722,7 +744,6 @@ struct mm_frame_config {
  * S4  only who owns the section (see "Biased ownership") changes it or its words
  * S5  `free` is right whenever the section is not biased to a CPU */
 struct mm_frame_section {
-    uintptr_t owner; /* 0 nobody's, CPU + 1, MM_BIAS_LOCKED */
     uintptr_t some;
     uintptr_t full;
     uintptr_t huge;   /* first bit of each huge block that is allocated as one */
@@ -732,7 +753,7 @@ struct mm_frame_section {
     uint16_t managed; /* frames that exist: in spans */
     uint8_t zone;
     uint8_t taken; /* how often it was taken away from a CPU since it was wholly free */
-};
+} __attribute__((aligned(64)));
 
 /* A run of managed frames. Frame number + delta = index of the frame in the bitmap. */
 struct mm_frame_span {
@@ -747,32 +768,40 @@ struct mm_frame_span_table {
     struct mm_frame_span *span;
 };
 
-/* Where a CPU allocates in a zone: only this CPU changes it. */
+/* Where a CPU allocates in a zone: only this CPU changes it, but for `word`.
+ * C1  `word` is of a section of this CPU, or it is the empty dummy: whoever takes the section away stores that,
+ *     so that an allocation need not look at the owner. The current word is always known by `section` and `pa`. */
 struct mm_frame_cursor {
-    uintptr_t *word; /* current word; of an empty dummy if there is none */
+    uintptr_t *word; /* current word, or an empty dummy */
+    mm_pa_t pa;      /* address of its first frame */
+    uintptr_t used;  /* frames this CPU allocated minus frames it freed, modulo 2^word */
     struct mm_frame_section *section;
-    uintptr_t pfn;  /* frame number of the word's first frame */
-    uintptr_t used; /* frames this CPU allocated minus frames it freed, modulo 2^word */
-    uintptr_t run;  /* bitmap index behind the last run */
     uintptr_t room; /* frames that may be taken before the watermarks are looked at again */
     uintptr_t sweep; /* words taken since the search started from the lowest section */
+    uintptr_t run;  /* bitmap index behind the last run */
     struct mm_frame_section *huge; /* section of the last huge block */
 };
 
 /* What a CPU has to itself. */
 struct mm_frame_cpu {
     uintptr_t busy;
-    uintptr_t span_pfn, span_size, span_index; /* the span of the last free; index of its first frame */
-    struct mm_frame_cursor *span_cursor;       /* of its zone */
-    uintptr_t taken_away;                      /* sections it took from other CPUs */
-    uintptr_t stolen;                          /* number of the one it took last to allocate there */
-    uintptr_t refused;                         /* calls refused as misuse */
+    mm_pa_t span_pa;                      /* the span of the last free: address of its first frame, */
+    uintptr_t span_size, span_index;      /* frames, bitmap index of the first */
+    struct mm_frame_cursor *span_cursor;  /* of its zone */
+    uintptr_t freed;                      /* frames freed there, not yet counted by that cursor */
+    uintptr_t taken_away;                 /* sections it took from other CPUs */
+    uintptr_t stolen;                     /* number of the one it took last to allocate there */
     struct mm_frame_cursor cursor[MM_FRAME_ZONE_MAX];
     struct mm_frame_section *common[MM_FRAME_ZONE_MAX]; /* nobody's section where it found a frame last */
     uintptr_t noted[MM_FRAME_ZONE_MAX];    /* `used` when the peak was looked at */
     uintptr_t failures[MM_FRAME_ZONE_MAX]; /* allocations that found nothing, the zone preferred */
-    /* For orders below a word, where to search on; [0]: how many more until it starts from the lowest. */
-    uintptr_t small[MM_FRAME_ZONE_MAX][MM_WORD_SHIFT + 1];
+    uintptr_t refused;                     /* calls refused as misuse */
+} __attribute__((aligned(512))); /* 1,024 bytes with 8 zones: its place is a shift away */
+
+/* Where a CPU's searches for less than a word go on, by order; [0]: small blocks since they started from
+ * the lowest section. */
+struct mm_frame_small {
+    uintptr_t at[MM_FRAME_ZONE_MAX][MM_WORD_SHIFT + 1];
 } __attribute__((aligned(64)));
 
 struct mm_frame_zone {
@@ -795,7 +824,9 @@ struct mm_frame_zone {
 /* A pool. Its fields are the implementation's; read them through the functions below. */
 struct mm_frame_pool {
     struct mm_frame_cpu *cpu;         /* MM_CPU_MAX of them */
+    struct mm_frame_small *small;     /* the same */
     struct mm_frame_section *section; /* by section number */
+    uintptr_t *owner;                 /* by section number: a CPU, MMI_FRAME_NOBODY or MM_BIAS_LOCKED */
     uintptr_t *word;                  /* the bitmap, by index / MM_WORD_BITS */
     struct mm_frame_desc *desc;       /* by index, or NULL */
     uintptr_t sections;               /* how many, spare ones included */
@@ -807,8 +838,8 @@ struct mm_frame_pool {
     struct mm_frame_span_table table[2]; /* one is current; a change fills the other */
     uintptr_t table_current, span_capacity;
     uintptr_t anonymous; /* calls without a CPU number that look at the spans just now */
-    struct mm_frame_section nowhere; /* owned by nobody, of no frames: what idle cursors point to */
-    uintptr_t nothing;               /* its word */
+    struct mm_frame_section *nowhere; /* behind the last, nobody's, of no frames: for idle cursors */
+    uintptr_t nothing;                /* its word */
     unsigned zone_count;
     struct mm_frame_zone zone[MM_FRAME_ZONE_MAX];
     struct mm_frame_hooks hooks;
@@ -1137,10 +1168,23 @@ MM_FRAME_API void mm_frame_dump(struct mm_frame_pool *pool,
 
 MM_FRAME_API mm_pa_t mmi_frame_alloc_slow(struct mm_frame_pool *pool, unsigned flags);
 MM_FRAME_API enum mm_status mmi_frame_free_slow(struct mm_frame_pool *pool, mm_pa_t pa);
-/* Inside, which it leaves: the word of frame `index` was empty before a free, or is full (`now`) after it.
+/* Inside, which it leaves: the free of `pa`, of the span at hand, filled its word or made it no longer empty.
  * Returns MM_OK. */
-MM_FRAME_API enum mm_status mmi_frame_edge(struct mm_frame_pool *pool, unsigned cpu, uintptr_t index,
-                                           uintptr_t now);
+MM_FRAME_API enum mm_status mmi_frame_edge(struct mm_frame_pool *pool, mm_pa_t pa);
+
+/* How many frames of the span at hand lie before `pa`; more than any span has if it is below the span or
+ * misaligned: the bits below the page size are rotated to the top. */
+MM_CORE_INLINE uint64_t mmi_frame_span_offset(const struct mm_frame_cpu *self, mm_pa_t pa)
+{
+    const uint64_t bytes = pa - self->span_pa;
+    return bytes >> MM_PAGE_SHIFT | bytes << (64 - MM_PAGE_SHIFT);
+}
+
+/* Address of the lowest frame of `bits`, which are of the cursor's word. */
+MM_CORE_INLINE mm_pa_t mmi_frame_first_of(const struct mm_frame_cursor *cursor, uintptr_t bits)
+{
+    return cursor->pa + (mm_ctz(bits) << MM_PAGE_SHIFT); /* 32 bits are enough for the sum's right side */
+}
 
 #define MMI_FRAME_SECTION_SHIFT (2 * MM_WORD_SHIFT)
 
@@ -1154,17 +1198,17 @@ MM_FRAME_INLINE mm_pa_t mm_frame_alloc(struct mm_frame_pool *pool, unsigned flag
     if (MM_LIKELY(cpu < MM_CPU_MAX && (flags & ~MM_FRAME_URGENT) < MM_FRAME_ZONE_MAX)) {
         struct mm_frame_cpu *self = &pool->cpu[cpu];
         struct mm_frame_cursor *cursor = &self->cursor[flags & MM_FRAME_ZONE_MASK];
+        uintptr_t *word, bits;
         mm_busy_enter(&self->busy);
-        if (MM_LIKELY(mm_bias_mine(&cursor->section->owner, (uintptr_t)cpu + 1))) {
-            uintptr_t bits = mm_load(cursor->word);
-            if (MM_LIKELY(bits != 0)) {
-                mm_store(cursor->word, bits & (bits - 1));
-                mm_store(&cursor->used, cursor->used + 1);
-                bits = cursor->pfn + mm_ctz(bits);
-                mm_busy_leave(&self->busy);
-                MM_CPU_UNPIN(state);
-                return (mm_pa_t)bits << MM_PAGE_SHIFT;
-            }
+        word = __atomic_load_n(&cursor->word, MM_BIAS_ORDER);
+        bits = mm_load(word);
+        if (MM_LIKELY(bits != 0)) {
+            const mm_pa_t pa = mmi_frame_first_of(cursor, bits);
+            mm_store(word, bits & (bits - 1));
+            mm_count(&cursor->used, 1);
+            mm_busy_leave(&self->busy);
+            MM_CPU_UNPIN(state);
+            return pa;
         }
         mm_busy_leave(&self->busy);
     }
@@ -1172,38 +1216,39 @@ MM_FRAME_INLINE mm_pa_t mm_frame_alloc(struct mm_frame_pool *pool, unsigned flag
     return mmi_frame_alloc_slow(pool, flags);
 }
 
-/* About 35 instructions; lines: the CPU's, its cursor's, the section's header, the word's. */
+/* About 40 instructions; lines: the CPU's, its cursor's, the owner's, the word's. */
 MM_FRAME_INLINE enum mm_status mm_frame_free(struct mm_frame_pool *pool, mm_pa_t pa)
 {
+    enum mm_status status;
     MM_CPU_STATE_T state;
     unsigned cpu;
     MM_CPU_PIN(state);
     cpu = MM_CPU_ID();
-    if (MM_LIKELY(cpu < MM_CPU_MAX && (pa & (MM_PAGE_SIZE - 1)) == 0)) {
+    if (MM_LIKELY(cpu < MM_CPU_MAX)) {
         struct mm_frame_cpu *self = &pool->cpu[cpu];
         uint64_t offset;
         mm_busy_enter(&self->busy);
-        offset = (pa >> MM_PAGE_SHIFT) - self->span_pfn;
+        offset = mmi_frame_span_offset(self, pa);
         if (MM_LIKELY(offset < mm_load(&self->span_size))) {
-            uintptr_t index = (uintptr_t)offset + self->span_index;
+            const uintptr_t index = (uintptr_t)offset + self->span_index;
+            const uintptr_t *owner = &pool->owner[index >> MMI_FRAME_SECTION_SHIFT];
             uintptr_t *word = &pool->word[index >> MM_WORD_SHIFT];
-            struct mm_frame_section *section = &pool->section[index >> MMI_FRAME_SECTION_SHIFT];
-            uintptr_t old = mm_load(word);
-            uintptr_t now = old | mm_bit((unsigned)(index & (MM_WORD_BITS - 1)));
+            const uintptr_t old = mm_load(word);
+            const uintptr_t now = old | (uintptr_t)1 << (index & (MM_WORD_BITS - 1));
             /* The bit changes: the frame was allocated. If not, it is free, or in a huge block. */
-            if (MM_LIKELY(mm_bias_mine(&section->owner, (uintptr_t)cpu + 1) && now != old)) {
+            if (MM_LIKELY(mm_bias_mine(owner, cpu) && now != old)) {
                 mm_store(word, now);
-                mm_store(&self->span_cursor->used, self->span_cursor->used - 1);
+                mm_count(&self->freed, 1);
                 /* S1 and S2 concern only words that were empty or are full now. */
-                if (MM_UNLIKELY(old == 0 ||
-                                (now == ~(uintptr_t)0 && word != self->span_cursor->word))) {
-                    enum mm_status status = mmi_frame_edge(pool, cpu, index, now);
+                if (MM_LIKELY(old != 0 &&
+                              (now != ~(uintptr_t)0 || word == __atomic_load_n(&self->span_cursor->word, __ATOMIC_RELAXED)))) {
+                    mm_busy_leave(&self->busy);
                     MM_CPU_UNPIN(state);
-                    return status;
+                    return MM_OK;
                 }
-                mm_busy_leave(&self->busy);
+                status = mmi_frame_edge(pool, pa);
                 MM_CPU_UNPIN(state);
-                return MM_OK;
+                return status;
             }
         }
         mm_busy_leave(&self->busy);
@@ -1252,6 +1297,7 @@ enum mm_status (*const mmi_frame_emit_free)(struct mm_frame_pool *, mm_pa_t) = m
 #define MMI_FRAME_NONE (~(uintptr_t)0)                              /* no frame, index or section */
 #define MMI_FRAME_NOBODY MM_CPU_MAX /* slot of the sets of nobody's sections */
 #define MMI_FRAME_LINE 64u          /* alignment of what CPUs have apart */
+#define MMI_FRAME_META_ALIGN 512u   /* of struct mm_frame_cpu */
 #define MMI_FRAME_SEARCHES 1000     /* how often a search is repeated while frames are known to be free */
 #define MMI_FRAME_RETRIES 8         /* how often the pressure hook may ask for another try */
 
@@ -1505,10 +1551,16 @@ static uintptr_t mmi_frame_set_in(const struct mm_frame_pool *pool, unsigned slo
 
 /* ---- Sections: what their owner does ---------------------------------------------------------------- */
 
-static uintptr_t mmi_frame_number(const struct mm_frame_pool *pool,
+static inline uintptr_t mmi_frame_number(const struct mm_frame_pool *pool,
                                   const struct mm_frame_section *section)
 {
     return (uintptr_t)(section - pool->section);
+}
+
+static inline uintptr_t *mmi_frame_owner(const struct mm_frame_pool *pool,
+                                  const struct mm_frame_section *section)
+{
+    return &pool->owner[mmi_frame_number(pool, section)];
 }
 
 static uintptr_t *mmi_frame_words(const struct mm_frame_pool *pool,
@@ -1677,18 +1729,18 @@ static void mmi_frame_note(const struct mm_frame_pool *pool, const struct mm_fra
  * `cpu` is the number of the calling CPU, pinned, or MMI_FRAME_NOBODY where none is known: such callers
  * wait for nobody. */
 
-static uintptr_t mmi_frame_self(unsigned cpu)
-{
-    return cpu < MM_CPU_MAX ? (uintptr_t)cpu + 1 : 0;
-}
-
 static struct mm_frame_cursor *mmi_frame_cursor(struct mm_frame_pool *pool, unsigned cpu,
                                                 unsigned zone)
 {
     return cpu < MM_CPU_MAX ? &pool->cpu[cpu].cursor[zone] : NULL;
 }
 
-/* The statistics of other CPUs look at it meanwhile. */
+/* Others look at these two meanwhile, and change `word` (C1). */
+static inline uintptr_t *mmi_frame_cursor_peek(const struct mm_frame_cursor *cursor)
+{
+    return __atomic_load_n(&cursor->word, __ATOMIC_RELAXED);
+}
+
 static inline void mmi_frame_cursor_set(struct mm_frame_cursor *cursor, struct mm_frame_section *section,
                                         uintptr_t *word)
 {
@@ -1699,55 +1751,108 @@ static inline void mmi_frame_cursor_set(struct mm_frame_cursor *cursor, struct m
 /* Lets go of the current word: S2 has no exception any more. In a section of this CPU, inside. */
 static void mmi_frame_cursor_reset(struct mm_frame_pool *pool, struct mm_frame_cursor *cursor)
 {
-    mmi_frame_cursor_set(cursor, &pool->nowhere, &pool->nothing);
+    mmi_frame_cursor_set(cursor, pool->nowhere, &pool->nothing);
+}
+
+/* Inside: the current word, NULL if it is of no section of this CPU. The cursor gets it back if somebody tried
+ * to take the section away meanwhile, in vain (C1). Not cursor->word, which may change at any time. */
+static inline uintptr_t *mmi_frame_cursor_word(struct mm_frame_pool *pool, struct mm_frame_cursor *cursor,
+                                               unsigned cpu)
+{
+    struct mm_frame_section *section = cursor->section;
+    unsigned w;
+    if (!mm_bias_mine(mmi_frame_owner(pool, section), cpu))
+        return NULL;
+    w = (unsigned)((uintptr_t)(cursor->pa >> MM_PAGE_SHIFT) - section->pfn) >> MM_WORD_SHIFT;
+    if (MM_UNLIKELY(mmi_frame_cursor_peek(cursor) == &pool->nothing)) {
+        if ((section->some & mm_bit(w)) == 0) { /* used up, or in a huge block by now */
+            mmi_frame_cursor_reset(pool, cursor);
+            return NULL;
+        }
+        mm_store(&section->full, section->full & ~mm_bit(w)); /* the exception of S2 */
+        mmi_frame_cursor_set(cursor, section, mmi_frame_words(pool, section) + w);
+    }
+    return mmi_frame_words(pool, section) + w;
 }
 
 static void mmi_frame_cursor_release(struct mm_frame_pool *pool, struct mm_frame_cursor *cursor,
                                      unsigned cpu)
 {
     struct mm_frame_section *section = cursor->section;
-    if (section != &pool->nowhere && mm_bias_mine(&section->owner, mmi_frame_self(cpu)) &&
-        mm_load(cursor->word) == ~(uintptr_t)0) {
-        const unsigned w = (unsigned)(cursor->word - mmi_frame_words(pool, section));
+    const uintptr_t *word = mmi_frame_cursor_word(pool, cursor, cpu);
+    if (word != NULL && mm_load(word) == ~(uintptr_t)0) {
+        const unsigned w = (unsigned)(word - mmi_frame_words(pool, section));
         mm_store(&section->full, section->full | mm_bit(w));
         mmi_frame_note(pool, section, cpu);
     }
     mmi_frame_cursor_reset(pool, cursor);
 }
 
+/* Sends the cursor out of the section, if it is there: C1. */
+static bool mmi_frame_cursor_evict(struct mm_frame_pool *pool, struct mm_frame_cursor *cursor,
+                                   const struct mm_frame_section *section)
+{
+    uintptr_t *word = mmi_frame_cursor_peek(cursor);
+    if ((uintptr_t)word - (uintptr_t)mmi_frame_words(pool, section) >= MM_WORD_BITS * sizeof *word)
+        return false;
+    (void)__atomic_compare_exchange_n(&cursor->word, &word, &pool->nothing, false, __ATOMIC_SEQ_CST,
+                                      __ATOMIC_RELAXED);
+    return true;
+}
+
+/* One try to lock a section of CPU `victim`. `spins` as for mm_bias_wait. */
+static bool mmi_frame_take_away(struct mm_frame_pool *pool, struct mm_frame_section *section, uintptr_t self,
+                                unsigned victim, unsigned long spins)
+{
+    uintptr_t *owner = mmi_frame_owner(pool, section);
+    struct mm_frame_cpu *from = &pool->cpu[victim];
+    struct mm_frame_cursor *cursor = &from->cursor[section->zone];
+    (void)mmi_frame_cursor_evict(pool, cursor, section);
+    if (!mm_bias_trylock(owner, self, victim, &from->busy, spins))
+        return false;
+    while (mmi_frame_cursor_evict(pool, cursor, section)) { /* it came (back) just before the lock */
+        if (!mm_bias_wait(&from->busy, spins)) {
+            mm_bias_unlock(owner, victim);
+            return false;
+        }
+    }
+    mmi_frame_normalise(pool, section);
+    section->was = MMI_FRAME_NOBODY;
+    if (section->taken < 255)
+        __atomic_store_n(&section->taken, section->taken + 1, __ATOMIC_RELAXED);
+    return true;
+}
+
 /* Locks a section. False only without a CPU number: it is in use just now. */
 static bool mmi_frame_lock(struct mm_frame_pool *pool, struct mm_frame_section *section, unsigned cpu)
 {
-    const uintptr_t self = mmi_frame_self(cpu);
+    const bool known = cpu != MMI_FRAME_NOBODY;
+    const unsigned long spins = known ? 0 : 100;
     unsigned tries = 4;
     for (;;) {
-        const uintptr_t was = mm_load(&section->owner);
-        const uintptr_t *busy =
-            was != 0 && was <= MM_CPU_MAX ? &pool->cpu[was - 1].busy : NULL;
-        if (mm_bias_trylock(&section->owner, self, was, busy, self != 0 ? 0 : 100)) {
-            section->was = was;
-            if (was == 0 || was == self)
+        const uintptr_t was = mm_load(mmi_frame_owner(pool, section));
+        if (was < MM_CPU_MAX && was != cpu) {
+            if (mmi_frame_take_away(pool, section, cpu, (unsigned)was, spins)) {
+                if (known)
+                    mm_count(&pool->cpu[cpu].taken_away, 1);
                 return true;
-            mmi_frame_normalise(pool, section);
-            section->was = 0;
-            if (section->taken < 255)
-                __atomic_store_n(&section->taken, section->taken + 1, __ATOMIC_RELAXED);
-            if (self != 0)
-                mm_store(&pool->cpu[cpu].taken_away, pool->cpu[cpu].taken_away + 1);
+            }
+        } else if (mm_bias_trylock(mmi_frame_owner(pool, section), cpu, was, NULL, spins)) {
+            section->was = was;
             return true;
         }
-        if (self == 0 && --tries == 0)
+        if (!known && --tries == 0)
             return false;
         MM_CPU_RELAX();
     }
 }
 
 /* Unlocks a section: back to this CPU if it was its own, else nobody's. */
-static void mmi_frame_unlock(struct mm_frame_pool *pool, struct mm_frame_section *section, unsigned cpu)
+static void mmi_frame_unlock(struct mm_frame_pool *pool, struct mm_frame_section *section)
 {
     const uintptr_t next = section->was;
-    mmi_frame_note(pool, section, next != 0 ? cpu : MMI_FRAME_NOBODY);
-    mm_bias_unlock(&section->owner, next);
+    mmi_frame_note(pool, section, (unsigned)next);
+    mm_bias_unlock(mmi_frame_owner(pool, section), next);
 }
 
 /* Whether a CPU may have the section to itself: each time that it was taken away doubles the free
@@ -1770,21 +1875,30 @@ static void mmi_frame_adopt(struct mm_frame_pool *pool, struct mm_frame_section 
     if (cursor->section == section) /* from an earlier ownership: S2 has no exception now */
         mmi_frame_cursor_reset(pool, cursor);
     mmi_frame_note(pool, section, cpu);
-    if (section->was != mmi_frame_self(cpu)) {
+    if (section->was != cpu) {
         mmi_frame_set_remove(pool, MMI_FRAME_NOBODY, MMI_FRAME_AVAIL, number);
         mmi_frame_set_remove(pool, MMI_FRAME_NOBODY, MMI_FRAME_WHOLE, number);
     }
-    mm_bias_unlock(&section->owner, mmi_frame_self(cpu));
+    mm_bias_unlock(mmi_frame_owner(pool, section), cpu);
 }
 
 /* ---- Counting ---------------------------------------------------------------------------------------- */
+
+/* Frames of the zone that the CPU allocated minus those that it freed. A snapshot. */
+static inline uintptr_t mmi_frame_cpu_used(const struct mm_frame_cpu *self, unsigned zone)
+{
+    const struct mm_frame_cursor *cursor = &self->cursor[zone];
+    const uintptr_t used = mm_load(&cursor->used);
+    return __atomic_load_n(&self->span_cursor, __ATOMIC_RELAXED) == cursor ? used - mm_load(&self->freed)
+                                                                            : used;
+}
 
 static uintptr_t mmi_frame_used(struct mm_frame_pool *pool, unsigned zone)
 {
     uintptr_t used = mm_load(&pool->zone[zone].used);
     unsigned cpu;
     for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
-        used += mm_load(&pool->cpu[cpu].cursor[zone].used);
+        used += mmi_frame_cpu_used(&pool->cpu[cpu], zone);
     return used;
 }
 
@@ -1799,7 +1913,7 @@ static uintptr_t mmi_frame_free_now(struct mm_frame_pool *pool, unsigned zone)
 /* Notes the most frames in use, when this CPU uses a word's worth more than when it looked last. */
 static inline void mmi_frame_note_peak(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
 {
-    const uintptr_t used = pool->cpu[cpu].cursor[number].used;
+    const uintptr_t used = mmi_frame_cpu_used(&pool->cpu[cpu], number);
     uintptr_t *noted = &pool->cpu[cpu].noted[number];
     if (MM_LIKELY(used - *noted < MM_WORD_BITS))
         return;
@@ -1816,7 +1930,7 @@ static void mmi_frame_count(struct mm_frame_pool *pool, unsigned cpu, unsigned z
         (void)mm_fetch_add(&pool->zone[zone].used, count);
         return;
     }
-    mm_store(&cursor->used, cursor->used + count);
+    mm_count(&cursor->used, count);
     if ((intptr_t)count > 0)
         mmi_frame_note_peak(pool, cpu, zone);
 }
@@ -1854,10 +1968,9 @@ static bool mmi_frame_admit(struct mm_frame_pool *pool, unsigned cpu, unsigned n
 
 #define MMI_FRAME_SWEEP 2048 /* words taken before a search starts from the lowest section again */
 
-/* Inside: the lowest word with a free frame of a section of this CPU becomes the cursor's; its bits, or 0. */
-static inline uintptr_t mmi_frame_word_of(struct mm_frame_pool *pool,
-                                                    struct mm_frame_cursor *cursor,
-                                                    struct mm_frame_section *section)
+/* Inside: the lowest word with a free frame of a section of this CPU becomes the cursor's; NULL: none has. */
+static inline uintptr_t *mmi_frame_word_of(const struct mm_frame_pool *pool, struct mm_frame_cursor *cursor,
+                                           struct mm_frame_section *section)
 {
     uintptr_t *words = mmi_frame_words(pool, section);
     uintptr_t some = section->some;
@@ -1869,35 +1982,35 @@ static inline uintptr_t mmi_frame_word_of(struct mm_frame_pool *pool,
         mm_store(&section->some, some);
         mm_store(&section->full, section->full & ~mm_bit(w)); /* the exception of S2 */
         mmi_frame_cursor_set(cursor, section, &words[w]);
-        cursor->pfn = section->pfn + ((uintptr_t)w << MM_WORD_SHIFT);
-        return bits;
+        cursor->pa = (mm_pa_t)(section->pfn + ((uintptr_t)w << MM_WORD_SHIFT)) << MM_PAGE_SHIFT;
+        return &words[w];
     }
     mm_store(&section->some, 0);
-    return 0;
+    return NULL;
 }
 
 /* Inside: as mmi_frame_next_word, from the other sections. Lowest first, in sweeps: a search goes on upward
  * from the section just used up, so that each yields all that was freed there meanwhile; it starts from
  * the lowest again after some words, and before it breaks a word that is wholly free. */
-static MM_NOINLINE uintptr_t mmi_frame_next_section(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
+static MM_NOINLINE uintptr_t *mmi_frame_next_section(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
 {
     const struct mm_frame_zone *zone = &pool->zone[number];
     struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
     const bool next_fit = pool->policy == MM_FRAME_NEXT_FIT;
-    bool lowest = cursor->section == &pool->nowhere || (!next_fit && cursor->sweep >= MMI_FRAME_SWEEP);
+    bool lowest = cursor->section == pool->nowhere || (!next_fit && cursor->sweep >= MMI_FRAME_SWEEP);
     uintptr_t from = lowest ? zone->first : mmi_frame_number(pool, cursor->section) + 1;
     for (;;) {
         const uintptr_t i = mmi_frame_set_in(pool, cpu, MMI_FRAME_AVAIL, zone, from);
         if (i != MMI_FRAME_NONE) {
             struct mm_frame_section *section = &pool->section[i];
-            uintptr_t bits = 0;
-            const bool mine = mm_bias_mine(&section->owner, mmi_frame_self(cpu));
+            uintptr_t *word = NULL;
+            const bool mine = mm_bias_mine(mmi_frame_owner(pool, section), cpu);
             if (mine && (lowest || next_fit || (section->full & section->some & (0 - section->some)) == 0))
-                bits = mmi_frame_word_of(pool, cursor, section);
-            if (bits != 0) {
+                word = mmi_frame_word_of(pool, cursor, section);
+            if (word != NULL) {
                 if (lowest)
                     cursor->sweep = 0;
-                return bits;
+                return word;
             }
             from = i + 1;
             if (mine && section->some != 0) { /* a new word would be broken */
@@ -1908,7 +2021,7 @@ static MM_NOINLINE uintptr_t mmi_frame_next_section(struct mm_frame_pool *pool, 
             }
         } else if (lowest) {
             mmi_frame_cursor_reset(pool, cursor);
-            return 0;
+            return NULL;
         } else {
             lowest = true;
             from = zone->first;
@@ -1917,40 +2030,48 @@ static MM_NOINLINE uintptr_t mmi_frame_next_section(struct mm_frame_pool *pool, 
 }
 
 /* Inside: moves the cursor, whose word is used up, to the next word of this CPU's sections that has a free
- * frame, by the pool's policy, and returns its bits; 0 if there is none. */
-static inline uintptr_t mmi_frame_next_word(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
+ * frame, by the pool's policy, and returns it; NULL if there is none. */
+static inline uintptr_t *mmi_frame_next_word(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
 {
     struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
+    uintptr_t *word;
     cursor->sweep++;
     mmi_frame_note_peak(pool, cpu, number);
-    if (MM_LIKELY(mm_bias_mine(&cursor->section->owner, mmi_frame_self(cpu)))) {
-        uintptr_t bits = mm_load(cursor->word); /* not used up after a change of CPUs */
-        if (MM_LIKELY(bits == 0))
-            bits = mmi_frame_word_of(pool, cursor, cursor->section);
-        if (bits != 0)
-            return bits;
+    word = mmi_frame_cursor_word(pool, cursor, cpu);
+    if (MM_LIKELY(word != NULL)) {
+        if (MM_LIKELY(mm_load(word) == 0)) /* else not used up: see C1 */
+            word = mmi_frame_word_of(pool, cursor, cursor->section);
+        if (word != NULL)
+            return word;
     }
     return mmi_frame_next_section(pool, cpu, number);
 }
 
-MM_FRAME_API MM_NOINLINE enum mm_status mmi_frame_edge(struct mm_frame_pool *pool, unsigned cpu,
-                                                       uintptr_t index, uintptr_t now)
+/* Inside: makes S1 and S2 true for the word of frame `index`, in which a free set bits, and the sets. */
+static inline void mmi_frame_freed(struct mm_frame_pool *pool, unsigned cpu, uintptr_t index)
 {
     const uintptr_t number = index >> MMI_FRAME_SECTION_SHIFT;
+    const uintptr_t *word = &pool->word[index >> MM_WORD_SHIFT];
     const unsigned w = (unsigned)(index >> MM_WORD_SHIFT) & (MM_WORD_BITS - 1);
     struct mm_frame_section *section = &pool->section[number];
     const uintptr_t some = section->some;
     mm_store(&section->some, some | mm_bit(w));
     if (some == 0)
         mmi_frame_set_add(pool, cpu, MMI_FRAME_AVAIL, number);
-    if (now == ~(uintptr_t)0 &&
-        &pool->word[index >> MM_WORD_SHIFT] != pool->cpu[cpu].cursor[section->zone].word) {
+    if (mm_load(word) == ~(uintptr_t)0 && word != mmi_frame_cursor_peek(&pool->cpu[cpu].cursor[section->zone])) {
         const uintptr_t group = mmi_frame_group(w), full = section->full | mm_bit(w);
         mm_store(&section->full, full);
         if ((full & group) == group)
             mmi_frame_set_add(pool, cpu, MMI_FRAME_WHOLE, number);
     }
-    mm_busy_leave(&pool->cpu[cpu].busy);
+}
+
+MM_FRAME_API MM_NOINLINE enum mm_status mmi_frame_edge(struct mm_frame_pool *pool, mm_pa_t pa)
+{
+    const unsigned cpu = MM_CPU_ID();
+    struct mm_frame_cpu *self = &pool->cpu[cpu];
+    mmi_frame_freed(pool, cpu, (uintptr_t)mmi_frame_span_offset(self, pa) + self->span_index);
+    mm_busy_leave(&self->busy);
     return MM_OK;
 }
 
@@ -1960,18 +2081,19 @@ static size_t mmi_frame_take_own(struct mm_frame_pool *pool, unsigned cpu, unsig
 {
     struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
     size_t got = 0;
-    uintptr_t bits = 0;
-    if (mm_bias_mine(&cursor->section->owner, mmi_frame_self(cpu)))
-        bits = mm_load(cursor->word);
-    if (bits == 0)
-        bits = mmi_frame_next_word(pool, cpu, number);
+    uintptr_t *word = mmi_frame_cursor_word(pool, cursor, cpu);
+    uintptr_t bits;
+    if (word == NULL || mm_load(word) == 0)
+        word = mmi_frame_next_word(pool, cpu, number);
+    if (word == NULL)
+        return 0;
+    bits = mm_load(word);
     while (bits != 0 && got < count) {
-        out[got++] = (mm_pa_t)(cursor->pfn + mm_ctz(bits)) << MM_PAGE_SHIFT;
+        out[got++] = mmi_frame_first_of(cursor, bits);
         bits &= bits - 1;
     }
-    if (got != 0)
-        mm_store(cursor->word, bits);
-    mm_store(&cursor->used, cursor->used + got);
+    mm_store(word, bits);
+    mm_count(&cursor->used, got);
     return got;
 }
 
@@ -2012,7 +2134,7 @@ static uintptr_t mmi_frame_choose(const struct mm_frame_pool *pool, const struct
         section = &pool->section[i];
         if (slot == MMI_FRAME_NOBODY ? mmi_frame_may_bias(section)
                                      : mm_load(&section->full) == ~(uintptr_t)0 &&
-                                           mm_load(&section->owner) == (uintptr_t)slot + 1)
+                                           mm_load(mmi_frame_owner(pool, section)) == slot)
             return i;
     }
     return lowest;
@@ -2052,19 +2174,19 @@ static enum mmi_frame_outcome mmi_frame_obtain_from(struct mm_frame_pool *pool, 
         from = first ? from : i + 1;
         section = &pool->section[i];
         /* Of another CPU's set only what is that CPU's: its set may be behind the times. */
-        if (slot != MMI_FRAME_NOBODY && mm_load(&section->owner) != (uintptr_t)slot + 1)
+        if (slot != MMI_FRAME_NOBODY && mm_load(mmi_frame_owner(pool, section)) != slot)
             continue;
         if (!mmi_frame_lock(pool, section, cpu)) {
             outcome = MMI_FRAME_CONTENDED;
             continue;
         }
         if (kind == MMI_FRAME_WHOLE ? mmi_frame_whole(section->full) == 0 : section->some == 0) {
-            if (slot == MMI_FRAME_NOBODY && section->was == 0)
+            if (slot == MMI_FRAME_NOBODY && section->was == MMI_FRAME_NOBODY)
                 mmi_frame_set_remove(pool, slot, set, i);
-            mmi_frame_unlock(pool, section, cpu);
+            mmi_frame_unlock(pool, section);
             continue;
         }
-        if (cpu < MM_CPU_MAX && section->was == 0 && mmi_frame_may_bias(section)) {
+        if (cpu < MM_CPU_MAX && section->was == MMI_FRAME_NOBODY && mmi_frame_may_bias(section)) {
             mmi_frame_adopt(pool, section, cpu);
             if (slot != MMI_FRAME_NOBODY)
                 pool->cpu[cpu].stolen = i;
@@ -2073,7 +2195,7 @@ static enum mmi_frame_outcome mmi_frame_obtain_from(struct mm_frame_pool *pool, 
         *pfn = mmi_frame_pick(pool, section, kind);
         if (cpu < MM_CPU_MAX)
             pool->cpu[cpu].common[number] = section;
-        mmi_frame_unlock(pool, section, cpu);
+        mmi_frame_unlock(pool, section);
         return MMI_FRAME_GOT;
     }
 }
@@ -2145,7 +2267,7 @@ static uintptr_t mmi_frame_lowest_whole(struct mm_frame_pool *pool, unsigned cpu
     uintptr_t i = zone->first;
     for (; (i = mmi_frame_set_in(pool, slot, MMI_FRAME_WHOLE, zone, i)) != MMI_FRAME_NONE; i++) {
         const struct mm_frame_section *section = &pool->section[i];
-        const bool right = slot != cpu || mm_bias_mine(&section->owner, mmi_frame_self(cpu));
+        const bool right = slot != cpu || mm_bias_mine(mmi_frame_owner(pool, section), cpu);
         const uintptr_t whole = right ? mmi_frame_whole(mm_load(&section->full)) : 0;
         if (whole != 0)
             return (i << MMI_FRAME_SECTION_SHIFT) | (uintptr_t)mm_ctz(whole) << MM_WORD_SHIFT;
@@ -2163,7 +2285,7 @@ static uintptr_t mmi_frame_huge_own(struct mm_frame_pool *pool, unsigned cpu, un
     struct mm_frame_section *section = cursor->huge;
     uintptr_t whole = 0, group;
     unsigned w;
-    if (mm_bias_mine(&section->owner, mmi_frame_self(cpu)))
+    if (mm_bias_mine(mmi_frame_owner(pool, section), cpu))
         whole = mmi_frame_whole(section->full);
     if (MM_UNLIKELY(whole == 0)) {
         const uintptr_t at = mmi_frame_lowest_whole(pool, cpu, cpu, number);
@@ -2177,7 +2299,7 @@ static uintptr_t mmi_frame_huge_own(struct mm_frame_pool *pool, unsigned cpu, un
     mm_store(&section->full, section->full & ~group);
     mm_store(&section->some, section->some & ~group);
     mm_store(&section->huge, section->huge | mm_bit(w));
-    mm_store(&cursor->used, cursor->used + MMI_FRAME_HUGE);
+    mm_count(&cursor->used, MMI_FRAME_HUGE);
     mmi_frame_note_peak(pool, cpu, number);
     return section->pfn + ((uintptr_t)w << MM_WORD_SHIFT);
 }
@@ -2192,7 +2314,7 @@ static uintptr_t mmi_frame_get_huge(struct mm_frame_pool *pool, unsigned cpu, un
             struct mm_frame_cpu *self = &pool->cpu[cpu];
             mm_busy_enter(&self->busy);
             pfn = mmi_frame_huge_own(pool, cpu, number);
-            if (pfn == MMI_FRAME_NONE && mm_load(self->cursor[number].word) == ~(uintptr_t)0) {
+            if (pfn == MMI_FRAME_NONE && mm_load(mmi_frame_cursor_peek(&self->cursor[number])) == ~(uintptr_t)0) {
                 mmi_frame_cursor_release(pool, &self->cursor[number], cpu);
                 pfn = mmi_frame_huge_own(pool, cpu, number);
             }
@@ -2231,7 +2353,7 @@ static uintptr_t mmi_frame_small_from(struct mm_frame_pool *pool, unsigned cpu, 
     struct mm_frame_section *section = &pool->section[*at >> MMI_FRAME_SECTION_SHIFT];
     const uintptr_t *words = mmi_frame_words(pool, section);
     uintptr_t some;
-    if (!mm_bias_mine(&section->owner, mmi_frame_self(cpu)))
+    if (!mm_bias_mine(mmi_frame_owner(pool, section), cpu))
         return MMI_FRAME_NONE;
     some = section->some & ~mm_mask((unsigned)(*at >> MM_WORD_SHIFT) & (MM_WORD_BITS - 1));
     for (; some != 0; some &= some - 1) {
@@ -2253,7 +2375,7 @@ static uintptr_t mmi_frame_small_scan(struct mm_frame_pool *pool, unsigned cpu, 
                                       unsigned order)
 {
     const struct mm_frame_zone *zone = &pool->zone[number];
-    uintptr_t *hint = &pool->cpu[cpu].small[number][order];
+    uintptr_t *hint = &pool->small[cpu].at[number][order];
     unsigned turn;
     for (turn = 0; turn < MMI_FRAME_SCAN / MM_WORD_BITS && *hint != MMI_FRAME_NONE; turn++) {
         const uintptr_t i = *hint >> MMI_FRAME_SECTION_SHIFT;
@@ -2277,11 +2399,11 @@ static bool mmi_frame_adopt_whole(struct mm_frame_pool *pool, unsigned cpu, unsi
         return false;
     section = &pool->section[i];
     (void)mmi_frame_lock(pool, section, cpu);
-    if (section->was == 0 && mmi_frame_whole(section->full) != 0 && mmi_frame_may_bias(section)) {
+    if (section->was == MMI_FRAME_NOBODY && mmi_frame_whole(section->full) != 0 && mmi_frame_may_bias(section)) {
         mmi_frame_adopt(pool, section, cpu);
         return true;
     }
-    mmi_frame_unlock(pool, section, cpu);
+    mmi_frame_unlock(pool, section);
     return false;
 }
 
@@ -2291,13 +2413,13 @@ static uintptr_t mmi_frame_small_start(const struct mm_frame_zone *zone)
     return zone->first < zone->sections ? zone->first << MMI_FRAME_SECTION_SHIFT : MMI_FRAME_NONE;
 }
 
-static void mmi_frame_small_restart(const struct mm_frame_pool *pool, struct mm_frame_cpu *self,
+static void mmi_frame_small_restart(const struct mm_frame_pool *pool, struct mm_frame_small *small,
                                     unsigned number)
 {
     unsigned k;
-    self->small[number][0] = 0;
+    small->at[number][0] = 0;
     for (k = 1; k <= MM_WORD_SHIFT; k++)
-        self->small[number][k] = mmi_frame_small_start(&pool->zone[number]);
+        small->at[number][k] = mmi_frame_small_start(&pool->zone[number]);
 }
 
 /* 2^order frames, at most a word, from this CPU's sections or an adopted one, the CPU pinned: first from
@@ -2306,13 +2428,13 @@ static uintptr_t mmi_frame_get_small(struct mm_frame_pool *pool, unsigned cpu, u
                                      unsigned order)
 {
     struct mm_frame_cpu *self = &pool->cpu[cpu];
-    uintptr_t *hint = &self->small[number][order];
-    uintptr_t *lap = &self->small[number][0];
+    uintptr_t *hint = &pool->small[cpu].at[number][order];
+    uintptr_t *lap = &pool->small[cpu].at[number][0];
     const uintptr_t start = mmi_frame_small_start(&pool->zone[number]);
     uintptr_t pfn, at;
     bool again = ++*lap < MMI_FRAME_LAP;
     if (!again)
-        mmi_frame_small_restart(pool, self, number);
+        mmi_frame_small_restart(pool, &pool->small[cpu], number);
     for (;;) {
         do {
             mm_busy_enter(&self->busy);
@@ -2396,19 +2518,18 @@ static bool mmi_frame_lock_range(struct mm_frame_pool *pool, uintptr_t first, ui
         if (mmi_frame_lock(pool, &pool->section[i], cpu))
             continue;
         while (i-- > first >> MMI_FRAME_SECTION_SHIFT)
-            mmi_frame_unlock(pool, &pool->section[i], cpu);
+            mmi_frame_unlock(pool, &pool->section[i]);
         return false;
     }
     return true;
 }
 
-static void mmi_frame_unlock_range(struct mm_frame_pool *pool, uintptr_t first, uintptr_t count,
-                                   unsigned cpu)
+static void mmi_frame_unlock_range(struct mm_frame_pool *pool, uintptr_t first, uintptr_t count)
 {
     const uintptr_t last = (first + count - 1) >> MMI_FRAME_SECTION_SHIFT;
     uintptr_t i;
     for (i = first >> MMI_FRAME_SECTION_SHIFT; i <= last; i++)
-        mmi_frame_unlock(pool, &pool->section[i], cpu);
+        mmi_frame_unlock(pool, &pool->section[i]);
 }
 
 /* What to do with each section's part of an index range. */
@@ -2431,7 +2552,7 @@ static bool mmi_frame_each(struct mm_frame_pool *pool, uintptr_t first, uintptr_
             mmi_frame_take(pool, section, at, part);
         } else {
             mmi_frame_put(pool, section, at, part,
-                          cursor != NULL && section->was == mmi_frame_self(cpu) ? cursor->word : NULL);
+                          cursor != NULL && section->was == cpu ? mmi_frame_cursor_peek(cursor) : NULL);
         }
         first += part;
     }
@@ -2452,7 +2573,7 @@ static enum mm_status mmi_frame_change(struct mm_frame_pool *pool, unsigned cpu,
         (void)mmi_frame_each(pool, first, count, cpu, take ? MMI_FRAME_TAKE : MMI_FRAME_PUT);
         mmi_frame_count(pool, cpu, zone, take ? count : 0 - count);
     }
-    mmi_frame_unlock_range(pool, first, count, cpu);
+    mmi_frame_unlock_range(pool, first, count);
     if (fits && take && cpu < MM_CPU_MAX && pool->zone[zone].high != 0) { /* ask the watermarks anew */
         pool->cpu[cpu].cursor[zone].room = 0;
         mm_busy_enter(&pool->cpu[cpu].busy);
@@ -2862,15 +2983,15 @@ static uintptr_t mmi_frame_take_common(struct mm_frame_pool *pool, unsigned cpu,
 {
     struct mm_frame_section *section = pool->cpu[cpu].common[number];
     uintptr_t pfn = MMI_FRAME_NONE;
-    if (mm_load(&section->some) == 0 || mm_load(&section->owner) != 0 ||
-        !mm_cas(&section->owner, 0, MM_BIAS_LOCKED))
+    if (mm_load(&section->some) == 0 || mm_load(mmi_frame_owner(pool, section)) != MMI_FRAME_NOBODY ||
+        !mm_cas(mmi_frame_owner(pool, section), MMI_FRAME_NOBODY, MM_BIAS_LOCKED))
         return MMI_FRAME_NONE;
-    section->was = 0;
+    section->was = MMI_FRAME_NOBODY;
     if (section->some != 0) {
         pfn = mmi_frame_pick(pool, section, MMI_FRAME_AVAIL);
         mmi_frame_count(pool, cpu, number, 1);
     }
-    mm_bias_unlock(&section->owner, 0); /* what was in the sets stays there */
+    mm_bias_unlock(mmi_frame_owner(pool, section), MMI_FRAME_NOBODY); /* what was in the sets stays there */
     return pfn;
 }
 
@@ -2885,17 +3006,18 @@ MM_FRAME_API MM_NOINLINE mm_pa_t mmi_frame_alloc_slow(struct mm_frame_pool *pool
     cpu = MM_CPU_ID();
     if (MM_LIKELY(cpu < MM_CPU_MAX)) {
         struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[flags];
-        uintptr_t bits, pfn;
+        uintptr_t *word, bits = 0, pfn;
         bool hopeless = false;
         mm_busy_enter(&pool->cpu[cpu].busy);
-        bits = mmi_frame_next_word(pool, cpu, flags);
-        if (MM_LIKELY(bits != 0)) {
-            mm_store(cursor->word, bits & (bits - 1));
-            mm_store(&cursor->used, cursor->used + 1);
+        word = mmi_frame_next_word(pool, cpu, flags);
+        if (MM_LIKELY(word != NULL)) {
+            bits = mm_load(word);
+            mm_store(word, bits & (bits - 1));
+            mm_count(&cursor->used, 1);
         }
         mm_busy_leave(&pool->cpu[cpu].busy);
         if (MM_LIKELY(bits != 0)) {
-            pfn = cursor->pfn + mm_ctz(bits);
+            pfn = (uintptr_t)(mmi_frame_first_of(cursor, bits) >> MM_PAGE_SHIFT);
         } else {
             pfn = mmi_frame_take_common(pool, cpu, flags);
             hopeless = pfn == MMI_FRAME_NONE && mmi_frame_hopeless(pool, cpu, flags, MMI_FRAME_AVAIL);
@@ -2992,7 +3114,7 @@ static MM_NOINLINE mm_pa_t mmi_frame_alloc_huge(struct mm_frame_pool *pool, unsi
         mm_busy_enter(&pool->cpu[cpu].busy);
         pfn = mmi_frame_huge_own(pool, cpu, flags);
         if (MM_UNLIKELY(pfn == MMI_FRAME_NONE))
-            hopeless = mm_load(pool->cpu[cpu].cursor[flags].word) != ~(uintptr_t)0 &&
+            hopeless = mm_load(mmi_frame_cursor_peek(&pool->cpu[cpu].cursor[flags])) != ~(uintptr_t)0 &&
                        mmi_frame_hopeless(pool, cpu, flags, MMI_FRAME_WHOLE);
         mm_busy_leave(&pool->cpu[cpu].busy);
     }
@@ -3125,9 +3247,11 @@ static void mmi_frame_remember(struct mm_frame_pool *pool, unsigned cpu, const s
 {
     struct mm_frame_cpu *self = &pool->cpu[cpu];
     mm_store(&self->span_size, 0);
-    self->span_pfn = span->pfn;
+    mm_count(&self->span_cursor->used, 0 - self->freed);
+    mm_store(&self->freed, 0);
+    self->span_pa = (mm_pa_t)span->pfn << MM_PAGE_SHIFT;
     self->span_index = span->pfn + span->delta;
-    self->span_cursor = &self->cursor[span->zone];
+    __atomic_store_n(&self->span_cursor, &self->cursor[span->zone], __ATOMIC_RELAXED);
     mm_store(&self->span_size, span->end - span->pfn);
 }
 
@@ -3138,13 +3262,13 @@ static enum mm_status mmi_frame_put_own(struct mm_frame_pool *pool, unsigned cpu
     struct mm_frame_section *section = &pool->section[first >> MMI_FRAME_SECTION_SHIFT];
     struct mm_frame_cursor *cursor = mmi_frame_cursor(pool, cpu, section->zone);
     const uintptr_t at = first & (MMI_FRAME_SECTION - 1);
-    if (!mm_bias_mine(&section->owner, mmi_frame_self(cpu)))
+    if (!mm_bias_mine(mmi_frame_owner(pool, section), cpu))
         return MM_ERR_BUSY;
     if (!mmi_frame_all(pool, section, at, count, false))
         return MM_ERR_INVALID;
-    mmi_frame_put(pool, section, at, count, cursor->word);
+    mmi_frame_put(pool, section, at, count, mmi_frame_cursor_peek(cursor));
     mmi_frame_note(pool, section, cpu);
-    mm_store(&cursor->used, cursor->used - count);
+    mm_count(&cursor->used, 0 - count);
     return MM_OK;
 }
 
@@ -3156,7 +3280,7 @@ static enum mm_status mmi_frame_put_locked(struct mm_frame_pool *pool, unsigned 
     struct mm_frame_section *section = &pool->section[first >> MMI_FRAME_SECTION_SHIFT];
     struct mm_frame_cursor *cursor = mmi_frame_cursor(pool, cpu, section->zone);
     const uintptr_t at = first & (MMI_FRAME_SECTION - 1);
-    const bool foreign = mm_load(&section->owner) != 0;
+    const bool foreign = mm_load(mmi_frame_owner(pool, section)) != MMI_FRAME_NOBODY;
     bool fits;
     if (!mmi_frame_lock(pool, section, cpu))
         return MM_ERR_BUSY;
@@ -3165,11 +3289,11 @@ static enum mm_status mmi_frame_put_locked(struct mm_frame_pool *pool, unsigned 
         mmi_frame_put(pool, section, at, count, NULL);
         mmi_frame_count(pool, cpu, section->zone, 0 - count);
     }
-    if (fits && cursor != NULL && section->was == 0 &&
+    if (fits && cursor != NULL && section->was == MMI_FRAME_NOBODY &&
         ((foreign && section->taken <= 2) || section->free == section->managed))
         mmi_frame_adopt(pool, section, cpu);
     else
-        mmi_frame_unlock(pool, section, cpu);
+        mmi_frame_unlock(pool, section);
     return fits ? MM_OK : MM_ERR_INVALID;
 }
 
@@ -3231,22 +3355,22 @@ static enum mm_status mmi_frame_free_reported(struct mm_frame_pool *pool, mm_pa_
 static bool mmi_frame_put_common(struct mm_frame_pool *pool, unsigned cpu, mm_pa_t pa)
 {
     const struct mm_frame_cpu *self = &pool->cpu[cpu];
-    const uint64_t offset = (pa >> MM_PAGE_SHIFT) - self->span_pfn;
+    const uint64_t offset = mmi_frame_span_offset(self, pa);
     const uintptr_t index = (uintptr_t)offset + self->span_index, at = index & (MMI_FRAME_SECTION - 1);
     struct mm_frame_section *section;
     bool fits;
-    if (offset >= mm_load(&self->span_size) || (pa & (MM_PAGE_SIZE - 1)) != 0)
+    if (offset >= mm_load(&self->span_size))
         return false;
     section = &pool->section[index >> MMI_FRAME_SECTION_SHIFT];
-    if (mm_load(&section->owner) != 0 || !mm_cas(&section->owner, 0, MM_BIAS_LOCKED))
+    if (mm_load(mmi_frame_owner(pool, section)) != MMI_FRAME_NOBODY || !mm_cas(mmi_frame_owner(pool, section), MMI_FRAME_NOBODY, MM_BIAS_LOCKED))
         return false;
-    section->was = 0;
+    section->was = MMI_FRAME_NOBODY;
     fits = mmi_frame_all(pool, section, at, 1, false) && section->free + 1 != section->managed;
     if (fits) {
         mmi_frame_put(pool, section, at, 1, NULL);
         mmi_frame_count(pool, cpu, section->zone, 0 - (uintptr_t)1);
     }
-    mmi_frame_unlock(pool, section, cpu);
+    mmi_frame_unlock(pool, section);
     return fits;
 }
 
@@ -3272,7 +3396,7 @@ MM_FRAME_API MM_NOINLINE enum mm_status mmi_frame_free_slow(struct mm_frame_pool
 static bool mmi_frame_put_block(struct mm_frame_pool *pool, unsigned cpu, mm_pa_t pa, unsigned order)
 {
     struct mm_frame_cpu *self = &pool->cpu[cpu];
-    const uint64_t offset = (pa >> MM_PAGE_SHIFT) - self->span_pfn;
+    const uint64_t offset = mmi_frame_span_offset(self, pa);
     const uintptr_t count = (uintptr_t)1 << order, size = mm_load(&self->span_size);
     const uintptr_t index = (uintptr_t)offset + self->span_index;
     struct mm_frame_cursor *cursor = self->span_cursor;
@@ -3284,13 +3408,13 @@ static bool mmi_frame_put_block(struct mm_frame_pool *pool, unsigned cpu, mm_pa_
     section = &pool->section[index >> MMI_FRAME_SECTION_SHIFT];
     word = &pool->word[index >> MM_WORD_SHIFT];
     w = (unsigned)(index >> MM_WORD_SHIFT) & (MM_WORD_BITS - 1);
-    if (!mm_bias_mine(&section->owner, mmi_frame_self(cpu)))
+    if (!mm_bias_mine(mmi_frame_owner(pool, section), cpu))
         return false;
     if (order == MM_FRAME_HUGE_ORDER) {
         const uintptr_t group = mmi_frame_group(w), some = section->some;
         if ((section->huge & mm_bit(w)) == 0)
             return false;
-        mm_store(&cursor->used, cursor->used - count);
+        mm_count(&cursor->used, 0 - count);
         mm_store(&section->huge, section->huge & ~mm_bit(w));
         mm_store(&section->some, some | group);
         mm_store(&section->full, section->full | group);
@@ -3303,9 +3427,9 @@ static bool mmi_frame_put_block(struct mm_frame_pool *pool, unsigned cpu, mm_pa_
         if ((old & mask) != 0)
             return false;
         mm_store(word, old | mask);
-        mm_store(&cursor->used, cursor->used - count);
+        mm_count(&cursor->used, 0 - count);
         if (old == 0 || (old | mask) == ~(uintptr_t)0)
-            (void)mmi_frame_edge(pool, cpu, index, old | mask);
+            mmi_frame_freed(pool, cpu, index);
     }
     return true;
 }
@@ -3341,40 +3465,26 @@ MM_FRAME_API enum mm_status mm_frame_free_run(struct mm_frame_pool *pool, mm_pa_
     return mmi_frame_free_reported(pool, pa, count, "mm_frame_free_run");
 }
 
-/* Inside: frees the frames `mask` of word w of a section of this CPU. */
-static void mmi_frame_put_mask(struct mm_frame_pool *pool, unsigned cpu, struct mm_frame_section *section,
-                               unsigned w, uintptr_t mask)
-{
-    uintptr_t *word = mmi_frame_words(pool, section) + w;
-    const uintptr_t bits = mm_load(word) | mask;
-    mm_store(word, bits);
-    mm_store(&section->some, section->some | mm_bit(w));
-    if (bits == ~(uintptr_t)0 && word != pool->cpu[cpu].cursor[section->zone].word)
-        mm_store(&section->full, section->full | mm_bit(w));
-    mmi_frame_note(pool, section, cpu);
-}
-
 /* Inside: frees the frames at the start of pa[] that lie in one word of this CPU's sections; returns how
  * many (0: the first one needs the long way). */
 static size_t mmi_frame_put_word(struct mm_frame_pool *pool, unsigned cpu, size_t count, const mm_pa_t *pa)
 {
     struct mm_frame_cpu *self = &pool->cpu[cpu];
-    const uintptr_t base = (uintptr_t)(pa[0] >> MM_PAGE_SHIFT) - self->span_pfn;
-    const uintptr_t index = base + self->span_index, first = index & ~(uintptr_t)(MM_WORD_BITS - 1);
-    struct mm_frame_section *section;
+    const uint64_t offset = mmi_frame_span_offset(self, pa[0]);
+    const uintptr_t index = (uintptr_t)offset + self->span_index;
+    const uintptr_t base = self->span_index - (index & ~(uintptr_t)(MM_WORD_BITS - 1));
     uintptr_t mask = 0, old, *word;
     size_t n;
-    if ((pa[0] >> MM_PAGE_SHIFT) - self->span_pfn >= mm_load(&self->span_size))
+    if (offset >= mm_load(&self->span_size))
         return 0;
-    section = &pool->section[index >> MMI_FRAME_SECTION_SHIFT];
-    if (!mm_bias_mine(&section->owner, mmi_frame_self(cpu)))
+    if (!mm_bias_mine(&pool->owner[index >> MMI_FRAME_SECTION_SHIFT], cpu))
         return 0;
     word = &pool->word[index >> MM_WORD_SHIFT];
     old = mm_load(word);
     for (n = 0; n < count; n++) {
-        const uint64_t offset = (pa[n] >> MM_PAGE_SHIFT) - self->span_pfn;
-        const uintptr_t bit = (uintptr_t)offset + self->span_index - first;
-        if ((pa[n] & (MM_PAGE_SIZE - 1)) != 0 || offset >= self->span_size || bit >= MM_WORD_BITS)
+        const uint64_t at = mmi_frame_span_offset(self, pa[n]);
+        const uintptr_t bit = (uintptr_t)at + base;
+        if (at >= self->span_size || bit >= MM_WORD_BITS)
             break;
         if (((old | mask) & mm_bit((unsigned)bit)) != 0)
             break;
@@ -3382,13 +3492,10 @@ static size_t mmi_frame_put_word(struct mm_frame_pool *pool, unsigned cpu, size_
     }
     if (n == 0)
         return 0;
-    if (old == 0 || (old | mask) == ~(uintptr_t)0) {
-        mmi_frame_put_mask(pool, cpu, section, (unsigned)(index >> MM_WORD_SHIFT) & (MM_WORD_BITS - 1),
-                           mask);
-    } else {
-        mm_store(word, old | mask);
-    }
-    mm_store(&self->span_cursor->used, self->span_cursor->used - n);
+    mm_store(word, old | mask);
+    if (old == 0 || (old | mask) == ~(uintptr_t)0)
+        mmi_frame_freed(pool, cpu, index);
+    mm_count(&self->freed, n);
     return n;
 }
 
@@ -3481,14 +3588,15 @@ MM_FRAME_API enum mm_status mm_frame_drain(struct mm_frame_pool *pool, unsigned 
     self = self < MM_CPU_MAX ? self : MMI_FRAME_NOBODY;
     for (i = 0; i < pool->sections; i++) {
         struct mm_frame_section *section = &pool->section[i];
-        if (mm_load(&section->owner) != (uintptr_t)cpu + 1 || !mmi_frame_lock(pool, section, self))
+        if (mm_load(mmi_frame_owner(pool, section)) != cpu || !mmi_frame_lock(pool, section, self))
             continue;
-        if (section->was != 0) { /* this CPU's own */
+        if (section->was != MMI_FRAME_NOBODY) { /* this CPU's own */
+            (void)mmi_frame_cursor_evict(pool, &pool->cpu[cpu].cursor[section->zone], section); /* C1 */
             mmi_frame_normalise(pool, section);
-            section->was = 0;
+            section->was = MMI_FRAME_NOBODY;
         }
         __atomic_store_n(&section->taken, 0, __ATOMIC_RELAXED);
-        mmi_frame_unlock(pool, section, self);
+        mmi_frame_unlock(pool, section);
     }
     MM_CPU_UNPIN(state);
     return MM_OK;
@@ -3501,7 +3609,7 @@ struct mmi_frame_plan {
     uintptr_t first[MM_FRAME_ZONE_MAX], used[MM_FRAME_ZONE_MAX], last[MM_FRAME_ZONE_MAX];
     uintptr_t sections, spans, set_words, level_at[12];
     unsigned levels, zones;
-    uint64_t section_at, word_at, set_at, span_at, desc_at, total;
+    uint64_t small_at, section_at, owner_at, word_at, set_at, span_at, desc_at, total;
 };
 
 static void mmi_frame_zone_limits(const struct mm_frame_config *config, unsigned z, uint64_t *pfn,
@@ -3614,9 +3722,10 @@ static void mmi_frame_plan_make(const struct mm_frame_config *config, const stru
     if (plan->sections == 0)
         plan->sections = 1; /* no array is empty */
     mmi_frame_plan_sets(plan);
-    plan->section_at = (uint64_t)MM_CPU_MAX * sizeof(struct mm_frame_cpu);
-    plan->word_at = plan->section_at + (uint64_t)plan->sections * sizeof(struct mm_frame_section);
-    plan->word_at = mm_align_up(plan->word_at, line);
+    plan->small_at = (uint64_t)MM_CPU_MAX * sizeof(struct mm_frame_cpu);
+    plan->section_at = plan->small_at + (uint64_t)MM_CPU_MAX * sizeof(struct mm_frame_small);
+    plan->owner_at = plan->section_at + ((uint64_t)plan->sections + 1) * sizeof(struct mm_frame_section);
+    plan->word_at = mm_align_up(plan->owner_at + ((uint64_t)plan->sections + 1) * word, line);
     plan->set_at = plan->word_at + ((uint64_t)plan->sections << MM_WORD_SHIFT) * word;
     plan->span_at = plan->set_at + (uint64_t)plan->set_words * word * ((MM_CPU_MAX + 1) * (uint64_t)MMI_FRAME_KINDS);
     plan->desc_at = plan->span_at + 2 * (uint64_t)plan->spans * sizeof(struct mm_frame_span);
@@ -3643,9 +3752,9 @@ MM_FRAME_API enum mm_status mm_frame_meta_size(const struct mm_frame_config *con
         return status;
     mmi_frame_map_make(config, &map);
     mmi_frame_plan_make(config, &map, &plan);
-    if (plan.total > SIZE_MAX - MMI_FRAME_LINE)
+    if (plan.total > SIZE_MAX - MMI_FRAME_META_ALIGN)
         return MM_ERR_INVALID;
-    *bytes = (size_t)plan.total + MMI_FRAME_LINE;
+    *bytes = (size_t)plan.total + MMI_FRAME_META_ALIGN;
     return MM_OK;
 }
 
@@ -3782,10 +3891,13 @@ static void mmi_frame_sort_spans(struct mm_frame_span_table *table)
 static void mmi_frame_place_metadata(struct mm_frame_pool *pool, const struct mmi_frame_plan *plan,
                                      unsigned char *base, bool descriptors)
 {
-    unsigned i;
+    uintptr_t i;
     MM_MEMSET(base, 0, (size_t)plan->desc_at);
     pool->cpu = (struct mm_frame_cpu *)(void *)base;
+    pool->small = (struct mm_frame_small *)(void *)(base + plan->small_at);
     pool->section = (struct mm_frame_section *)(void *)(base + plan->section_at);
+    pool->nowhere = pool->section + plan->sections;
+    pool->owner = (uintptr_t *)(void *)(base + plan->owner_at);
     pool->word = (uintptr_t *)(void *)(base + plan->word_at);
     pool->sets = (uintptr_t *)(void *)(base + plan->set_at);
     pool->table[0].span = (struct mm_frame_span *)(void *)(base + plan->span_at);
@@ -3794,6 +3906,8 @@ static void mmi_frame_place_metadata(struct mm_frame_pool *pool, const struct mm
         pool->desc = (struct mm_frame_desc *)(void *)(base + plan->desc_at);
         MM_MEMSET(base + plan->desc_at, 0, (size_t)(plan->total - plan->desc_at));
     }
+    for (i = 0; i <= plan->sections; i++)
+        pool->owner[i] = MMI_FRAME_NOBODY;
     pool->sections = plan->sections;
     pool->set_words = plan->set_words;
     pool->levels = plan->levels;
@@ -3812,8 +3926,8 @@ static void mmi_frame_init_cpus(struct mm_frame_pool *pool)
         for (z = 0; z < MM_FRAME_ZONE_MAX; z++) {
             mmi_frame_cursor_reset(pool, &self->cursor[z]);
             self->cursor[z].run = MMI_FRAME_NONE;
-            self->cursor[z].huge = &pool->nowhere;
-            self->common[z] = &pool->nowhere;
+            self->cursor[z].huge = pool->nowhere;
+            self->common[z] = pool->nowhere;
         }
     }
 }
@@ -3831,16 +3945,16 @@ MM_FRAME_API enum mm_status mm_frame_init(struct mm_frame_pool *pool, const stru
         return status;
     mmi_frame_map_make(config, &map);
     mmi_frame_plan_make(config, &map, &plan);
-    if (plan.total > SIZE_MAX - MMI_FRAME_LINE)
+    if (plan.total > SIZE_MAX - MMI_FRAME_META_ALIGN)
         return MM_ERR_NOMEM;
     if (meta == NULL) {
-        status = mmi_frame_carve(config, &map, plan.total + MMI_FRAME_LINE, &meta);
+        status = mmi_frame_carve(config, &map, plan.total + MMI_FRAME_META_ALIGN, &meta);
         if (status != MM_OK)
             return status;
         room = map.extra.size;
         mmi_frame_plan_make(config, &map, &plan);
     }
-    skip = (0 - (uint64_t)(uintptr_t)meta) & (MMI_FRAME_LINE - 1);
+    skip = (0 - (uint64_t)(uintptr_t)meta) & (MMI_FRAME_META_ALIGN - 1);
     if (room < skip || room - skip < plan.total)
         return MM_ERR_NOMEM;
     MM_MEMSET(pool, 0, sizeof *pool);
@@ -3866,7 +3980,7 @@ MM_FRAME_API enum mm_status mm_frame_init(struct mm_frame_pool *pool, const stru
         unsigned cpu;
         mmi_frame_init_fallback(pool, z);
         for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
-            mmi_frame_small_restart(pool, &pool->cpu[cpu], z);
+            mmi_frame_small_restart(pool, &pool->small[cpu], z);
     }
     mmi_frame_sort_spans(&pool->table[0]);
     return MM_OK;
@@ -4476,7 +4590,7 @@ static void mmi_frame_isolate(struct mmi_frame_isolation *job, unsigned cpu,
         taken++;
     }
     mmi_frame_count(pool, cpu, section->zone, taken);
-    mmi_frame_unlock(pool, section, cpu);
+    mmi_frame_unlock(pool, section);
 }
 
 /* A frame with an address in [min, max) (0: no limit), for a page that is moved. */
@@ -4618,7 +4732,7 @@ static void mmi_frame_break_huge(struct mm_frame_pool *pool, uintptr_t pfn, uint
             MM_CPU_RELAX();
         if ((section->huge & mm_bit(w)) != 0)
             mmi_frame_unhuge(section, mmi_frame_words(pool, section), w);
-        mmi_frame_unlock(pool, section, cpu);
+        mmi_frame_unlock(pool, section);
     }
     MM_CPU_UNPIN(state);
 }
@@ -4746,9 +4860,9 @@ static bool mmi_frame_cursor_whole(const struct mm_frame_pool *pool, const struc
                                    unsigned cpu)
 {
     const struct mm_frame_section *section = __atomic_load_n(&cursor->section, __ATOMIC_RELAXED);
-    const uintptr_t *word = __atomic_load_n(&cursor->word, __ATOMIC_RELAXED);
+    const uintptr_t *word = mmi_frame_cursor_peek(cursor);
     uintptr_t group, w;
-    if (section == &pool->nowhere || mm_load(&section->owner) != (uintptr_t)cpu + 1 ||
+    if (section == pool->nowhere || mm_load(mmi_frame_owner(pool, section)) != cpu ||
         mm_load(word) != ~(uintptr_t)0)
         return false;
     w = (uintptr_t)(word - mmi_frame_words(pool, section));
@@ -4793,8 +4907,8 @@ MM_FRAME_API enum mm_status mm_frame_get_stats(struct mm_frame_pool *pool, unsig
                                                                    : used * 100 / managed);
     stats->sections = mm_load(&zone->sections) - zone->first;
     for (i = zone->first; i < zone->first + stats->sections; i++) {
-        const uintptr_t owner = mm_load(&pool->section[i].owner);
-        stats->biased += owner != 0 && owner != MM_BIAS_LOCKED ? 1 : 0;
+        const uintptr_t owner = mm_load(&pool->owner[i]);
+        stats->biased += owner < MM_CPU_MAX ? 1 : 0;
         stats->whole += mm_popcount(mmi_frame_whole(mm_load(&pool->section[i].full)));
     }
     for (cpu = 0; cpu < MM_CPU_MAX; cpu++) {
@@ -4870,20 +4984,22 @@ static bool mmi_frame_cursor_sound(const struct mm_frame_pool *pool, const struc
 {
     const struct mm_frame_section *section = cursor->section;
     uintptr_t w;
-    if (section == &pool->nowhere)
+    if (section == pool->nowhere)
         return cursor->word == &pool->nothing;
     if (section < pool->section || section >= pool->section + pool->sections || section->zone != zone)
         return false;
-    if (section->owner != (uintptr_t)cpu + 1)
-        return true; /* not used any more */
+    if (*mmi_frame_owner(pool, section) != cpu)
+        return cursor->word == &pool->nothing; /* C1 */
+    if (cursor->word == &pool->nothing)
+        return true; /* see mmi_frame_cursor_mend */
     w = (uintptr_t)(cursor->word - mmi_frame_words(pool, section));
-    return w < MM_WORD_BITS && cursor->pfn == section->pfn + (w << MM_WORD_SHIFT);
+    return w < MM_WORD_BITS && cursor->pa >> MM_PAGE_SHIFT == section->pfn + (w << MM_WORD_SHIFT);
 }
 
 static const char *mmi_frame_check_cursors(const struct mm_frame_pool *pool)
 {
     unsigned cpu, z;
-    if (pool->nowhere.owner != 0 || pool->nothing != 0)
+    if (*mmi_frame_owner(pool, pool->nowhere) != MMI_FRAME_NOBODY || pool->nothing != 0)
         return "cursor: the place for idle ones is in use";
     for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
         for (z = 0; z < pool->zone_count; z++)
@@ -4897,9 +5013,9 @@ static const uintptr_t *mmi_frame_current_word(const struct mm_frame_pool *pool,
                                                const struct mm_frame_section *section)
 {
     const struct mm_frame_cursor *cursor;
-    if (section->owner == 0 || section->owner > MM_CPU_MAX)
+    if (*mmi_frame_owner(pool, section) >= MM_CPU_MAX)
         return NULL;
-    cursor = &pool->cpu[section->owner - 1].cursor[section->zone];
+    cursor = &pool->cpu[*mmi_frame_owner(pool, section)].cursor[section->zone];
     return cursor->section == section ? cursor->word : NULL;
 }
 
@@ -4966,11 +5082,11 @@ static const char *mmi_frame_check_section(const struct mm_frame_pool *pool,
     uintptr_t managed = 0, sum = 0;
     unsigned w, slot;
     const char *what = NULL;
-    if (section->owner > MM_CPU_MAX)
+    if (*mmi_frame_owner(pool, section) > MM_CPU_MAX)
         return "section: bad owner, or left locked";
     if ((section->huge & ~(~(uintptr_t)0 / mm_mask(MMI_FRAME_GROUP))) != 0)
         return "S3: huge bit inside a block";
-    slot = section->owner != 0 ? (unsigned)section->owner - 1 : (unsigned)MMI_FRAME_NOBODY;
+    slot = (unsigned)*mmi_frame_owner(pool, section);
     for (w = 0; w < MM_WORD_BITS && what == NULL; w++) {
         const uintptr_t bits = mmi_frame_bits(section, mmi_frame_words(pool, section), w);
         managed += mm_popcount(mmi_frame_managed_bits(pool, section, w));
@@ -4983,7 +5099,7 @@ static const char *mmi_frame_check_section(const struct mm_frame_pool *pool,
     *free += sum;
     if (what == NULL && managed != section->managed)
         what = "section: wrong count of managed frames";
-    if (what == NULL && section->owner == 0 && section->free != sum)
+    if (what == NULL && *mmi_frame_owner(pool, section) == MMI_FRAME_NOBODY && section->free != sum)
         what = "S5: wrong count of free frames";
     return what != NULL ? what : mmi_frame_check_sets(pool, number, slot, sum);
 }
@@ -5138,6 +5254,7 @@ MM_FRAME_API void mm_frame_dump(struct mm_frame_pool *pool, void (*print)(void *
     }
     for (i = 0; i < pool->sections; i++) {
         const struct mm_frame_section *section = &pool->section[i];
+        uintptr_t owner;
         if (section->managed == 0)
             continue;
         line.length = 0;
@@ -5145,7 +5262,11 @@ MM_FRAME_API void mm_frame_dump(struct mm_frame_pool *pool, void (*print)(void *
         mmi_frame_hex(&line, (mm_pa_t)section->pfn << MM_PAGE_SHIFT);
         mmi_frame_field(&line, " frames ", section->managed);
         mmi_frame_field(&line, " free ", mmi_frame_section_free(pool, section));
-        mmi_frame_field(&line, " owner ", mm_load(&section->owner));
+        owner = mm_load(mmi_frame_owner(pool, section));
+        if (owner < MM_CPU_MAX)
+            mmi_frame_field(&line, " cpu ", owner);
+        else
+            mmi_frame_text(&line, owner == MMI_FRAME_NOBODY ? " nobody's" : " locked");
         mmi_frame_field(&line, " whole ", mm_popcount(mmi_frame_whole(mm_load(&section->full))));
         print(ctx, line.text);
     }

@@ -19,11 +19,14 @@ static void *frame_create(uint32_t nframes, unsigned ncpus)
     return mm_frame_init(&frames, &config) == MM_OK ? &frames : NULL;
 }
 
+static __attribute__((noinline)) uint32_t frame_alloc_order(void *self, unsigned order)
+{
+    return frame_of(mm_frame_alloc_order(self, order, 0));
+}
+
 static uint32_t frame_alloc(void *self, unsigned order)
 {
-    if (order == 0)
-        return frame_of(mm_frame_alloc(self, 0));
-    return frame_of(mm_frame_alloc_order(self, order, 0));
+    return order == 0 ? frame_of(mm_frame_alloc(self, 0)) : frame_alloc_order(self, order);
 }
 
 static int frame_free(void *self, uint32_t frame, unsigned order)

@@ -9,7 +9,7 @@
 void bench_fence_cpus(void);
 
 #define MM_CPU_MAX      4
-#define MM_CPU_ID()     ((unsigned)bench_cpu)
+#define MM_CPU_ID()     bench_cpu
 #define MM_FENCE_CPUS() bench_fence_cpus()
 
 /* Addresses are frame numbers times 4,096. */

@@ -71,6 +71,6 @@ void *bench_meta(size_t bytes);
 size_t bench_meta_used(void); /* bytes given to the present instance */
 
 /* Number of the CPU that the calling thread plays, from 0. */
-extern __thread int bench_cpu;
+extern __thread unsigned bench_cpu __attribute__((tls_model("local-exec")));
 
 #endif

@@ -9,7 +9,7 @@ REPS ?= $(or $(BENCH_REPS),5)
 
 bench_dir := build/bench
 bench_cc = $(or $(GCC),gcc)
-bench_flags := -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -I. \
+bench_flags := -std=gnu11 -D_GNU_SOURCE -O2 -g -falign-functions=64 -falign-loops=64 -Wall -Wextra -I. \
     $(if $(findstring frame,$(WITHOUT)),-DBENCH_NO_FRAME) \
     $(if $(findstring buddy,$(WITHOUT)),-DBENCH_NO_BUDDY)
 bench_sources := $(filter-out bench/count.c $(WITHOUT:%=bench/adapt_%.c), \

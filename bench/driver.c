@@ -14,7 +14,7 @@
 struct pool pool;
 bool bench_verify;
 const uint32_t *bench_random_order;
-__thread int bench_cpu;
+__thread unsigned bench_cpu;
 
 static uint32_t nframes = 1u << 21;
 uint64_t *bench_addresses;

@@ -93,8 +93,8 @@ static void note_state(void)
     unsigned key = set;
 
     for (unsigned i = 0; i < 2; i++) {
-        assert_in_range(lab.pool.section[i].owner, 0, 2);
-        key |= (unsigned)lab.pool.section[i].owner << (12 + 2 * i);
+        assert_in_range(lab.pool.owner[i], 0, 2);
+        key |= (unsigned)lab.pool.owner[i] << (12 + 2 * i);
         key |= (lab.pool.section[i].huge != 0 ? 1u : 0u) << (16 + i);
     }
     if (number_of[key] != 0)

@@ -125,10 +125,10 @@ static void damaged_section_counts_are_found(void **state)
 static void a_damaged_owner_is_found(void **state)
 {
     (void)state;
-    corrupt(SECTION(0).owner, 4, "section: bad owner");
-    corrupt(SECTION(1).owner, MM_BIAS_LOCKED, "section: bad owner");
-    corrupt(SECTION(1).owner, 1, "set");
-    corrupt(SECTION(0).owner, 3, "set");
+    corrupt(lab.pool.owner[1], MM_CPU_MAX + 1, "section: bad owner");
+    corrupt(lab.pool.owner[1], MM_BIAS_LOCKED, "section: bad owner");
+    corrupt(lab.pool.owner[1], 0, "set");
+    corrupt(lab.pool.owner[0], 2, "cursor");
 }
 
 static void a_damaged_place_of_a_section_is_found(void **state)
@@ -185,11 +185,11 @@ static void damaged_cursors_are_found(void **state)
 {
     (void)state;
     assert_ptr_equal(CURSOR.section, &SECTION(0));
-    corrupt(CURSOR.pfn, CURSOR.pfn + 64, "cursor");
+    corrupt(CURSOR.pa, CURSOR.pa + 64 * PAGE, "cursor");
     corrupt(CURSOR.word, &WORD(0, 1), "cursor");
     corrupt(CURSOR.word, &WORD(1, 1), "cursor");
     corrupt(lab.pool.cpu[1].cursor[1].word, &WORD(2, 1), "cursor");
-    corrupt(lab.pool.nowhere.owner, 1, "cursor");
+    corrupt(*mmi_frame_owner(&lab.pool, lab.pool.nowhere), 1, "cursor");
 }
 
 static void damaged_sets_are_found(void **state)
@@ -247,9 +247,9 @@ static void dump_prints_zones_spans_and_sections(void **state)
         "zone high: frames 100 free 99 used 1 (1%)",
         "span 0x0 - 0x2000000 low",
         "span 0x2000000 - 0x2064000 high",
-        "section 0x0 frames 4096 free 3583 owner 1 whole 6",
-        "section 0x1000000 frames 4096 free 2096 owner 0 whole 4",
-        "section 0x2000000 frames 100 free 99 owner 0 whole 0",
+        "section 0x0 frames 4096 free 3583 cpu 0 whole 6",
+        "section 0x1000000 frames 4096 free 2096 nobody's whole 4",
+        "section 0x2000000 frames 100 free 99 nobody's whole 0",
     };
 
     (void)state;

@@ -257,8 +257,8 @@ static void drain_makes_a_cpus_sections_nobodys(void **state)
         two_owners(&lab);
         mm_test_cpu = by;
         assert_int_equal(mm_frame_drain(&lab.pool, 0), MM_OK);
-        assert_int_equal(lab.pool.section[0].owner, 0);
-        assert_int_equal(lab.pool.section[1].owner, 2);
+        assert_int_equal(lab.pool.owner[0], MM_CPU_MAX);
+        assert_int_equal(lab.pool.owner[1], 1);
         assert_int_equal(lab_stats(&lab, 0).biased, 1);
         assert_healthy(&lab, SECTION_FRAMES / 2 + 1);
         assert_int_equal(alloc_on(&lab, 0), SECTION_FRAMES / 2 * PAGE);
@@ -406,7 +406,7 @@ static void a_free_into_a_busy_section_is_put_off(void **state)
     assert_int_equal(status, MM_ERR_BUSY);
     assert_int_equal(lab_stats(&lab, 0).refused, 0);
     lab.pool.cpu[0].busy = 0;
-    assert_int_equal(lab.pool.section[0].owner, 1);
+    assert_int_equal(lab.pool.owner[0], 0);
     assert_int_equal(mm_frame_is_free(&lab.pool, pa[0]), 0);
     assert_healthy(&lab, SECTION_FRAMES / 2 + 1);
     assert_int_equal(mm_frame_free(&lab.pool, pa[0]), MM_OK);
@@ -424,7 +424,7 @@ static void an_allocation_passes_over_a_busy_section(void **state)
     assert_int_equal(mm_frame_alloc_order(&lab.pool, MM_FRAME_HUGE_ORDER, 0),
                      (SECTION_FRAMES + 512) * PAGE);
     lab.pool.cpu[0].busy = 0;
-    assert_int_equal(lab.pool.section[0].owner, 1);
+    assert_int_equal(lab.pool.owner[0], 0);
     lab_end(&lab);
 }
 
@@ -475,11 +475,11 @@ static void a_locked_section_is_passed_over(void **state)
 
     (void)state;
     two_owners(&lab);
-    lab.pool.section[0].owner = MM_BIAS_LOCKED; /* by whom the caller interrupted */
+    lab.pool.owner[0] = MM_BIAS_LOCKED; /* by whom the caller interrupted */
     mm_test_cpu = NO_CPU;
     assert_int_equal(mm_frame_free(&lab.pool, 0), MM_ERR_BUSY);
     assert_int_equal(mm_frame_alloc(&lab.pool, 0), (SECTION_FRAMES + 1) * PAGE);
-    lab.pool.section[0].owner = 1;
+    lab.pool.owner[0] = 0;
     lab_end(&lab);
 }
 

@@ -508,7 +508,7 @@ static void too_little_room_for_metadata_is_nomem(void **state)
     lab_range(&lab, 0, MIB, MM_FRAME_USABLE);
     assert_int_equal(mm_frame_meta_size(&lab.config, &size), MM_OK);
     lab.config.meta = lab.meta = malloc(size);
-    for (size_t room = 0; room < size - 64; room += 61) {
+    for (size_t room = 0; room < size - MMI_FRAME_META_ALIGN; room += 61) {
         lab.config.meta_size = room;
         assert_int_equal(mm_frame_init(&lab.pool, &lab.config), MM_ERR_NOMEM);
     }
