@@ -778,7 +778,7 @@ struct mm_frame_cursor {
     struct mm_frame_section *section;
     uintptr_t room; /* frames that may be taken before the watermarks are looked at again */
     uintptr_t sweep; /* words taken since the search started from the lowest section */
-    uintptr_t run;  /* bitmap index behind the last run */
+    uintptr_t look;  /* `used` at which to look at the peak again */
     struct mm_frame_section *huge; /* section of the last huge block */
 };
 
@@ -793,7 +793,8 @@ struct mm_frame_cpu {
     uintptr_t stolen;                     /* number of the one it took last to allocate there */
     struct mm_frame_cursor cursor[MM_FRAME_ZONE_MAX];
     struct mm_frame_section *common[MM_FRAME_ZONE_MAX]; /* nobody's section where it found a frame last */
-    uintptr_t noted[MM_FRAME_ZONE_MAX];    /* `used` when the peak was looked at */
+    uintptr_t noted[MM_FRAME_ZONE_MAX];    /* frames it had in use when the peak was looked at */
+    uintptr_t run[MM_FRAME_ZONE_MAX];      /* bitmap index behind the last run */
     uintptr_t failures[MM_FRAME_ZONE_MAX]; /* allocations that found nothing, the zone preferred */
     uintptr_t refused;                     /* calls refused as misuse */
 } __attribute__((aligned(512))); /* 1,024 bytes with 8 zones: its place is a shift away */
@@ -841,6 +842,7 @@ struct mm_frame_pool {
     struct mm_frame_section *nowhere; /* behind the last, nobody's, of no frames: for idle cursors */
     uintptr_t nothing;                /* its word */
     unsigned zone_count;
+    unsigned plain; /* bit z: zone z has no watermarks */
     struct mm_frame_zone zone[MM_FRAME_ZONE_MAX];
     struct mm_frame_hooks hooks;
     size_t meta_bytes;
@@ -1168,9 +1170,10 @@ MM_FRAME_API void mm_frame_dump(struct mm_frame_pool *pool,
 
 MM_FRAME_API mm_pa_t mmi_frame_alloc_slow(struct mm_frame_pool *pool, unsigned flags);
 MM_FRAME_API enum mm_status mmi_frame_free_slow(struct mm_frame_pool *pool, mm_pa_t pa);
-/* Inside, which it leaves: the free of `pa`, of the span at hand, filled its word or made it no longer empty.
- * Returns MM_OK. */
-MM_FRAME_API enum mm_status mmi_frame_edge(struct mm_frame_pool *pool, mm_pa_t pa);
+/* Inside, which they leave: the free of `pa`, of the span at hand, made its word no longer empty, or full.
+ * Return MM_OK. */
+MM_FRAME_API enum mm_status mmi_frame_edge_some(struct mm_frame_pool *pool, mm_pa_t pa);
+MM_FRAME_API enum mm_status mmi_frame_edge_full(struct mm_frame_pool *pool, mm_pa_t pa);
 
 /* How many frames of the span at hand lie before `pa`; more than any span has if it is below the span or
  * misaligned: the bits below the page size are rotated to the top. */
@@ -1240,13 +1243,15 @@ MM_FRAME_INLINE enum mm_status mm_frame_free(struct mm_frame_pool *pool, mm_pa_t
                 mm_store(word, now);
                 mm_count(&self->freed, 1);
                 /* S1 and S2 concern only words that were empty or are full now. */
-                if (MM_LIKELY(old != 0 &&
-                              (now != ~(uintptr_t)0 || word == __atomic_load_n(&self->span_cursor->word, __ATOMIC_RELAXED)))) {
+                if (MM_UNLIKELY(old == 0)) {
+                    status = mmi_frame_edge_some(pool, pa);
+                } else if (MM_UNLIKELY(now == ~(uintptr_t)0 &&
+                                       word != __atomic_load_n(&self->span_cursor->word, __ATOMIC_RELAXED))) {
+                    status = mmi_frame_edge_full(pool, pa);
+                } else {
                     mm_busy_leave(&self->busy);
-                    MM_CPU_UNPIN(state);
-                    return MM_OK;
+                    status = MM_OK;
                 }
-                status = mmi_frame_edge(pool, pa);
                 MM_CPU_UNPIN(state);
                 return status;
             }
@@ -1911,15 +1916,26 @@ static uintptr_t mmi_frame_free_now(struct mm_frame_pool *pool, unsigned zone)
 }
 
 /* Notes the most frames in use, when this CPU uses a word's worth more than when it looked last. */
+static MM_NOINLINE void mmi_frame_look(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
+{
+    struct mm_frame_cpu *self = &pool->cpu[cpu];
+    const uintptr_t used = mmi_frame_cpu_used(self, number);
+    uintptr_t more = used - self->noted[number];
+    if (more >= MM_WORD_BITS) {
+        if ((intptr_t)more > 0)
+            (void)mmi_frame_free_now(pool, number);
+        self->noted[number] = used;
+        more = 0;
+    }
+    self->cursor[number].look = self->cursor[number].used + MM_WORD_BITS - more;
+}
+
+/* Frees only lower what the CPU has in use, so that it need not look before so many allocations. */
 static inline void mmi_frame_note_peak(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
 {
-    const uintptr_t used = mmi_frame_cpu_used(&pool->cpu[cpu], number);
-    uintptr_t *noted = &pool->cpu[cpu].noted[number];
-    if (MM_LIKELY(used - *noted < MM_WORD_BITS))
-        return;
-    if ((intptr_t)(used - *noted) > 0)
-        (void)mmi_frame_free_now(pool, number);
-    *noted = used;
+    const struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
+    if (MM_UNLIKELY((intptr_t)(cursor->used - cursor->look) >= 0))
+        mmi_frame_look(pool, cpu, number);
 }
 
 /* Counts `count` frames as allocated (or freed: its negative) on this CPU, pinned. */
@@ -2029,6 +2045,39 @@ static MM_NOINLINE uintptr_t *mmi_frame_next_section(struct mm_frame_pool *pool,
     }
 }
 
+/* Inside: the lowest free frame of the cursor's section, if it is this CPU's; else MM_PA_NONE. The cursor moves
+ * to its word if that has more. */
+static inline mm_pa_t mmi_frame_next_frame(const struct mm_frame_pool *pool, struct mm_frame_cursor *cursor,
+                                           unsigned cpu)
+{
+    struct mm_frame_section *section = cursor->section;
+    uintptr_t *words, some, bits, rest;
+    mm_pa_t pa;
+    if (!mm_bias_mine(mmi_frame_owner(pool, section), cpu) || mmi_frame_cursor_peek(cursor) == &pool->nothing)
+        return MM_PA_NONE;
+    words = mmi_frame_words(pool, section);
+    for (some = section->some; some != 0; some &= some - 1) {
+        const unsigned w = mm_ctz(some);
+        bits = mm_load(&words[w]);
+        if (MM_UNLIKELY(bits == 0))
+            continue;
+        rest = bits & (bits - 1);
+        mm_store(&words[w], rest);
+        pa = (mm_pa_t)(section->pfn + (((uintptr_t)w << MM_WORD_SHIFT) | mm_ctz(bits))) << MM_PAGE_SHIFT;
+        if (rest == 0) {
+            mm_store(&section->some, some & (some - 1));
+            return pa;
+        }
+        mm_store(&section->some, some);
+        mm_store(&section->full, section->full & ~mm_bit(w)); /* the exception of S2 */
+        mmi_frame_cursor_set(cursor, section, &words[w]);
+        cursor->pa = (mm_pa_t)(section->pfn + ((uintptr_t)w << MM_WORD_SHIFT)) << MM_PAGE_SHIFT;
+        return pa;
+    }
+    mm_store(&section->some, 0);
+    return MM_PA_NONE;
+}
+
 /* Inside: moves the cursor, whose word is used up, to the next word of this CPU's sections that has a free
  * frame, by the pool's policy, and returns it; NULL if there is none. */
 static inline uintptr_t *mmi_frame_next_word(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
@@ -2066,7 +2115,21 @@ static inline void mmi_frame_freed(struct mm_frame_pool *pool, unsigned cpu, uin
     }
 }
 
-MM_FRAME_API MM_NOINLINE enum mm_status mmi_frame_edge(struct mm_frame_pool *pool, mm_pa_t pa)
+MM_FRAME_API MM_NOINLINE enum mm_status mmi_frame_edge_some(struct mm_frame_pool *pool, mm_pa_t pa)
+{
+    const unsigned cpu = MM_CPU_ID();
+    struct mm_frame_cpu *self = &pool->cpu[cpu];
+    const uintptr_t index = (uintptr_t)mmi_frame_span_offset(self, pa) + self->span_index;
+    struct mm_frame_section *section = &pool->section[index >> MMI_FRAME_SECTION_SHIFT];
+    const uintptr_t some = section->some;
+    mm_store(&section->some, some | (uintptr_t)1 << (index >> MM_WORD_SHIFT & (MM_WORD_BITS - 1)));
+    if (MM_UNLIKELY(some == 0))
+        mmi_frame_set_add(pool, cpu, MMI_FRAME_AVAIL, index >> MMI_FRAME_SECTION_SHIFT);
+    mm_busy_leave(&self->busy);
+    return MM_OK;
+}
+
+MM_FRAME_API MM_NOINLINE enum mm_status mmi_frame_edge_full(struct mm_frame_pool *pool, mm_pa_t pa)
 {
     const unsigned cpu = MM_CPU_ID();
     struct mm_frame_cpu *self = &pool->cpu[cpu];
@@ -2706,7 +2769,7 @@ static uintptr_t mmi_frame_guess_run(struct mm_frame_pool *pool, unsigned cpu, u
         struct mm_frame_span span;
         uintptr_t at = MMI_FRAME_NONE, pfn;
         if (turn == 0 && cursor != NULL) {
-            at = cursor->run;
+            at = pool->cpu[cpu].run[number];
         } else if (turn == 1 && cursor != NULL && run->count <= MMI_FRAME_HUGE) {
             mm_busy_enter(&pool->cpu[cpu].busy);
             at = mmi_frame_lowest_whole(pool, cpu, cpu, number);
@@ -2749,7 +2812,7 @@ static uintptr_t mmi_frame_get_run(struct mm_frame_pool *pool, unsigned cpu, uns
     if (pfn != MMI_FRAME_NONE && cpu < MM_CPU_MAX &&
         mmi_frame_find_span(pool, cpu, pfn, run->count, &span)) {
         const uintptr_t end = pfn + run->count + span.delta;
-        pool->cpu[cpu].cursor[number].run =
+        pool->cpu[cpu].run[number] =
             end >> MMI_FRAME_SECTION_SHIFT < pool->zone[number].sections ? end : MMI_FRAME_NONE;
     }
     return pfn;
@@ -2996,40 +3059,69 @@ static uintptr_t mmi_frame_take_common(struct mm_frame_pool *pool, unsigned cpu,
 }
 
 /* By a short way, where no watermark is to be looked at: the next word of this CPU's own sections. */
-MM_FRAME_API MM_NOINLINE mm_pa_t mmi_frame_alloc_slow(struct mm_frame_pool *pool, unsigned flags)
+/* Another section of the CPU's own, a frame of nobody's, or the long way. */
+static MM_NOINLINE mm_pa_t mmi_frame_alloc_section(struct mm_frame_pool *pool, unsigned flags)
 {
     MM_CPU_STATE_T state;
+    mm_pa_t pa = MM_PA_NONE;
+    bool hopeless = false;
     unsigned cpu;
-    if (MM_UNLIKELY(flags >= pool->zone_count || pool->zone[flags % MM_FRAME_ZONE_MAX].high != 0))
-        return mmi_frame_alloc_any(pool, flags);
     MM_CPU_PIN(state);
     cpu = MM_CPU_ID();
     if (MM_LIKELY(cpu < MM_CPU_MAX)) {
         struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[flags];
-        uintptr_t *word, bits = 0, pfn;
-        bool hopeless = false;
+        uintptr_t *word;
         mm_busy_enter(&pool->cpu[cpu].busy);
         word = mmi_frame_next_word(pool, cpu, flags);
         if (MM_LIKELY(word != NULL)) {
-            bits = mm_load(word);
+            const uintptr_t bits = mm_load(word);
             mm_store(word, bits & (bits - 1));
             mm_count(&cursor->used, 1);
+            pa = mmi_frame_first_of(cursor, bits);
         }
         mm_busy_leave(&pool->cpu[cpu].busy);
-        if (MM_LIKELY(bits != 0)) {
-            pfn = (uintptr_t)(mmi_frame_first_of(cursor, bits) >> MM_PAGE_SHIFT);
-        } else {
-            pfn = mmi_frame_take_common(pool, cpu, flags);
-            hopeless = pfn == MMI_FRAME_NONE && mmi_frame_hopeless(pool, cpu, flags, MMI_FRAME_AVAIL);
-        }
-        if (MM_LIKELY(pfn != MMI_FRAME_NONE || hopeless)) {
-            MM_CPU_UNPIN(state);
-            mmi_frame_self_check(pool);
-            return hopeless ? MM_PA_NONE : (mm_pa_t)pfn << MM_PAGE_SHIFT;
+        if (MM_UNLIKELY(pa == MM_PA_NONE)) {
+            const uintptr_t pfn = mmi_frame_take_common(pool, cpu, flags);
+            if (pfn != MMI_FRAME_NONE)
+                pa = (mm_pa_t)pfn << MM_PAGE_SHIFT;
+            else
+                hopeless = mmi_frame_hopeless(pool, cpu, flags, MMI_FRAME_AVAIL);
         }
     }
     MM_CPU_UNPIN(state);
-    return mmi_frame_alloc_any(pool, flags);
+    if (pa == MM_PA_NONE && !hopeless)
+        return mmi_frame_alloc_any(pool, flags);
+    mmi_frame_self_check(pool);
+    return pa;
+}
+
+/* Another word of the CPU's section than the current one, or another section. */
+MM_FRAME_API MM_NOINLINE mm_pa_t mmi_frame_alloc_slow(struct mm_frame_pool *pool, unsigned flags)
+{
+    MM_CPU_STATE_T state;
+    mm_pa_t pa = MM_PA_NONE;
+    unsigned cpu;
+    if (MM_UNLIKELY(flags >= MM_FRAME_ZONE_MAX || (pool->plain >> flags & 1) == 0))
+        return mmi_frame_alloc_any(pool, flags);
+    MM_CPU_PIN(state);
+    cpu = MM_CPU_ID();
+    if (MM_LIKELY(cpu < MM_CPU_MAX)) {
+        struct mm_frame_cpu *self = &pool->cpu[cpu];
+        struct mm_frame_cursor *cursor = &self->cursor[flags];
+        mm_busy_enter(&self->busy);
+        pa = mmi_frame_next_frame(pool, cursor, cpu);
+        if (MM_LIKELY(pa != MM_PA_NONE)) {
+            mm_count(&cursor->used, 1);
+            mm_count(&cursor->sweep, 1);
+            mmi_frame_note_peak(pool, cpu, flags);
+        }
+        mm_busy_leave(&self->busy);
+    }
+    MM_CPU_UNPIN(state);
+    if (MM_UNLIKELY(pa == MM_PA_NONE))
+        return mmi_frame_alloc_section(pool, flags);
+    mmi_frame_self_check(pool);
+    return pa;
 }
 
 MM_FRAME_API size_t mm_frame_alloc_bulk(struct mm_frame_pool *pool, size_t count, unsigned flags,
@@ -3146,7 +3238,7 @@ MM_FRAME_API mm_pa_t mm_frame_alloc_order(struct mm_frame_pool *pool, unsigned o
 {
     if (order == 0)
         return mm_frame_alloc(pool, flags);
-    if (MM_LIKELY(flags < pool->zone_count && pool->zone[flags % MM_FRAME_ZONE_MAX].high == 0)) {
+    if (MM_LIKELY(flags < MM_FRAME_ZONE_MAX && (pool->plain >> flags & 1) != 0)) {
         if (order == MM_FRAME_HUGE_ORDER)
             return mmi_frame_alloc_huge(pool, flags);
         if (order <= MM_WORD_SHIFT)
@@ -3249,6 +3341,7 @@ static void mmi_frame_remember(struct mm_frame_pool *pool, unsigned cpu, const s
     mm_store(&self->span_size, 0);
     mm_count(&self->span_cursor->used, 0 - self->freed);
     mm_store(&self->freed, 0);
+    self->span_cursor->look = self->span_cursor->used;
     self->span_pa = (mm_pa_t)span->pfn << MM_PAGE_SHIFT;
     self->span_index = span->pfn + span->delta;
     __atomic_store_n(&self->span_cursor, &self->cursor[span->zone], __ATOMIC_RELAXED);
@@ -3411,16 +3504,17 @@ static bool mmi_frame_put_block(struct mm_frame_pool *pool, unsigned cpu, mm_pa_
     if (!mm_bias_mine(mmi_frame_owner(pool, section), cpu))
         return false;
     if (order == MM_FRAME_HUGE_ORDER) {
-        const uintptr_t group = mmi_frame_group(w), some = section->some;
+        const uintptr_t group = mmi_frame_group(w), some = section->some, full = section->full;
         if ((section->huge & mm_bit(w)) == 0)
             return false;
         mm_count(&cursor->used, 0 - count);
         mm_store(&section->huge, section->huge & ~mm_bit(w));
         mm_store(&section->some, some | group);
-        mm_store(&section->full, section->full | group);
+        mm_store(&section->full, full | group);
         if (some == 0)
             mmi_frame_set_add(pool, cpu, MMI_FRAME_AVAIL, index >> MMI_FRAME_SECTION_SHIFT);
-        mmi_frame_set_add(pool, cpu, MMI_FRAME_WHOLE, index >> MMI_FRAME_SECTION_SHIFT);
+        if (mmi_frame_whole(full) == 0)
+            mmi_frame_set_add(pool, cpu, MMI_FRAME_WHOLE, index >> MMI_FRAME_SECTION_SHIFT);
     } else {
         mask = mm_mask((unsigned)count) << (index & (MM_WORD_BITS - 1));
         old = mm_load(word);
@@ -3802,6 +3896,7 @@ static void mmi_frame_init_zone(struct mm_frame_pool *pool, const struct mm_fram
         zone->high = (uintptr_t)from->high;
         zone->isolated = from->isolated;
     }
+    pool->plain |= zone->high == 0 ? 1u << z : 0;
 }
 
 /* A zone falls back to the zones below it, highest first, and never to an isolated one: so low memory,
@@ -3925,7 +4020,7 @@ static void mmi_frame_init_cpus(struct mm_frame_pool *pool)
         self->span_cursor = &self->cursor[0];
         for (z = 0; z < MM_FRAME_ZONE_MAX; z++) {
             mmi_frame_cursor_reset(pool, &self->cursor[z]);
-            self->cursor[z].run = MMI_FRAME_NONE;
+            self->run[z] = MMI_FRAME_NONE;
             self->cursor[z].huge = pool->nowhere;
             self->common[z] = pool->nowhere;
         }
