@@ -138,8 +138,8 @@
  * Frame numbers fit uintptr_t: on a 32-bit host memory from 2^44 up is ignored. The pool knows whether
  * a frame is in use, not by whom, nor how long a run was: the caller frees a run by address and
  * length, in parts if it likes. Watermarks are exact on one CPU; on several, each other CPU may have
- * one word (64 frames) in hand when the zone reaches `min`. Peaks of use are taken when a CPU
- * takes a new word, so they can be 64 frames a CPU too low.
+ * one word (64 frames) in hand when the zone reaches `min`. Peaks of use can be 64 frames a CPU too
+ * low, or nine huge blocks where a CPU allocates such.
  */
 
 /* mm core begin */
@@ -1931,10 +1931,11 @@ static MM_NOINLINE void mmi_frame_look(struct mm_frame_pool *pool, unsigned cpu,
 }
 
 /* Frees only lower what the CPU has in use, so that it need not look before so many allocations. */
-static inline void mmi_frame_note_peak(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
+static inline void mmi_frame_note_peak(struct mm_frame_pool *pool, unsigned cpu, unsigned number,
+                                       uintptr_t slack)
 {
     const struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
-    if (MM_UNLIKELY((intptr_t)(cursor->used - cursor->look) >= 0))
+    if (MM_UNLIKELY((intptr_t)(cursor->used - cursor->look) >= (intptr_t)slack))
         mmi_frame_look(pool, cpu, number);
 }
 
@@ -1948,7 +1949,7 @@ static void mmi_frame_count(struct mm_frame_pool *pool, unsigned cpu, unsigned z
     }
     mm_count(&cursor->used, count);
     if ((intptr_t)count > 0)
-        mmi_frame_note_peak(pool, cpu, zone);
+        mmi_frame_note_peak(pool, cpu, zone, 0);
 }
 
 /* log2 of how many parts the room above a watermark is cut into, so that CPUs that each use up a part
@@ -2085,7 +2086,7 @@ static inline uintptr_t *mmi_frame_next_word(struct mm_frame_pool *pool, unsigne
     struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
     uintptr_t *word;
     cursor->sweep++;
-    mmi_frame_note_peak(pool, cpu, number);
+    mmi_frame_note_peak(pool, cpu, number, 0);
     word = mmi_frame_cursor_word(pool, cursor, cpu);
     if (MM_LIKELY(word != NULL)) {
         if (MM_LIKELY(mm_load(word) == 0)) /* else not used up: see C1 */
@@ -2342,7 +2343,7 @@ static uintptr_t mmi_frame_lowest_whole(struct mm_frame_pool *pool, unsigned cpu
 
 /* Inside: a huge block of this CPU's sections, or MMI_FRAME_NONE: of the same section as the last one if that
  * has another, else of the lowest. */
-static uintptr_t mmi_frame_huge_own(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
+static inline uintptr_t mmi_frame_huge_own(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
 {
     struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
     struct mm_frame_section *section = cursor->huge;
@@ -2363,7 +2364,7 @@ static uintptr_t mmi_frame_huge_own(struct mm_frame_pool *pool, unsigned cpu, un
     mm_store(&section->some, section->some & ~group);
     mm_store(&section->huge, section->huge | mm_bit(w));
     mm_count(&cursor->used, MMI_FRAME_HUGE);
-    mmi_frame_note_peak(pool, cpu, number);
+    mmi_frame_note_peak(pool, cpu, number, 8 * MMI_FRAME_HUGE);
     return section->pfn + ((uintptr_t)w << MM_WORD_SHIFT);
 }
 
@@ -3113,7 +3114,7 @@ MM_FRAME_API MM_NOINLINE mm_pa_t mmi_frame_alloc_slow(struct mm_frame_pool *pool
         if (MM_LIKELY(pa != MM_PA_NONE)) {
             mm_count(&cursor->used, 1);
             mm_count(&cursor->sweep, 1);
-            mmi_frame_note_peak(pool, cpu, flags);
+            mmi_frame_note_peak(pool, cpu, flags, 0);
         }
         mm_busy_leave(&self->busy);
     }
@@ -3484,47 +3485,56 @@ MM_FRAME_API MM_NOINLINE enum mm_status mmi_frame_free_slow(struct mm_frame_pool
     return mmi_frame_free_reported(pool, pa, 1, "mm_frame_free");
 }
 
-/* Inside: frees a block of 2^order frames, huge or smaller than a word, if it is of the span and of a section
- * that are at hand, and in use. May leave. */
-static bool mmi_frame_put_block(struct mm_frame_pool *pool, unsigned cpu, mm_pa_t pa, unsigned order)
+/* Whether all `count` frames from `offset` on are of the span at hand. */
+static inline bool mmi_frame_in_span(const struct mm_frame_cpu *self, uint64_t offset, uintptr_t count)
 {
-    struct mm_frame_cpu *self = &pool->cpu[cpu];
+    const uintptr_t size = mm_load(&self->span_size);
+    return offset < size && size - (uintptr_t)offset >= count;
+}
+
+/* Inside: frees a huge block that was allocated as one, if it is of the span and of a section at hand. */
+static inline bool mmi_frame_put_huge(const struct mm_frame_pool *pool, struct mm_frame_cpu *self,
+                                      unsigned cpu, mm_pa_t pa)
+{
     const uint64_t offset = mmi_frame_span_offset(self, pa);
-    const uintptr_t count = (uintptr_t)1 << order, size = mm_load(&self->span_size);
-    const uintptr_t index = (uintptr_t)offset + self->span_index;
-    struct mm_frame_cursor *cursor = self->span_cursor;
-    struct mm_frame_section *section;
-    uintptr_t *word, mask, old;
-    unsigned w;
-    if (offset >= size || size - (uintptr_t)offset < count)
+    const uintptr_t index = (uintptr_t)offset + self->span_index, number = index >> MMI_FRAME_SECTION_SHIFT;
+    const unsigned w = (unsigned)(index >> MM_WORD_SHIFT) & (MM_WORD_BITS - 1);
+    struct mm_frame_section *section = &pool->section[number];
+    uintptr_t some, full;
+    if (!mmi_frame_in_span(self, offset, MMI_FRAME_HUGE) || !mm_bias_mine(&pool->owner[number], cpu) ||
+        (section->huge & mm_bit(w)) == 0)
         return false;
-    section = &pool->section[index >> MMI_FRAME_SECTION_SHIFT];
-    word = &pool->word[index >> MM_WORD_SHIFT];
-    w = (unsigned)(index >> MM_WORD_SHIFT) & (MM_WORD_BITS - 1);
-    if (!mm_bias_mine(mmi_frame_owner(pool, section), cpu))
+    some = section->some;
+    full = section->full;
+    mm_count(&self->span_cursor->used, 0 - MMI_FRAME_HUGE); /* not `freed`: see mmi_frame_note_peak */
+    mm_store(&section->huge, section->huge & ~mm_bit(w));
+    mm_store(&section->some, some | mmi_frame_group(w));
+    mm_store(&section->full, full | mmi_frame_group(w));
+    if (some == 0)
+        mmi_frame_set_add(pool, cpu, MMI_FRAME_AVAIL, number);
+    if (mmi_frame_whole(full) == 0)
+        mmi_frame_set_add(pool, cpu, MMI_FRAME_WHOLE, number);
+    return true;
+}
+
+/* Inside: frees 2^order frames of one word, if they are of the span and of a section at hand. */
+static inline bool mmi_frame_put_small(struct mm_frame_pool *pool, struct mm_frame_cpu *self, unsigned cpu,
+                                       mm_pa_t pa, unsigned order)
+{
+    const uint64_t offset = mmi_frame_span_offset(self, pa);
+    const uintptr_t index = (uintptr_t)offset + self->span_index, count = (uintptr_t)1 << order;
+    const uintptr_t mask = mm_mask((unsigned)count) << (index & (MM_WORD_BITS - 1));
+    uintptr_t *word = &pool->word[index >> MM_WORD_SHIFT], old;
+    if (!mmi_frame_in_span(self, offset, count) ||
+        !mm_bias_mine(&pool->owner[index >> MMI_FRAME_SECTION_SHIFT], cpu))
         return false;
-    if (order == MM_FRAME_HUGE_ORDER) {
-        const uintptr_t group = mmi_frame_group(w), some = section->some, full = section->full;
-        if ((section->huge & mm_bit(w)) == 0)
-            return false;
-        mm_count(&cursor->used, 0 - count);
-        mm_store(&section->huge, section->huge & ~mm_bit(w));
-        mm_store(&section->some, some | group);
-        mm_store(&section->full, full | group);
-        if (some == 0)
-            mmi_frame_set_add(pool, cpu, MMI_FRAME_AVAIL, index >> MMI_FRAME_SECTION_SHIFT);
-        if (mmi_frame_whole(full) == 0)
-            mmi_frame_set_add(pool, cpu, MMI_FRAME_WHOLE, index >> MMI_FRAME_SECTION_SHIFT);
-    } else {
-        mask = mm_mask((unsigned)count) << (index & (MM_WORD_BITS - 1));
-        old = mm_load(word);
-        if ((old & mask) != 0)
-            return false;
-        mm_store(word, old | mask);
-        mm_count(&cursor->used, 0 - count);
-        if (old == 0 || (old | mask) == ~(uintptr_t)0)
-            mmi_frame_freed(pool, cpu, index);
-    }
+    old = mm_load(word);
+    if ((old & mask) != 0) /* not all allocated, or stale: in a huge block */
+        return false;
+    mm_store(word, old | mask);
+    mm_count(&self->freed, count);
+    if (old == 0 || (old | mask) == ~(uintptr_t)0)
+        mmi_frame_freed(pool, cpu, index);
     return true;
 }
 
@@ -3540,13 +3550,15 @@ MM_FRAME_API enum mm_status mm_frame_free_order(struct mm_frame_pool *pool, mm_p
         unsigned cpu;
         MM_CPU_PIN(state);
         cpu = MM_CPU_ID();
-        if (cpu < MM_CPU_MAX) {
-            mm_busy_enter(&pool->cpu[cpu].busy);
-            done = mmi_frame_put_block(pool, cpu, pa, order);
-            mm_busy_leave(&pool->cpu[cpu].busy);
+        if (MM_LIKELY(cpu < MM_CPU_MAX)) {
+            struct mm_frame_cpu *self = &pool->cpu[cpu];
+            mm_busy_enter(&self->busy);
+            done = order == MM_FRAME_HUGE_ORDER ? mmi_frame_put_huge(pool, self, cpu, pa)
+                                                : mmi_frame_put_small(pool, self, cpu, pa, order);
+            mm_busy_leave(&self->busy);
         }
         MM_CPU_UNPIN(state);
-        if (done) {
+        if (MM_LIKELY(done)) {
             mmi_frame_self_check(pool);
             return MM_OK;
         }
