@@ -681,6 +681,7 @@ enum mm_buddy_type {
 #define MM_BUDDY_ZERO 0x08u     /* the block is zero-filled through the hook `zero` */
 #define MM_BUDDY_NOCACHE 0x10u  /* passes by the per-CPU lists */
 #define MM_BUDDY_KEEP_LOW 0x20u /* fails rather than go below the low watermark */
+#define MM_BUDDY_FLAGS 0x3fu    /* all of them; other bits are ignored but where an error is told */
 
 struct mm_buddy;
 
@@ -3237,7 +3238,8 @@ MM_BUDDY_API enum mm_status mm_buddy_alloc_at(struct mm_buddy *b, mm_pa_t pa, un
     enum mm_status status;
     uint32_t n, end;
 
-    if (order > b->max_order || (flags & 3) == MM_BUDDY_CMA || !mmi_buddy_can_zero(b, flags))
+    if (order > b->max_order || (flags & ~MM_BUDDY_FLAGS) != 0 || (flags & 3) == MM_BUDDY_CMA ||
+        !mmi_buddy_can_zero(b, flags))
         return MM_ERR_INVALID;
     status = mmi_buddy_range(b, pa, mmi_buddy_bytes(b, 1u << order), 0, &n, &end);
     if (status != MM_OK)
