@@ -4584,6 +4584,20 @@ static bool mmi_buddy_check_block(const struct mm_buddy *b, uint32_t n, unsigned
     return mmi_buddy_first_free(b, n, n + (1u << order)) == n + (1u << order);
 }
 
+/* What is noted of a smallest block that is in none: a mark at the head of a granule (I7), or that a bulk
+ * free is under way. */
+static bool mmi_buddy_check_note(const struct mm_buddy *b, uint32_t n, unsigned state)
+{
+    const uintptr_t report = mm_load(&b->report);
+    const bool free = mmi_buddy_is_free(b, n);
+
+    if (state == MMI_BUDDY_MARK)
+        return free && report != 0 && mmi_buddy_is_aligned(b, n, (unsigned)report - 1);
+    if (state == MMI_BUDDY_DYING || state == MMI_BUDDY_DYING_FIXED)
+        return !free;
+    return state == MMI_BUDDY_CLEAR;
+}
+
 static bool mmi_buddy_check_states(const struct mm_buddy *b, struct mmi_buddy_sums *sums)
 {
     unsigned state, before = 0;
@@ -4612,15 +4626,13 @@ static bool mmi_buddy_check_states(const struct mm_buddy *b, struct mmi_buddy_su
                 return false; /* I2 */
             continue;
         }
-        if (n < b->first || state > MMI_BUDDY_SEEN)
+        if (n < b->first || !mmi_buddy_check_note(b, n, state))
             return false;
         sums->present++;
         if (mmi_buddy_is_free(b, n))
             sums->free++;
         else
             sums->loose++;
-        if (state == MMI_BUDDY_MARK && !mmi_buddy_is_free(b, n))
-            return false; /* I7 */
     }
     return before != MMI_BUDDY_FIRST && before != MMI_BUDDY_MIDDLE;
 }
