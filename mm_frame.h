@@ -1372,6 +1372,12 @@ static bool mmi_frame_map_covers(const struct mmi_frame_map *map, mm_pa_t first)
     }
 }
 
+/* The nearer of two page numbers behind `pfn`. */
+static uint64_t mmi_frame_nearer(uint64_t next, uint64_t pfn, uint64_t page)
+{
+    return page > pfn && page < next ? page : next;
+}
+
 /* Type of page `pfn`, and in *change the next page that may be of another. */
 static int mmi_frame_map_type(const struct mmi_frame_map *map, uint64_t pfn, uint64_t *change)
 {
@@ -1386,14 +1392,10 @@ static int mmi_frame_map_type(const struct mmi_frame_map *map, uint64_t pfn, uin
         first = r->base >> MM_PAGE_SHIFT;
         last = (r->base + (r->size - 1)) >> MM_PAGE_SHIFT;
         /* The pages at both ends may be partly covered: they are looked at one by one. */
-        if (first > pfn && first < next)
-            next = first;
-        if (first + 1 > pfn && first + 1 < next)
-            next = first + 1;
-        if (last > pfn && last < next)
-            next = last;
-        if (last + 1 > pfn && last + 1 < next)
-            next = last + 1;
+        next = mmi_frame_nearer(next, pfn, first);
+        next = mmi_frame_nearer(next, pfn, first + 1);
+        next = mmi_frame_nearer(next, pfn, last);
+        next = mmi_frame_nearer(next, pfn, last + 1);
         if (first <= pfn && pfn <= last && (int)r->type > type)
             type = (int)r->type;
     }
@@ -1780,13 +1782,19 @@ static inline uintptr_t *mmi_frame_cursor_word(struct mm_frame_pool *pool, struc
     return mmi_frame_words(pool, section) + w;
 }
 
+/* Inside: is the current word wholly free, and so perhaps what hides a whole block (S2)? */
+static bool mmi_frame_cursor_hides(struct mm_frame_pool *pool, struct mm_frame_cursor *cursor, unsigned cpu)
+{
+    const uintptr_t *word = mmi_frame_cursor_word(pool, cursor, cpu);
+    return word != NULL && mm_load(word) == ~(uintptr_t)0;
+}
+
 static void mmi_frame_cursor_release(struct mm_frame_pool *pool, struct mm_frame_cursor *cursor,
                                      unsigned cpu)
 {
     struct mm_frame_section *section = cursor->section;
-    const uintptr_t *word = mmi_frame_cursor_word(pool, cursor, cpu);
-    if (word != NULL && mm_load(word) == ~(uintptr_t)0) {
-        const unsigned w = (unsigned)(word - mmi_frame_words(pool, section));
+    if (mmi_frame_cursor_hides(pool, cursor, cpu)) {
+        const unsigned w = (unsigned)((uintptr_t)(cursor->pa >> MM_PAGE_SHIFT) - section->pfn) >> MM_WORD_SHIFT;
         mm_store(&section->full, section->full | mm_bit(w));
         mmi_frame_note(pool, section, cpu);
     }
@@ -2006,6 +2014,22 @@ static inline uintptr_t *mmi_frame_word_of(const struct mm_frame_pool *pool, str
     return NULL;
 }
 
+/* Whether a search leaves the section out for now: its lowest word with a free frame is wholly free, and
+ * would be broken. */
+static bool mmi_frame_spares(const struct mm_frame_pool *pool, const struct mm_frame_section *section,
+                             bool lowest)
+{
+    return !lowest && pool->policy != MM_FRAME_NEXT_FIT &&
+           (section->full & section->some & (0 - section->some)) != 0;
+}
+
+/* Whether a search starts from the lowest section. */
+static bool mmi_frame_restarts(const struct mm_frame_pool *pool, const struct mm_frame_cursor *cursor)
+{
+    return cursor->section == pool->nowhere ||
+           (pool->policy != MM_FRAME_NEXT_FIT && cursor->sweep >= MMI_FRAME_SWEEP);
+}
+
 /* Inside: as mmi_frame_next_word, from the other sections. Lowest first, in sweeps: a search goes on upward
  * from the section just used up, so that each yields all that was freed there meanwhile; it starts from
  * the lowest again after some words, and before it breaks a word that is wholly free. */
@@ -2013,37 +2037,30 @@ static MM_NOINLINE uintptr_t *mmi_frame_next_section(struct mm_frame_pool *pool,
 {
     const struct mm_frame_zone *zone = &pool->zone[number];
     struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
-    const bool next_fit = pool->policy == MM_FRAME_NEXT_FIT;
-    bool lowest = cursor->section == pool->nowhere || (!next_fit && cursor->sweep >= MMI_FRAME_SWEEP);
+    bool lowest = mmi_frame_restarts(pool, cursor);
     uintptr_t from = lowest ? zone->first : mmi_frame_number(pool, cursor->section) + 1;
     for (;;) {
         const uintptr_t i = mmi_frame_set_in(pool, cpu, MMI_FRAME_AVAIL, zone, from);
-        if (i != MMI_FRAME_NONE) {
-            struct mm_frame_section *section = &pool->section[i];
-            uintptr_t *word = NULL;
-            const bool mine = mm_bias_mine(mmi_frame_owner(pool, section), cpu);
-            if (mine && (lowest || next_fit || (section->full & section->some & (0 - section->some)) == 0))
-                word = mmi_frame_word_of(pool, cursor, section);
-            if (word != NULL) {
-                if (lowest)
-                    cursor->sweep = 0;
-                return word;
-            }
-            from = i + 1;
-            if (mine && section->some != 0) { /* a new word would be broken */
-                lowest = true;
-                from = zone->first;
-            } else {
-                mmi_frame_set_remove(pool, cpu, MMI_FRAME_AVAIL, i);
-            }
-        } else if (lowest) {
-            mmi_frame_cursor_reset(pool, cursor);
-            return NULL;
-        } else {
+        const bool mine = i != MMI_FRAME_NONE && mm_bias_mine(&pool->owner[i], cpu);
+        uintptr_t *word = NULL;
+        if (i == MMI_FRAME_NONE && lowest)
+            break;
+        if (i == MMI_FRAME_NONE || (mine && mmi_frame_spares(pool, &pool->section[i], lowest))) {
             lowest = true;
             from = zone->first;
+            continue;
         }
+        if (mine)
+            word = mmi_frame_word_of(pool, cursor, &pool->section[i]);
+        if (word != NULL) {
+            cursor->sweep = lowest ? 0 : cursor->sweep;
+            return word;
+        }
+        mmi_frame_set_remove(pool, cpu, MMI_FRAME_AVAIL, i);
+        from = i + 1;
     }
+    mmi_frame_cursor_reset(pool, cursor);
+    return NULL;
 }
 
 /* Inside: the lowest free frame of the cursor's section, if it is this CPU's; else MM_PA_NONE. The cursor moves
@@ -2217,51 +2234,55 @@ static uintptr_t mmi_frame_start(const struct mm_frame_pool *pool, unsigned cpu,
     return pool->cpu[cpu].stolen + 1;
 }
 
-/* Looks for a block of `kind` in one set of `slot`: adopts a section for this CPU, or takes one
- * block (*pfn) if it must not. */
+/* Adopts a section for this CPU, or takes one block (*pfn) of it if it must not. */
+static enum mmi_frame_outcome mmi_frame_obtain_in(struct mm_frame_pool *pool, unsigned cpu, unsigned number,
+                                                  uintptr_t i, unsigned kind, uintptr_t *pfn)
+{
+    struct mm_frame_section *section = &pool->section[i];
+    if (!mmi_frame_lock(pool, section, cpu))
+        return MMI_FRAME_CONTENDED;
+    if (kind == MMI_FRAME_WHOLE ? mmi_frame_whole(section->full) == 0 : section->some == 0) {
+        if (section->was == MMI_FRAME_NOBODY)
+            mmi_frame_set_remove(pool, MMI_FRAME_NOBODY, kind, i);
+        mmi_frame_unlock(pool, section);
+        return MMI_FRAME_NOTHING;
+    }
+    if (cpu < MM_CPU_MAX && section->was == MMI_FRAME_NOBODY && mmi_frame_may_bias(section)) {
+        mmi_frame_adopt(pool, section, cpu);
+        return MMI_FRAME_ADOPTED;
+    }
+    *pfn = mmi_frame_pick(pool, section, kind);
+    if (cpu < MM_CPU_MAX)
+        pool->cpu[cpu].common[number] = section;
+    mmi_frame_unlock(pool, section);
+    return MMI_FRAME_GOT;
+}
+
+/* Looks for a block of `kind` in one set of `slot`: one try with the preferred section, then all in turn. */
 static enum mmi_frame_outcome mmi_frame_obtain_from(struct mm_frame_pool *pool, unsigned cpu,
                                                     unsigned number, unsigned slot, unsigned set,
                                                     unsigned kind, uintptr_t *pfn)
 {
     const struct mm_frame_zone *zone = &pool->zone[number];
-    enum mmi_frame_outcome outcome = MMI_FRAME_NOTHING;
-    uintptr_t i, from = zone->first;
-    bool first = true; /* one try with the preferred section, then all of them in turn */
-    for (;; first = false) {
-        struct mm_frame_section *section;
-        i = first ? mmi_frame_choose(pool, zone, slot, set, mmi_frame_start(pool, cpu, number, slot))
-                  : mmi_frame_set_in(pool, slot, set, zone, from);
-        if (i == MMI_FRAME_NONE && first)
-            continue;
-        if (i == MMI_FRAME_NONE)
-            return outcome;
-        from = first ? from : i + 1;
-        section = &pool->section[i];
+    bool contended = false;
+    uintptr_t next = zone->first;
+    uintptr_t i = mmi_frame_choose(pool, zone, slot, set, mmi_frame_start(pool, cpu, number, slot));
+    if (i == MMI_FRAME_NONE)
+        i = mmi_frame_set_in(pool, slot, set, zone, next);
+    while (i != MMI_FRAME_NONE) {
+        enum mmi_frame_outcome outcome = MMI_FRAME_NOTHING;
         /* Of another CPU's set only what is that CPU's: its set may be behind the times. */
-        if (slot != MMI_FRAME_NOBODY && mm_load(mmi_frame_owner(pool, section)) != slot)
-            continue;
-        if (!mmi_frame_lock(pool, section, cpu)) {
-            outcome = MMI_FRAME_CONTENDED;
-            continue;
-        }
-        if (kind == MMI_FRAME_WHOLE ? mmi_frame_whole(section->full) == 0 : section->some == 0) {
-            if (slot == MMI_FRAME_NOBODY && section->was == MMI_FRAME_NOBODY)
-                mmi_frame_set_remove(pool, slot, set, i);
-            mmi_frame_unlock(pool, section);
-            continue;
-        }
-        if (cpu < MM_CPU_MAX && section->was == MMI_FRAME_NOBODY && mmi_frame_may_bias(section)) {
-            mmi_frame_adopt(pool, section, cpu);
-            if (slot != MMI_FRAME_NOBODY)
-                pool->cpu[cpu].stolen = i;
-            return MMI_FRAME_ADOPTED;
-        }
-        *pfn = mmi_frame_pick(pool, section, kind);
-        if (cpu < MM_CPU_MAX)
-            pool->cpu[cpu].common[number] = section;
-        mmi_frame_unlock(pool, section);
-        return MMI_FRAME_GOT;
+        if (slot == MMI_FRAME_NOBODY || mm_load(&pool->owner[i]) == slot)
+            outcome = mmi_frame_obtain_in(pool, cpu, number, i, kind, pfn);
+        if (outcome == MMI_FRAME_ADOPTED && slot != MMI_FRAME_NOBODY)
+            pool->cpu[cpu].stolen = i;
+        if (outcome == MMI_FRAME_ADOPTED || outcome == MMI_FRAME_GOT)
+            return outcome;
+        contended |= outcome == MMI_FRAME_CONTENDED;
+        i = mmi_frame_set_in(pool, slot, set, zone, next);
+        next = i + 1;
     }
+    return contended ? MMI_FRAME_CONTENDED : MMI_FRAME_NOTHING;
 }
 
 /* Looks everywhere but in this CPU's own sections: nobody's first, then the other CPUs'. */
@@ -2378,7 +2399,7 @@ static uintptr_t mmi_frame_get_huge(struct mm_frame_pool *pool, unsigned cpu, un
             struct mm_frame_cpu *self = &pool->cpu[cpu];
             mm_busy_enter(&self->busy);
             pfn = mmi_frame_huge_own(pool, cpu, number);
-            if (pfn == MMI_FRAME_NONE && mm_load(mmi_frame_cursor_peek(&self->cursor[number])) == ~(uintptr_t)0) {
+            if (pfn == MMI_FRAME_NONE && mmi_frame_cursor_hides(pool, &self->cursor[number], cpu)) {
                 mmi_frame_cursor_release(pool, &self->cursor[number], cpu);
                 pfn = mmi_frame_huge_own(pool, cpu, number);
             }
@@ -2759,33 +2780,42 @@ static bool mmi_frame_next_span(struct mm_frame_pool *pool, unsigned cpu, unsign
     return ok;
 }
 
-/* Where a run may be found without a search: behind the last one, or in the lowest whole huge block of this
- * CPU's or of nobody's sections. The CPU pinned. */
+/* Bitmap index at which a run may be found without a search, turn by turn: behind the last one, in the lowest
+ * whole huge block of this CPU's or of nobody's sections. MMI_FRAME_NONE: nowhere. The CPU pinned. */
+static uintptr_t mmi_frame_hint(struct mm_frame_pool *pool, unsigned cpu, unsigned number, uintptr_t count,
+                                unsigned turn)
+{
+    uintptr_t at;
+    if (turn == 0)
+        return cpu < MM_CPU_MAX ? pool->cpu[cpu].run[number] : MMI_FRAME_NONE;
+    if (count > MMI_FRAME_HUGE)
+        return MMI_FRAME_NONE;
+    if (turn == 2)
+        return mmi_frame_lowest_whole(pool, cpu, MMI_FRAME_NOBODY, number);
+    if (cpu >= MM_CPU_MAX)
+        return MMI_FRAME_NONE;
+    mm_busy_enter(&pool->cpu[cpu].busy);
+    at = mmi_frame_lowest_whole(pool, cpu, cpu, number);
+    mm_busy_leave(&pool->cpu[cpu].busy);
+    return at;
+}
+
+/* A run at one of these places, or MMI_FRAME_NONE. The CPU pinned. */
 static uintptr_t mmi_frame_guess_run(struct mm_frame_pool *pool, unsigned cpu, unsigned number,
                                      const struct mmi_frame_run *run)
 {
-    const struct mm_frame_cursor *cursor = mmi_frame_cursor(pool, cpu, number);
     unsigned turn;
     for (turn = 0; turn < 3; turn++) {
+        const uintptr_t at = mmi_frame_hint(pool, cpu, number, run->count, turn);
         struct mm_frame_span span;
-        uintptr_t at = MMI_FRAME_NONE, pfn;
-        if (turn == 0 && cursor != NULL) {
-            at = pool->cpu[cpu].run[number];
-        } else if (turn == 1 && cursor != NULL && run->count <= MMI_FRAME_HUGE) {
-            mm_busy_enter(&pool->cpu[cpu].busy);
-            at = mmi_frame_lowest_whole(pool, cpu, cpu, number);
-            mm_busy_leave(&pool->cpu[cpu].busy);
-        } else if (turn == 2 && run->count <= MMI_FRAME_HUGE) {
-            at = mmi_frame_lowest_whole(pool, cpu, MMI_FRAME_NOBODY, number);
-        }
+        uintptr_t pfn;
         if (at == MMI_FRAME_NONE)
             continue;
         pfn = pool->section[at >> MMI_FRAME_SECTION_SHIFT].pfn + (at & (MMI_FRAME_SECTION - 1));
         pfn = mmi_frame_place(run, pfn);
-        if (pfn == MMI_FRAME_NONE || !mmi_frame_find_span(pool, cpu, pfn, run->count, &span) ||
-            span.zone != number)
+        if (pfn == MMI_FRAME_NONE || !mmi_frame_find_span(pool, cpu, pfn, run->count, &span))
             continue;
-        if (mmi_frame_try_run(pool, cpu, &span, run, pfn + span.delta))
+        if (span.zone == number && mmi_frame_try_run(pool, cpu, &span, run, pfn + span.delta))
             return pfn;
     }
     return MMI_FRAME_NONE;
@@ -2891,48 +2921,55 @@ static size_t mmi_frame_get_block(struct mm_frame_pool *pool, unsigned cpu, unsi
     return want->count;
 }
 
-/* As much of `want` as zone `number` may give now. */
-static size_t mmi_frame_get_in(struct mm_frame_pool *pool, unsigned cpu, unsigned number, unsigned flags,
-                               const struct mmi_frame_want *want, mm_pa_t *out)
+/* Lets go of the word in hand, which the fast path could use up. */
+static void mmi_frame_let_go(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
+{
+    if (cpu >= MM_CPU_MAX)
+        return;
+    mm_busy_enter(&pool->cpu[cpu].busy);
+    mmi_frame_cursor_release(pool, &pool->cpu[cpu].cursor[number], cpu);
+    mm_busy_leave(&pool->cpu[cpu].busy);
+}
+
+/* Up to `count` single frames of a zone with watermarks; near one of them frame by frame. */
+static size_t mmi_frame_get_guarded(struct mm_frame_pool *pool, unsigned cpu, unsigned number, unsigned flags,
+                                    size_t count, mm_pa_t *out)
 {
     struct mm_frame_cursor *cursor = mmi_frame_cursor(pool, cpu, number);
-    const bool guarded = pool->zone[number].high != 0;
     size_t got = 0;
-    if (want->run != NULL) {
-        if (guarded && cursor != NULL) { /* no word in hand that the fast path could use up */
-            mm_busy_enter(&pool->cpu[cpu].busy);
-            mmi_frame_cursor_release(pool, cursor, cpu);
-            mm_busy_leave(&pool->cpu[cpu].busy);
-        }
-        if (!mmi_frame_admit(pool, cpu, number, flags, want->count))
-            return 0;
-        return mmi_frame_get_block(pool, cpu, number, want, out);
-    }
-    if (!guarded)
-        return mmi_frame_get(pool, cpu, number, want->count, out);
-    while (got < want->count) {
-        size_t part = want->count - got, more;
-        if (cursor == NULL || cursor->room < 2 * MM_WORD_BITS)
-            if (!mmi_frame_admit(pool, cpu, number, flags, 1))
-                break;
-        /* Near a watermark frame by frame, with no word in hand that the fast path could use up. */
-        if (cursor == NULL || cursor->room < 2 * MM_WORD_BITS)
-            part = 1;
-        else
-            part = part < MM_WORD_BITS ? part : MM_WORD_BITS;
+    while (got < count) {
+        size_t part, more;
+        const bool near = cursor == NULL || cursor->room < 2 * MM_WORD_BITS;
+        if (near && !mmi_frame_admit(pool, cpu, number, flags, 1))
+            break;
+        part = 1;
+        if (cursor != NULL && cursor->room >= 2 * MM_WORD_BITS)
+            part = count - got < MM_WORD_BITS ? count - got : MM_WORD_BITS;
         more = mmi_frame_get(pool, cpu, number, part, out + got);
         got += more;
-        if (cursor != NULL && cursor->room < 2 * MM_WORD_BITS) {
-            mm_busy_enter(&pool->cpu[cpu].busy);
-            mmi_frame_cursor_release(pool, cursor, cpu);
-            mm_busy_leave(&pool->cpu[cpu].busy);
-        } else if (cursor != NULL) {
+        if (cursor != NULL && cursor->room >= 2 * MM_WORD_BITS)
             cursor->room -= 2 * MM_WORD_BITS;
-        }
+        else
+            mmi_frame_let_go(pool, cpu, number);
         if (more < part)
             break;
     }
     return got;
+}
+
+/* As much of `want` as zone `number` may give now. */
+static size_t mmi_frame_get_in(struct mm_frame_pool *pool, unsigned cpu, unsigned number, unsigned flags,
+                               const struct mmi_frame_want *want, mm_pa_t *out)
+{
+    const bool guarded = pool->zone[number].high != 0;
+    if (want->run == NULL)
+        return guarded ? mmi_frame_get_guarded(pool, cpu, number, flags, want->count, out)
+                       : mmi_frame_get(pool, cpu, number, want->count, out);
+    if (guarded)
+        mmi_frame_let_go(pool, cpu, number);
+    if (!mmi_frame_admit(pool, cpu, number, flags, want->count))
+        return 0;
+    return mmi_frame_get_block(pool, cpu, number, want, out);
 }
 
 /* Tells the pressure hook when the zone fell below `low`, once until it was above `high` again. */
@@ -3137,17 +3174,25 @@ MM_FRAME_API size_t mm_frame_alloc_bulk(struct mm_frame_pool *pool, size_t count
     return mmi_frame_allocate(pool, flags, &want, out);
 }
 
+/* Whether count, alignment and boundary of a request are such as some run can have. `most`: frame numbers. */
+static bool mmi_frame_possible(const struct mm_frame_request *request, uint64_t align, uint64_t most)
+{
+    const uint64_t boundary = request->boundary;
+    if (request->count == 0 || request->count > most / 2)
+        return false;
+    if (!mm_is_pow2(align) || align < MM_PAGE_SIZE || (align >> MM_PAGE_SHIFT) > most / 2)
+        return false;
+    return boundary == 0 || (mm_is_pow2(boundary) && boundary >> MM_PAGE_SHIFT >= request->count);
+}
+
 /* Translates a request into frame numbers; false if it contradicts itself or can't ever be met. */
 static bool mmi_frame_parse(const struct mm_frame_request *request, struct mmi_frame_run *run)
 {
     const uint64_t align = request->align != 0 ? request->align : MM_PAGE_SIZE;
     const uint64_t most = mmi_frame_pfn_limit();
-    uint64_t min, max, boundary = request->boundary >> MM_PAGE_SHIFT;
-    if (request->count == 0 || request->count > most / 2)
-        return false;
-    if (!mm_is_pow2(align) || align < MM_PAGE_SIZE || (align >> MM_PAGE_SHIFT) > most / 2)
-        return false;
-    if (request->boundary != 0 && (!mm_is_pow2(request->boundary) || boundary < request->count))
+    const uint64_t boundary = request->boundary >> MM_PAGE_SHIFT;
+    uint64_t min, max;
+    if (!mmi_frame_possible(request, align, most))
         return false;
     min = (request->min >> MM_PAGE_SHIFT) + ((request->min & (MM_PAGE_SIZE - 1)) != 0 ? 1 : 0);
     max = request->max == 0 ? most : request->max >> MM_PAGE_SHIFT;
@@ -3207,7 +3252,7 @@ static MM_NOINLINE mm_pa_t mmi_frame_alloc_huge(struct mm_frame_pool *pool, unsi
         mm_busy_enter(&pool->cpu[cpu].busy);
         pfn = mmi_frame_huge_own(pool, cpu, flags);
         if (MM_UNLIKELY(pfn == MMI_FRAME_NONE))
-            hopeless = mm_load(mmi_frame_cursor_peek(&pool->cpu[cpu].cursor[flags])) != ~(uintptr_t)0 &&
+            hopeless = !mmi_frame_cursor_hides(pool, &pool->cpu[cpu].cursor[flags], cpu) &&
                        mmi_frame_hopeless(pool, cpu, flags, MMI_FRAME_WHOLE);
         mm_busy_leave(&pool->cpu[cpu].busy);
     }
@@ -3391,6 +3436,13 @@ static enum mm_status mmi_frame_put_locked(struct mm_frame_pool *pool, unsigned 
     return fits ? MM_OK : MM_ERR_INVALID;
 }
 
+/* Frees frames that reach over two spans that touch. */
+static bool mmi_frame_free_spans(struct mm_frame_pool *pool, uint64_t pfn, uint64_t count)
+{
+    return count > 1 && count <= (UINT64_MAX >> MM_PAGE_SHIFT) - pfn + 1 &&
+           mmi_frame_range(pool, pfn, pfn + count, false, true, NULL) == MM_OK;
+}
+
 /* Frees `count` frames from `pa` on. */
 static enum mm_status mmi_frame_free_frames(struct mm_frame_pool *pool, mm_pa_t pa, uint64_t count)
 {
@@ -3422,9 +3474,7 @@ static enum mm_status mmi_frame_free_frames(struct mm_frame_pool *pool, mm_pa_t 
             status = mmi_frame_change(pool, cpu, first, number, false);
     }
     MM_CPU_UNPIN(state);
-    /* It may reach over two spans that touch. */
-    if (status == MM_ERR_INVALID && count > 1 && count <= (UINT64_MAX >> MM_PAGE_SHIFT) - pfn + 1 &&
-        mmi_frame_range(pool, pfn, pfn + count, false, true, NULL) == MM_OK)
+    if (status == MM_ERR_INVALID && mmi_frame_free_spans(pool, pfn, count))
         status = MM_OK;
     return status;
 }
@@ -3944,6 +3994,26 @@ static struct mm_frame_section *mmi_frame_make_section(struct mm_frame_pool *poo
     return section;
 }
 
+/* Adds frames [pfn, pfn + count), which are of one section, to the highest section of a zone or a new one. */
+static void mmi_frame_init_part(struct mm_frame_pool *pool, unsigned z, uintptr_t pfn, uintptr_t count,
+                                bool free)
+{
+    struct mm_frame_zone *zone = &pool->zone[z];
+    struct mm_frame_section *section =
+        zone->sections > zone->first ? &pool->section[zone->sections - 1] : NULL;
+    const uintptr_t at = pfn & (MMI_FRAME_SECTION - 1);
+    if (section == NULL || section->pfn != pfn - at)
+        section = mmi_frame_make_section(pool, z, pfn);
+    section->managed = (uint16_t)(section->managed + count);
+    if (free && count == MMI_FRAME_SECTION) { /* as mmi_frame_put does, at once */
+        MM_MEMSET(mmi_frame_words(pool, section), 0xff, MM_WORD_BITS * sizeof(uintptr_t));
+        section->some = section->full = ~(uintptr_t)0;
+        section->free = count;
+    } else if (free) {
+        mmi_frame_put(pool, section, at, count, NULL);
+    }
+}
+
 /* Adds frames [pfn, end) of a zone, higher than those before, as free or as held ones. */
 static void mmi_frame_init_piece(struct mm_frame_pool *pool, unsigned z, uintptr_t pfn, uintptr_t end,
                                  bool free)
@@ -3951,36 +4021,41 @@ static void mmi_frame_init_piece(struct mm_frame_pool *pool, unsigned z, uintptr
     struct mm_frame_zone *zone = &pool->zone[z];
     struct mm_frame_span_table *table = &pool->table[0];
     struct mm_frame_span *span = table->count != 0 ? &table->span[table->count - 1] : NULL;
-    const uintptr_t begin = pfn;
-    while (pfn < end) {
-        struct mm_frame_section *section =
-            zone->sections > zone->first ? &pool->section[zone->sections - 1] : NULL;
-        const uintptr_t at = pfn & (MMI_FRAME_SECTION - 1);
-        const uintptr_t part = end - pfn < MMI_FRAME_SECTION - at ? end - pfn : MMI_FRAME_SECTION - at;
-        if (section == NULL || section->pfn != pfn - at)
-            section = mmi_frame_make_section(pool, z, pfn);
-        if (free && part == MMI_FRAME_SECTION) { /* as mmi_frame_put does, at once */
-            MM_MEMSET(mmi_frame_words(pool, section), 0xff, MM_WORD_BITS * sizeof(uintptr_t));
-            section->some = section->full = ~(uintptr_t)0;
-            section->free = part;
-        } else if (free) {
-            mmi_frame_put(pool, section, at, part, NULL);
-        }
-        section->managed = (uint16_t)(section->managed + part);
-        pfn += part;
+    uintptr_t at = pfn, part;
+    for (; at < end; at += part) {
+        const uintptr_t rest = MMI_FRAME_SECTION - (at & (MMI_FRAME_SECTION - 1));
+        part = end - at < rest ? end - at : rest;
+        mmi_frame_init_part(pool, z, at, part, free);
     }
-    zone->managed += end - begin;
-    zone->used += free ? 0 : end - begin;
-    if (span != NULL && span->end == begin && span->zone == z) {
+    zone->managed += end - pfn;
+    zone->used += free ? 0 : end - pfn;
+    if (span != NULL && span->end == pfn && span->zone == z) {
         span->end = end;
         return;
     }
     span = &table->span[table->count++];
-    span->pfn = begin;
+    span->pfn = pfn;
     span->end = end;
     span->zone = z;
     span->delta = ((zone->sections - 1) << MMI_FRAME_SECTION_SHIFT) +
                   ((end - 1) & (MMI_FRAME_SECTION - 1)) - (end - 1);
+}
+
+/* All frames of a zone, and where the CPUs' searches begin. */
+static void mmi_frame_init_frames(struct mm_frame_pool *pool, const struct mm_frame_config *config,
+                                  const struct mmi_frame_map *map, unsigned z)
+{
+    struct mmi_frame_piece piece;
+    uint64_t from = 0;
+    uintptr_t i;
+    unsigned cpu;
+    while (mmi_frame_zone_piece(config, map, z, &from, &piece))
+        mmi_frame_init_piece(pool, z, (uintptr_t)piece.pfn, (uintptr_t)piece.end,
+                             piece.type == MM_FRAME_USABLE);
+    for (i = pool->zone[z].first; i < pool->zone[z].sections; i++)
+        mmi_frame_note(pool, &pool->section[i], MMI_FRAME_NOBODY);
+    for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
+        mmi_frame_small_restart(pool, &pool->small[cpu], z);
 }
 
 /* By frame number; zones may come in any order. */
@@ -4046,7 +4121,6 @@ MM_FRAME_API enum mm_status mm_frame_init(struct mm_frame_pool *pool, const stru
     struct mmi_frame_plan plan;
     void *meta = config->meta;
     uint64_t room = config->meta_size, skip;
-    uintptr_t i;
     unsigned z;
     if (status != MM_OK)
         return status;
@@ -4074,21 +4148,11 @@ MM_FRAME_API enum mm_status mm_frame_init(struct mm_frame_pool *pool, const stru
     mmi_frame_place_metadata(pool, &plan, (unsigned char *)meta + skip, config->descriptors);
     mmi_frame_init_cpus(pool);
     for (z = 0; z < plan.zones; z++) {
-        struct mmi_frame_piece piece;
-        uint64_t from = 0;
         mmi_frame_init_zone(pool, config, &plan, z);
-        while (mmi_frame_zone_piece(config, &map, z, &from, &piece))
-            mmi_frame_init_piece(pool, z, (uintptr_t)piece.pfn, (uintptr_t)piece.end,
-                                 piece.type == MM_FRAME_USABLE);
-        for (i = pool->zone[z].first; i < pool->zone[z].sections; i++)
-            mmi_frame_note(pool, &pool->section[i], MMI_FRAME_NOBODY);
+        mmi_frame_init_frames(pool, config, &map, z);
     }
-    for (z = 0; z < plan.zones; z++) {
-        unsigned cpu;
+    for (z = 0; z < plan.zones; z++)
         mmi_frame_init_fallback(pool, z);
-        for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
-            mmi_frame_small_restart(pool, &pool->small[cpu], z);
-    }
     mmi_frame_sort_spans(&pool->table[0]);
     return MM_OK;
 }
@@ -5123,7 +5187,10 @@ static const uintptr_t *mmi_frame_current_word(const struct mm_frame_pool *pool,
     if (*mmi_frame_owner(pool, section) >= MM_CPU_MAX)
         return NULL;
     cursor = &pool->cpu[*mmi_frame_owner(pool, section)].cursor[section->zone];
-    return cursor->section == section ? cursor->word : NULL;
+    if (cursor->section != section)
+        return NULL;
+    return mmi_frame_words(pool, section) +
+           (((uintptr_t)(cursor->pa >> MM_PAGE_SHIFT) - section->pfn) >> MM_WORD_SHIFT); /* C1 */
 }
 
 static const char *mmi_frame_check_set(const struct mm_frame_pool *pool, uintptr_t number, unsigned slot,
@@ -5165,15 +5232,17 @@ static const char *mmi_frame_check_word(const struct mm_frame_pool *pool,
     const uintptr_t *words = mmi_frame_words(pool, section);
     const uintptr_t exists = mmi_frame_managed_bits(pool, section, w), all = ~(uintptr_t)0;
     const uintptr_t bits = mmi_frame_bits(section, words, w);
-    const bool some = (section->some & mm_bit(w)) != 0, full = (section->full & mm_bit(w)) != 0;
+    const bool full = (section->full & mm_bit(w)) != 0;
     if ((section->huge & mmi_frame_group(w)) != 0) {
         if (exists != all)
             return "bitmap: a frame that does not exist is in a huge block";
-        return some || full ? "S3: word of a huge block in `some` or `full`" : NULL;
+        return ((section->some | section->full) & mm_bit(w)) != 0
+                   ? "S3: word of a huge block in `some` or `full`"
+                   : NULL;
     }
     if ((bits & ~exists) != 0)
         return "bitmap: a frame that does not exist is free";
-    if (words[w] != 0 && !some)
+    if (words[w] != bits)
         return "S1: free frame in a word that is not in `some`";
     if (full != (bits == all) && &words[w] != current)
         return full ? "S2: word in `full` is not wholly free" : "S2: wholly free word is not in `full`";
@@ -5182,33 +5251,44 @@ static const char *mmi_frame_check_word(const struct mm_frame_pool *pool,
     return NULL;
 }
 
+/* The words of a section; *managed and *free: how many frames exist and are free. */
+static const char *mmi_frame_check_words(const struct mm_frame_pool *pool,
+                                         const struct mm_frame_section *section, uintptr_t *managed,
+                                         uintptr_t *free)
+{
+    const uintptr_t first = mmi_frame_number(pool, section) << MMI_FRAME_SECTION_SHIFT;
+    const char *what = NULL;
+    unsigned w;
+    for (w = 0; w < MM_WORD_BITS && what == NULL; w++) {
+        const uintptr_t bits = mmi_frame_bits(section, mmi_frame_words(pool, section), w);
+        *managed += mm_popcount(mmi_frame_managed_bits(pool, section, w));
+        *free += mm_popcount(bits);
+        what = mmi_frame_check_word(pool, section, w, mmi_frame_current_word(pool, section));
+        if (what == NULL && !mmi_frame_check_refs(pool, first + w * MM_WORD_BITS, bits))
+            what = "descriptor: a free frame has references";
+    }
+    return what;
+}
+
 static const char *mmi_frame_check_section(const struct mm_frame_pool *pool,
                                            const struct mm_frame_section *section, uintptr_t *free)
 {
-    const uintptr_t number = mmi_frame_number(pool, section);
+    const uintptr_t number = mmi_frame_number(pool, section), owner = pool->owner[number];
     uintptr_t managed = 0, sum = 0;
-    unsigned w, slot;
-    const char *what = NULL;
-    if (*mmi_frame_owner(pool, section) > MM_CPU_MAX)
+    const char *what;
+    if (owner > MM_CPU_MAX)
         return "section: bad owner, or left locked";
     if ((section->huge & ~(~(uintptr_t)0 / mm_mask(MMI_FRAME_GROUP))) != 0)
         return "S3: huge bit inside a block";
-    slot = (unsigned)*mmi_frame_owner(pool, section);
-    for (w = 0; w < MM_WORD_BITS && what == NULL; w++) {
-        const uintptr_t bits = mmi_frame_bits(section, mmi_frame_words(pool, section), w);
-        managed += mm_popcount(mmi_frame_managed_bits(pool, section, w));
-        sum += mm_popcount(bits);
-        what = mmi_frame_check_word(pool, section, w, mmi_frame_current_word(pool, section));
-        if (what == NULL &&
-            !mmi_frame_check_refs(pool, (number << MMI_FRAME_SECTION_SHIFT) + w * MM_WORD_BITS, bits))
-            what = "descriptor: a free frame has references";
-    }
+    what = mmi_frame_check_words(pool, section, &managed, &sum);
+    if (what != NULL)
+        return what;
     *free += sum;
-    if (what == NULL && managed != section->managed)
-        what = "section: wrong count of managed frames";
-    if (what == NULL && *mmi_frame_owner(pool, section) == MMI_FRAME_NOBODY && section->free != sum)
-        what = "S5: wrong count of free frames";
-    return what != NULL ? what : mmi_frame_check_sets(pool, number, slot, sum);
+    if (managed != section->managed)
+        return "section: wrong count of managed frames";
+    if (owner == MMI_FRAME_NOBODY && section->free != sum)
+        return "S5: wrong count of free frames";
+    return mmi_frame_check_sets(pool, number, (unsigned)owner, sum);
 }
 
 static const char *mmi_frame_check_zone(struct mm_frame_pool *pool, unsigned number)
@@ -5232,29 +5312,36 @@ static const char *mmi_frame_check_zone(struct mm_frame_pool *pool, unsigned num
     return NULL;
 }
 
-MM_FRAME_API enum mm_frame_health mm_frame_check(struct mm_frame_pool *pool, uint64_t expected_used,
-                                                 const char **what)
+/* What is wrong with the structure, or NULL; *used: frames in use. */
+static const char *mmi_frame_check_all(struct mm_frame_pool *pool, uint64_t *used)
 {
-    const char *wrong = pool->zone_count > MM_FRAME_ZONE_MAX ? "pool: too many zones" : NULL;
-    uint64_t used = 0;
+    const char *wrong;
     unsigned z;
-    if (wrong == NULL)
-        wrong = mmi_frame_check_spans(pool);
+    if (pool->zone_count > MM_FRAME_ZONE_MAX)
+        return "pool: too many zones";
+    wrong = mmi_frame_check_spans(pool);
     if (wrong == NULL)
         wrong = mmi_frame_check_cursors(pool);
     for (z = 0; z < pool->zone_count && wrong == NULL; z++) {
         wrong = mmi_frame_check_zone(pool, z);
-        used += mmi_frame_used(pool, z);
+        *used += mmi_frame_used(pool, z);
     }
+    return wrong;
+}
+
+MM_FRAME_API enum mm_frame_health mm_frame_check(struct mm_frame_pool *pool, uint64_t expected_used,
+                                                 const char **what)
+{
+    uint64_t used = 0;
+    const char *wrong = mmi_frame_check_all(pool, &used);
+    enum mm_frame_health health = wrong == NULL ? MM_FRAME_HEALTHY : MM_FRAME_CORRUPT;
     if (wrong == NULL && expected_used != UINT64_MAX && used != expected_used) {
-        if (what != NULL)
-            *what = used > expected_used ? "more frames in use than expected"
-                                         : "fewer frames in use than expected";
-        return MM_FRAME_LEAK;
+        health = MM_FRAME_LEAK;
+        wrong = used > expected_used ? "more frames in use than expected" : "fewer frames in use than expected";
     }
     if (what != NULL)
         *what = wrong;
-    return wrong == NULL ? MM_FRAME_HEALTHY : MM_FRAME_CORRUPT;
+    return health;
 }
 
 /* ---- Dump -------------------------------------------------------------------------------------------------------- */
