@@ -2200,14 +2200,19 @@ static void mmi_buddy_layout_place(struct mmi_buddy_layout *l, bool lists)
     l->end = at + l->units;
 }
 
+static bool mmi_buddy_config_valid(const struct mm_buddy_config *c, unsigned pb_order)
+{
+    return c->min_shift >= 4 && c->min_shift <= 30 && c->max_order < MM_BUDDY_ORDERS && pb_order >= 6 &&
+           pb_order <= MM_BUDDY_PB_ORDER_MAX && c->regions <= MM_BUDDY_REGIONS_MAX;
+}
+
 static enum mm_status mmi_buddy_lay_out(const struct mm_buddy_config *c, struct mmi_buddy_layout *l)
 {
     const uint64_t span = c->span != 0 ? c->span : c->bytes;
     const unsigned pb_order = c->pb_order != 0 ? c->pb_order : MM_BUDDY_PB_ORDER;
     uint64_t unit, start, end, present;
 
-    if (c->min_shift < 4 || c->min_shift > 30 || c->max_order >= MM_BUDDY_ORDERS ||
-        pb_order < 6 || pb_order > MM_BUDDY_PB_ORDER_MAX || c->regions > MM_BUDDY_REGIONS_MAX)
+    if (!mmi_buddy_config_valid(c, pb_order))
         return MM_ERR_INVALID;
     unit = (uint64_t)(1u << c->min_shift);
     if (span < c->bytes || mm_add_overflows(c->base, span, &end) ||
@@ -2373,25 +2378,33 @@ MM_BUDDY_API enum mm_status mm_buddy_init_inside(struct mm_buddy *b,
     return MM_OK;
 }
 
+/* Rounds [*from, *to) to smallest blocks of `unit` bytes: outwards (1), inwards (-1), or it must be whole (0). */
+static enum mm_status mmi_buddy_round(uint64_t unit, int round, uint64_t *from, uint64_t *to)
+{
+    if (round == 0 && ((*from | *to) & (unit - 1)) != 0)
+        return MM_ERR_ALIGN;
+    if (mm_add_overflows(*from, round < 0 ? unit - 1 : 0, from) ||
+        mm_add_overflows(*to, round > 0 ? unit - 1 : 0, to))
+        return MM_ERR_INVALID;
+    *from = mm_align_down(*from, unit);
+    *to = mm_align_down(*to, unit);
+    return MM_OK;
+}
+
 /* A range of addresses as numbers; outwards if `round` is positive, inwards if negative, else it
  * has to be aligned. */
 static enum mm_status mmi_buddy_range(const struct mm_buddy *b, mm_pa_t pa, uint64_t bytes,
                                       int round, uint32_t *n, uint32_t *end)
 {
-    const uint64_t unit = 1u << b->min_shift, first = mmi_buddy_bytes(b, b->first);
     uint64_t from = pa - b->base, to;
+    enum mm_status status;
 
     if (pa < b->base || bytes == 0 || mm_add_overflows(from, bytes, &to))
         return MM_ERR_INVALID;
-    if (round == 0 && ((from | to) & (unit - 1)) != 0)
-        return MM_ERR_ALIGN;
-    if (round < 0 && mm_add_overflows(from, unit - 1, &from))
-        return MM_ERR_INVALID;
-    if (round > 0 && mm_add_overflows(to, unit - 1, &to))
-        return MM_ERR_INVALID;
-    from = mm_align_down(from, unit);
-    to = mm_align_down(to, unit);
-    if (from >= to || from < first || to > mmi_buddy_bytes(b, b->units))
+    status = mmi_buddy_round(1u << b->min_shift, round, &from, &to);
+    if (status != MM_OK)
+        return status;
+    if (from >= to || from < mmi_buddy_bytes(b, b->first) || to > mmi_buddy_bytes(b, b->units))
         return MM_ERR_INVALID;
     *n = mmi_buddy_shift(from, b->min_shift);
     *end = mmi_buddy_shift(to, b->min_shift);
@@ -2576,15 +2589,33 @@ static void mmi_buddy_move_home(struct mm_buddy *b, unsigned cpu, uint32_t regio
     mm_store(&b->cpu[cpu].home, region);
 }
 
+/* Takes from one of the regions in `may`; while `strict` from one with room, which becomes the CPU's home. */
+static uint32_t mmi_buddy_take_among(struct mm_buddy *b, unsigned cpu, unsigned order, unsigned type,
+                                     uint32_t want, uint32_t *out, uintptr_t may, bool strict)
+{
+    for (; may != 0; may &= may - 1) {
+        const uint32_t i = mm_ctz(may);
+        uint32_t got;
+        if (strict && !mmi_buddy_roomy(b, i, (uintptr_t)cpu + 1))
+            continue;
+        got = mmi_buddy_region_take(b, i, order, type, want, out);
+        if (got == 0)
+            continue;
+        if (strict && cpu < b->cpus)
+            mmi_buddy_move_home(b, cpu, i);
+        return got;
+    }
+    return 0;
+}
+
 /* Takes up to `want` blocks out of page blocks of the type and whole ones: from the CPU's home
  * region, else from the lowest that is fit for a home, else from any. */
 static uint32_t mmi_buddy_take_type(struct mm_buddy *b, unsigned cpu, unsigned order, unsigned type,
                                     uint32_t want, uint32_t *out)
 {
     const uintptr_t home = cpu < b->cpus ? mm_load(&b->cpu[cpu].home) : b->regions;
-    uintptr_t may = 0, left;
+    uintptr_t may = 0;
     uint32_t i, got;
-    int strict;
 
     if (home < b->regions && mmi_buddy_may(b, (uint32_t)home, order, type)) {
         got = mmi_buddy_region_take(b, (uint32_t)home, order, type, want, out);
@@ -2594,20 +2625,8 @@ static uint32_t mmi_buddy_take_type(struct mm_buddy *b, unsigned cpu, unsigned o
     for (i = 0; i < b->regions; i++)
         if (mmi_buddy_may(b, i, order, type))
             may |= mm_bit(i);
-    for (strict = 1; strict >= 0; strict--) {
-        for (left = may; left != 0; left &= left - 1) {
-            i = mm_ctz(left);
-            if (strict != 0 && !mmi_buddy_roomy(b, i, (uintptr_t)cpu + 1))
-                continue;
-            got = mmi_buddy_region_take(b, i, order, type, want, out);
-            if (got == 0)
-                continue;
-            if (strict != 0 && cpu < b->cpus)
-                mmi_buddy_move_home(b, cpu, i);
-            return got;
-        }
-    }
-    return 0;
+    got = mmi_buddy_take_among(b, cpu, order, type, want, out, may, true);
+    return got != 0 ? got : mmi_buddy_take_among(b, cpu, order, type, want, out, may, false);
 }
 
 /* Takes over a page block of another type. */
@@ -3175,38 +3194,38 @@ static void mmi_buddy_claim_range(struct mm_buddy *b, uint32_t n, uint32_t end, 
         mm_store(&b->tags[n], 0);
 }
 
+/* One try of mmi_buddy_acquire, which leaves the lists alone. */
+static enum mm_status mmi_buddy_acquire_once(struct mm_buddy *b, uint32_t n, uint32_t end, unsigned kind,
+                                             unsigned flags)
+{
+    enum mm_status status = MM_ERR_BUSY;
+    struct mmi_buddy_span span;
+
+    if (mmi_buddy_first_used(b, n, end) != end)
+        return MM_ERR_BUSY;
+    mmi_buddy_span_lock(b, &span, n, end);
+    if (mmi_buddy_spare(b, flags) < end - n) {
+        status = MM_ERR_NOMEM;
+    } else if (mmi_buddy_range_is_free(b, n, end, false)) {
+        mmi_buddy_range_take(b, n, end, flags & 3);
+        if (kind != MMI_BUDDY_CLEAR)
+            mmi_buddy_claim_range(b, n, end, kind);
+        status = MM_OK;
+    }
+    mmi_buddy_span_unlock(b, &span);
+    return status;
+}
+
 /* Takes a range if it is free, emptying the lists where that may help, and writes its heads. */
 static enum mm_status mmi_buddy_acquire(struct mm_buddy *b, uint32_t n, uint32_t end, unsigned kind,
                                         unsigned flags)
 {
-    struct mmi_buddy_span span;
-    int attempt;
+    const enum mm_status status = mmi_buddy_acquire_once(b, n, end, kind, flags);
 
-    for (attempt = 0; attempt < 2; attempt++) {
-        enum mm_status status = MM_ERR_BUSY;
-        if (attempt == 1) {
-            if (!mmi_buddy_any_cached(b))
-                break;
-            mm_buddy_drain(b);
-        }
-        if (mmi_buddy_first_used(b, n, end) != end)
-            continue;
-        mmi_buddy_span_lock(b, &span, n, end);
-        if (mmi_buddy_spare(b, flags) < end - n) {
-            status = MM_ERR_NOMEM;
-        } else if (mmi_buddy_range_is_free(b, n, end, false)) {
-            mmi_buddy_range_take(b, n, end, flags & 3);
-            if (kind != MMI_BUDDY_CLEAR)
-                mmi_buddy_claim_range(b, n, end, kind);
-            status = MM_OK;
-        }
-        mmi_buddy_span_unlock(b, &span);
-        if (status == MM_OK || (status == MM_ERR_NOMEM && attempt == 1))
-            return status;
-        if (status == MM_ERR_NOMEM && !mmi_buddy_any_cached(b))
-            return status;
-    }
-    return MM_ERR_BUSY;
+    if (status == MM_OK || !mmi_buddy_any_cached(b))
+        return status;
+    mm_buddy_drain(b);
+    return mmi_buddy_acquire_once(b, n, end, kind, flags);
 }
 
 MM_BUDDY_API enum mm_status mm_buddy_shrink(struct mm_buddy *b, mm_pa_t pa, uint64_t bytes)
@@ -3729,11 +3748,39 @@ static uint32_t mmi_buddy_obstacle(const struct mm_buddy *b, uint32_t n, uint32_
     }
 }
 
+/* One pass of mm_buddy_alloc_contig over the span: 1 and 2 move blocks out of CMA and of movable page blocks,
+ * the others take only what is free. Number of the range taken, or MMI_BUDDY_NONE. */
+static uint32_t mmi_buddy_contig_pass(struct mm_buddy *b, uint32_t units, uint32_t step, unsigned flags,
+                                      int pass)
+{
+    const bool free_only = pass == 0 || pass == 3;
+    uint32_t n = b->first;
+
+    for (;;) {
+        const uint32_t gap = (0u - (n + b->skew)) & (step - 1);
+        uint32_t end, bad;
+        if (gap > b->units - n || units > b->units - n - gap)
+            return MMI_BUDDY_NONE;
+        n += gap;
+        end = n + units;
+        bad = free_only ? mmi_buddy_first_used(b, n, end) : mmi_buddy_obstacle(b, n, end, pass);
+        if (bad == end) {
+            enum mm_status status;
+            bad = n;
+            status = free_only ? mmi_buddy_acquire(b, n, end, MMI_BUDDY_PLAIN,
+                                                   MM_BUDDY_MOVABLE | (flags & MM_BUDDY_URGENT))
+                               : mmi_buddy_clear_range(b, n, end, true, flags, &bad);
+            if (status == MM_OK)
+                return n;
+        }
+        n = bad + 1;
+    }
+}
+
 MM_BUDDY_API mm_pa_t mm_buddy_alloc_contig(struct mm_buddy *b, uint64_t bytes, uint64_t align,
                                            unsigned flags)
 {
     const uint32_t units = mmi_buddy_units(b, bytes), step = mmi_buddy_units(b, align);
-    enum mm_status status;
     int pass;
 
     if (units == 0 || units > b->units || !mm_is_pow2(align) || step > 1u << 31 ||
@@ -3742,27 +3789,9 @@ MM_BUDDY_API mm_pa_t mm_buddy_alloc_contig(struct mm_buddy *b, uint64_t bytes, u
     if (mmi_buddy_any_cached(b))
         mm_buddy_drain(b);
     for (pass = 0; pass < 4; pass++) { /* the last as the first: what was moved may have made room */
-        const bool free_only = pass == 0 || pass == 3;
-        uint32_t n = b->first;
-        for (;;) {
-            const uint32_t gap = (0u - (n + b->skew)) & (step - 1);
-            uint32_t end, bad;
-            if (gap > b->units - n || units > b->units - n - gap)
-                break;
-            n += gap;
-            end = n + units;
-            bad = free_only ? mmi_buddy_first_used(b, n, end) : mmi_buddy_obstacle(b, n, end, pass);
-            if (bad == end) {
-                bad = n;
-                status = free_only
-                             ? mmi_buddy_acquire(b, n, end, MMI_BUDDY_PLAIN,
-                                                 MM_BUDDY_MOVABLE | (flags & MM_BUDDY_URGENT))
-                             : mmi_buddy_clear_range(b, n, end, true, flags, &bad);
-                if (status == MM_OK)
-                    return mmi_buddy_hand_out(b, n, units, flags);
-            }
-            n = bad + 1;
-        }
+        const uint32_t n = mmi_buddy_contig_pass(b, units, step, flags, pass);
+        if (n != MMI_BUDDY_NONE)
+            return mmi_buddy_hand_out(b, n, units, flags);
     }
     return MM_PA_NONE;
 }
@@ -4039,13 +4068,28 @@ static int mmi_buddy_tell(struct mm_buddy *b, uint32_t n, unsigned order,
     return status == MM_OK ? 1 : -1;
 }
 
+/* Order of the largest aligned block at n that is free and, behind its first 2^least, not told of yet. */
+static unsigned mmi_buddy_untold_order(const struct mm_buddy *b, uint32_t n, unsigned least)
+{
+    unsigned order;
+
+    for (order = least; order < b->max_order; order++) {
+        const uint32_t size = 1u << order;
+        if (!mmi_buddy_is_aligned(b, n, order + 1) || size > b->units - n - size ||
+            mmi_buddy_first_used(b, n + size, n + 2 * size) != n + 2 * size ||
+            mmi_buddy_marked(b, n + size, n + 2 * size, false))
+            break;
+    }
+    return order;
+}
+
 MM_BUDDY_API size_t mm_buddy_report(struct mm_buddy *b, size_t limit,
                                     enum mm_status (*report)(void *ctx, mm_pa_t pa,
                                                              uint64_t bytes),
                                     void *ctx)
 {
     const unsigned least = b->report_order;
-    uint32_t n = 0, end, size;
+    uint32_t n = 0, end;
     size_t told = 0;
     unsigned order;
     int result;
@@ -4064,13 +4108,7 @@ MM_BUDDY_API size_t mm_buddy_report(struct mm_buddy *b, size_t limit,
             n = end;
             continue;
         }
-        for (order = least; order < b->max_order; order++) { /* as large as it gets */
-            size = 1u << order;
-            if (!mmi_buddy_is_aligned(b, n, order + 1) || size > b->units - n - size ||
-                mmi_buddy_first_used(b, n + size, n + 2 * size) != n + 2 * size ||
-                mmi_buddy_marked(b, n + size, n + 2 * size, false))
-                break;
-        }
+        order = mmi_buddy_untold_order(b, n, least);
         result = mmi_buddy_tell(b, n, order, report, ctx);
         if (result < 0)
             break;
@@ -4282,13 +4320,32 @@ MM_BUDDY_API void *mm_buddy_memalign(struct mm_buddy *b, size_t align, size_t si
     return mmi_buddy_malloc_fixed(b, order);
 }
 
+/* Makes the block at `pa`, pointed to by `old`, fit `size` bytes, which `order` holds: in place or elsewhere. */
+static void *mmi_buddy_refit(struct mm_buddy *b, void *old, mm_pa_t pa, size_t usable, size_t size,
+                             unsigned order)
+{
+    const unsigned state = mmi_buddy_state(b, mmi_buddy_number(b, pa));
+    const bool fixed = MMI_BUDDY_KIND(state) == MMI_BUDDY_FIXED;
+    void *block;
+
+    if (fixed && order < MMI_BUDDY_ORDER(state))
+        order = MMI_BUDDY_ORDER(state);
+    if (MMI_BUDDY_KIND(state) == MMI_BUDDY_FIRST ? size <= usable : mm_buddy_resize(b, pa, order) == MM_OK)
+        return old;
+    block = fixed ? mmi_buddy_malloc_fixed(b, order)
+                  : mmi_buddy_pointer(b, mm_buddy_alloc(b, order, MM_BUDDY_UNMOVABLE));
+    if (block == NULL)
+        return NULL;
+    MM_BUDDY_MEMCPY(block, old, usable < size ? usable : size);
+    (void)mm_buddy_free(b, pa);
+    return block;
+}
+
 MM_BUDDY_API void *mm_buddy_realloc(struct mm_buddy *b, void *old, size_t size)
 {
     const mm_pa_t pa = mmi_buddy_address(b, old);
     const size_t usable = old == NULL ? 0 : mm_buddy_usable_size(b, old);
-    unsigned order = mm_buddy_order(b, size), state;
-    bool fixed;
-    void *block;
+    const unsigned order = mm_buddy_order(b, size);
 
     if (old == NULL)
         return mm_buddy_malloc(b, size);
@@ -4300,25 +4357,7 @@ MM_BUDDY_API void *mm_buddy_realloc(struct mm_buddy *b, void *old, size_t size)
         (void)mm_buddy_free(b, pa);
         return NULL;
     }
-    if (order == MM_BUDDY_ORDERS)
-        return NULL;
-    state = mmi_buddy_state(b, mmi_buddy_number(b, pa));
-    fixed = MMI_BUDDY_KIND(state) == MMI_BUDDY_FIXED;
-    if (fixed && order < MMI_BUDDY_ORDER(state))
-        order = MMI_BUDDY_ORDER(state);
-    if (MMI_BUDDY_KIND(state) == MMI_BUDDY_FIRST) {
-        if (size <= usable)
-            return old;
-    } else if (mm_buddy_resize(b, pa, order) == MM_OK) {
-        return old;
-    }
-    block = fixed ? mmi_buddy_malloc_fixed(b, order)
-                  : mmi_buddy_pointer(b, mm_buddy_alloc(b, order, MM_BUDDY_UNMOVABLE));
-    if (block == NULL)
-        return NULL;
-    MM_BUDDY_MEMCPY(block, old, usable < size ? usable : size);
-    (void)mm_buddy_free(b, pa);
-    return block;
+    return order == MM_BUDDY_ORDERS ? NULL : mmi_buddy_refit(b, old, pa, usable, size, order);
 }
 
 MM_BUDDY_API enum mm_status mm_buddy_mfree(struct mm_buddy *b, void *block)
@@ -4361,12 +4400,23 @@ static bool mmi_buddy_is_free(const struct mm_buddy *b, uint32_t n)
     return mmi_buddy_first_used(b, n, n + 1) != n;
 }
 
+/* Where the run of absent or cached smallest blocks that n is in ends. */
+static uint32_t mmi_buddy_run_end(const struct mm_buddy *b, uint32_t n, bool absent)
+{
+    while (++n < b->units) {
+        const unsigned state = mmi_buddy_state(b, n);
+        if (absent ? state != MMI_BUDDY_ABSENT : state >= MMI_BUDDY_PLAIN || mmi_buddy_is_free(b, n))
+            break;
+    }
+    return n;
+}
+
 /* Describes what starts at n, which is no number inside a block; returns its end. */
 static uint32_t mmi_buddy_describe(const struct mm_buddy *b, uint32_t n,
                                    struct mm_buddy_block *block)
 {
     const unsigned state = mmi_buddy_state(b, n);
-    uint32_t end = n + 1;
+    uint32_t end;
 
     if (mmi_buddy_is_head(state)) {
         end = mmi_buddy_block_end(b, n);
@@ -4376,16 +4426,13 @@ static uint32_t mmi_buddy_describe(const struct mm_buddy *b, uint32_t n,
                                                                    : MM_BUDDY_STATE_ALLOCATED;
     } else if (state == MMI_BUDDY_ABSENT) {
         block->state = MM_BUDDY_STATE_ABSENT;
-        while (end < b->units && mmi_buddy_state(b, end) == MMI_BUDDY_ABSENT)
-            end++;
+        end = mmi_buddy_run_end(b, n, true);
     } else if (mmi_buddy_is_free(b, n)) {
         block->state = MM_BUDDY_STATE_FREE;
         end = n + (1u << mmi_buddy_free_order_at(b, n));
     } else {
         block->state = MM_BUDDY_STATE_CACHED;
-        while (end < b->units && mmi_buddy_state(b, end) < MMI_BUDDY_PLAIN &&
-               !mmi_buddy_is_free(b, end))
-            end++;
+        end = mmi_buddy_run_end(b, n, false);
     }
     block->pa = mmi_buddy_pa(b, n);
     block->bytes = mmi_buddy_bytes(b, end - n);
@@ -4562,8 +4609,14 @@ static bool mmi_buddy_check_region(const struct mm_buddy *b, uint32_t region)
 
 /* What the state bytes and bitmaps add up to. */
 struct mmi_buddy_sums {
-    uintptr_t present, free, reserved, held, loose; /* loose: neither free nor in a block */
+    uintptr_t present, free, reserved, loose; /* loose: neither free nor in a block */
 };
+
+/* Whether a piece of this kind is followed by another. */
+static bool mmi_buddy_has_next(unsigned kind)
+{
+    return kind == MMI_BUDDY_FIRST || kind == MMI_BUDDY_MIDDLE;
+}
 
 /* The block or piece at n: alignment, nothing free or another head inside, chain of pieces (I1, I2).
  * `before` is the kind of the piece that ends at n, or 0. */
@@ -4576,7 +4629,7 @@ static bool mmi_buddy_check_block(const struct mm_buddy *b, uint32_t n, unsigned
 
     if (!mmi_buddy_is_aligned(b, n, order) || 1u << order > b->units - n)
         return false;
-    if ((before == MMI_BUDDY_FIRST || before == MMI_BUDDY_MIDDLE) != follows)
+    if (mmi_buddy_has_next(before) != follows)
         return false;
     for (i = n + 1; i < n + (1u << order); i++)
         if (mmi_buddy_state(b, i) != MMI_BUDDY_CLEAR)
@@ -4611,14 +4664,11 @@ static bool mmi_buddy_check_states(const struct mm_buddy *b, struct mmi_buddy_su
                 return false;
             size = 1u << MMI_BUDDY_ORDER(state);
             before = MMI_BUDDY_KIND(state);
-            if (before == MMI_BUDDY_RESERVED)
-                sums->reserved += size;
-            else
-                sums->held += size;
+            sums->reserved += before == MMI_BUDDY_RESERVED ? size : 0;
             sums->present += size;
             continue;
         }
-        if (before == MMI_BUDDY_FIRST || before == MMI_BUDDY_MIDDLE)
+        if (mmi_buddy_has_next(before))
             return false; /* its next piece is missing */
         before = 0;
         if (state == MMI_BUDDY_ABSENT) {
@@ -4634,11 +4684,21 @@ static bool mmi_buddy_check_states(const struct mm_buddy *b, struct mmi_buddy_su
         else
             sums->loose++;
     }
-    return before != MMI_BUDDY_FIRST && before != MMI_BUDDY_MIDDLE;
+    return !mmi_buddy_has_next(before);
 }
 
-/* The blocks in a CPU's lists: in bounds, clear, each once (C1, C2). They are marked SEEN, or
- * cleared again. */
+/* The block at n in a list: in bounds, clear (C2). It is marked SEEN, or cleared again. */
+static bool mmi_buddy_check_listed(struct mm_buddy *b, uint32_t n, unsigned order, bool mark)
+{
+    if (n >= b->units || 1u << order > b->units - n || !mmi_buddy_is_aligned(b, n, order))
+        return false;
+    if (mmi_buddy_state(b, n) != (mark ? MMI_BUDDY_CLEAR : MMI_BUDDY_SEEN))
+        return false;
+    mmi_buddy_set_state(b, n, mark ? MMI_BUDDY_SEEN : MMI_BUDDY_CLEAR);
+    return mmi_buddy_first_free(b, n, n + (1u << order)) == n + (1u << order);
+}
+
+/* The blocks in a CPU's lists: each once (C1, C2). */
 static bool mmi_buddy_check_lists(struct mm_buddy *b, const struct mmi_buddy_cpu *c, bool mark)
 {
     unsigned stack, begin = 0, i;
@@ -4648,26 +4708,33 @@ static bool mmi_buddy_check_lists(struct mm_buddy *b, const struct mmi_buddy_cpu
         if (c->pos[stack] < begin || c->pos[stack] > c->end[stack] ||
             c->floor[stack] < begin || c->floor[stack] > c->end[stack])
             return false;
-        for (i = c->pos[stack]; i < c->end[stack]; i++) {
-            const uint32_t n = c->slot[i];
-            if (n >= b->units || 1u << order > b->units - n || !mmi_buddy_is_aligned(b, n, order))
+        for (i = c->pos[stack]; i < c->end[stack]; i++)
+            if (!mmi_buddy_check_listed(b, c->slot[i], order, mark))
                 return false;
-            if (mmi_buddy_state(b, n) != (mark ? MMI_BUDDY_CLEAR : MMI_BUDDY_SEEN))
-                return false;
-            mmi_buddy_set_state(b, n, mark ? MMI_BUDDY_SEEN : MMI_BUDDY_CLEAR);
-            if (mmi_buddy_first_free(b, n, n + (1u << order)) != n + (1u << order))
-                return false;
-        }
         begin = c->end[stack];
     }
     return true;
+}
+
+/* All CPUs' lists; *cached: the smallest blocks in them. */
+static bool mmi_buddy_check_caches(struct mm_buddy *b, uintptr_t *cached)
+{
+    bool good = true, clean = true;
+    uint32_t i;
+
+    for (i = 0; i < b->cpus; i++) {
+        good = good && mmi_buddy_check_lists(b, &b->cpu[i], true);
+        *cached += mmi_buddy_cached_units(b, &b->cpu[i]);
+    }
+    for (i = 0; i < b->cpus && good; i++)
+        clean = clean && mmi_buddy_check_lists(b, &b->cpu[i], false);
+    return good && clean;
 }
 
 static enum mm_buddy_health mmi_buddy_check_all(struct mm_buddy *b)
 {
     struct mmi_buddy_sums sums;
     uintptr_t cached = 0;
-    bool good = true, clean = true;
     uint32_t i;
 
     for (i = 0; i < b->pbs; i++)
@@ -4677,16 +4744,10 @@ static enum mm_buddy_health mmi_buddy_check_all(struct mm_buddy *b)
         if (!mmi_buddy_check_region(b, i))
             return MM_BUDDY_CORRUPT;
     MM_BUDDY_MEMSET(&sums, 0, sizeof sums);
-    if (!mmi_buddy_check_states(b, &sums))
+    if (!mmi_buddy_check_states(b, &sums) || !mmi_buddy_check_caches(b, &cached))
         return MM_BUDDY_CORRUPT;
-    for (i = 0; i < b->cpus; i++) {
-        good = good && mmi_buddy_check_lists(b, &b->cpu[i], true);
-        cached += mmi_buddy_cached_units(b, &b->cpu[i]);
-    }
-    for (i = 0; i < b->cpus && good; i++)
-        clean = clean && mmi_buddy_check_lists(b, &b->cpu[i], false);
-    if (!good || !clean || cached > sums.loose || sums.free != mmi_buddy_free_units(b) ||
-        sums.present != mm_load(&b->total) || sums.reserved < mm_load(&b->reserved))
+    if (cached > sums.loose || sums.free != mmi_buddy_free_units(b) || sums.present != mm_load(&b->total) ||
+        sums.reserved < mm_load(&b->reserved))
         return MM_BUDDY_CORRUPT;
     return cached < sums.loose ? MM_BUDDY_LEAK : MM_BUDDY_HEALTHY;
 }
