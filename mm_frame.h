@@ -750,6 +750,7 @@ struct mm_frame_section {
     uintptr_t pfn;    /* frame number of the first frame */
     uintptr_t free;   /* free frames */
     uintptr_t was;    /* owner before it was locked; the locker's */
+    uintptr_t wanted; /* another CPU waits for it: set by anybody, cleared by who locks the section */
     uint16_t managed; /* frames that exist: in spans */
     uint8_t zone;
     uint8_t taken; /* how often it was taken away from a CPU since it was wholly free */
@@ -1801,16 +1802,58 @@ static void mmi_frame_cursor_release(struct mm_frame_pool *pool, struct mm_frame
     mmi_frame_cursor_reset(pool, cursor);
 }
 
+static bool mmi_frame_in_section(const struct mm_frame_pool *pool, const uintptr_t *word,
+                                 const struct mm_frame_section *section)
+{
+    return (uintptr_t)word - (uintptr_t)mmi_frame_words(pool, section) < MM_WORD_BITS * sizeof *word;
+}
+
 /* Sends the cursor out of the section, if it is there: C1. */
 static bool mmi_frame_cursor_evict(struct mm_frame_pool *pool, struct mm_frame_cursor *cursor,
                                    const struct mm_frame_section *section)
 {
     uintptr_t *word = mmi_frame_cursor_peek(cursor);
-    if ((uintptr_t)word - (uintptr_t)mmi_frame_words(pool, section) >= MM_WORD_BITS * sizeof *word)
+    if (!mmi_frame_in_section(pool, word, section))
         return false;
     (void)__atomic_compare_exchange_n(&cursor->word, &word, &pool->nothing, false, __ATOMIC_SEQ_CST,
                                       __ATOMIC_RELAXED);
     return true;
+}
+
+/* Makes a section that was a CPU's fit for nobody or for another one; counts that it changed hands. */
+static void mmi_frame_give_up(struct mm_frame_pool *pool, struct mm_frame_section *section)
+{
+    mmi_frame_normalise(pool, section);
+    section->was = MMI_FRAME_NOBODY;
+    if (section->taken < 255)
+        __atomic_store_n(&section->taken, section->taken + 1, __ATOMIC_RELAXED);
+}
+
+/* Inside: makes a section of this CPU nobody's; false if another CPU is taking it away already. */
+static bool mmi_frame_yield(struct mm_frame_pool *pool, unsigned cpu, struct mm_frame_section *section,
+                            struct mm_frame_cursor *cursor)
+{
+    uintptr_t *owner = mmi_frame_owner(pool, section);
+    if (!mm_cas(owner, cpu, MM_BIAS_LOCKED))
+        return false;
+    (void)mmi_frame_cursor_evict(pool, cursor, section);
+    mmi_frame_give_up(pool, section);
+    mmi_frame_note(pool, section, MMI_FRAME_NOBODY);
+    mm_bias_unlock(owner, MMI_FRAME_NOBODY);
+    return true;
+}
+
+#define MMI_FRAME_PATIENCE 32 /* pauses: less than MM_FENCE_CPUS() costs where CPUs are at work */
+
+/* Asks for a section that its CPU is allocating from, and waits for a moment: it looks at `wanted` with every
+ * word. True if the section is not that CPU's any more. */
+static bool mmi_frame_ask(struct mm_frame_section *section, const uintptr_t *owner, unsigned victim)
+{
+    unsigned i;
+    mm_store(&section->wanted, 1);
+    for (i = 0; i < MMI_FRAME_PATIENCE && mm_load(owner) == victim; i++)
+        MM_CPU_RELAX();
+    return mm_load(owner) != victim;
 }
 
 /* One try to lock a section of CPU `victim`. `spins` as for mm_bias_wait. */
@@ -1820,6 +1863,9 @@ static bool mmi_frame_take_away(struct mm_frame_pool *pool, struct mm_frame_sect
     uintptr_t *owner = mmi_frame_owner(pool, section);
     struct mm_frame_cpu *from = &pool->cpu[victim];
     struct mm_frame_cursor *cursor = &from->cursor[section->zone];
+    if (spins == 0 && mmi_frame_in_section(pool, mmi_frame_cursor_peek(cursor), section) &&
+        mmi_frame_ask(section, owner, victim))
+        return false;
     (void)mmi_frame_cursor_evict(pool, cursor, section);
     if (!mm_bias_trylock(owner, self, victim, &from->busy, spins))
         return false;
@@ -1829,10 +1875,7 @@ static bool mmi_frame_take_away(struct mm_frame_pool *pool, struct mm_frame_sect
             return false;
         }
     }
-    mmi_frame_normalise(pool, section);
-    section->was = MMI_FRAME_NOBODY;
-    if (section->taken < 255)
-        __atomic_store_n(&section->taken, section->taken + 1, __ATOMIC_RELAXED);
+    mmi_frame_give_up(pool, section);
     return true;
 }
 
@@ -1848,10 +1891,12 @@ static bool mmi_frame_lock(struct mm_frame_pool *pool, struct mm_frame_section *
             if (mmi_frame_take_away(pool, section, cpu, (unsigned)was, spins)) {
                 if (known)
                     mm_count(&pool->cpu[cpu].taken_away, 1);
+                mm_store(&section->wanted, 0);
                 return true;
             }
         } else if (mm_bias_trylock(mmi_frame_owner(pool, section), cpu, was, NULL, spins)) {
             section->was = was;
+            mm_store(&section->wanted, 0);
             return true;
         }
         if (!known && --tries == 0)
@@ -1874,6 +1919,8 @@ static void mmi_frame_unlock(struct mm_frame_pool *pool, struct mm_frame_section
 static bool mmi_frame_may_bias(const struct mm_frame_section *section)
 {
     const unsigned taken = __atomic_load_n(&section->taken, __ATOMIC_RELAXED);
+    if (mm_load(&section->wanted) != 0)
+        return false;
     return taken == 0 ||
            (taken < MM_WORD_SHIFT && mm_load(&section->free) >= (MMI_FRAME_SECTION >> 4) << taken);
 }
@@ -2071,7 +2118,8 @@ static inline mm_pa_t mmi_frame_next_frame(const struct mm_frame_pool *pool, str
     struct mm_frame_section *section = cursor->section;
     uintptr_t *words, some, bits, rest;
     mm_pa_t pa;
-    if (!mm_bias_mine(mmi_frame_owner(pool, section), cpu) || mmi_frame_cursor_peek(cursor) == &pool->nothing)
+    if (!mm_bias_mine(mmi_frame_owner(pool, section), cpu) ||
+        mmi_frame_cursor_peek(cursor) == &pool->nothing || mm_load(&section->wanted) != 0)
         return MM_PA_NONE;
     words = mmi_frame_words(pool, section);
     for (some = section->some; some != 0; some &= some - 1) {
@@ -2105,6 +2153,9 @@ static inline uintptr_t *mmi_frame_next_word(struct mm_frame_pool *pool, unsigne
     cursor->sweep++;
     mmi_frame_note_peak(pool, cpu, number, 0);
     word = mmi_frame_cursor_word(pool, cursor, cpu);
+    if (word != NULL && MM_UNLIKELY(mm_load(&cursor->section->wanted) != 0) &&
+        mmi_frame_yield(pool, cpu, cursor->section, cursor))
+        word = NULL;
     if (MM_LIKELY(word != NULL)) {
         if (MM_LIKELY(mm_load(word) == 0)) /* else not used up: see C1 */
             word = mmi_frame_word_of(pool, cursor, cursor->section);
@@ -2121,15 +2172,19 @@ static inline void mmi_frame_freed(struct mm_frame_pool *pool, unsigned cpu, uin
     const uintptr_t *word = &pool->word[index >> MM_WORD_SHIFT];
     const unsigned w = (unsigned)(index >> MM_WORD_SHIFT) & (MM_WORD_BITS - 1);
     struct mm_frame_section *section = &pool->section[number];
+    struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[section->zone];
     const uintptr_t some = section->some;
     mm_store(&section->some, some | mm_bit(w));
     if (some == 0)
         mmi_frame_set_add(pool, cpu, MMI_FRAME_AVAIL, number);
-    if (mm_load(word) == ~(uintptr_t)0 && word != mmi_frame_cursor_peek(&pool->cpu[cpu].cursor[section->zone])) {
+    if (mm_load(word) == ~(uintptr_t)0 && word != mmi_frame_cursor_peek(cursor)) {
         const uintptr_t group = mmi_frame_group(w), full = section->full | mm_bit(w);
         mm_store(&section->full, full);
         if ((full & group) == group)
             mmi_frame_set_add(pool, cpu, MMI_FRAME_WHOLE, number);
+        /* Wholly free, and another CPU's before: not worth keeping from it. */
+        if (full == ~(uintptr_t)0 && section->taken != 0 && cursor->section != section)
+            (void)mmi_frame_yield(pool, cpu, section, cursor);
     }
 }
 
