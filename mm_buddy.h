@@ -1522,16 +1522,21 @@ static void mmi_buddy_set_add(const struct mm_buddy *b, uintptr_t *set, uint32_t
     mm_store(summary, mm_load(summary) | mm_bit(MMI_BUDDY_BIT(MMI_BUDDY_WORD(i))));
 }
 
+/* Stores what is left of a set's word. */
+static void mmi_buddy_set_word(uintptr_t *set, uint32_t summaries, uint32_t word, uintptr_t rest)
+{
+    uintptr_t *summary = set + (word >> MM_WORD_SHIFT);
+    mm_store(set + summaries + word, rest);
+    if (rest == 0)
+        mm_store(summary, mm_load(summary) & ~mm_bit(MMI_BUDDY_BIT(word)));
+}
+
 static void mmi_buddy_set_remove(const struct mm_buddy *b, uintptr_t *set, uint32_t i)
 {
-    uintptr_t *word = set + b->set_summary + MMI_BUDDY_WORD(i);
-    uintptr_t *summary = set + (i >> (2 * MM_WORD_SHIFT));
-    uintptr_t rest = mm_load(word) & ~mm_bit(MMI_BUDDY_BIT(i));
+    const uintptr_t bits = mm_load(set + b->set_summary + MMI_BUDDY_WORD(i));
 
-    MM_BUDDY_ASSERT((mm_load(word) & mm_bit(MMI_BUDDY_BIT(i))) != 0);
-    mm_store(word, rest);
-    if (rest == 0)
-        mm_store(summary, mm_load(summary) & ~mm_bit(MMI_BUDDY_BIT(MMI_BUDDY_WORD(i))));
+    MM_BUDDY_ASSERT((bits & mm_bit(MMI_BUDDY_BIT(i))) != 0);
+    mmi_buddy_set_word(set, b->set_summary, MMI_BUDDY_WORD(i), bits & ~mm_bit(MMI_BUDDY_BIT(i)));
 }
 
 static bool mmi_buddy_set_has(const struct mm_buddy *b, const uintptr_t *set, uint32_t i)
@@ -2504,6 +2509,36 @@ static inline void mmi_buddy_fetch_next(const struct mm_buddy *b, uint32_t regio
     }
 }
 
+/* Takes up to `want` whole page blocks of the type, lowest first; returns how many. The region's lock is
+ * held. */
+static uint32_t mmi_buddy_wholes_take(struct mm_buddy *b, uint32_t region, unsigned type, uint32_t want,
+                                      uint32_t *out)
+{
+    struct mmi_buddy_region *r = &b->region[region];
+    uintptr_t *set = mmi_buddy_whole(b, region, type), *word, bits;
+    const unsigned becomes = type == MM_BUDDY_CMA ? (unsigned)MM_BUDDY_MOVABLE : type;
+    uint32_t got = 0, first, pb;
+
+    while (got < want && (first = mmi_buddy_set_first(b, set)) != MMI_BUDDY_NONE) {
+        first &= ~(MM_WORD_BITS - 1u);
+        word = set + b->set_summary + MMI_BUDDY_WORD(first);
+        for (bits = mm_load(word); bits != 0 && got < want; bits &= bits - 1) {
+            pb = mmi_buddy_pb_global(b, region, first + mm_ctz(bits));
+            MM_BUDDY_ASSERT(b->pb[pb].hint == MMI_BUDDY_WHOLE);
+            MMI_BUDDY_PUT(b->pb[pb].hint, (uint8_t)0);
+            mmi_buddy_pb_claim(b, pb, becomes);
+            out[got++] = pb << b->pb_order;
+        }
+        mmi_buddy_set_word(set, b->set_summary, MMI_BUDDY_WORD(first), bits);
+    }
+    if (b->report != 0)
+        for (pb = 0; pb < got; pb++)
+            mmi_buddy_unmark(b, out[pb], out[pb] + mmi_buddy_pb_size(b));
+    mm_store(&r->whole, mm_load(&r->whole) - got);
+    mm_store(&r->free, mm_load(&r->free) - ((uintptr_t)got << b->pb_order));
+    return got;
+}
+
 /* Takes up to `want` blocks out of a region: page blocks of the type first, then whole ones.
  * Returns how many. */
 static uint32_t mmi_buddy_region_take(struct mm_buddy *b, uint32_t region, unsigned order,
@@ -2526,9 +2561,10 @@ static uint32_t mmi_buddy_region_take(struct mm_buddy *b, uint32_t region, unsig
         got += mmi_buddy_pb_take(b, mmi_buddy_pb_global(b, region, local), order, want - got,
                                  out + got);
     }
-    while (got < want && order >= b->pb_order) {
-        local = order == b->pb_order ? mmi_buddy_set_first(b, mmi_buddy_whole(b, region, type))
-                                     : mmi_buddy_whole_run(b, region, order, type);
+    if (order == b->pb_order)
+        got = mmi_buddy_wholes_take(b, region, type, want, out);
+    while (got < want && order > b->pb_order) {
+        local = mmi_buddy_whole_run(b, region, order, type);
         if (local == MMI_BUDDY_NONE)
             break;
         pb = mmi_buddy_pb_global(b, region, local);
@@ -2580,36 +2616,42 @@ static bool mmi_buddy_roomy(const struct mm_buddy *b, uint32_t region, uintptr_t
            mm_load(&b->region[region].free) >> (shift > 4 ? shift - 4 : 0) != 0;
 }
 
-static void mmi_buddy_move_home(struct mm_buddy *b, unsigned cpu, uint32_t region)
+/* Makes the region the CPU's home instead of its old one; false if another CPU was faster. A CPU without
+ * lists has no home. */
+static bool mmi_buddy_move_home(struct mm_buddy *b, unsigned cpu, uint32_t region)
 {
-    const uintptr_t old = mm_load(&b->cpu[cpu].home);
-    if (old < b->regions && mm_load(&b->region[old].owner) == (uintptr_t)cpu + 1)
-        mm_store(&b->region[old].owner, 0);
-    mm_store(&b->region[region].owner, (uintptr_t)cpu + 1);
+    const uintptr_t self = (uintptr_t)cpu + 1;
+    uintptr_t old;
+    if (cpu >= b->cpus)
+        return true;
+    old = mm_load(&b->cpu[cpu].home);
+    if (old == region)
+        return true;
+    if (!mm_cas(&b->region[region].owner, 0, self))
+        return false;
     mm_store(&b->cpu[cpu].home, region);
+    if (old < b->regions)
+        (void)mm_cas(&b->region[old].owner, self, 0);
+    return true;
 }
 
-/* Takes from one of the regions in `may`; while `strict` from one with room, which becomes the CPU's home. */
+/* Takes from one of the regions in `may`; while `strict` from one with room, which becomes the CPU's home.
+ * Each CPU begins at a place of its own, so that it comes back to the regions whose lines it has. */
 static uint32_t mmi_buddy_take_among(struct mm_buddy *b, unsigned cpu, unsigned order, unsigned type,
                                      uint32_t want, uint32_t *out, uintptr_t may, bool strict)
 {
-    for (; may != 0; may &= may - 1) {
-        const uint32_t i = mm_ctz(may);
-        uint32_t got;
-        if (strict && !mmi_buddy_roomy(b, i, (uintptr_t)cpu + 1))
-            continue;
-        got = mmi_buddy_region_take(b, i, order, type, want, out);
-        if (got == 0)
-            continue;
-        if (strict && cpu < b->cpus)
-            mmi_buddy_move_home(b, cpu, i);
-        return got;
+    const uintptr_t behind = cpu < b->cpus ? ~mm_mask(cpu * b->regions / MM_CPU_MAX) : 0;
+    uint32_t i, got = 0;
+    for (; may != 0 && got == 0; may &= ~mm_bit(i)) {
+        i = mm_ctz((may & behind) != 0 ? may & behind : may);
+        if (!strict || (mmi_buddy_roomy(b, i, (uintptr_t)cpu + 1) && mmi_buddy_move_home(b, cpu, i)))
+            got = mmi_buddy_region_take(b, i, order, type, want, out);
     }
-    return 0;
+    return got;
 }
 
 /* Takes up to `want` blocks out of page blocks of the type and whole ones: from the CPU's home
- * region, else from the lowest that is fit for a home, else from any. */
+ * region, else from the next that is fit for a home, else from any. */
 static uint32_t mmi_buddy_take_type(struct mm_buddy *b, unsigned cpu, unsigned order, unsigned type,
                                     uint32_t want, uint32_t *out)
 {
@@ -2746,12 +2788,27 @@ static uint32_t mmi_buddy_give_small(struct mm_buddy *b, uint32_t region, const 
     return i;
 }
 
-/* The same for blocks of pb_order. */
+/* Adds bits to a word of a set of whole page blocks. */
+static void mmi_buddy_wholes_add(const struct mm_buddy *b, uintptr_t *set, uint32_t word, uintptr_t bits)
+{
+    uintptr_t *summary = set + (word >> MM_WORD_SHIFT);
+    const uintptr_t old = mm_load(set + b->set_summary + word);
+    MM_BUDDY_ASSERT((old & bits) == 0);
+    mm_store(set + b->set_summary + word, old | bits);
+    if (old == 0)
+        mm_store(summary, mm_load(summary) | mm_bit(MMI_BUDDY_BIT(word)));
+}
+
+/* The same for blocks of pb_order: those next to each other in the list, of the same word of a set, cost one
+ * access to it. */
 static uint32_t mmi_buddy_give_huge(struct mm_buddy *b, uint32_t region, const uint32_t *list,
                                     uint32_t count)
 {
     struct mmi_buddy_region *r = &b->region[region];
-    uint32_t i, pb, given = 0;
+    uintptr_t *const sets[2] = {mmi_buddy_whole(b, region, MM_BUDDY_UNMOVABLE),
+                                mmi_buddy_whole(b, region, MM_BUDDY_CMA)};
+    uintptr_t *set = NULL, *to, bits = 0;
+    uint32_t i, pb, local, word = 0, given = 0, whole = 0;
 
     for (i = 0; i < count && mmi_buddy_region_of(b, list[i]) == region; i++) {
         pb = list[i] >> b->pb_order;
@@ -2759,12 +2816,26 @@ static uint32_t mmi_buddy_give_huge(struct mm_buddy *b, uint32_t region, const u
             mm_store(&r->misuse, mm_load(&r->misuse) + 1);
             continue;
         }
-        if (MM_UNLIKELY(b->pb[pb].hint == MMI_BUDDY_ISOLATED))
-            mmi_buddy_pb_fill(b, pb, ~(uintptr_t)0);
-        else
-            mmi_buddy_whole_add(b, pb);
         given++;
+        if (MM_UNLIKELY(b->pb[pb].hint == MMI_BUDDY_ISOLATED)) {
+            mmi_buddy_pb_fill(b, pb, ~(uintptr_t)0);
+            continue;
+        }
+        whole++;
+        MMI_BUDDY_PUT(b->pb[pb].hint, (uint8_t)MMI_BUDDY_WHOLE);
+        local = mmi_buddy_pb_local(b, pb);
+        to = sets[b->pb[pb].type == MM_BUDDY_CMA];
+        if (bits != 0 && (to != set || MMI_BUDDY_WORD(local) != word)) {
+            mmi_buddy_wholes_add(b, set, word, bits);
+            bits = 0;
+        }
+        set = to;
+        word = MMI_BUDDY_WORD(local);
+        bits |= mm_bit(MMI_BUDDY_BIT(local));
     }
+    if (bits != 0)
+        mmi_buddy_wholes_add(b, set, word, bits);
+    mm_store(&r->whole, mm_load(&r->whole) + whole);
     mm_store(&r->free, mm_load(&r->free) + ((uintptr_t)given << b->pb_order));
     return i;
 }
@@ -2823,21 +2894,21 @@ static void mmi_buddy_give(struct mm_buddy *b, const uint32_t *list, uint32_t co
         given += mmi_buddy_give_region(b, sorted + given, count - given, order);
 }
 
-/* ---- Per-CPU lists: caller has locked the owner word (C4) -------------------------------------------------- */
+/* ---- Per-CPU lists: caller has locked the owner word, or is inside (C4) -------------------------------------- */
 
-/* Locks the lists of the CPU that the caller is pinned to; NULL if it has none in use, or another
- * CPU is emptying them. */
-static struct mmi_buddy_cpu *mmi_buddy_own(struct mm_buddy *b, unsigned cpu)
+/* Enters the lists of the CPU that the caller is pinned to; NULL if it has none in use, or another
+ * CPU is emptying them. Who wants to lock them waits until the CPU has left them. */
+static struct mmi_buddy_cpu *mmi_buddy_enter(struct mm_buddy *b, unsigned cpu)
 {
+    struct mmi_buddy_cpu *c;
     if (cpu >= b->cpus || mm_load(&b->high) == 0 || b->tags != NULL)
         return NULL;
-    if (!mm_bias_trylock(&b->cpu[cpu].owner, (uintptr_t)cpu + 1, (uintptr_t)cpu + 1, NULL, 0))
-        return NULL;
-    return &b->cpu[cpu];
-}
-static void mmi_buddy_disown(struct mm_buddy *b, unsigned cpu)
-{
-    mm_bias_unlock(&b->cpu[cpu].owner, (uintptr_t)cpu + 1);
+    c = &b->cpu[cpu];
+    mm_busy_enter(&c->busy);
+    if (MM_LIKELY(mm_bias_mine(&c->owner, (uintptr_t)cpu + 1)))
+        return c;
+    mm_busy_leave(&c->busy);
+    return NULL;
 }
 
 /* Locks any CPU's lists. */
@@ -2845,6 +2916,10 @@ static void mmi_buddy_seize(struct mm_buddy *b, unsigned cpu)
 {
     while (!mm_bias_trylock(&b->cpu[cpu].owner, 0, (uintptr_t)cpu + 1, &b->cpu[cpu].busy, 0))
         MM_CPU_RELAX();
+}
+static void mmi_buddy_disown(struct mm_buddy *b, unsigned cpu)
+{
+    mm_bias_unlock(&b->cpu[cpu].owner, (uintptr_t)cpu + 1);
 }
 
 /* Most blocks that stack may hold, and blocks to move at a time. */
@@ -3037,10 +3112,10 @@ static uint32_t mmi_buddy_try(struct mm_buddy *b, unsigned order, unsigned flags
     MM_BUDDY_CPU_PIN(pin);
     cpu = MM_BUDDY_CPU_ID();
     if ((flags & MM_BUDDY_NOCACHE) == 0 && mmi_buddy_has_lists(b, order))
-        c = mmi_buddy_own(b, cpu);
+        c = mmi_buddy_enter(b, cpu);
     if (c != NULL) {
         n = mmi_buddy_refill(b, cpu, c, order, type, spare);
-        mmi_buddy_disown(b, cpu);
+        mm_busy_leave(&c->busy);
     }
     MM_BUDDY_CPU_UNPIN(pin);
     if (n == MMI_BUDDY_NONE && (c == NULL || order == b->pb_order) &&
@@ -3349,11 +3424,11 @@ MM_BUDDY_API MM_NOINLINE enum mm_status mmi_buddy_free_slow(struct mm_buddy *b, 
     MM_BUDDY_CPU_PIN(pin);
     cpu = MM_BUDDY_CPU_ID();
     if (kind == MMI_BUDDY_PLAIN && mmi_buddy_has_lists(b, is))
-        c = mmi_buddy_own(b, cpu);
+        c = mmi_buddy_enter(b, cpu);
     if (c != NULL) {
         mmi_buddy_set_state(b, n, MMI_BUDDY_CLEAR);
         mmi_buddy_take_in(b, c, is, n);
-        mmi_buddy_disown(b, cpu);
+        mm_busy_leave(&c->busy);
     }
     MM_BUDDY_CPU_UNPIN(pin);
     if (c == NULL)

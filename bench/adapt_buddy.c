@@ -23,13 +23,13 @@ static void *buddy_create(uint32_t nframes, unsigned ncpus)
     return &frames;
 }
 
-static uint32_t buddy_alloc(void *self, unsigned order)
+__attribute__((flatten)) static uint32_t buddy_alloc(void *self, unsigned order)
 {
     struct mm_buddy *b = self;
     return frame_of(mm_buddy_alloc(b, order, MM_BUDDY_MOVABLE));
 }
 
-static int buddy_free(void *self, uint32_t frame, unsigned order)
+__attribute__((flatten)) static int buddy_free(void *self, uint32_t frame, unsigned order)
 {
     struct mm_buddy *b = self;
     (void)order; /* known from the address */
