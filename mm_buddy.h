@@ -816,7 +816,8 @@ struct mmi_buddy_cpu {
  *     whole page blocks (one set for type CMA, one for the others)
  * I4  else the orders from pb.hint up have no free block in the bitmap, and the page block stands in
  *     its type's sets of the orders 0 to pb.hint - 1 (in none while isolated)
- * I5  region.free is the number of free smallest blocks, region.whole that of whole page blocks
+ * I5  region.free is the number of free smallest blocks, region.whole that of whole page blocks; where these
+ *     are not 0 the region's bit is set in `some` and in `wholes`
  * I6  all but state bytes of blocks that somebody holds is changed only under the region's lock
  * I7  the byte MARK at a granule's head means: free ever since it was reported */
 struct mm_buddy {
@@ -848,6 +849,8 @@ struct mm_buddy {
     unsigned report_order;            /* of the smallest blocks reported */
     uintptr_t batch, high, huge_high; /* per-CPU lists */
     uintptr_t failures, drains, moved, told, misuse;
+    uintptr_t some, wholes; /* I5 */
+    uintptr_t active;       /* CPUs whose lists are in use */
     MM_BUDDY_LOCK_T lock; /* reserve, release, grow, shrink; taken before those of regions */
 };
 
@@ -1637,6 +1640,26 @@ static uint32_t mmi_buddy_shift(uint64_t x, unsigned shift)
     return (uint32_t)(x >> 32) >> shift != 0 ? MMI_BUDDY_NONE : mmi_buddy_shift_low(x, shift);
 }
 
+/* Changes one of a region's two counts, and the region's bit in `bits` where it becomes or was 0 (I5). The region's
+ * lock is held. */
+static void mmi_buddy_region_add(uintptr_t *count, uintptr_t add, uintptr_t *bits, uint32_t region)
+{
+    const uintptr_t old = mm_load(count), now = old + add;
+    mm_store(count, now);
+    if (MM_UNLIKELY(old == 0 && now != 0))
+        (void)mm_fetch_or(bits, mm_bit(region));
+    else if (MM_UNLIKELY(old != 0 && now == 0))
+        (void)mm_fetch_and(bits, ~mm_bit(region));
+}
+static void mmi_buddy_free_add(struct mm_buddy *b, uint32_t region, uintptr_t units)
+{
+    mmi_buddy_region_add(&b->region[region].free, units, &b->some, region);
+}
+static void mmi_buddy_whole_count(struct mm_buddy *b, uint32_t region, uintptr_t blocks)
+{
+    mmi_buddy_region_add(&b->region[region].whole, blocks, &b->wholes, region);
+}
+
 /* ---- Page blocks: caller holds the region's lock ------------------------------------------------------ */
 
 /* Sets the hint of a page block that is neither whole nor isolated (I4). */
@@ -1667,22 +1690,20 @@ static void mmi_buddy_pb_fill(struct mm_buddy *b, uint32_t pb, uintptr_t value)
 static void mmi_buddy_whole_add(struct mm_buddy *b, uint32_t pb)
 {
     const uint32_t region = mmi_buddy_pb_region(b, pb);
-    struct mmi_buddy_region *r = &b->region[region];
 
     MM_BUDDY_ASSERT(b->pb[pb].hint == 0 && b->pb[pb].free == 0);
     mmi_buddy_set_add(b, mmi_buddy_whole(b, region, b->pb[pb].type), mmi_buddy_pb_local(b, pb));
-    mm_store(&r->whole, mm_load(&r->whole) + 1);
+    mmi_buddy_whole_count(b, region, 1);
     MMI_BUDDY_PUT(b->pb[pb].hint, (uint8_t)MMI_BUDDY_WHOLE);
 }
 static void mmi_buddy_whole_remove(struct mm_buddy *b, uint32_t pb)
 {
     const uint32_t region = mmi_buddy_pb_region(b, pb);
-    struct mmi_buddy_region *r = &b->region[region];
 
     MM_BUDDY_ASSERT(b->pb[pb].hint == MMI_BUDDY_WHOLE);
     mmi_buddy_set_remove(b, mmi_buddy_whole(b, region, b->pb[pb].type),
                          mmi_buddy_pb_local(b, pb));
-    mm_store(&r->whole, mm_load(&r->whole) - 1);
+    mmi_buddy_whole_count(b, region, 0 - (uintptr_t)1);
     MMI_BUDDY_PUT(b->pb[pb].hint, (uint8_t)0);
 }
 
@@ -1818,7 +1839,6 @@ static uint32_t mmi_buddy_words_take(struct mm_buddy *b, uint32_t word, unsigned
 static uint32_t mmi_buddy_pb_take(struct mm_buddy *b, uint32_t pb, unsigned order, uint32_t want,
                                   uint32_t *out)
 {
-    struct mmi_buddy_region *r = &b->region[mmi_buddy_pb_region(b, pb)];
     const uint32_t words = mmi_buddy_pb_words(b);
     const uint32_t step = order < MM_WORD_SHIFT ? 1 : 1u << (order - MM_WORD_SHIFT);
     uint32_t got = 0, i;
@@ -1831,7 +1851,7 @@ static uint32_t mmi_buddy_pb_take(struct mm_buddy *b, uint32_t pb, unsigned orde
                    : mmi_buddy_words_take(b, pb * words + i, order, out + got);
     }
     MMI_BUDDY_PUT(b->pb[pb].free, (uint16_t)(b->pb[pb].free - (got << order)));
-    mm_store(&r->free, mm_load(&r->free) - ((uintptr_t)got << order));
+    mmi_buddy_free_add(b, mmi_buddy_pb_region(b, pb), 0 - ((uintptr_t)got << order));
     if (got < want || b->pb[pb].free == 0)
         mmi_buddy_pb_hint(b, pb, mmi_buddy_pb_scan(b, pb));
     if (MM_UNLIKELY(b->report != 0))
@@ -1843,11 +1863,9 @@ static uint32_t mmi_buddy_pb_take(struct mm_buddy *b, uint32_t pb, unsigned orde
 /* Takes a whole page block. */
 static void mmi_buddy_whole_take(struct mm_buddy *b, uint32_t pb, unsigned type)
 {
-    struct mmi_buddy_region *r = &b->region[mmi_buddy_pb_region(b, pb)];
-
     mmi_buddy_whole_remove(b, pb);
     mmi_buddy_pb_claim(b, pb, type);
-    mm_store(&r->free, mm_load(&r->free) - mmi_buddy_pb_size(b));
+    mmi_buddy_free_add(b, mmi_buddy_pb_region(b, pb), 0 - (uintptr_t)mmi_buddy_pb_size(b));
     mmi_buddy_unmark(b, pb << b->pb_order, (pb + 1) << b->pb_order);
 }
 
@@ -1950,7 +1968,6 @@ static void mmi_buddy_range_take(struct mm_buddy *b, uint32_t n, uint32_t end, u
 {
     while (n < end) {
         const uint32_t pb = n >> b->pb_order, stop = mmi_buddy_end_of_pb(b, n, end);
-        struct mmi_buddy_region *r = &b->region[mmi_buddy_pb_region(b, pb)];
 
         if (b->pb[pb].hint == MMI_BUDDY_WHOLE && stop - n == mmi_buddy_pb_size(b)) {
             mmi_buddy_whole_take(b, pb, type);
@@ -1962,7 +1979,7 @@ static void mmi_buddy_range_take(struct mm_buddy *b, uint32_t n, uint32_t end, u
         mmi_buddy_pb_bits(b, n, stop, false);
         mmi_buddy_unmark(b, n, stop);
         MMI_BUDDY_PUT(b->pb[pb].free, (uint16_t)(b->pb[pb].free - (stop - n)));
-        mm_store(&r->free, mm_load(&r->free) - (stop - n));
+        mmi_buddy_free_add(b, mmi_buddy_pb_region(b, pb), (uintptr_t)n - stop);
         if (b->pb[pb].free == 0 && b->pb[pb].hint != MMI_BUDDY_ISOLATED)
             mmi_buddy_pb_hint(b, pb, 0);
         n = stop;
@@ -1974,9 +1991,8 @@ static void mmi_buddy_range_give(struct mm_buddy *b, uint32_t n, uint32_t end)
 {
     while (n < end) {
         const uint32_t pb = n >> b->pb_order, stop = mmi_buddy_end_of_pb(b, n, end);
-        struct mmi_buddy_region *r = &b->region[mmi_buddy_pb_region(b, pb)];
 
-        mm_store(&r->free, mm_load(&r->free) + (stop - n));
+        mmi_buddy_free_add(b, mmi_buddy_pb_region(b, pb), stop - n);
         if (stop - n == mmi_buddy_pb_size(b) && b->pb[pb].hint != MMI_BUDDY_ISOLATED) {
             mmi_buddy_pb_hint(b, pb, 0);
             mmi_buddy_whole_add(b, pb);
@@ -2514,7 +2530,6 @@ static inline void mmi_buddy_fetch_next(const struct mm_buddy *b, uint32_t regio
 static uint32_t mmi_buddy_wholes_take(struct mm_buddy *b, uint32_t region, unsigned type, uint32_t want,
                                       uint32_t *out)
 {
-    struct mmi_buddy_region *r = &b->region[region];
     uintptr_t *set = mmi_buddy_whole(b, region, type), *word, bits;
     const unsigned becomes = type == MM_BUDDY_CMA ? (unsigned)MM_BUDDY_MOVABLE : type;
     uint32_t got = 0, first, pb;
@@ -2534,8 +2549,8 @@ static uint32_t mmi_buddy_wholes_take(struct mm_buddy *b, uint32_t region, unsig
     if (b->report != 0)
         for (pb = 0; pb < got; pb++)
             mmi_buddy_unmark(b, out[pb], out[pb] + mmi_buddy_pb_size(b));
-    mm_store(&r->whole, mm_load(&r->whole) - got);
-    mm_store(&r->free, mm_load(&r->free) - ((uintptr_t)got << b->pb_order));
+    mmi_buddy_whole_count(b, region, 0 - (uintptr_t)got);
+    mmi_buddy_free_add(b, region, 0 - ((uintptr_t)got << b->pb_order));
     return got;
 }
 
@@ -2784,7 +2799,7 @@ static uint32_t mmi_buddy_give_small(struct mm_buddy *b, uint32_t region, const 
         mmi_buddy_pb_freed(b, word, first, blocks << order, order);
         given += (uintptr_t)blocks << order;
     }
-    mm_store(&r->free, mm_load(&r->free) + given);
+    mmi_buddy_free_add(b, region, given);
     return i;
 }
 
@@ -2835,8 +2850,8 @@ static uint32_t mmi_buddy_give_huge(struct mm_buddy *b, uint32_t region, const u
     }
     if (bits != 0)
         mmi_buddy_wholes_add(b, set, word, bits);
-    mm_store(&r->whole, mm_load(&r->whole) + whole);
-    mm_store(&r->free, mm_load(&r->free) + ((uintptr_t)given << b->pb_order));
+    mmi_buddy_whole_count(b, region, whole);
+    mmi_buddy_free_add(b, region, (uintptr_t)given << b->pb_order);
     return i;
 }
 
@@ -2947,6 +2962,7 @@ static void mmi_buddy_activate(struct mm_buddy *b, struct mmi_buddy_cpu *c)
     for (stack = MMI_BUDDY_STACK_HUGE; stack < MMI_BUDDY_STACKS; stack++)
         c->floor[stack] = (uint16_t)(c->end[stack] - mmi_buddy_high(b, stack));
     mm_store(&c->active, 1);
+    mmi_buddy_count(&b->active, 1);
 }
 
 /* Empties all stacks. */
@@ -2958,7 +2974,10 @@ static void mmi_buddy_empty(struct mm_buddy *b, struct mmi_buddy_cpu *c)
                        mmi_buddy_stack_order(b, stack));
         c->pos[stack] = c->floor[stack] = c->end[stack];
     }
+    if (mm_load(&c->active) == 0)
+        return;
     mm_store(&c->active, 0);
+    mmi_buddy_count(&b->active, 0 - (uintptr_t)1);
 }
 
 /* Moves freed blocks to the lists that hand out, as far as there is room, if their page blocks are
@@ -3048,15 +3067,6 @@ static void mmi_buddy_take_in(struct mm_buddy *b, struct mmi_buddy_cpu *c, unsig
     c->slot[pos - 1] = n;
 }
 
-static bool mmi_buddy_any_cached(const struct mm_buddy *b)
-{
-    uint32_t i;
-    for (i = 0; i < b->cpus; i++)
-        if (mm_load(&b->cpu[i].active) != 0)
-            return true;
-    return false;
-}
-
 /* ---- Allocation -------------------------------------------------------------------------------------------- */
 
 /* Smallest blocks that an allocation may take without going below its watermark. */
@@ -3090,11 +3100,7 @@ static bool mmi_buddy_has_lists(const struct mm_buddy *b, unsigned order)
 /* Is nothing free that could serve the order? Without locks: a quick no where all is in use. */
 static bool mmi_buddy_hopeless(const struct mm_buddy *b, unsigned order)
 {
-    uint32_t i;
-    for (i = 0; i < b->regions; i++)
-        if ((order < b->pb_order ? mm_load(&b->region[i].free) : mm_load(&b->region[i].whole)) != 0)
-            return false;
-    return true;
+    return mm_load(order < b->pb_order ? &b->some : &b->wholes) == 0;
 }
 
 /* One try for a block: from the CPU's list, or past it. */
@@ -3107,7 +3113,7 @@ static uint32_t mmi_buddy_try(struct mm_buddy *b, unsigned order, unsigned flags
     uint32_t n = MMI_BUDDY_NONE;
     unsigned cpu;
 
-    if (spare >> order == 0 || mmi_buddy_hopeless(b, order))
+    if (spare >> order == 0)
         return MMI_BUDDY_NONE;
     MM_BUDDY_CPU_PIN(pin);
     cpu = MM_BUDDY_CPU_ID();
@@ -3143,26 +3149,35 @@ static void mmi_buddy_failed(struct mm_buddy *b)
     MM_BUDDY_CPU_UNPIN(pin);
 }
 
-/* A block by all means: from the lists and bitmaps; after emptying all lists; after `pressure`. */
-static uint32_t mmi_buddy_obtain(struct mm_buddy *b, unsigned order, unsigned flags)
+/* From the lists and bitmaps; after emptying all lists; after `pressure`. */
+static MM_NOINLINE uint32_t mmi_buddy_search(struct mm_buddy *b, unsigned order, unsigned flags)
 {
     const struct mm_buddy_hooks *hooks = b->hooks;
     bool again = hooks != NULL && hooks->pressure != NULL && (flags & MMI_BUDDY_NO_PRESSURE) == 0;
     uint32_t n;
 
-    if (MM_UNLIKELY(order > b->max_order || (flags & 3) == MM_BUDDY_CMA))
-        return MMI_BUDDY_NONE;
     for (;;) {
-        n = mmi_buddy_try(b, order, flags);
-        if (MM_UNLIKELY(n == MMI_BUDDY_NONE) && mmi_buddy_any_cached(b)) {
+        n = mmi_buddy_hopeless(b, order) ? MMI_BUDDY_NONE : mmi_buddy_try(b, order, flags);
+        if (MM_UNLIKELY(n == MMI_BUDDY_NONE) && mm_load(&b->active) != 0) {
             mm_buddy_drain(b);
             mmi_buddy_count(&b->drains, 1);
             n = mmi_buddy_try(b, order, flags);
         }
         if (n != MMI_BUDDY_NONE || !again || !hooks->pressure(hooks->ctx, b, order))
-            break;
+            return n;
         again = false;
     }
+}
+
+/* A block by all means. Where all memory is in use, the answer comes after a few loads. */
+static inline uint32_t mmi_buddy_obtain(struct mm_buddy *b, unsigned order, unsigned flags)
+{
+    uint32_t n = MMI_BUDDY_NONE;
+
+    if (MM_UNLIKELY(order > b->max_order || (flags & 3) == MM_BUDDY_CMA))
+        return MMI_BUDDY_NONE;
+    if (MM_LIKELY(!mmi_buddy_hopeless(b, order) || mm_load(&b->active) != 0 || b->hooks != NULL))
+        n = mmi_buddy_search(b, order, flags);
     if (n == MMI_BUDDY_NONE)
         mmi_buddy_failed(b);
     return n;
@@ -3297,7 +3312,7 @@ static enum mm_status mmi_buddy_acquire(struct mm_buddy *b, uint32_t n, uint32_t
 {
     const enum mm_status status = mmi_buddy_acquire_once(b, n, end, kind, flags);
 
-    if (status == MM_OK || !mmi_buddy_any_cached(b))
+    if (status == MM_OK || mm_load(&b->active) == 0)
         return status;
     mm_buddy_drain(b);
     return mmi_buddy_acquire_once(b, n, end, kind, flags);
@@ -3861,7 +3876,7 @@ MM_BUDDY_API mm_pa_t mm_buddy_alloc_contig(struct mm_buddy *b, uint64_t bytes, u
     if (units == 0 || units > b->units || !mm_is_pow2(align) || step > 1u << 31 ||
         !mmi_buddy_can_zero(b, flags))
         return MM_PA_NONE;
-    if (mmi_buddy_any_cached(b))
+    if (mm_load(&b->active) != 0)
         mm_buddy_drain(b);
     for (pass = 0; pass < 4; pass++) { /* the last as the first: what was moved may have made room */
         const uint32_t n = mmi_buddy_contig_pass(b, units, step, flags, pass);
@@ -3979,7 +3994,7 @@ MM_BUDDY_API enum mm_status mm_buddy_compact(struct mm_buddy *b, unsigned order)
 
     if (order > b->max_order)
         return MM_ERR_INVALID;
-    if (mmi_buddy_any_cached(b))
+    if (mm_load(&b->active) != 0)
         mm_buddy_drain(b);
     if (mmi_buddy_find_free(b, order) != MMI_BUDDY_NONE)
         return MM_OK;
@@ -4678,8 +4693,9 @@ static bool mmi_buddy_check_region(const struct mm_buddy *b, uint32_t region)
                 ((mm_load(set + MMI_BUDDY_WORD(i)) & mm_bit(MMI_BUDDY_BIT(i))) != 0))
                 return false;
     }
-    return free == mm_load(&b->region[region].free) &&
-           whole == mm_load(&b->region[region].whole);
+    return free == mm_load(&b->region[region].free) && whole == mm_load(&b->region[region].whole) &&
+           (free != 0) == ((mm_load(&b->some) & mm_bit(region)) != 0) &&
+           (whole != 0) == ((mm_load(&b->wholes) & mm_bit(region)) != 0);
 }
 
 /* What the state bytes and bitmaps add up to. */
