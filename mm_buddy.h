@@ -1451,6 +1451,7 @@ struct mmi_buddy_region {
     uintptr_t refills, flushes, fallbacks, steals, misuse;
 } __attribute__((aligned(MM_BUDDY_CACHE_LINE)));
 
+#define MMI_BUDDY_PATIENCE 8 /* freed blocks that stay for the bitmaps, before recycling ends */
 #define MMI_BUDDY_NO_PRESSURE 0x100u /* flag: the hook is not called */
 #define MMI_BUDDY_WORD(n) ((n) >> MM_WORD_SHIFT)
 #define MMI_BUDDY_BIT(n) ((n) & (MM_WORD_BITS - 1u))
@@ -2980,40 +2981,47 @@ static void mmi_buddy_empty(struct mm_buddy *b, struct mmi_buddy_cpu *c)
     mmi_buddy_count(&b->active, 0 - (uintptr_t)1);
 }
 
-/* Moves freed blocks to the lists that hand out, as far as there is room, if their page blocks are
- * nearly used up. The others stay for the bitmaps, so that page blocks in which little is used
- * become free as a whole. Page blocks are read without their region's lock: any answer will do. */
+/* The list that a freed block of `order` in page block pb may move to: that of its type, if the page block is
+ * nearly used up; else MMI_BUDDY_STACKS. Read without the region's lock: any answer will do. */
+static unsigned mmi_buddy_recycled(const struct mm_buddy *b, uint32_t pb, unsigned order)
+{
+    const unsigned type = MMI_BUDDY_GET(b->pb[pb].type);
+    if (type >= MM_BUDDY_CMA || MMI_BUDDY_GET(b->pb[pb].free) >= mmi_buddy_pb_size(b) >> 2 ||
+        MMI_BUDDY_GET(b->pb[pb].hint) == MMI_BUDDY_ISOLATED)
+        return MMI_BUDDY_STACKS;
+    return order * 3 + type;
+}
+
+/* Moves freed blocks, the latest first, to the lists that hand out, as long as there is room there. Those
+ * whose page blocks are not nearly used up stay for the bitmaps, so that page blocks in which little is used
+ * become free as a whole; after some of them it is not worth looking for others. */
 static void mmi_buddy_recycle(struct mm_buddy *b, struct mmi_buddy_cpu *c, unsigned order)
 {
-    const unsigned freed = MMI_BUDDY_STACK_FREED + order, begin = c->pos[freed];
+    const unsigned freed = MMI_BUDDY_STACK_FREED + order, end = c->end[freed];
     const unsigned room = mmi_buddy_high(b, order * 3);
-    unsigned from = c->end[freed], to = from, pos = 0, floor = 0, stack = MMI_BUDDY_STACKS, type;
-    uint32_t pb = MMI_BUDDY_NONE, n;
+    unsigned top = c->pos[freed], from = top, patience = MMI_BUDDY_PATIENCE;
 
-    while (from > begin) {
-        n = c->slot[--from];
-        if (n >> b->pb_order != pb) {
-            pb = n >> b->pb_order;
-            if (stack != MMI_BUDDY_STACKS)
-                c->pos[stack] = (uint16_t)pos;
-            stack = MMI_BUDDY_STACKS;
-            type = MMI_BUDDY_GET(b->pb[pb].type);
-            pos = floor = 0;
-            if (type < MM_BUDDY_CMA && MMI_BUDDY_GET(b->pb[pb].hint) != MMI_BUDDY_ISOLATED &&
-                MMI_BUDDY_GET(b->pb[pb].free) < mmi_buddy_pb_size(b) >> 2) {
-                stack = order * 3 + type;
-                pos = c->pos[stack];
-                floor = c->end[stack] - room;
-            }
+    while (from < end) {
+        const uint32_t pb = c->slot[from] >> b->pb_order;
+        const unsigned stack = mmi_buddy_recycled(b, pb, order);
+        unsigned pos, floor;
+        if (stack == MMI_BUDDY_STACKS) {
+            if (patience-- == 0)
+                break;
+            from++;
+            continue;
         }
-        if (MM_LIKELY(pos > floor))
-            c->slot[--pos] = n;
-        else
-            c->slot[--to] = n;
-    }
-    if (stack != MMI_BUDDY_STACKS)
+        pos = c->pos[stack];
+        floor = c->end[stack] - room;
+        if (pos == floor)
+            break;
+        do {
+            c->slot[--pos] = c->slot[from];
+            c->slot[from++] = c->slot[top++]; /* one that stays */
+        } while (pos != floor && from < end && c->slot[from] >> b->pb_order == pb);
         c->pos[stack] = (uint16_t)pos;
-    c->pos[freed] = (uint16_t)to;
+    }
+    c->pos[freed] = (uint16_t)top;
 }
 
 /* Hands out a block of an order that has lists, refilling the list if it is empty. */
