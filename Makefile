@@ -79,7 +79,7 @@ cov: | deps-cov ## measure the tests' coverage of the headers: build/cov/index.h
 
 build/fuzz/%: tests/fuzz/%.c $(headers) | deps-fuzz
 	@mkdir -p $(@D)
-	$(Q)$(CLANG) -O1 -g -DMM_DEBUG=2 -I. -Itests $(sanitize) -fsanitize=fuzzer -o $@ $<
+	$(Q)$(CLANG) -O1 -g -DMM_DEBUG=2 -Wall -Wextra -Werror -I. -Itests $(sanitize) -fsanitize=fuzzer -o $@ $<
 
 fuzz: $(fuzzers) ## fuzz each target of tests/fuzz for FUZZ_SECONDS (60)
 	@$(if $(fuzzers),,echo "there are no targets in tests/fuzz";) for f in $(fuzzers); do \

@@ -669,7 +669,9 @@ struct mm_frame_range {
 
 /* Makes a boot map orderly: sorted, page-aligned, without overlaps or empty ranges, neighbours of
  * one type merged. A page is usable if every byte of it is; else it has the most restrictive type of
- * its bytes, and a page that is partly usable and partly a hole is left out.
+ * its bytes. What could become usable must not grow by a hole: a page that is partly a hole is left out if the
+ * rest is usable, and reserved if the most restrictive type of the rest is free later (the boot loader's, ACPI
+ * tables).
  *
  *   map, count       the ranges, in any order
  *   out, capacity    where the result goes (may not overlap `map`); needs at most 2 * count + 1
