@@ -674,7 +674,7 @@ struct mm_frame_range {
  * tables).
  *
  *   map, count       the ranges, in any order
- *   out, capacity    where the result goes (may not overlap `map`); needs at most 2 * count + 1
+ *   out, capacity    where the result goes (may not overlap `map`); needs at most 3 * count
  *   out_count        how many ranges the result has, also on MM_ERR_LIMIT
  *
  * MM_OK; MM_ERR_INVALID for an unknown type or a range that wraps around 2^64, MM_ERR_LIMIT if
