@@ -90,12 +90,14 @@
  *                    free page blocks leave the bitmaps and stand in one bitmap of their own,
  *                    where orders from pb_order up are runs of bits in the same manner.
  *   Region           a power of two of page blocks with a lock and indices of its own. A CPU takes
- *                    from its home region until that is used up, so that CPUs seldom meet.
+ *                    from its home region until that is used up, and claims the next from a place
+ *                    on that differs by CPU, so that CPUs seldom meet.
  *   Per-CPU lists    blocks of orders 0 to 3 and of pb_order wait in arrays by CPU. Allocations
  *                    pop from lists that are refilled from the bitmaps; frees of orders 0 to 3 are
- *                    gathered in lists of their own and go back to the bitmaps in batches, sorted
- *                    by region. When memory runs short, every CPU's lists are emptied before an
- *                    allocation fails.
+ *                    gathered in lists of their own. Those whose page blocks are nearly used up
+ *                    are handed out again; the others go back to the bitmaps in batches, sorted
+ *                    by region, so that large blocks heal. When memory runs short, every CPU's
+ *                    lists are emptied before an allocation fails.
  *   Migration type   unmovable, reclaimable, movable; a page block takes the type of its first
  *                    user and keeps kinds of use apart. When a type has no page block left it
  *                    takes from another's, and takes over the page block when half of it is free.
@@ -114,7 +116,8 @@
  *              watermark allow, also one that first has to be merged out of other CPUs' lists.
  *   Time       Hot paths: a few instructions on the CPU's own lines, amortised over batches. Orders
  *              below pb_order: O(regions + page blocks of a region / 64^2) worst case, each lock
- *              held for O(batch). Orders above: O(page blocks / 64).
+ *              held for O(batch). Orders above: O(page blocks / 64). An allocation that fails because
+ *              all is in use: O(1).
  *   Memory     about 1.15 bytes for each smallest block with the default page block, and
  *              about 32 * MM_BUDDY_CPU_SLOTS bytes a CPU for the lists, which are off in arenas too
  *              small to pay for them. mm_buddy_meta_bytes tells it exactly.
