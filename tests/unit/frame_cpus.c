@@ -445,7 +445,30 @@ static void an_allocation_fails_while_all_that_is_free_is_busy(void **state)
     assert_int_equal(mm_frame_release(&lab.pool, 0, PAGE, NULL), MM_ERR_BUSY);
     lab.pool.cpu[0].busy = 0;
     assert_healthy(&lab, 1);
-    assert_int_equal(mm_frame_alloc(&lab.pool, 0), PAGE);
+    assert_int_equal(alloc_on(&lab, 0), PAGE); /* CPU 0 goes on where it was */
+    assert_int_equal(lab.pool.owner[0], 0);
+    mm_test_cpu = NO_CPU;
+    assert_int_equal(mm_frame_alloc(&lab.pool, 0), 2 * PAGE);
+    lab_end(&lab);
+}
+
+/* A CPU that another one waits for ends its word, and then lets the section go. */
+static void a_wanted_section_is_given_up_at_the_next_word(void **state)
+{
+    struct lab lab;
+
+    (void)state;
+    lab_simple(&lab, 2 * SECTION_FRAMES);
+    assert_int_equal(alloc_on(&lab, 0), 0);
+    lab.pool.section[0].wanted = 1;
+    for (unsigned i = 1; i < MM_WORD_BITS; i++)
+        assert_int_equal(alloc_on(&lab, 0), i * PAGE);
+    assert_int_equal(lab.pool.owner[0], 0);
+    assert_int_not_equal(alloc_on(&lab, 0), MM_PA_NONE);
+    assert_int_not_equal(lab.pool.owner[0], 0);
+    assert_healthy(&lab, MM_WORD_BITS + 1);
+    assert_int_equal(mm_frame_free_run(&lab.pool, 0, MM_WORD_BITS), MM_OK);
+    assert_healthy(&lab, 1);
     lab_end(&lab);
 }
 
@@ -529,6 +552,7 @@ int main(void)
         cmocka_unit_test(a_free_into_a_busy_section_is_put_off),
         cmocka_unit_test(an_allocation_passes_over_a_busy_section),
         cmocka_unit_test(an_allocation_fails_while_all_that_is_free_is_busy),
+        cmocka_unit_test(a_wanted_section_is_given_up_at_the_next_word),
         cmocka_unit_test(a_search_for_a_run_passes_over_a_busy_section_soon),
         cmocka_unit_test(a_locked_section_is_passed_over),
         cmocka_unit_test(a_put_that_cannot_free_now_keeps_its_reference),
