@@ -1541,9 +1541,7 @@ static uintptr_t mmi_frame_set_next(const struct mm_frame_pool *pool, unsigned s
             level--;
             from <<= MM_WORD_SHIFT;
         } else {
-            if (level + 1 == pool->levels)
-                return MMI_FRAME_NONE;
-            level++;
+            level++; /* above the top there is one entry, and `from` is behind it */
             from = (from >> MM_WORD_SHIFT) + 1;
         }
         entries = ((pool->sections - 1) >> (level * MM_WORD_SHIFT)) + 1;
