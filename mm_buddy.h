@@ -980,7 +980,7 @@ MM_BUDDY_API size_t mm_buddy_alloc_bulk(struct mm_buddy *b, unsigned order, unsi
 MM_BUDDY_INLINE enum mm_status mm_buddy_free(struct mm_buddy *b, mm_pa_t pa);
 
 /* Frees a block of `order` that starts at `pa`. As mm_buddy_free, and MM_ERR_INVALID if the block
- * has another order, or an exact size that is no power of two. */
+ * has another order, or none (see mm_buddy_resize). */
 MM_BUDDY_INLINE enum mm_status mm_buddy_free_order(struct mm_buddy *b, mm_pa_t pa, unsigned order);
 
 /* Frees the block of `bytes` bytes (as asked for at its allocation) that starts at `pa`. As
@@ -1001,8 +1001,9 @@ MM_BUDDY_API enum mm_status mm_buddy_free_bulk(struct mm_buddy *b, unsigned orde
  *
  * Returns MM_OK (also if the order is the same); MM_ERR_BUSY if the memory behind it is not free;
  * MM_ERR_ALIGN if `pa` is not aligned for the larger order, or as mm_buddy_free; MM_ERR_NOMEM if the
- * min watermark forbids it; MM_ERR_INVALID if the order is out of range or the block is not one of
- * a power of two; else as mm_buddy_free. On an error nothing changed. O(2^order / 64); takes the
+ * min watermark forbids it; MM_ERR_INVALID if the order is out of range or the block has none: its
+ * size is no power of two, or its address no multiple of it (an exact block's may become one when
+ * it migrates); else as mm_buddy_free. On an error nothing changed. O(2^order / 64); takes the
  * locks of the regions it covers. */
 MM_BUDDY_API enum mm_status mm_buddy_resize(struct mm_buddy *b, mm_pa_t pa, unsigned order);
 
@@ -1707,10 +1708,11 @@ static void mmi_buddy_whole_remove(struct mm_buddy *b, uint32_t pb)
     MMI_BUDDY_PUT(b->pb[pb].hint, (uint8_t)0);
 }
 
-/* Gives a page block with an empty bitmap a type; those of type CMA keep theirs. */
+/* Gives a page block with an empty bitmap a type. Those of type CMA keep theirs, and no others get it: the
+ * caller may come from a page block of that type. */
 static void mmi_buddy_pb_claim(struct mm_buddy *b, uint32_t pb, unsigned type)
 {
-    if (b->pb[pb].type != MM_BUDDY_CMA)
+    if (b->pb[pb].type != MM_BUDDY_CMA && type != MM_BUDDY_CMA)
         MMI_BUDDY_PUT(b->pb[pb].type, (uint8_t)type);
 }
 
@@ -2130,7 +2132,7 @@ static enum mm_status mmi_buddy_wild(struct mm_buddy *b, const char *where, mm_p
         return mmi_buddy_refuse(b, where, "misaligned address", pa, MM_ERR_ALIGN);
     state = mmi_buddy_state(b, n);
     head = mmi_buddy_piece_of(b, n);
-    if (MMI_BUDDY_KIND(state) == MMI_BUDDY_RESERVED)
+    if (head != MMI_BUDDY_NONE && MMI_BUDDY_KIND(mmi_buddy_state(b, head)) == MMI_BUDDY_RESERVED)
         return mmi_buddy_refuse(b, where, "reserved memory", pa, MM_ERR_PERM);
     if (MMI_BUDDY_KIND(state) == MMI_BUDDY_MIDDLE || MMI_BUDDY_KIND(state) == MMI_BUDDY_LAST)
         return mmi_buddy_refuse(b, where, "address inside a block", pa, MM_ERR_ALIGN);
@@ -3718,6 +3720,7 @@ static enum mm_status mmi_buddy_move(struct mm_buddy *b, uint32_t n)
     const unsigned flags =
         MM_BUDDY_MOVABLE | MM_BUDDY_NOCACHE | MM_BUDDY_URGENT | MMI_BUDDY_NO_PRESSURE;
     const uint32_t end = mmi_buddy_block_end(b, n);
+    unsigned moved;
     mm_pa_t to;
     uint32_t at;
 
@@ -3733,10 +3736,11 @@ static enum mm_status mmi_buddy_move(struct mm_buddy *b, uint32_t n)
     at = mmi_buddy_number(b, to);
     if (kind == MMI_BUDDY_FIXED)
         mmi_buddy_set_state(b, at, state);
+    moved = mmi_buddy_state(b, at);
     if (b->tags != NULL)
         mm_store(&b->tags[at], mm_load(&b->tags[n]));
     if (hooks->migrate(hooks->ctx, mmi_buddy_pa(b, n), to, mmi_buddy_bytes(b, end - n)) != MM_OK) {
-        (void)mmi_buddy_release(b, at, mmi_buddy_state(b, at));
+        (void)mmi_buddy_release(b, at, moved);
         return MM_ERR_BUSY;
     }
     (void)mmi_buddy_release(b, n, state);
@@ -3876,10 +3880,11 @@ MM_BUDDY_API mm_pa_t mm_buddy_alloc_contig(struct mm_buddy *b, uint64_t bytes, u
     if (units == 0 || units > b->units || !mm_is_pow2(align) || step > 1u << 31 ||
         !mmi_buddy_can_zero(b, flags))
         return MM_PA_NONE;
-    if (mm_load(&b->active) != 0)
-        mm_buddy_drain(b);
     for (pass = 0; pass < 4; pass++) { /* the last as the first: what was moved may have made room */
-        const uint32_t n = mmi_buddy_contig_pass(b, units, step, flags, pass);
+        uint32_t n;
+        if (mm_load(&b->active) != 0)
+            mm_buddy_drain(b);
+        n = mmi_buddy_contig_pass(b, units, step, flags, pass);
         if (n != MMI_BUDDY_NONE)
             return mmi_buddy_hand_out(b, n, units, flags);
     }
@@ -4007,10 +4012,10 @@ MM_BUDDY_API enum mm_status mm_buddy_compact(struct mm_buddy *b, unsigned order)
             mmi_buddy_debug(b);
             return MM_OK;
         }
+    mm_buddy_drain(b);
     mmi_buddy_debug(b);
-    return MM_ERR_NOMEM;
+    return mmi_buddy_find_free(b, order) != MMI_BUDDY_NONE ? MM_OK : MM_ERR_NOMEM; /* the hook may have freed some */
 }
-
 
 /* Adds up the largest free blocks of a page block's bitmap, by order. */
 static void mmi_buddy_count_pb(const struct mm_buddy *b, uint32_t pb, uintptr_t *blocks)
