@@ -10,6 +10,7 @@ static struct {
     unsigned refuse;         /* per cent of the moves */
     uint32_t keep[2];        /* the block that is being moved, and where to */
     bool freed;              /* a hook freed a block */
+    bool alone;              /* hooks do nothing else */
     uint64_t moved, told;    /* since the arena was made */
     uint32_t granule;        /* units; 0: reporting is off */
     unsigned report_fail_at; /* the call that fails */
@@ -57,6 +58,8 @@ static void call_back(void)
     uint32_t unit;
     mm_pa_t pa;
 
+    if (h.alone)
+        return;
     if (choice == 0 && some_block(&unit) && may_free(unit)) {
         free_block(unit);
         h.freed = true;
@@ -857,9 +860,68 @@ static void random_rounds_agree_with_a_plain_picture(void **state)
     random_round(ops);
 }
 
+/* ---- compaction with nothing in its way ---- */
+
+/* Could the single movable blocks of some range of the order go elsewhere? */
+static bool could_compact(unsigned order)
+{
+    const uint32_t size = 1u << order;
+    uint32_t unit = (uint32_t)(0 - m.number) & (size - 1), i;
+
+    for (; unit + size <= m.units; unit += size) {
+        uint32_t used = 0, elsewhere = 0;
+        for (i = 0; i < m.units; i++) {
+            used += i >= unit && i < unit + size && m.owner[i] != FREE;
+            elsewhere += (pb_of(i) < pb_of(unit) || pb_of(i) > pb_of(unit + size - 1)) && m.owner[i] == FREE;
+        }
+        if (used <= elsewhere && !any_is(unit, size, ABSENT))
+            return true;
+    }
+    return false;
+}
+
+static void compact_round(void)
+{
+    const struct mm_buddy_hooks hooks = {&h, zero, migrate, NULL};
+    uint32_t unit, frees;
+    unsigned order;
+
+    do
+        model_begin(&hooks);
+    while (m.units > 1000 && (model_end(), true));
+    memset(&h, 0, sizeof h);
+    h.alone = true;
+    h.from = UINT32_MAX;
+    for (unit = 0; unit < m.units; unit++)
+        if (m.owner[unit] == FREE) {
+            assert_int_equal(mm_buddy_alloc_at(b, address_of(unit), 0, MM_BUDDY_MOVABLE), MM_OK);
+            hold(unit, 1);
+        }
+    assert_int_equal(mm_buddy_set_type(b, m.base, bytes_of(m.units), MM_BUDDY_MOVABLE), MM_OK);
+    for (frees = below(m.units + 1); frees != 0; frees--)
+        if (some_block(&unit))
+            free_block(unit);
+    for (order = 0; order <= m.max_order; order++) {
+        const bool could = could_compact(order);
+        const enum mm_status status = mm_buddy_compact(b, order);
+        assert_int_equal(status == MM_OK, fits(order, true));
+        assert_true(status == MM_OK || !could);
+    }
+    model_end();
+}
+
+static void single_movable_blocks_never_stop_a_compaction(void **state)
+{
+    (void)state;
+    m.rng = mm_test_rng(mm_test_seed(), 1);
+    for (uint64_t i = 0; i < 20 + mm_test_ops() / 10000; i++)
+        compact_round();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(single_movable_blocks_never_stop_a_compaction),
         cmocka_unit_test(random_rounds_agree_with_a_plain_picture),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
