@@ -4917,6 +4917,18 @@ static bool mmi_buddy_check_rest(const struct mm_buddy *b)
            b->huge_high <= MMI_BUDDY_HUGE_SLOTS;
 }
 
+/* Are the sums those that the arena knows? */
+static enum mm_buddy_health mmi_buddy_check_sums(const struct mm_buddy *b, const struct mmi_buddy_sums *sums)
+{
+    const uintptr_t reserved = mm_load(&b->reserved);
+
+    if (sums->cached > sums->loose || sums->reserved < reserved || sums->free != mmi_buddy_free_units(b) ||
+        sums->present != mm_load(&b->total) || sums->active != mm_load(&b->active))
+        return MM_BUDDY_CORRUPT;
+    return sums->cached < sums->loose || sums->dying != 0 || sums->reserved != reserved ? MM_BUDDY_LEAK
+                                                                                       : MM_BUDDY_HEALTHY;
+}
+
 static enum mm_buddy_health mmi_buddy_check_all(struct mm_buddy *b)
 {
     struct mmi_buddy_sums sums;
@@ -4931,12 +4943,7 @@ static enum mm_buddy_health mmi_buddy_check_all(struct mm_buddy *b)
     MM_BUDDY_MEMSET(&sums, 0, sizeof sums);
     if (!mmi_buddy_check_rest(b) || !mmi_buddy_check_blocks(b, &sums))
         return MM_BUDDY_CORRUPT;
-    if (sums.cached > sums.loose || sums.free != mmi_buddy_free_units(b) || sums.present != mm_load(&b->total) ||
-        sums.reserved < mm_load(&b->reserved) || sums.active != mm_load(&b->active))
-        return MM_BUDDY_CORRUPT;
-    return sums.cached < sums.loose || sums.dying != 0 || sums.reserved != mm_load(&b->reserved)
-               ? MM_BUDDY_LEAK
-               : MM_BUDDY_HEALTHY;
+    return mmi_buddy_check_sums(b, &sums);
 }
 
 MM_BUDDY_API enum mm_buddy_health mm_buddy_check(struct mm_buddy *b)
