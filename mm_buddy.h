@@ -736,7 +736,8 @@ struct mm_buddy_block {
 /* Result of mm_buddy_check. */
 enum mm_buddy_health {
     MM_BUDDY_HEALTHY = 0,
-    MM_BUDDY_LEAK = 1,   /* consistent, but smallest blocks are neither free nor in any block */
+    MM_BUDDY_LEAK = 1,   /* consistent, but smallest blocks are neither free nor in any block, or
+                          * out of use without mm_buddy_reserve */
     MM_BUDDY_CORRUPT = 2 /* an invariant is broken */
 };
 
@@ -791,7 +792,8 @@ struct mmi_buddy_region; /* a shard; private */
  * C1  slot[pos[s]] to slot[end[s] - 1] are the blocks in stack s, the next one to hand out first
  * C2  a block in a stack has a clear state byte and clear bits: it belongs to nobody else
  * C3  floor[s] is where stack s is full; end[s] while the cache is not `active`, so that the first
- *     push takes the slow path and says so
+ *     push takes the slow path and says so, and always in stacks that only hand out; end[s] never
+ *     changes. A cache that is not `active` is empty
  * C4  all but the first words is touched only by who has locked the owner word, or by its CPU in a
  *     busy section in which the owner word names it */
 struct mmi_buddy_cpu {
@@ -849,12 +851,12 @@ struct mm_buddy {
     uintptr_t mark[3];                /* watermarks min, low, high in smallest blocks */
     uintptr_t total, reserved;        /* smallest blocks present, and of them reserved */
     uintptr_t report;                 /* order of a reporting granule + 1; 0: off */
-    unsigned report_order;            /* of the smallest blocks reported */
+    unsigned report_order;            /* of the smallest blocks reported; MM_BUDDY_ORDERS: off */
     uintptr_t batch, high, huge_high; /* per-CPU lists */
     uintptr_t failures, drains, moved, told, misuse;
     uintptr_t some, wholes; /* I5 */
     uintptr_t active;       /* CPUs whose lists are in use */
-    MM_BUDDY_LOCK_T lock; /* reserve, release, grow, shrink; taken before those of regions */
+    MM_BUDDY_LOCK_T lock; /* reserve, release, grow, shrink, set_lists; taken before those of regions */
 };
 
 /* ---- Set-up ---------------------------------------------------------------------------------- */
@@ -983,7 +985,7 @@ MM_BUDDY_API size_t mm_buddy_alloc_bulk(struct mm_buddy *b, unsigned order, unsi
 MM_BUDDY_INLINE enum mm_status mm_buddy_free(struct mm_buddy *b, mm_pa_t pa);
 
 /* Frees a block of `order` that starts at `pa`. As mm_buddy_free, and MM_ERR_INVALID if the block
- * has another order, or an exact size that is no power of two. */
+ * has another order, or none (see mm_buddy_resize). */
 MM_BUDDY_INLINE enum mm_status mm_buddy_free_order(struct mm_buddy *b, mm_pa_t pa, unsigned order);
 
 /* Frees the block of `bytes` bytes (as asked for at its allocation) that starts at `pa`. As
@@ -1004,8 +1006,9 @@ MM_BUDDY_API enum mm_status mm_buddy_free_bulk(struct mm_buddy *b, unsigned orde
  *
  * Returns MM_OK (also if the order is the same); MM_ERR_BUSY if the memory behind it is not free;
  * MM_ERR_ALIGN if `pa` is not aligned for the larger order, or as mm_buddy_free; MM_ERR_NOMEM if the
- * min watermark forbids it; MM_ERR_INVALID if the order is out of range or the block is not one of
- * a power of two; else as mm_buddy_free. On an error nothing changed. O(2^order / 64); takes the
+ * min watermark forbids it; MM_ERR_INVALID if the order is out of range or the block has none: its
+ * size is no power of two, or its address no multiple of it (an exact block's may become one when
+ * it migrates); else as mm_buddy_free. On an error nothing changed. O(2^order / 64); takes the
  * locks of the regions it covers. */
 MM_BUDDY_API enum mm_status mm_buddy_resize(struct mm_buddy *b, mm_pa_t pa, unsigned order);
 
@@ -1711,10 +1714,11 @@ static void mmi_buddy_whole_remove(struct mm_buddy *b, uint32_t pb)
     MMI_BUDDY_PUT(b->pb[pb].hint, (uint8_t)0);
 }
 
-/* Gives a page block with an empty bitmap a type; those of type CMA keep theirs. */
+/* Gives a page block with an empty bitmap a type. Those of type CMA keep theirs, and no others get it: the
+ * caller may come from a page block of that type. */
 static void mmi_buddy_pb_claim(struct mm_buddy *b, uint32_t pb, unsigned type)
 {
-    if (b->pb[pb].type != MM_BUDDY_CMA)
+    if (b->pb[pb].type != MM_BUDDY_CMA && type != MM_BUDDY_CMA)
         MMI_BUDDY_PUT(b->pb[pb].type, (uint8_t)type);
 }
 
@@ -2134,7 +2138,7 @@ static enum mm_status mmi_buddy_wild(struct mm_buddy *b, const char *where, mm_p
         return mmi_buddy_refuse(b, where, "misaligned address", pa, MM_ERR_ALIGN);
     state = mmi_buddy_state(b, n);
     head = mmi_buddy_piece_of(b, n);
-    if (MMI_BUDDY_KIND(state) == MMI_BUDDY_RESERVED)
+    if (head != MMI_BUDDY_NONE && MMI_BUDDY_KIND(mmi_buddy_state(b, head)) == MMI_BUDDY_RESERVED)
         return mmi_buddy_refuse(b, where, "reserved memory", pa, MM_ERR_PERM);
     if (MMI_BUDDY_KIND(state) == MMI_BUDDY_MIDDLE || MMI_BUDDY_KIND(state) == MMI_BUDDY_LAST)
         return mmi_buddy_refuse(b, where, "address inside a block", pa, MM_ERR_ALIGN);
@@ -2299,6 +2303,7 @@ static void mmi_buddy_build(struct mm_buddy *b, const struct mm_buddy_config *c,
     b->regions = l->regions;
     b->set_words = l->set_words;
     b->set_summary = l->set_summary;
+    b->report_order = MM_BUDDY_ORDERS;
     b->hooks = c->hooks;
     b->pointer_offset = c->pointer_offset;
     MM_BUDDY_LOCK_INIT(&b->lock);
@@ -2317,6 +2322,12 @@ static unsigned mmi_buddy_stack_order(const struct mm_buddy *b, unsigned stack)
     return stack < MMI_BUDDY_STACK_HUGE ? stack / 3 : stack - MMI_BUDDY_STACK_FREED;
 }
 
+static unsigned mmi_buddy_stack_slots(const struct mm_buddy *b, unsigned stack)
+{
+    return stack == MMI_BUDDY_STACK_HUGE ? MMI_BUDDY_HUGE_SLOTS
+                                         : (unsigned)MM_BUDDY_CPU_SLOTS >> mmi_buddy_stack_order(b, stack);
+}
+
 static void mmi_buddy_build_lists(struct mm_buddy *b)
 {
     uint32_t i;
@@ -2328,9 +2339,7 @@ static void mmi_buddy_build_lists(struct mm_buddy *b)
     for (i = 0; i < b->cpus; i++) {
         struct mmi_buddy_cpu *c = &b->cpu[i];
         for (stack = 0, at = 0; stack < MMI_BUDDY_STACKS; stack++) {
-            at += stack == MMI_BUDDY_STACK_HUGE
-                      ? MMI_BUDDY_HUGE_SLOTS
-                      : (unsigned)MM_BUDDY_CPU_SLOTS >> mmi_buddy_stack_order(b, stack);
+            at += mmi_buddy_stack_slots(b, stack);
             c->pos[stack] = c->end[stack] = c->floor[stack] = (uint16_t)at;
         }
         c->owner = (uintptr_t)i + 1;
@@ -3729,6 +3738,7 @@ static enum mm_status mmi_buddy_move(struct mm_buddy *b, uint32_t n)
     const unsigned flags =
         MM_BUDDY_MOVABLE | MM_BUDDY_NOCACHE | MM_BUDDY_URGENT | MMI_BUDDY_NO_PRESSURE;
     const uint32_t end = mmi_buddy_block_end(b, n);
+    unsigned moved;
     mm_pa_t to;
     uint32_t at;
 
@@ -3744,10 +3754,11 @@ static enum mm_status mmi_buddy_move(struct mm_buddy *b, uint32_t n)
     at = mmi_buddy_number(b, to);
     if (kind == MMI_BUDDY_FIXED)
         mmi_buddy_set_state(b, at, state);
+    moved = mmi_buddy_state(b, at);
     if (b->tags != NULL)
         mm_store(&b->tags[at], mm_load(&b->tags[n]));
     if (hooks->migrate(hooks->ctx, mmi_buddy_pa(b, n), to, mmi_buddy_bytes(b, end - n)) != MM_OK) {
-        (void)mmi_buddy_release(b, at, mmi_buddy_state(b, at));
+        (void)mmi_buddy_release(b, at, moved);
         return MM_ERR_BUSY;
     }
     (void)mmi_buddy_release(b, n, state);
@@ -3887,10 +3898,11 @@ MM_BUDDY_API mm_pa_t mm_buddy_alloc_contig(struct mm_buddy *b, uint64_t bytes, u
     if (units == 0 || units > b->units || !mm_is_pow2(align) || step > 1u << 31 ||
         !mmi_buddy_can_zero(b, flags))
         return MM_PA_NONE;
-    if (mm_load(&b->active) != 0)
-        mm_buddy_drain(b);
     for (pass = 0; pass < 4; pass++) { /* the last as the first: what was moved may have made room */
-        const uint32_t n = mmi_buddy_contig_pass(b, units, step, flags, pass);
+        uint32_t n;
+        if (mm_load(&b->active) != 0)
+            mm_buddy_drain(b);
+        n = mmi_buddy_contig_pass(b, units, step, flags, pass);
         if (n != MMI_BUDDY_NONE)
             return mmi_buddy_hand_out(b, n, units, flags);
     }
@@ -4018,10 +4030,10 @@ MM_BUDDY_API enum mm_status mm_buddy_compact(struct mm_buddy *b, unsigned order)
             mmi_buddy_debug(b);
             return MM_OK;
         }
+    mm_buddy_drain(b);
     mmi_buddy_debug(b);
-    return MM_ERR_NOMEM;
+    return mmi_buddy_find_free(b, order) != MMI_BUDDY_NONE ? MM_OK : MM_ERR_NOMEM; /* the hook may have freed some */
 }
-
 
 /* Adds up the largest free blocks of a page block's bitmap, by order. */
 static void mmi_buddy_count_pb(const struct mm_buddy *b, uint32_t pb, uintptr_t *blocks)
@@ -4259,13 +4271,17 @@ MM_BUDDY_API uint64_t mm_buddy_free_bytes(const struct mm_buddy *b)
 
 MM_BUDDY_API enum mm_status mm_buddy_set_lists(struct mm_buddy *b, unsigned batch, unsigned high)
 {
+    MM_BUDDY_LOCK_STATE_T lock;
+
     if ((batch == 0) != (high == 0) || batch > high || high > MM_BUDDY_CPU_SLOTS)
         return MM_ERR_INVALID;
     if (b->cpus == 0)
         return MM_ERR_PERM;
+    MM_BUDDY_LOCK(&b->lock, lock);
     mm_store(&b->batch, batch);
     mm_store(&b->high, high);
     mm_buddy_drain(b);
+    MM_BUDDY_UNLOCK(&b->lock, lock);
     return MM_OK;
 }
 
@@ -4679,45 +4695,72 @@ static bool mmi_buddy_check_pb(const struct mm_buddy *b, uint32_t pb)
     return mmi_buddy_check_sets(b, pb);
 }
 
-/* A region's sums (I5), and its sets: summaries, and no bit for what is no page block. */
+/* A set's summary, and no bit for what is no page block. */
+static bool mmi_buddy_check_set(const struct mm_buddy *b, uint32_t region, const uintptr_t *set)
+{
+    const uint32_t words = b->set_words - b->set_summary;
+    uint32_t i;
+
+    for (i = 0; i < words * MM_WORD_BITS; i++)
+        if (mmi_buddy_set_has(b, set, i) &&
+            (i >> b->region_shift != 0 || mmi_buddy_pb_global(b, region, i) >= b->pbs))
+            return false;
+    for (i = 0; i < b->set_summary * MM_WORD_BITS; i++)
+        if ((i < words && mm_load(set + b->set_summary + i) != 0) !=
+            ((mm_load(set + MMI_BUDDY_WORD(i)) & mm_bit(MMI_BUDDY_BIT(i))) != 0))
+            return false;
+    return true;
+}
+
+/* A region's sums (I5), and its sets. */
 static bool mmi_buddy_check_region(const struct mm_buddy *b, uint32_t region)
 {
-    const uint32_t count = 1u << b->region_shift, sets = MM_BUDDY_TYPES * b->pb_order + 2;
+    const uint32_t sets = MM_BUDDY_TYPES * b->pb_order + 2;
     uintptr_t free = 0, whole = 0;
-    uint32_t i, k, pb;
+    uint32_t i, pb;
 
-    for (i = 0; i < count; i++) {
+    for (i = 0; i < 1u << b->region_shift; i++) {
         pb = mmi_buddy_pb_global(b, region, i);
-        if (pb < b->pbs) {
-            free += b->pb[pb].hint == MMI_BUDDY_WHOLE ? mmi_buddy_pb_size(b) : b->pb[pb].free;
-            whole += b->pb[pb].hint == MMI_BUDDY_WHOLE;
+        if (pb >= b->pbs)
             continue;
-        }
-        for (k = 0; k < sets; k++)
-            if (mmi_buddy_set_has(b, mmi_buddy_set(b, region, k), i))
-                return false;
+        free += b->pb[pb].hint == MMI_BUDDY_WHOLE ? mmi_buddy_pb_size(b) : b->pb[pb].free;
+        whole += b->pb[pb].hint == MMI_BUDDY_WHOLE;
     }
-    for (k = 0; k < sets; k++) {
-        const uintptr_t *set = mmi_buddy_set(b, region, k);
-        for (i = 0; i < b->set_words - b->set_summary; i++)
-            if ((mm_load(set + b->set_summary + i) != 0) !=
-                ((mm_load(set + MMI_BUDDY_WORD(i)) & mm_bit(MMI_BUDDY_BIT(i))) != 0))
-                return false;
-    }
+    for (i = 0; i < sets; i++)
+        if (!mmi_buddy_check_set(b, region, mmi_buddy_set(b, region, i)))
+            return false;
     return free == mm_load(&b->region[region].free) && whole == mm_load(&b->region[region].whole) &&
            (free != 0) == ((mm_load(&b->some) & mm_bit(region)) != 0) &&
-           (whole != 0) == ((mm_load(&b->wholes) & mm_bit(region)) != 0);
+           (whole != 0) == ((mm_load(&b->wholes) & mm_bit(region)) != 0) &&
+           mm_load(&b->region[region].owner) <= b->cpus;
 }
 
 /* What the state bytes and bitmaps add up to. */
 struct mmi_buddy_sums {
-    uintptr_t present, free, reserved, loose; /* loose: neither free nor in a block */
+    uintptr_t present, free, reserved;
+    uintptr_t loose;         /* neither free nor in a block */
+    uintptr_t dying;         /* heads of blocks that mm_buddy_free_bulk is at */
+    uintptr_t seen;          /* bytes SEEN */
+    uintptr_t lists, cached; /* blocks in lists, smallest blocks in them */
+    uintptr_t active;        /* CPUs whose lists are in use */
 };
 
 /* Whether a piece of this kind is followed by another. */
 static bool mmi_buddy_has_next(unsigned kind)
 {
     return kind == MMI_BUDDY_FIRST || kind == MMI_BUDDY_MIDDLE;
+}
+
+/* Is nothing noted inside the block of `order` at n, and nothing free in it (I2, C2)? */
+static bool mmi_buddy_check_inside(const struct mm_buddy *b, uint32_t n, unsigned order)
+{
+    const uint32_t end = n + (1u << order);
+    uint32_t i;
+
+    for (i = n + 1; i < end; i++)
+        if (mmi_buddy_state(b, i) != MMI_BUDDY_CLEAR)
+            return false;
+    return mmi_buddy_first_free(b, n, end) == end;
 }
 
 /* The block or piece at n: alignment, nothing free or another head inside, chain of pieces (I1, I2).
@@ -4727,30 +4770,33 @@ static bool mmi_buddy_check_block(const struct mm_buddy *b, uint32_t n, unsigned
     const unsigned state = mmi_buddy_state(b, n), order = MMI_BUDDY_ORDER(state);
     const unsigned kind = MMI_BUDDY_KIND(state);
     const bool follows = kind == MMI_BUDDY_MIDDLE || kind == MMI_BUDDY_LAST;
-    uint32_t i;
 
     if (!mmi_buddy_is_aligned(b, n, order) || 1u << order > b->units - n)
         return false;
-    if (mmi_buddy_has_next(before) != follows)
-        return false;
-    for (i = n + 1; i < n + (1u << order); i++)
-        if (mmi_buddy_state(b, i) != MMI_BUDDY_CLEAR)
-            return false;
-    return mmi_buddy_first_free(b, n, n + (1u << order)) == n + (1u << order);
+    return mmi_buddy_has_next(before) == follows && mmi_buddy_check_inside(b, n, order);
 }
 
-/* What is noted of a smallest block that is in none: a mark at the head of a granule (I7), or that a bulk
- * free is under way. */
-static bool mmi_buddy_check_note(const struct mm_buddy *b, uint32_t n, unsigned state)
+/* What is noted of a smallest block that is in none: a mark at the head of a granule (I7), that a bulk free
+ * is under way, or that this check found it in a list. */
+static bool mmi_buddy_check_note(const struct mm_buddy *b, uint32_t n, struct mmi_buddy_sums *sums)
 {
-    const uintptr_t report = mm_load(&b->report);
+    const unsigned state = mmi_buddy_state(b, n), order = (unsigned)mm_load(&b->report) - 1;
     const bool free = mmi_buddy_is_free(b, n);
 
-    if (state == MMI_BUDDY_MARK)
-        return free && report != 0 && mmi_buddy_is_aligned(b, n, (unsigned)report - 1);
+    sums->present++;
+    sums->free += free;
+    sums->loose += !free;
+    sums->seen += state == MMI_BUDDY_SEEN;
+    if (state == MMI_BUDDY_MARK) /* of reports that are on: `order` is not too large */
+        return order < MM_BUDDY_ORDERS && mmi_buddy_is_aligned(b, n, order) && 1u << order <= b->units - n &&
+               mmi_buddy_first_used(b, n, n + (1u << order)) == n + (1u << order);
     if (state == MMI_BUDDY_DYING || state == MMI_BUDDY_DYING_FIXED)
-        return !free;
-    return state == MMI_BUDDY_CLEAR;
+        sums->dying++;
+    else if (state == MMI_BUDDY_CLEAR)
+        return true;
+    else if (state != MMI_BUDDY_SEEN)
+        return false;
+    return !free;
 }
 
 static bool mmi_buddy_check_states(const struct mm_buddy *b, struct mmi_buddy_sums *sums)
@@ -4778,65 +4824,125 @@ static bool mmi_buddy_check_states(const struct mm_buddy *b, struct mmi_buddy_su
                 return false; /* I2 */
             continue;
         }
-        if (n < b->first || !mmi_buddy_check_note(b, n, state))
+        if (n < b->first || !mmi_buddy_check_note(b, n, sums))
             return false;
-        sums->present++;
-        if (mmi_buddy_is_free(b, n))
-            sums->free++;
-        else
-            sums->loose++;
     }
     return !mmi_buddy_has_next(before);
 }
 
-/* The block at n in a list: in bounds, clear (C2). It is marked SEEN, or cleared again. */
-static bool mmi_buddy_check_listed(struct mm_buddy *b, uint32_t n, unsigned order, bool mark)
+/* The block at n in a list: in bounds, clear (C2). It is marked SEEN, so that it shows if it is listed
+ * twice, or lies in another block. */
+static bool mmi_buddy_check_listed(struct mm_buddy *b, uint32_t n, unsigned order)
 {
     if (n >= b->units || 1u << order > b->units - n || !mmi_buddy_is_aligned(b, n, order))
         return false;
-    if (mmi_buddy_state(b, n) != (mark ? MMI_BUDDY_CLEAR : MMI_BUDDY_SEEN))
+    if (mmi_buddy_state(b, n) != MMI_BUDDY_CLEAR)
         return false;
-    mmi_buddy_set_state(b, n, mark ? MMI_BUDDY_SEEN : MMI_BUDDY_CLEAR);
-    return mmi_buddy_first_free(b, n, n + (1u << order)) == n + (1u << order);
-}
-
-/* The blocks in a CPU's lists: each once (C1, C2). */
-static bool mmi_buddy_check_lists(struct mm_buddy *b, const struct mmi_buddy_cpu *c, bool mark)
-{
-    unsigned stack, begin = 0, i;
-
-    for (stack = 0; stack < MMI_BUDDY_STACKS; stack++) {
-        const unsigned order = mmi_buddy_stack_order(b, stack);
-        if (c->pos[stack] < begin || c->pos[stack] > c->end[stack] ||
-            c->floor[stack] < begin || c->floor[stack] > c->end[stack])
-            return false;
-        for (i = c->pos[stack]; i < c->end[stack]; i++)
-            if (!mmi_buddy_check_listed(b, c->slot[i], order, mark))
-                return false;
-        begin = c->end[stack];
-    }
+    mmi_buddy_set_state(b, n, MMI_BUDDY_SEEN);
     return true;
 }
 
-/* All CPUs' lists; *cached: the smallest blocks in them. */
-static bool mmi_buddy_check_caches(struct mm_buddy *b, uintptr_t *cached)
+/* Are a CPU's lists where they have to be (C1, C3)? */
+static bool mmi_buddy_check_stacks(const struct mm_buddy *b, const struct mmi_buddy_cpu *c)
 {
-    bool good = true, clean = true;
+    unsigned stack, begin, end = 0, room;
+
+    for (stack = 0; stack < MMI_BUDDY_STACKS; stack++) {
+        begin = end;
+        end += mmi_buddy_stack_slots(b, stack);
+        room = c->active == 0 || stack < MMI_BUDDY_STACK_HUGE ? 0 : mmi_buddy_high(b, stack);
+        if (c->end[stack] != end || room > end - begin || c->floor[stack] != end - room)
+            return false;
+        if (c->pos[stack] < (c->active == 0 ? end : begin) || c->pos[stack] > end)
+            return false;
+    }
+    return c->active <= 1 && c->home <= b->regions;
+}
+
+/* The blocks in a CPU's lists: each once (C1, C2). */
+static bool mmi_buddy_check_lists(struct mm_buddy *b, const struct mmi_buddy_cpu *c, struct mmi_buddy_sums *sums)
+{
+    unsigned stack, i;
+
+    if (!mmi_buddy_check_stacks(b, c))
+        return false;
+    for (stack = 0; stack < MMI_BUDDY_STACKS; stack++)
+        for (i = c->pos[stack]; i < c->end[stack]; i++, sums->lists++)
+            if (!mmi_buddy_check_listed(b, c->slot[i], mmi_buddy_stack_order(b, stack)))
+                return false;
+    sums->cached += mmi_buddy_cached_units(b, c);
+    sums->active += c->active;
+    return true;
+}
+
+/* The same blocks once all are marked. */
+static bool mmi_buddy_check_marked(const struct mm_buddy *b, const struct mmi_buddy_cpu *c)
+{
+    unsigned stack, i;
+
+    for (stack = 0; stack < MMI_BUDDY_STACKS; stack++)
+        for (i = c->pos[stack]; i < c->end[stack]; i++)
+            if (!mmi_buddy_check_inside(b, c->slot[i], mmi_buddy_stack_order(b, stack)))
+                return false;
+    return true;
+}
+
+/* Takes the marks away, wherever mmi_buddy_check_lists ended. */
+static void mmi_buddy_check_unmark(struct mm_buddy *b, const struct mmi_buddy_cpu *c)
+{
+    unsigned stack, i;
+
+    for (stack = 0; stack < MMI_BUDDY_STACKS; stack++)
+        for (i = c->pos[stack]; i < c->end[stack] && i < MMI_BUDDY_SLOTS; i++)
+            if (c->slot[i] < b->units && mmi_buddy_state(b, c->slot[i]) == MMI_BUDDY_SEEN)
+                mmi_buddy_set_state(b, c->slot[i], MMI_BUDDY_CLEAR);
+}
+
+/* Lists and state bytes together. */
+static bool mmi_buddy_check_blocks(struct mm_buddy *b, struct mmi_buddy_sums *sums)
+{
+    bool good = true;
     uint32_t i;
 
-    for (i = 0; i < b->cpus; i++) {
-        good = good && mmi_buddy_check_lists(b, &b->cpu[i], true);
-        *cached += mmi_buddy_cached_units(b, &b->cpu[i]);
-    }
     for (i = 0; i < b->cpus && good; i++)
-        clean = clean && mmi_buddy_check_lists(b, &b->cpu[i], false);
-    return good && clean;
+        good = mmi_buddy_check_lists(b, &b->cpu[i], sums);
+    for (i = 0; i < b->cpus && good; i++)
+        good = mmi_buddy_check_marked(b, &b->cpu[i]);
+    good = good && mmi_buddy_check_states(b, sums) && sums->seen == sums->lists;
+    for (i = 0; i < b->cpus; i++)
+        mmi_buddy_check_unmark(b, &b->cpu[i]);
+    return good;
+}
+
+/* What belongs to no region: which have anything free (I5), what is reported, how the lists work. */
+static bool mmi_buddy_check_rest(const struct mm_buddy *b)
+{
+    const uintptr_t known = mm_mask(b->regions), order = b->report_order, high = b->high;
+    const uint32_t granule = mmi_buddy_min((uint32_t)order, b->pb_order + b->region_shift);
+
+    if (((mm_load(&b->some) | mm_load(&b->wholes)) & ~known) != 0)
+        return false;
+    if (order > b->max_order ? order != MM_BUDDY_ORDERS || b->report != 0 : b->report != granule + 1)
+        return false;
+    return high <= MM_BUDDY_CPU_SLOTS && b->batch <= high && (b->batch == 0) == (high == 0) &&
+           b->huge_high <= MMI_BUDDY_HUGE_SLOTS;
+}
+
+/* Are the sums those that the arena knows? */
+static enum mm_buddy_health mmi_buddy_check_sums(const struct mm_buddy *b, const struct mmi_buddy_sums *sums)
+{
+    const uintptr_t reserved = mm_load(&b->reserved);
+
+    if (sums->cached > sums->loose || sums->reserved < reserved || sums->free != mmi_buddy_free_units(b) ||
+        sums->present != mm_load(&b->total) || sums->active != mm_load(&b->active))
+        return MM_BUDDY_CORRUPT;
+    return sums->cached < sums->loose || sums->dying != 0 || sums->reserved != reserved ? MM_BUDDY_LEAK
+                                                                                       : MM_BUDDY_HEALTHY;
 }
 
 static enum mm_buddy_health mmi_buddy_check_all(struct mm_buddy *b)
 {
     struct mmi_buddy_sums sums;
-    uintptr_t cached = 0;
     uint32_t i;
 
     for (i = 0; i < b->pbs; i++)
@@ -4846,12 +4952,9 @@ static enum mm_buddy_health mmi_buddy_check_all(struct mm_buddy *b)
         if (!mmi_buddy_check_region(b, i))
             return MM_BUDDY_CORRUPT;
     MM_BUDDY_MEMSET(&sums, 0, sizeof sums);
-    if (!mmi_buddy_check_states(b, &sums) || !mmi_buddy_check_caches(b, &cached))
+    if (!mmi_buddy_check_rest(b) || !mmi_buddy_check_blocks(b, &sums))
         return MM_BUDDY_CORRUPT;
-    if (cached > sums.loose || sums.free != mmi_buddy_free_units(b) || sums.present != mm_load(&b->total) ||
-        sums.reserved < mm_load(&b->reserved))
-        return MM_BUDDY_CORRUPT;
-    return cached < sums.loose ? MM_BUDDY_LEAK : MM_BUDDY_HEALTHY;
+    return mmi_buddy_check_sums(b, &sums);
 }
 
 MM_BUDDY_API enum mm_buddy_health mm_buddy_check(struct mm_buddy *b)

@@ -1,6 +1,7 @@
 /* Random calls on several CPUs against a plain array of smallest blocks: no overlap, no false failure,
  * absolute alignment, the exact error of every refused free, and a healthy structure. */
 #define MM_CPU_MAX 3
+#define MM_BUDDY_CPU_SLOTS 8 /* lists that fit so small an arena */
 #include "mm_test.h"
 unsigned cpu_now; /* not static: the inline functions use it */
 #define MM_CPU_ID() cpu_now
@@ -200,6 +201,7 @@ static void a_random_run_agrees_with_a_plain_array(void **state)
     meta = malloc(size);
     memset(meta, 0xa5, size);
     assert_int_equal(mm_buddy_init(&buddy, &config, meta, size), MM_OK);
+    assert_int_equal(buddy.cpus, MM_CPU_MAX);
     for (i = 0; i < ops; i++) {
         cpu_now = below(MM_CPU_MAX + 1); /* the last: no CPU known */
         random_call(below(100));

@@ -188,6 +188,32 @@ static void without_room_to_move_to_a_range_is_nomem(void **state)
     arena_end(&a);
 }
 
+/* Eight pages at an address that is no multiple of eight are no block of order 3; elsewhere they are. */
+static void an_exact_block_may_get_an_order_when_it_moves(void **state)
+{
+    const mm_pa_t at = BASE + (PB + 4) * PAGE;
+    struct arena a;
+
+    (void)state;
+    arena_with_mover(&a, 4 * PB);
+    assert_int_equal(mm_buddy_alloc_range(&a.b, at, 8 * PAGE, 0), MM_OK);
+    assert_int_equal(mm_buddy_set_type(&a.b, at, PAGE, MM_BUDDY_MOVABLE), MM_OK);
+    own(at, 8, 1);
+    assert_refused(&a, mm_buddy_resize(&a.b, at, 3), MM_ERR_INVALID);
+    assert_refused(&a, mm_buddy_resize(&a.b, at, 2), MM_ERR_INVALID);
+    assert_refused(&a, mm_buddy_free_order(&a.b, at, 3), MM_ERR_INVALID);
+    assert_int_equal(mm_buddy_alloc_range(&a.b, at + PAGE, PAGE, 0), MM_OK);
+    assert_owned(&a, 1, 8);
+    for (unsigned i = 0; i < 4 * PB; i += 8)
+        if (mover.owner[i] == 1) {
+            assert_int_equal(mm_buddy_resize(&a.b, BASE + i * PAGE, 3), MM_OK);
+            assert_int_equal(mm_buddy_resize(&a.b, BASE + i * PAGE, 2), MM_OK);
+            assert_int_equal(mm_buddy_free_order(&a.b, BASE + i * PAGE, 2), MM_OK);
+        }
+    assert_int_equal(free_pages(&a), 4 * PB - 1);
+    arena_end(&a);
+}
+
 static void contiguous_memory_may_exceed_the_largest_order(void **state)
 {
     struct arena a;
@@ -379,6 +405,25 @@ static void reporting_has_a_limit_and_an_end(void **state)
     arena_end(&a);
 }
 
+static void cma_does_not_spread(void **state)
+{
+    struct arena a;
+
+    (void)state;
+    arena_simple(&a, 8 * PB);
+    assert_int_equal(mm_buddy_set_type(&a.b, BASE, PB * PAGE, MM_BUDDY_CMA), MM_OK);
+    assert_int_equal(mm_buddy_report_enable(&a.b, 6), MM_OK);
+    memset(&host, 0, sizeof host);
+    host.arena = &a;
+    assert_in_range(mm_buddy_report(&a.b, 10, tell, &host), 1, 4); /* in blocks of several page blocks */
+    assert_int_equal(mm_buddy_alloc_at(&a.b, BASE, 6, MM_BUDDY_MOVABLE), MM_OK);
+    assert_int_equal(mm_buddy_resize(&a.b, BASE, 8), MM_OK);
+    for (unsigned i = 0; i < 8; i++)
+        assert_int_equal(mm_buddy_get_type(&a.b, BASE + i * PB * PAGE) == MM_BUDDY_CMA, i == 0);
+    assert_int_equal(exhaust(&a, MM_BUDDY_UNMOVABLE), 4 * PB);
+    arena_end(&a);
+}
+
 /* ---- watermarks and pressure ---- */
 
 static void watermarks_hold_memory_back(void **state)
@@ -550,6 +595,7 @@ int main(void)
         cmocka_unit_test(a_range_is_carved_out_of_movable_memory),
         cmocka_unit_test(a_range_that_cannot_be_emptied_is_not_taken),
         cmocka_unit_test(without_room_to_move_to_a_range_is_nomem),
+        cmocka_unit_test(an_exact_block_may_get_an_order_when_it_moves),
         cmocka_unit_test(contiguous_memory_may_exceed_the_largest_order),
         cmocka_unit_test(contiguous_memory_comes_out_of_cma_first),
         cmocka_unit_test(compaction_makes_a_large_block),
@@ -557,6 +603,7 @@ int main(void)
         cmocka_unit_test(the_fragmentation_index_tells_lack_from_fragmentation),
         cmocka_unit_test(free_memory_is_reported_once),
         cmocka_unit_test(reporting_has_a_limit_and_an_end),
+        cmocka_unit_test(cma_does_not_spread),
         cmocka_unit_test(watermarks_hold_memory_back),
         cmocka_unit_test(every_kind_of_request_heeds_the_watermark),
         cmocka_unit_test(pressure_gets_one_chance_to_free_something),
