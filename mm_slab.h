@@ -1295,7 +1295,7 @@ struct mmi_slab {
     uint32_t hint;    /* no bit is set in words before it */
     struct mmi_slab_entry entry;
     uintptr_t grace;  /* a type-stable slab waits for it */
-    uintptr_t purged; /* a bit for each 1/MM_WORD_BITS of the slab whose content was given away */
+    uintptr_t purged; /* a bit for each page of the slab whose content was given away */
 };
 
 MM_CORE_INLINE struct mmi_slab *mmi_slab_of(const void *p)
@@ -1556,7 +1556,8 @@ MM_STATIC_ASSERT(sizeof(struct mm_slab_cpu) < 65536, "see struct mmi_slab_mark")
 #define MMI_SLAB_ARRAYS 2u
 #define MMI_SLAB_DEPOT_BYTES 65536u /* of free objects of a cache, at most, in its depot */
 #define MMI_SLAB_LIST_BYTES 16384u  /* in an array, at most */
-#define MMI_SLAB_GRANULE (MM_SLAB_BYTES / MM_WORD_BITS > 4096 ? MM_SLAB_BYTES / MM_WORD_BITS : 4096)
+#define MMI_SLAB_GRANULE /* at least 2^12 bytes, and so at most 32 in a slab */                    \
+    ((size_t)1 << (MM_PAGE_SHIFT < MM_SLAB_SHIFT ? MM_PAGE_SHIFT : MM_SLAB_SHIFT))
 #define MMI_SLAB_CALLER ((uintptr_t)__builtin_return_address(0))
 
 #define MMI_SLAB_ZONE_BYTE 0xbb  /* red zones */
@@ -2207,5 +2208,572 @@ static size_t mmi_slab_trim_to(struct mm_slab_heap *heap, size_t reserve)
 MM_SLAB_API void mmi_slab_trim(struct mm_slab_heap *heap)
 {
     (void)mmi_slab_trim_to(heap, heap->reserve);
+}
+
+/* ---- Debug: red zones, poison, quarantine ------------------------------------------------------- */
+
+/* Reads and fills memory that a sanitizer may hold to be poisoned. */
+#define MMI_SLAB_UNCHECKED __attribute__((noinline, no_sanitize_address))
+
+static unsigned mmi_slab_cpu_now(void)
+{
+    MM_SLAB_CPU_STATE_T pin;
+    unsigned cpu;
+    MM_SLAB_CPU_PIN(pin);
+    cpu = MM_SLAB_CPU_ID();
+    MM_SLAB_CPU_UNPIN(pin);
+    return cpu;
+}
+
+#if MM_SLAB_DEBUG >= 1
+static MMI_SLAB_UNCHECKED void mmi_slab_fill(char *from, const char *end, int byte)
+{
+    volatile char *p = from;
+    while (p < (volatile const char *)end)
+        *p++ = (char)byte;
+}
+
+/* The first byte of a range that is not `byte`, or NULL. */
+static MMI_SLAB_UNCHECKED const char *mmi_slab_other(const char *from, const char *end, int byte)
+{
+    const volatile char *p = from;
+    while (p < (const volatile char *)end && *p == (char)byte)
+        p++;
+    return p < (const volatile char *)end ? (const char *)(uintptr_t)p : NULL;
+}
+
+static bool mmi_slab_poisons(const struct mm_slab_cache *cache)
+{
+    return (cache->flags & MM_SLAB_DEBUG_POISON) != 0 && cache->construct == NULL &&
+           !(cache->flags & MM_SLAB_TYPE_STABLE);
+}
+
+/* The zones around an object of `size` bytes; nothing without ZONES. */
+static void mmi_slab_zones(const struct mm_slab_cache *cache, char *object, size_t size)
+{
+    if (!(cache->flags & MM_SLAB_DEBUG_ZONES))
+        return;
+    mmi_slab_fill(object - cache->left, object, MMI_SLAB_ZONE_BYTE);
+    mmi_slab_fill(object + size, (const char *)mmi_slab_track(cache, object), MMI_SLAB_ZONE_BYTE);
+}
+
+static bool mmi_slab_zones_whole(struct mm_slab_cache *cache, const char *object,
+                                 const char *where)
+{
+    const struct mmi_slab_track *track = mmi_slab_track(cache, object);
+    const char *bad;
+
+    if (!(cache->flags & MM_SLAB_DEBUG_ZONES))
+        return true;
+    bad = mmi_slab_other(object - cache->left, object, MMI_SLAB_ZONE_BYTE);
+    if (bad == NULL && track->size <= cache->size)
+        bad = mmi_slab_other(object + track->size, (const char *)track, MMI_SLAB_ZONE_BYTE);
+    if (bad == NULL)
+        return true;
+    (void)mmi_slab_refuse(cache->heap, where,
+                          bad < object ? "red zone before object overwritten"
+                                       : "red zone behind object overwritten",
+                          MM_ERR_CORRUPT, cache, object, bad);
+    return false;
+}
+
+static bool mmi_slab_poison_whole(struct mm_slab_cache *cache, const char *object,
+                                  const char *where)
+{
+    const char *bad = NULL;
+
+    if (mmi_slab_poisons(cache))
+        bad = mmi_slab_other(object, object + cache->size, MMI_SLAB_FREED_BYTE);
+    if (bad != NULL)
+        (void)mmi_slab_refuse(cache->heap, where, "object written after free", MM_ERR_CORRUPT,
+                              cache, object, bad);
+    return bad == NULL;
+}
+
+/* An object as it is from now on free: in a new slab, or freed. */
+static void mmi_slab_freed_state(const struct mm_slab_cache *cache, char *object)
+{
+    if (mmi_slab_poisons(cache))
+        mmi_slab_fill(object, object + cache->size, MMI_SLAB_FREED_BYTE);
+    mmi_slab_track(cache, object)->size = cache->size;
+    mmi_slab_zones(cache, object, cache->size);
+}
+
+/* Checks an object that was just taken and makes it ready; false if it is damaged and withdrawn. */
+static bool mmi_slab_debug_alloc(struct mm_slab_cache *cache, char *object, size_t size,
+                                 uintptr_t caller)
+{
+    struct mmi_slab_track *track = mmi_slab_track(cache, object);
+
+    if (!mmi_slab_zones_whole(cache, object, "mm_slab_alloc") ||
+        !mmi_slab_poison_whole(cache, object, "mm_slab_alloc")) {
+        struct mmi_slab *s = mmi_slab_of(object);
+        MM_SLAB_LOCK_STATE_T state;
+        uint32_t inside, n = mmi_slab_index(s, object, &inside);
+        MM_SLAB_LOCK(&cache->lock, state);
+        mmi_slab_held(s)[n >> MM_WORD_SHIFT] |= mm_bit(n & (MM_WORD_BITS - 1));
+        cache->withdrawn++;
+        MM_SLAB_UNLOCK(&cache->lock, state);
+        return false;
+    }
+    track->size = size;
+    track->alloc_by = caller;
+    track->alloc_cpu = mmi_slab_cpu_now();
+    track->free_by = 0;
+    mmi_slab_zones(cache, object, size);
+    return true;
+}
+
+/* Frees an object that rested: its bit is set again. The cache's lock is held. */
+static void mmi_slab_wake(struct mm_slab_cache *cache, uintptr_t object,
+                          struct mmi_slab_after *after)
+{
+    struct mmi_slab *s = mmi_slab_of((const void *)object);
+    uint32_t inside, n = mmi_slab_index(s, (const void *)object, &inside);
+    mmi_slab_held(s)[n >> MM_WORD_SHIFT] &= ~mm_bit(n & (MM_WORD_BITS - 1));
+    mmi_slab_put_back(cache, object, after);
+}
+
+/* Puts an object into quarantine and wakes the one that left for it; without quarantine, itself. */
+static void mmi_slab_rest(struct mm_slab_cache *cache, uintptr_t object,
+                          struct mmi_slab_after *after)
+{
+    struct mmi_slab_batch *ring = cache->rest;
+
+    if (ring == NULL) {
+        mmi_slab_wake(cache, object, after);
+        return;
+    }
+    if (ring->n == MM_SLAB_SLOTS) {
+        const uintptr_t oldest = ring->slot[ring->grace];
+        ring->slot[ring->grace] = object;
+        ring->grace = (ring->grace + 1) % MM_SLAB_SLOTS;
+        mmi_slab_wake(cache, oldest, after);
+        return;
+    }
+    ring->slot[(ring->grace + ring->n) % MM_SLAB_SLOTS] = object;
+    ring->n++;
+    cache->resting++;
+}
+
+/* Wakes all that rests. True if there was anything. */
+static bool mmi_slab_wake_all(struct mm_slab_cache *cache)
+{
+    struct mmi_slab_after after = {NULL, {0}, 0};
+    struct mmi_slab_batch *ring = cache->rest;
+    MM_SLAB_LOCK_STATE_T state;
+    bool any;
+
+    if (ring == NULL)
+        return false;
+    MM_SLAB_LOCK(&cache->lock, state);
+    any = ring->n != 0;
+    for (; ring->n != 0; ring->n--) {
+        mmi_slab_wake(cache, ring->slot[ring->grace], &after);
+        ring->grace = (ring->grace + 1) % MM_SLAB_SLOTS;
+    }
+    cache->resting = 0;
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    if (mmi_slab_finish(cache, &after))
+        mmi_slab_trim(cache->heap);
+    return any;
+}
+
+/* Frees object n of slab s of a cache with debug flags. */
+static enum mm_status mmi_slab_debug_free(struct mm_slab_cache *cache, struct mmi_slab *s,
+                                          uint32_t n, const char *where, uintptr_t caller)
+{
+    struct mmi_slab_after after = {NULL, {0}, 0};
+    char *object = mmi_slab_object(s, n);
+    struct mmi_slab_track *track = mmi_slab_track(cache, object);
+    uintptr_t *held = mmi_slab_held(s) + (n >> MM_WORD_SHIFT);
+    const uintptr_t bit = mm_bit(n & (MM_WORD_BITS - 1));
+    MM_SLAB_LOCK_STATE_T state;
+    bool twice;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    twice = mmi_slab_test(mmi_slab_bits(s), n) || (*held & bit) != 0;
+    *held |= twice ? 0 : bit;
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    if (twice)
+        return mmi_slab_refuse(cache->heap, where, "double free", MM_ERR_INVALID, cache, object,
+                               object);
+    if (!mmi_slab_zones_whole(cache, object, where)) {
+        MM_SLAB_LOCK(&cache->lock, state);
+        cache->withdrawn++;
+        MM_SLAB_UNLOCK(&cache->lock, state);
+        return MM_ERR_CORRUPT;
+    }
+    track->free_by = caller;
+    track->free_cpu = mmi_slab_cpu_now();
+    mmi_slab_freed_state(cache, object);
+    MM_SLAB_POISON(object, cache->size);
+    MM_SLAB_LOCK(&cache->lock, state);
+    mmi_slab_rest(cache, (uintptr_t)object, &after);
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    if (mmi_slab_finish(cache, &after))
+        mmi_slab_trim(cache->heap);
+    return MM_OK;
+}
+
+/* An object keeps its place and changes its size. */
+static void mmi_slab_debug_resize(const struct mm_slab_cache *cache, char *object, size_t size)
+{
+    if (!(cache->flags & MM_SLAB_DEBUG_ALL))
+        return;
+    mmi_slab_track(cache, object)->size = size;
+    mmi_slab_zones(cache, object, size);
+}
+#else
+#define mmi_slab_freed_state(cache, object) ((void)(cache), (void)(object))
+#define mmi_slab_debug_alloc(cache, object, size, caller) ((void)(size), (void)(caller), true)
+#define mmi_slab_debug_free(cache, s, n, where, caller) ((void)(n), (void)(caller), MM_OK)
+#define mmi_slab_debug_resize(cache, object, size) ((void)(cache), (void)(object), (void)(size))
+#define mmi_slab_wake_all(cache) false
+#endif
+
+/* Every object of a new slab: constructed, or as after a free. */
+static void mmi_slab_dress(struct mm_slab_cache *cache, struct mmi_slab *s)
+{
+    uint32_t n;
+
+    if (cache->construct != NULL || (cache->flags & MM_SLAB_DEBUG_ALL) != 0) {
+        s->purged = 0;
+        for (n = 0; n < s->count; n++) {
+            if (cache->construct != NULL)
+                cache->construct(cache->ctx, mmi_slab_object(s, n));
+            if (cache->flags & MM_SLAB_DEBUG_ALL)
+                mmi_slab_freed_state(cache, mmi_slab_object(s, n));
+        }
+    }
+    MM_SLAB_POISON((char *)s + s->first, (size_t)(s->count - 1) * s->stride + cache->size);
+}
+
+/* ---- CPU's arrays, depot -------------------------------------------------------------------------- */
+
+/* Entries of an array for objects of `size` bytes. */
+static uint32_t mmi_slab_slots_for(size_t size)
+{
+    size_t slots = MM_SLAB_SLOTS, limit;
+    for (limit = 128; limit < size && slots > 8; limit *= 2)
+        slots /= 2;
+    while (slots > 2 && slots * size > MMI_SLAB_LIST_BYTES)
+        slots /= 2;
+    return (uint32_t)slots;
+}
+
+static void mmi_slab_prepare(struct mm_slab_cache *cache, uintptr_t *l)
+{
+    l[-1] = 0;
+    l[MMI_SLAB_POP] = ~(uintptr_t)0;
+    l[MMI_SLAB_ROOM] = cache->slots;
+    l[MMI_SLAB_SLOTS] = cache->slots;
+    l[MMI_SLAB_CACHE] = (uintptr_t)cache;
+    l[MMI_SLAB_IN + cache->slots] = 0;
+}
+
+/* Notes a flush or a refill. Where long runs of both take turns, what one puts into the depot the
+ * other takes out again: the depot may hold as many batches as the shorter run has. */
+static void mmi_slab_turn(struct mm_slab_cache *cache, bool flushing)
+{
+    const uint32_t most = MMI_SLAB_DEPOT_BYTES / (cache->slots * cache->stride);
+    uint32_t swing;
+
+    *(flushing ? &cache->flushes : &cache->refills) += 1;
+    if (cache->flushing == flushing) {
+        cache->run++;
+        return;
+    }
+    swing = cache->run < cache->last_run ? cache->run : cache->last_run;
+    cache->last_run = cache->run;
+    cache->run = 1;
+    cache->flushing = flushing;
+    if (swing > cache->limit && swing > 1)
+        cache->limit = swing < most ? swing : most;
+    else if (swing < cache->limit / 2)
+        cache->limit -= (cache->limit + 7) / 8;
+}
+
+/* Fills the empty `out` of the arrays l. False if the cache has nothing. Pinned. */
+static bool mmi_slab_refill(struct mm_slab_cache *cache, uintptr_t *l)
+{
+    const uintptr_t slots = l[MMI_SLAB_SLOTS];
+    uintptr_t room = l[MMI_SLAB_ROOM], n = slots - room;
+    MM_SLAB_LOCK_STATE_T state;
+
+    if (n != 0) {
+        (void)MM_SLAB_MEMCPY(l - 1 - n, l + MMI_SLAB_IN + room, n * sizeof *l);
+        l[MMI_SLAB_ROOM] = slots;
+    } else {
+        MM_SLAB_LOCK(&cache->lock, state);
+        mmi_slab_turn(cache, false);
+        if (cache->depot != NULL) {
+            struct mmi_slab_batch *b = cache->depot;
+            cache->depot = b->next;
+            cache->batches--;
+            n = b->n;
+            (void)MM_SLAB_MEMCPY(l - 1 - n, b->slot, n * sizeof *l);
+            b->next = cache->spare;
+            cache->spare = b;
+            cache->spares++;
+        } else {
+            uintptr_t *to = l - 1 - (slots < cache->free ? slots : cache->free);
+            n = mmi_slab_take(cache, to, (uintptr_t)(l - 1 - to));
+        }
+        MM_SLAB_UNLOCK(&cache->lock, state);
+    }
+    l[MMI_SLAB_POP] = ~n;
+    return n != 0;
+}
+
+/* Empties the full `in` of the arrays l. Pinned. True if there is work left for mmi_slab_trim. */
+MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
+{
+    struct mm_slab_cache *cache = (struct mm_slab_cache *)l[MMI_SLAB_CACHE];
+    const uintptr_t *in = l + MMI_SLAB_IN + l[MMI_SLAB_ROOM];
+    const uintptr_t n = l[MMI_SLAB_SLOTS] - l[MMI_SLAB_ROOM];
+    struct mmi_slab_after after;
+    struct mmi_slab_batch *b;
+    MM_SLAB_LOCK_STATE_T state;
+    uintptr_t i;
+
+    after.retired = NULL;
+    after.misuse = 0;
+    MM_SLAB_LOCK(&cache->lock, state);
+    mmi_slab_turn(cache, true);
+    b = cache->batches < cache->limit ? cache->spare : NULL;
+    if (b != NULL) {
+        cache->spare = b->next;
+        cache->spares--;
+        (void)MM_SLAB_MEMCPY(b->slot, in, n * sizeof *in);
+        b->n = n;
+        b->next = cache->depot;
+        cache->depot = b;
+        cache->batches++;
+    } else {
+        for (i = 0; i < n; i++)
+            mmi_slab_put_back(cache, in[i], &after);
+    }
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    l[MMI_SLAB_ROOM] = l[MMI_SLAB_SLOTS];
+    return mmi_slab_finish(cache, &after);
+}
+
+/* One object of a cache without arrays on this CPU; NULL if it has none. */
+static void *mmi_slab_take_one(struct mm_slab_cache *cache)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    uintptr_t p = 0;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    if (mmi_slab_take(cache, &p, 1) == 0 && cache->depot != NULL) {
+        struct mmi_slab_batch *b = cache->depot;
+        p = b->slot[--b->n];
+        if (b->n == 0) {
+            cache->depot = b->next;
+            cache->batches--;
+            b->next = cache->spare;
+            cache->spare = b;
+            cache->spares++;
+        }
+    }
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    return (void *)p;
+}
+
+/* Gives one object back to its slab; false if it was free there already. */
+static bool mmi_slab_put_one(struct mm_slab_cache *cache, void *p)
+{
+    struct mmi_slab_after after = {NULL, {0}, 0};
+    MM_SLAB_LOCK_STATE_T state;
+    bool twice;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    mmi_slab_put_back(cache, (uintptr_t)p, &after);
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    twice = after.misuse != 0;
+    after.misuse = 0;
+    if (mmi_slab_finish(cache, &after))
+        mmi_slab_trim(cache->heap);
+    return !twice;
+}
+
+static void *mmi_slab_inner_alloc(struct mm_slab_heap *heap, unsigned which, unsigned flags)
+{
+    struct mm_slab_cache *cache = &heap->inner[which];
+    void *p;
+
+    while ((p = mmi_slab_take_one(cache)) == NULL)
+        if (mmi_slab_grow(cache, flags) != MM_OK)
+            return NULL;
+    MM_SLAB_UNPOISON(p, cache->size);
+    return p;
+}
+
+static void mmi_slab_inner_free(struct mm_slab_heap *heap, unsigned which, void *p)
+{
+    MM_SLAB_POISON(p, heap->inner[which].size);
+    (void)mmi_slab_put_one(&heap->inner[which], p);
+}
+
+/* Arrays for this CPU, and batches for the depot, as far as there is memory. */
+static void mmi_slab_equip(struct mm_slab_cache *cache)
+{
+    struct mm_slab_heap *heap = cache->heap;
+    const unsigned cpu = mmi_slab_cpu_now();
+    MM_SLAB_LOCK_STATE_T state;
+    MM_SLAB_CPU_STATE_T pin;
+    bool wanted, placed = false;
+    uintptr_t *words;
+    struct mmi_slab_batch *b;
+
+    if (cache->kind == MMI_SLAB_NAMED && cpu < MM_CPU_MAX && cache->cpu[cpu] == NULL) {
+        words = (uintptr_t *)mmi_slab_inner_alloc(heap, MMI_SLAB_ARRAYS, MM_SLAB_NOWAIT);
+        if (words == NULL)
+            return;
+        MM_SLAB_CPU_PIN(pin);
+        if (MM_SLAB_CPU_ID() == cpu && cache->cpu[cpu] == NULL) {
+            mmi_slab_prepare(cache, words + MM_SLAB_SLOTS + 8);
+            __atomic_store_n(&cache->cpu[cpu], words + MM_SLAB_SLOTS + 8, __ATOMIC_RELEASE);
+            placed = true;
+        }
+        MM_SLAB_CPU_UNPIN(pin);
+        if (!placed)
+            mmi_slab_inner_free(heap, MMI_SLAB_ARRAYS, words);
+    }
+    for (;;) {
+        MM_SLAB_LOCK(&cache->lock, state);
+        wanted = cache->batches + cache->spares < cache->limit;
+        MM_SLAB_UNLOCK(&cache->lock, state);
+        if (!wanted)
+            return;
+        b = (struct mmi_slab_batch *)mmi_slab_inner_alloc(heap, MMI_SLAB_BATCHES, MM_SLAB_NOWAIT);
+        if (b == NULL)
+            return;
+        MM_SLAB_LOCK(&cache->lock, state);
+        b->next = cache->spare;
+        cache->spare = b;
+        cache->spares++;
+        MM_SLAB_UNLOCK(&cache->lock, state);
+    }
+}
+
+/* The quarantine's ring, made at the first allocation. */
+static void mmi_slab_equip_rest(struct mm_slab_cache *cache)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_batch *b;
+
+    if (!(cache->flags & MM_SLAB_DEBUG_QUARANTINE) || cache->rest != NULL)
+        return;
+    b = (struct mmi_slab_batch *)mmi_slab_inner_alloc(cache->heap, MMI_SLAB_BATCHES,
+                                                      MM_SLAB_NOWAIT);
+    if (b == NULL)
+        return;
+    b->n = 0;
+    b->grace = 0;
+    MM_SLAB_LOCK(&cache->lock, state);
+    if (cache->rest == NULL) {
+        cache->rest = b;
+        b = NULL;
+    }
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    if (b != NULL)
+        mmi_slab_inner_free(cache->heap, MMI_SLAB_BATCHES, b);
+}
+
+/* An object of the cache out of the CPU's arrays or the slabs; NULL if it has none. */
+static void *mmi_slab_try(struct mm_slab_cache *cache)
+{
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t *l;
+    void *p = NULL;
+
+    MM_SLAB_CPU_PIN(pin);
+    l = mmi_slab_arrays(cache);
+    if (l != NULL) {
+        p = mmi_slab_pop(l);
+        if (p == NULL && mmi_slab_refill(cache, l))
+            p = mmi_slab_pop(l);
+    }
+    MM_SLAB_CPU_UNPIN(pin);
+    return l != NULL ? p : mmi_slab_take_one(cache);
+}
+
+/* After the cache could not grow: what else may help, once for each allocation. */
+static bool mmi_slab_reclaim(struct mm_slab_heap *heap, size_t bytes, unsigned flags, bool *tried)
+{
+    bool helped = false;
+
+    if (*tried || (flags & MM_SLAB_NOWAIT))
+        return false;
+    *tried = true;
+    if (heap->hooks->grace_done != NULL)
+        helped = mm_slab_rcu_poll(heap) == 0;
+    if (heap->hooks->reclaim != NULL)
+        helped = heap->hooks->reclaim(heap->hooks->ctx, heap, bytes) || helped;
+    return helped;
+}
+
+/* An object for a request of `size` bytes, by all means that there are. */
+static void *mmi_slab_get(struct mm_slab_cache *cache, size_t size, unsigned flags,
+                          uintptr_t caller)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    bool tried = false;
+    void *p;
+
+    mmi_slab_equip(cache);
+    mmi_slab_equip_rest(cache);
+    for (;;) {
+        p = mmi_slab_try(cache);
+        if (p == NULL) {
+            if (mmi_slab_grow(cache, flags) == MM_OK || mmi_slab_wake_all(cache) ||
+                mmi_slab_reclaim(cache->heap, MM_SLAB_BYTES, flags, &tried))
+                continue;
+            MM_SLAB_LOCK(&cache->lock, state);
+            cache->failures++;
+            MM_SLAB_UNLOCK(&cache->lock, state);
+            return NULL;
+        }
+        if (cache->flags & MM_SLAB_DEBUG_ALL) {
+            MM_SLAB_UNPOISON(p, cache->size);
+            if (!mmi_slab_debug_alloc(cache, (char *)p, size, caller))
+                continue;
+        }
+        mmi_slab_hand_out(p, size, cache->size, flags & MM_SLAB_ZERO);
+        if (cache->flags & MM_SLAB_DEBUG_ZONES)
+            mmi_slab_debug_resize(cache, (char *)p, size);
+        return p;
+    }
+}
+
+/* Frees p, an address in slab s of the cache, whatever it is. */
+static enum mm_status mmi_slab_give(struct mm_slab_cache *cache, struct mmi_slab *s, void *p,
+                                    const char *where, uintptr_t caller)
+{
+    struct mm_slab_heap *heap = cache->heap;
+    MM_SLAB_CPU_STATE_T pin;
+    uint32_t inside, n = mmi_slab_index(s, p, &inside);
+    uintptr_t *l;
+
+    if (n >= s->count || cache->kind == MMI_SLAB_INNER)
+        return mmi_slab_refuse(heap, where, "free of no object", MM_ERR_INVALID, cache, NULL, p);
+    if (inside != 0)
+        return mmi_slab_refuse(heap, where, "free inside an object", MM_ERR_ALIGN, cache,
+                               mmi_slab_object(s, n), p);
+    if (cache->flags & MM_SLAB_DEBUG_ALL)
+        return mmi_slab_debug_free(cache, s, n, where, caller);
+    if (mmi_slab_test(mmi_slab_bits(s), n))
+        return mmi_slab_refuse(heap, where, "double free", MM_ERR_INVALID, cache, (char *)p, p);
+    MM_SLAB_CPU_PIN(pin);
+    l = mmi_slab_arrays(cache);
+    if (l != NULL)
+        return mmi_slab_free_into(heap, l, p, pin);
+    MM_SLAB_CPU_UNPIN(pin);
+    MM_SLAB_POISON(p, cache->size);
+    if (!mmi_slab_put_one(cache, p))
+        return mmi_slab_report(heap, where, "double free", MM_ERR_INVALID, cache, (char *)p, p);
+    return MM_OK;
 }
 
