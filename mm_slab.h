@@ -863,6 +863,7 @@ struct mm_slab_cache {
     struct mmi_slab_batch *depot;
     struct mmi_slab_batch *spare; /* batches without content */
     uint32_t batches, limit, spares;
+    uintptr_t want;             /* not 0: the depot wants more batches */
     uint32_t run, last_run;     /* of flushes or refills in a row, and of the other kind before */
     bool flushing;              /* what `run` counts */
     uintptr_t random;
@@ -1242,7 +1243,7 @@ MM_CORE_INLINE int mmi_slab_push(uintptr_t *l, void *p)
     if (MM_UNLIKELY(l[MMI_SLAB_IN + room] == (uintptr_t)p))
         return -1;
     l[MMI_SLAB_IN + room - 1] = (uintptr_t)p;
-    l[MMI_SLAB_ROOM] = --room;
+    mm_store(&l[MMI_SLAB_ROOM], --room);
     return room == 0;
 }
 
@@ -2360,15 +2361,14 @@ static void mmi_slab_rest(struct mm_slab_cache *cache, uintptr_t object,
 static bool mmi_slab_wake_all(struct mm_slab_cache *cache)
 {
     struct mmi_slab_after after = {NULL, {0}, 0};
-    struct mmi_slab_batch *ring = cache->rest;
+    struct mmi_slab_batch *ring;
     MM_SLAB_LOCK_STATE_T state;
     bool any;
 
-    if (ring == NULL)
-        return false;
     MM_SLAB_LOCK(&cache->lock, state);
-    any = ring->n != 0;
-    for (; ring->n != 0; ring->n--) {
+    ring = cache->rest;
+    any = ring != NULL && ring->n != 0;
+    for (; any && ring->n != 0; ring->n--) {
         mmi_slab_wake(cache, ring->slot[ring->grace], &after);
         ring->grace = (ring->grace + 1) % MM_SLAB_SLOTS;
     }
@@ -2446,7 +2446,8 @@ static void mmi_slab_dress(struct mm_slab_cache *cache, struct mmi_slab *s)
                 mmi_slab_freed_state(cache, mmi_slab_object(s, n));
         }
     }
-    MM_SLAB_POISON((char *)s + s->first, (size_t)(s->count - 1) * s->stride + cache->size);
+    for (n = 0; MMI_SLAB_SANITIZE && n < s->count; n++)
+        MM_SLAB_POISON(mmi_slab_object(s, n), cache->size);
 }
 
 /* ---- CPU's arrays, depot -------------------------------------------------------------------------- */
@@ -2480,6 +2481,7 @@ static void mmi_slab_turn(struct mm_slab_cache *cache, bool flushing)
     uint32_t swing;
 
     *(flushing ? &cache->flushes : &cache->refills) += 1;
+    mm_store(&cache->want, cache->batches + cache->spares < cache->limit);
     if (cache->flushing == flushing) {
         cache->run++;
         return;
@@ -2503,7 +2505,7 @@ static bool mmi_slab_refill(struct mm_slab_cache *cache, uintptr_t *l)
 
     if (n != 0) {
         (void)MM_SLAB_MEMCPY(l - 1 - n, l + MMI_SLAB_IN + room, n * sizeof *l);
-        l[MMI_SLAB_ROOM] = slots;
+        mm_store(&l[MMI_SLAB_ROOM], slots);
     } else {
         MM_SLAB_LOCK(&cache->lock, state);
         mmi_slab_turn(cache, false);
@@ -2522,7 +2524,7 @@ static bool mmi_slab_refill(struct mm_slab_cache *cache, uintptr_t *l)
         }
         MM_SLAB_UNLOCK(&cache->lock, state);
     }
-    l[MMI_SLAB_POP] = ~n;
+    mm_store(&l[MMI_SLAB_POP], ~n);
     return n != 0;
 }
 
@@ -2555,7 +2557,7 @@ MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
             mmi_slab_put_back(cache, in[i], &after);
     }
     MM_SLAB_UNLOCK(&cache->lock, state);
-    l[MMI_SLAB_ROOM] = l[MMI_SLAB_SLOTS];
+    mm_store(&l[MMI_SLAB_ROOM], l[MMI_SLAB_SLOTS]);
     return mmi_slab_finish(cache, &after);
 }
 
@@ -2623,7 +2625,7 @@ static void mmi_slab_equip(struct mm_slab_cache *cache)
     const unsigned cpu = mmi_slab_cpu_now();
     MM_SLAB_LOCK_STATE_T state;
     MM_SLAB_CPU_STATE_T pin;
-    bool wanted, placed = false;
+    bool placed = false;
     uintptr_t *words;
     struct mmi_slab_batch *b;
 
@@ -2641,12 +2643,7 @@ static void mmi_slab_equip(struct mm_slab_cache *cache)
         if (!placed)
             mmi_slab_inner_free(heap, MMI_SLAB_ARRAYS, words);
     }
-    for (;;) {
-        MM_SLAB_LOCK(&cache->lock, state);
-        wanted = cache->batches + cache->spares < cache->limit;
-        MM_SLAB_UNLOCK(&cache->lock, state);
-        if (!wanted)
-            return;
+    while (mm_load(&cache->want) != 0) {
         b = (struct mmi_slab_batch *)mmi_slab_inner_alloc(heap, MMI_SLAB_BATCHES, MM_SLAB_NOWAIT);
         if (b == NULL)
             return;
@@ -2654,6 +2651,7 @@ static void mmi_slab_equip(struct mm_slab_cache *cache)
         b->next = cache->spare;
         cache->spare = b;
         cache->spares++;
+        mm_store(&cache->want, cache->batches + cache->spares < cache->limit);
         MM_SLAB_UNLOCK(&cache->lock, state);
     }
 }
@@ -2664,7 +2662,8 @@ static void mmi_slab_equip_rest(struct mm_slab_cache *cache)
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab_batch *b;
 
-    if (!(cache->flags & MM_SLAB_DEBUG_QUARANTINE) || cache->rest != NULL)
+    if (!(cache->flags & MM_SLAB_DEBUG_QUARANTINE) ||
+        __atomic_load_n(&cache->rest, __ATOMIC_RELAXED) != NULL)
         return;
     b = (struct mmi_slab_batch *)mmi_slab_inner_alloc(cache->heap, MMI_SLAB_BATCHES,
                                                       MM_SLAB_NOWAIT);
@@ -2674,7 +2673,7 @@ static void mmi_slab_equip_rest(struct mm_slab_cache *cache)
     b->grace = 0;
     MM_SLAB_LOCK(&cache->lock, state);
     if (cache->rest == NULL) {
-        cache->rest = b;
+        __atomic_store_n(&cache->rest, b, __ATOMIC_RELAXED);
         b = NULL;
     }
     MM_SLAB_UNLOCK(&cache->lock, state);
@@ -2775,5 +2774,574 @@ static enum mm_status mmi_slab_give(struct mm_slab_cache *cache, struct mmi_slab
     if (!mmi_slab_put_one(cache, p))
         return mmi_slab_report(heap, where, "double free", MM_ERR_INVALID, cache, (char *)p, p);
     return MM_OK;
+}
+
+/* ---- Heaps ----------------------------------------------------------------------------------- */
+
+#if MM_SLAB_DEBUG >= 3
+#define MMI_SLAB_FLAGS MM_SLAB_DEBUG_ALL
+#elif MM_SLAB_DEBUG == 2
+#define MMI_SLAB_FLAGS (MM_SLAB_DEBUG_ALL & ~MM_SLAB_DEBUG_QUARANTINE)
+#else
+#define MMI_SLAB_FLAGS 0u
+#endif
+
+static bool mmi_slab_flags_known(unsigned flags)
+{
+    const unsigned known = MM_SLAB_TYPE_STABLE | MM_SLAB_SHUFFLE | MM_SLAB_COLOUR |
+                           (MM_SLAB_DEBUG >= 1 ? MM_SLAB_DEBUG_ALL : 0u);
+    return (flags & ~known) == 0;
+}
+
+MM_SLAB_API void mm_slab_config_init(struct mm_slab_config *config,
+                                     const struct mm_slab_hooks *hooks)
+{
+    config->hooks = hooks;
+    config->quota = 0;
+    config->reserve = 4;
+    config->flags = MMI_SLAB_FLAGS;
+    config->seed = 0x9e3779b9u;
+}
+
+static void mmi_slab_zero(void *p, size_t bytes)
+{
+    (void)MM_SLAB_MEMSET(p, 0, bytes);
+}
+
+/* Lays a cache out: `size` and `align` of an object. False if a slab has no room for one. */
+static bool mmi_slab_lay_out(struct mm_slab_cache *cache, size_t size, size_t align)
+{
+    size_t stride = size, header = sizeof(struct mmi_slab), count;
+    const bool debug = (cache->flags & MM_SLAB_DEBUG_ALL) != 0;
+
+    cache->left = 0;
+    if (cache->flags & MM_SLAB_DEBUG_ZONES) {
+        cache->left = (uint32_t)(align > 16 ? align : 16);
+        stride += cache->left + MMI_SLAB_ZONE_BEHIND;
+    }
+    if (debug)
+        stride += sizeof(struct mmi_slab_track) + sizeof(uintptr_t);
+    stride = (size_t)mm_align_up(stride, align);
+    for (count = MM_SLAB_BYTES / stride; count > 0; count--) {
+        const size_t bits = mmi_slab_bit_words((uint32_t)count) * sizeof(uintptr_t) * (1u + debug);
+        const size_t first = (size_t)mm_align_up(header + bits + cache->left, align);
+        if (first - cache->left + count * stride <= MM_SLAB_BYTES) {
+            cache->first = (uint32_t)first;
+            cache->colours = (uint32_t)(MM_SLAB_BYTES - (first - cache->left + count * stride));
+            break;
+        }
+    }
+    cache->size = (uint32_t)size;
+    cache->stride = (uint32_t)stride;
+    cache->count = (uint32_t)count;
+    cache->align = (uint32_t)align;
+    cache->inverse = (uint32_t)(0xffffffffu / (uint32_t)stride + 1);
+    cache->slots = mmi_slab_slots_for(size);
+    return count > 0;
+}
+
+static void mmi_slab_set_name(struct mm_slab_cache *cache, const char *name, size_t number)
+{
+    char digits[24];
+    const char *from = name;
+    size_t i = 0;
+
+    while (*from != 0 && i < MM_SLAB_NAME_MAX - 1)
+        cache->name[i++] = *from++;
+    from = number != 0 ? mmi_slab_digits(digits + 23, number, 10) : "";
+    while (*from != 0 && i < MM_SLAB_NAME_MAX - 1)
+        cache->name[i++] = *from++;
+    cache->name[i] = 0;
+}
+
+/* Makes a cache of the heap's own. */
+static void mmi_slab_own_cache(struct mm_slab_heap *heap, struct mm_slab_cache *cache, size_t size,
+                               unsigned kind, unsigned flags)
+{
+    cache->heap = heap;
+    cache->kind = kind;
+    cache->flags = flags;
+    cache->random = heap->random | 1;
+    MM_SLAB_LOCK_INIT(&cache->lock);
+    (void)mmi_slab_lay_out(cache, size, size & (0 - size) & (MM_SLAB_BYTES / 8 - 1 + MM_SLAB_BYTES));
+    cache->token = kind == MMI_SLAB_CLASS ? mmi_slab_token(heap) : 0;
+    cache->next = heap->caches;
+    heap->caches = cache;
+}
+
+static void mmi_slab_own_class(struct mm_slab_heap *heap, unsigned c, unsigned flags)
+{
+    struct mm_slab_cache *cache = &heap->cls[c];
+    const size_t words = mmi_slab_class_words(c);
+    unsigned cpu;
+
+    mmi_slab_own_cache(heap, cache, mmi_slab_class_bytes(c), MMI_SLAB_CLASS, flags);
+    mmi_slab_set_name(cache, "kmalloc-", cache->size);
+    cache->offset = words * sizeof(uintptr_t);
+    for (cpu = 0; cpu < MM_CPU_MAX; cpu++) {
+        mmi_slab_prepare(cache, heap->cpu[cpu].words + words);
+        if (!(flags & MM_SLAB_DEBUG_ALL))
+            cache->cpu[cpu] = heap->cpu[cpu].words + words;
+    }
+}
+
+MM_SLAB_API enum mm_status mm_slab_init(struct mm_slab_heap *heap,
+                                        const struct mm_slab_config *config)
+{
+    static const char *const names[MMI_SLAB_INNERS] = {"heap-entries", "heap-batches",
+                                                       "heap-arrays"};
+    const size_t sizes[MMI_SLAB_INNERS] = {
+        sizeof(struct mmi_slab_entry), sizeof(struct mmi_slab_batch),
+        MMI_SLAB_ARRAY_WORDS(MM_SLAB_SLOTS) * sizeof(uintptr_t)};
+    const struct mm_slab_hooks *hooks = config->hooks;
+    size_t i;
+    unsigned c;
+
+    if (hooks == NULL || hooks->alloc == NULL || !mmi_slab_flags_known(config->flags) ||
+        (config->flags & MM_SLAB_TYPE_STABLE) != 0 ||
+        (hooks->grace_start == NULL) != (hooks->grace_done == NULL) ||
+        (hooks->grace_start == NULL) != (hooks->grace_wait == NULL))
+        return MM_ERR_INVALID;
+    mmi_slab_zero(&heap->offset, sizeof *heap - offsetof(struct mm_slab_heap, offset));
+    heap->hooks = hooks;
+    MM_SLAB_LOCK_INIT(&heap->lock);
+    heap->table = heap->inline_table;
+    heap->buckets = MMI_SLAB_BUCKETS;
+    heap->low = ~(uintptr_t)0;
+    heap->reserve = config->reserve;
+    heap->quota = config->quota;
+    heap->flags = config->flags;
+    heap->random = config->seed;
+    for (i = 0; i < MMI_SLAB_INNERS; i++) {
+        mmi_slab_own_cache(heap, &heap->inner[i], (size_t)mm_align_up(sizes[i], 16), MMI_SLAB_INNER,
+                           0);
+        mmi_slab_set_name(&heap->inner[i], names[i], 0);
+    }
+    for (c = MM_SLAB_CLASSES; c-- > 0;)
+        mmi_slab_own_class(heap, c, config->flags);
+    for (i = 0; i <= MM_SLAB_MAX / 8; i++)
+        heap->offset[i] = (uint16_t)mmi_slab_class_words(mmi_slab_class(i * 8));
+    return MM_OK;
+}
+
+MM_SLAB_API void mm_slab_set_quota(struct mm_slab_heap *heap, size_t bytes)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    MM_SLAB_LOCK(&heap->lock, state);
+    heap->quota = bytes;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+}
+
+/* Empties the arrays l into the slabs. Pinned, or their CPU is not in the heap. */
+static void mmi_slab_unload(struct mm_slab_cache *cache, uintptr_t *l)
+{
+    const uintptr_t slots = l[MMI_SLAB_SLOTS];
+    uintptr_t i = l[MMI_SLAB_ROOM], n = ~l[MMI_SLAB_POP];
+    struct mmi_slab_after after;
+    MM_SLAB_LOCK_STATE_T state;
+
+    after.retired = NULL;
+    after.misuse = 0;
+    MM_SLAB_LOCK(&cache->lock, state);
+    for (; i < slots; i++)
+        mmi_slab_put_back(cache, l[MMI_SLAB_IN + i], &after);
+    for (; n > 0; n--)
+        mmi_slab_put_back(cache, *(l - 1 - n), &after);
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    mm_store(&l[MMI_SLAB_ROOM], slots);
+    mm_store(&l[MMI_SLAB_POP], ~(uintptr_t)0);
+    (void)mmi_slab_finish(cache, &after);
+}
+
+/* Empties the depot into the slabs and gives its batches back. */
+static void mmi_slab_unload_depot(struct mm_slab_cache *cache)
+{
+    struct mmi_slab_after after;
+    struct mmi_slab_batch *b, *spare;
+    MM_SLAB_LOCK_STATE_T state;
+    uintptr_t i;
+
+    after.retired = NULL;
+    after.misuse = 0;
+    MM_SLAB_LOCK(&cache->lock, state);
+    while ((b = cache->depot) != NULL) {
+        cache->depot = b->next;
+        for (i = 0; i < b->n; i++)
+            mmi_slab_put_back(cache, b->slot[i], &after);
+        b->next = cache->spare;
+        cache->spare = b;
+    }
+    spare = cache->spare;
+    cache->spare = NULL;
+    cache->batches = 0;
+    cache->spares = 0;
+    cache->limit = 0;
+    mm_store(&cache->want, 0);
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    (void)mmi_slab_finish(cache, &after);
+    while ((b = spare) != NULL) {
+        spare = b->next;
+        mmi_slab_inner_free(cache->heap, MMI_SLAB_BATCHES, b);
+    }
+}
+
+/* Empties all that is kept ready anywhere. No CPU is in the cache. */
+static void mmi_slab_unload_all(struct mm_slab_cache *cache)
+{
+    unsigned cpu;
+    for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
+        if (cache->cpu[cpu] != NULL)
+            mmi_slab_unload(cache, cache->cpu[cpu]);
+    mmi_slab_unload_depot(cache);
+    (void)mmi_slab_wake_all(cache);
+    mmi_slab_trim(cache->heap);
+}
+
+/* Objects of a slab that are handed out. */
+static uint32_t mmi_slab_live_in(const struct mm_slab_cache *cache, struct mmi_slab *s)
+{
+    uint32_t live = s->count - s->free, i;
+    for (i = 0; (cache->flags & MM_SLAB_DEBUG_ALL) && i < mmi_slab_bit_words(s->count); i++)
+        live -= mm_popcount(mmi_slab_held(s)[i]);
+    return live;
+}
+
+static size_t mmi_slab_live(const struct mm_slab_cache *cache)
+{
+    struct mmi_slab *s;
+    size_t live = 0;
+    for (s = cache->partial.first; s != NULL; s = s->next)
+        live += mmi_slab_live_in(cache, s);
+    for (s = cache->full.first; s != NULL; s = s->next)
+        live += mmi_slab_live_in(cache, s);
+    return live;
+}
+
+/* Gives all slabs back, though withdrawn objects may be in them; no object is live. */
+static void mmi_slab_dissolve(struct mm_slab_cache *cache)
+{
+    struct mmi_slab_after after;
+    struct mmi_slab *s;
+    MM_SLAB_LOCK_STATE_T state;
+
+    after.retired = NULL;
+    after.misuse = 0;
+    MM_SLAB_LOCK(&cache->lock, state);
+    while ((s = cache->full.first) != NULL) {
+        mmi_slab_unlink(&cache->full, s);
+        mmi_slab_link(&cache->partial, s, true);
+    }
+    while ((s = cache->partial.first) != NULL) {
+        cache->free += s->count - s->free;
+        mmi_slab_retire(cache, s, &after);
+    }
+    cache->withdrawn = 0;
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    (void)mmi_slab_finish(cache, &after);
+    mmi_slab_trim(cache->heap);
+    if (cache->rest != NULL)
+        mmi_slab_inner_free(cache->heap, MMI_SLAB_BATCHES, cache->rest);
+    cache->rest = NULL;
+}
+
+/* Slabs that wait for readers become empty ones; the wait is over. */
+static void mmi_slab_settle(struct mm_slab_heap *heap, struct mmi_slab *s)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    MM_SLAB_LOCK(&heap->lock, state);
+    while (s != NULL) {
+        struct mmi_slab *next = s->next;
+        s->next = heap->empty;
+        heap->empty = s;
+        heap->empties++;
+        s = next;
+    }
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    mmi_slab_trim(heap);
+}
+
+MM_SLAB_API enum mm_status mm_slab_fini(struct mm_slab_heap *heap)
+{
+    unsigned c;
+
+    if (heap->hooks->grace_wait != NULL)
+        mm_slab_rcu_barrier(heap);
+    if (heap->caches != heap->cls || heap->large != 0)
+        return MM_ERR_BUSY;
+    for (c = 0; c < MM_SLAB_CLASSES; c++) {
+        mmi_slab_unload_all(&heap->cls[c]);
+        if (mmi_slab_live(&heap->cls[c]) != 0)
+            return MM_ERR_BUSY;
+    }
+    for (c = 0; c < MM_SLAB_CLASSES; c++)
+        mmi_slab_dissolve(&heap->cls[c]);
+    for (c = 0; c < MMI_SLAB_INNERS; c++)
+        mmi_slab_dissolve(&heap->inner[c]);
+    (void)mmi_slab_trim_to(heap, 0);
+    if (heap->table_bytes != 0)
+        mmi_slab_sink(heap, heap->table, heap->table_bytes);
+    heap->table = heap->inline_table;
+    heap->buckets = MMI_SLAB_BUCKETS;
+    heap->table_bytes = 0;
+    return MM_OK;
+}
+
+/* ---- General objects ------------------------------------------------------------------------- */
+
+/* Whole pages of the source. */
+static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align, unsigned flags,
+                            uintptr_t caller)
+{
+    const size_t page = mmi_slab_page();
+    const size_t bytes = (size + page - 1) & ~(page - 1);
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_entry *e;
+    bool tried = false;
+    void *p = NULL;
+
+    if (bytes < size || align > ~(size_t)0 / 2)
+        return NULL;
+    e = (struct mmi_slab_entry *)mmi_slab_inner_alloc(heap, MMI_SLAB_ENTRIES, flags);
+    if (e == NULL)
+        return NULL;
+    do
+        p = mmi_slab_source(heap, bytes, align > MM_SLAB_BYTES ? align : MM_SLAB_BYTES, flags);
+    while (p == NULL && mmi_slab_reclaim(heap, bytes, flags, &tried));
+    if (p == NULL) {
+        mmi_slab_inner_free(heap, MMI_SLAB_ENTRIES, e);
+        return NULL;
+    }
+    if (flags & MM_SLAB_ZERO)
+        (void)MM_SLAB_MEMSET(p, 0, bytes);
+    MM_SLAB_POISON((char *)p + size, bytes - size);
+    e->base = (uintptr_t)p;
+    e->bytes = bytes;
+    e->caller = caller;
+    e->cpu = mmi_slab_cpu_now();
+    MM_SLAB_LOCK(&heap->lock, state);
+    mmi_slab_enter(heap, e, bytes);
+    heap->large++;
+    heap->large_bytes += bytes;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    mmi_slab_widen(heap);
+    return p;
+}
+
+MM_SLAB_API void *mmi_slab_kmalloc_slow(struct mm_slab_heap *heap, size_t size, unsigned flags)
+{
+    if (size > MM_SLAB_MAX)
+        return mmi_slab_large(heap, size, MM_SLAB_BYTES, flags, MMI_SLAB_CALLER);
+    return mmi_slab_get(&heap->cls[mmi_slab_class(size)], size, flags, MMI_SLAB_CALLER);
+}
+
+static void *mmi_slab_aligned(struct mm_slab_heap *heap, size_t size, size_t align, unsigned flags,
+                              uintptr_t caller)
+{
+    unsigned c;
+
+    if (!mm_is_pow2(align))
+        return NULL;
+    for (c = size <= MM_SLAB_MAX ? mmi_slab_class(size) : MM_SLAB_CLASSES; c < MM_SLAB_CLASSES; c++)
+        if ((mmi_slab_class_bytes(c) & (align - 1)) == 0)
+            return mmi_slab_get(&heap->cls[c], size, flags, caller);
+    return mmi_slab_large(heap, size != 0 ? size : 1, align, flags, caller);
+}
+
+MM_SLAB_API void *mm_slab_kmalloc_aligned(struct mm_slab_heap *heap, size_t size, size_t align,
+                                          unsigned flags)
+{
+    return mmi_slab_aligned(heap, size, align, flags, MMI_SLAB_CALLER);
+}
+
+/* What the heap knows of the address p. */
+struct mmi_slab_place {
+    struct mm_slab_cache *cache; /* NULL: a large request, or none */
+    struct mmi_slab *slab;
+    char *start;                 /* NULL: in no object */
+    size_t bytes;                /* usable */
+    bool live;                   /* handed out, as far as the slab knows */
+};
+
+/* A large request that p is inside of. The heap's lock is held. */
+static const struct mmi_slab_entry *mmi_slab_around(const struct mm_slab_heap *heap, uintptr_t p)
+{
+    const struct mmi_slab_entry *e;
+    size_t i;
+
+    for (i = 0; i < heap->buckets && heap->large != 0 && p - heap->low < heap->high - heap->low; i++)
+        for (e = heap->table[i]; e != NULL; e = e->next)
+            if (p - e->base < e->bytes)
+                return e;
+    return NULL;
+}
+
+static void mmi_slab_locate(struct mm_slab_heap *heap, const void *p, struct mmi_slab_place *place)
+{
+    const uintptr_t base = (uintptr_t)mmi_slab_of(p);
+    const struct mmi_slab_entry *e;
+    MM_SLAB_LOCK_STATE_T state;
+    uint32_t inside, n;
+
+    mmi_slab_zero(place, sizeof *place);
+    MM_SLAB_LOCK(&heap->lock, state);
+    e = mmi_slab_lookup(heap, base);
+    if (e == NULL || (e->bytes != 0 && (uintptr_t)p - base >= e->bytes))
+        e = mmi_slab_around(heap, (uintptr_t)p);
+    if (e != NULL && e->bytes != 0) {
+        place->start = (char *)e->base;
+        place->bytes = e->bytes;
+        place->live = true;
+    } else if (e != NULL) {
+        place->slab = mmi_slab_of(p);
+        place->cache = place->slab->cache;
+    }
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (place->cache == NULL)
+        return;
+    n = mmi_slab_index(place->slab, p, &inside);
+    if (n >= place->slab->count)
+        return;
+    place->start = mmi_slab_object(place->slab, n);
+    place->bytes = place->cache->size;
+    place->live = !mmi_slab_test(mmi_slab_bits(place->slab), n);
+    if (place->cache->flags & MM_SLAB_DEBUG_ALL) {
+        place->live = place->live && !mmi_slab_test(mmi_slab_held(place->slab), n);
+        if (place->live)
+            place->bytes = mmi_slab_track(place->cache, place->start)->size;
+    }
+}
+
+/* A large request ends, if p is the start of one (and it has `bytes`, if that is not 0). */
+static bool mmi_slab_large_free(struct mm_slab_heap *heap, void *p, size_t bytes)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_entry *e;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    e = mmi_slab_lookup(heap, (uintptr_t)p);
+    if (e != NULL && (e->bytes == 0 || (bytes != 0 && e->bytes != bytes)))
+        e = NULL;
+    if (e != NULL) {
+        mmi_slab_leave(heap, e);
+        heap->large--;
+        heap->large_bytes -= e->bytes;
+    }
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (e == NULL)
+        return false;
+    bytes = e->bytes;
+    mmi_slab_inner_free(heap, MMI_SLAB_ENTRIES, e);
+    mmi_slab_sink(heap, p, bytes);
+    return true;
+}
+
+static enum mm_status mmi_slab_kfree_any(struct mm_slab_heap *heap, void *p, const char *where,
+                                         uintptr_t caller)
+{
+    struct mmi_slab_place place;
+
+    if (mmi_slab_large_free(heap, p, 0))
+        return MM_OK;
+    mmi_slab_locate(heap, p, &place);
+    if (place.cache != NULL)
+        return mmi_slab_give(place.cache, place.slab, p, where, caller);
+    if (place.start != NULL)
+        return mmi_slab_refuse(heap, where, "free inside a large object", MM_ERR_ALIGN, NULL, NULL,
+                               p);
+    return mmi_slab_refuse(heap, where, "wild free", MM_ERR_INVALID, NULL, NULL, p);
+}
+
+MM_SLAB_API enum mm_status mmi_slab_kfree_slow(struct mm_slab_heap *heap, void *p)
+{
+    return mmi_slab_kfree_any(heap, p, "mm_slab_kfree", MMI_SLAB_CALLER);
+}
+
+MM_SLAB_API enum mm_status mmi_slab_kfree_sized_slow(struct mm_slab_heap *heap, void *p,
+                                                     size_t size)
+{
+    const size_t page = mmi_slab_page();
+    struct mmi_slab_place place;
+
+    if (size > MM_SLAB_MAX && mmi_slab_large_free(heap, p, (size + page - 1) & ~(page - 1)))
+        return MM_OK;
+    mmi_slab_locate(heap, p, &place);
+    if (size <= MM_SLAB_MAX && place.cache == &heap->cls[mmi_slab_class(size)])
+        return mmi_slab_give(place.cache, place.slab, p, "mm_slab_kfree_sized", MMI_SLAB_CALLER);
+    return mmi_slab_refuse(heap, "mm_slab_kfree_sized",
+                           place.start != NULL ? "free with a wrong size" : "wild free",
+                           MM_ERR_INVALID, place.cache, place.start, p);
+}
+
+MM_SLAB_API enum mm_status mmi_slab_twice(struct mm_slab_heap *heap, void *p)
+{
+    return mmi_slab_refuse(heap, "mm_slab_kfree", "double free", MM_ERR_INVALID,
+                           mmi_slab_of(p)->cache, (char *)p, p);
+}
+
+/* A change of size in place; false if the object has to move. */
+static bool mmi_slab_resize(const struct mmi_slab_place *place, char *p, size_t size, unsigned flags)
+{
+    const struct mm_slab_cache *cache = place->cache;
+    const size_t usable = cache != NULL ? cache->size : place->bytes;
+
+    if (size > usable || (usable > 128 && size <= usable / 2))
+        return false;
+    MM_SLAB_UNPOISON(p, usable);
+    if (cache != NULL && (flags & MM_SLAB_ZERO) && (cache->flags & MM_SLAB_DEBUG_ALL) &&
+        size > place->bytes)
+        (void)MM_SLAB_MEMSET(p + place->bytes, 0, size - place->bytes);
+    MM_SLAB_POISON(p + size, usable - size);
+    if (cache != NULL)
+        mmi_slab_debug_resize(cache, p, size);
+    return true;
+}
+
+static void *mmi_slab_krealloc(struct mm_slab_heap *heap, void *p, size_t size, size_t align,
+                               unsigned flags, uintptr_t caller)
+{
+    struct mmi_slab_place place;
+    void *q;
+
+    if (p == NULL)
+        return mmi_slab_aligned(heap, size, align, flags, caller);
+    if (!mm_is_pow2(align))
+        return NULL;
+    mmi_slab_locate(heap, p, &place);
+    if (!place.live || place.start != p ||
+        (place.cache != NULL && place.cache->kind != MMI_SLAB_CLASS)) {
+        (void)mmi_slab_refuse(heap, "mm_slab_krealloc", "krealloc of no object", MM_ERR_INVALID,
+                              place.cache, place.start, p);
+        return NULL;
+    }
+    if (((uintptr_t)p & (align - 1)) == 0 && mmi_slab_resize(&place, (char *)p, size, flags))
+        return p;
+    q = mmi_slab_aligned(heap, size, align, flags, caller);
+    if (q == NULL)
+        return NULL;
+    MM_SLAB_UNPOISON(p, place.bytes);
+    (void)MM_SLAB_MEMCPY(q, p, size < place.bytes ? size : place.bytes);
+    (void)mmi_slab_kfree_any(heap, p, "mm_slab_krealloc", caller);
+    return q;
+}
+
+MM_SLAB_API void *mm_slab_krealloc_aligned(struct mm_slab_heap *heap, void *p, size_t size,
+                                           size_t align, unsigned flags)
+{
+    return mmi_slab_krealloc(heap, p, size, align, flags, MMI_SLAB_CALLER);
+}
+
+MM_SLAB_API void *mm_slab_krealloc(struct mm_slab_heap *heap, void *p, size_t size, unsigned flags)
+{
+    return mmi_slab_krealloc(heap, p, size, 1, flags, MMI_SLAB_CALLER);
+}
+
+MM_SLAB_API size_t mm_slab_ksize(struct mm_slab_heap *heap, const void *p)
+{
+    struct mmi_slab_place place;
+
+    if (p == NULL)
+        return 0;
+    mmi_slab_locate(heap, p, &place);
+    return place.live && place.start == p ? place.bytes : 0;
 }
 
