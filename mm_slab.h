@@ -94,7 +94,7 @@
  *                             in place of MM_MEMSET and so on
  *
  *   Hooks at run time stand in struct mm_slab_hooks: the source of memory, reclaim, grace periods.
- *   They are called with no lock held and not pinned, and may use the heap.
+ *   They may use the heap, but for `purge`.
  *
  * CONCEPTS
  *
@@ -656,10 +656,12 @@ extern "C" {
 #error "define both of MM_SLAB_POISON and MM_SLAB_UNPOISON, or none"
 #endif
 #define MMI_SLAB_SANITIZE 1
+#define MMI_SLAB_POISON_ALL(p) MM_SLAB_POISON(p, mmi_slab_usable(p)) /* of an object */
 #else
 #define MM_SLAB_POISON(p, bytes) ((void)(p), (void)(bytes))
 #define MM_SLAB_UNPOISON(p, bytes) ((void)(p), (void)(bytes))
 #define MMI_SLAB_SANITIZE 0
+#define MMI_SLAB_POISON_ALL(p) ((void)(p))
 #endif
 
 #ifndef MM_SLAB_SHIFT
@@ -727,7 +729,8 @@ struct mmi_slab_batch {
     uintptr_t slot[MM_SLAB_SLOTS];
 };
 
-/* What the caller lends to a heap. Only `alloc` is a must; all are called without locks. */
+/* What the caller lends to a heap. Only `alloc` is a must; all but `purge` are called without
+ * locks and not pinned. */
 struct mm_slab_hooks {
     void *ctx;
     /* `bytes` bytes at a multiple of `align`, a power of two from a slab's size up; `bytes` is a
@@ -736,7 +739,8 @@ struct mm_slab_hooks {
     /* Takes back what `alloc` gave, whole. NULL: nothing ever goes back. */
     void (*free)(void *ctx, void *ptr, size_t bytes);
     /* The content of these pages of a slab is no longer needed, and they may have any content from
-     * now on: a program tells its kernel so (madvise). NULL: they stay as they are. */
+     * now on: a program tells its kernel so (madvise). It is called with a cache's lock held, and
+     * must not use the heap. NULL: they stay as they are. */
     void (*purge)(void *ctx, void *ptr, size_t bytes);
     /* Memory is short: `bytes` are wanted. True if something was freed and another try makes sense
      * (each allocation tries again once). */
@@ -929,7 +933,7 @@ struct mm_slab_heap {
     struct mmi_slab_batch *open;                   /* of deferred frees, not yet full */
     struct mmi_slab *stable, *stable_last;         /* slabs that wait for readers */
     size_t deferred;
-    uintptr_t failures, misuse;
+    uintptr_t failures, misuse, random;
     size_t table_bytes;                    /* of `table` if it is the source's */
     uint32_t flags;
     struct mm_slab_cache *caches; /* all, the newest first */
@@ -1399,9 +1403,7 @@ MM_CORE_INLINE enum mm_status mmi_slab_free_into(struct mm_slab_heap *heap, uint
 {
     bool trim = false;
     int pushed;
-#if MMI_SLAB_SANITIZE
-    MM_SLAB_POISON(p, mmi_slab_usable(p));
-#endif
+    MMI_SLAB_POISON_ALL(p);
     pushed = mmi_slab_push(l, p);
     if (MM_UNLIKELY(pushed > 0))
         trim = mmi_slab_flush(l);
@@ -2863,7 +2865,7 @@ static void mmi_slab_own_cache(struct mm_slab_heap *heap, struct mm_slab_cache *
     cache->flags = flags;
     cache->random = heap->random | 1;
     MM_SLAB_LOCK_INIT(&cache->lock);
-    (void)mmi_slab_lay_out(cache, size, size & (0 - size) & (MM_SLAB_BYTES / 8 - 1 + MM_SLAB_BYTES));
+    (void)mmi_slab_lay_out(cache, size, size & (0 - size));
     cache->token = kind == MMI_SLAB_CLASS ? mmi_slab_token(heap) : 0;
     cache->next = heap->caches;
     heap->caches = cache;
@@ -3345,3 +3347,936 @@ MM_SLAB_API size_t mm_slab_ksize(struct mm_slab_heap *heap, const void *p)
     return place.live && place.start == p ? place.bytes : 0;
 }
 
+/* Up to n objects out of the CPU's arrays, refilled as often as it takes. Fewer: the cache has no
+ * more, or no arrays here. */
+static size_t mmi_slab_take_run(struct mm_slab_cache *cache, void **p, size_t n)
+{
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t *l;
+    size_t got = 0;
+
+    while (got < n) {
+        size_t have = 0;
+        MM_SLAB_CPU_PIN(pin);
+        l = mmi_slab_arrays(cache);
+        if (l != NULL && (l[MMI_SLAB_POP] != ~(uintptr_t)0 || mmi_slab_refill(cache, l))) {
+            have = (size_t)~l[MMI_SLAB_POP];
+            if (have > n - got)
+                have = n - got;
+            (void)MM_SLAB_MEMCPY(p + got, l + (intptr_t)l[MMI_SLAB_POP], have * sizeof *p);
+            mm_store(&l[MMI_SLAB_POP], l[MMI_SLAB_POP] + have);
+        }
+        MM_SLAB_CPU_UNPIN(pin);
+        if (have == 0)
+            break;
+        got += have;
+    }
+    return got;
+}
+
+static size_t mmi_slab_bulk(struct mm_slab_cache *cache, size_t size, unsigned flags, void **p,
+                            size_t n, uintptr_t caller)
+{
+    size_t got = 0, i;
+
+    while (got < n) {
+        const size_t more = mmi_slab_take_run(cache, p + got, n - got);
+        if (MMI_SLAB_SANITIZE || (flags & MM_SLAB_ZERO))
+            for (i = got; i < got + more; i++)
+                mmi_slab_hand_out(p[i], size, cache->size, flags);
+        got += more;
+        if (got == n)
+            break;
+        p[got] = mmi_slab_get(cache, size, flags, caller);
+        if (p[got] == NULL)
+            break;
+        got++;
+    }
+    return got;
+}
+
+MM_SLAB_API size_t mm_slab_kmalloc_bulk(struct mm_slab_heap *heap, size_t size, unsigned flags,
+                                        void **p, size_t n)
+{
+    size_t i;
+
+    if (size <= MM_SLAB_MAX)
+        return mmi_slab_bulk(&heap->cls[mmi_slab_class(size)], size, flags, p, n, MMI_SLAB_CALLER);
+    for (i = 0; i < n; i++) {
+        p[i] = mmi_slab_large(heap, size, MM_SLAB_BYTES, flags, MMI_SLAB_CALLER);
+        if (p[i] == NULL)
+            break;
+    }
+    return i;
+}
+
+/* Frees p[0] and on into the CPU's arrays, of one cache or (NULL) of the classes. Stops after a
+ * full array, and before what needs more thought. Returns how many. */
+static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache *cache,
+                                void *const *p, size_t n)
+{
+    const uintptr_t token = mmi_slab_token(cache != NULL ? (const void *)cache : (const void *)heap);
+    struct mm_slab_cpu *self;
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t offset = 0, *l = NULL;
+    bool trim = false;
+    size_t i = 0;
+    int pushed = 0;
+
+    MM_SLAB_CPU_PIN(pin);
+    self = MM_SLAB_SELF(heap);
+    if (cache != NULL)
+        l = mmi_slab_arrays(cache);
+    while (i < n && pushed == 0 && (cache != NULL ? l != NULL : self != NULL)) {
+        if (p[i] == NULL || !mmi_slab_trusted(heap, p[i]) ||
+            !mmi_slab_marked(p[i], token, &offset) || !mmi_slab_starts(p[i]))
+            break;
+        if (cache == NULL)
+            l = (uintptr_t *)(void *)((char *)self + offset);
+        MMI_SLAB_POISON_ALL(p[i]);
+        pushed = mmi_slab_push(l, p[i]);
+        i += pushed >= 0;
+    }
+    if (pushed > 0)
+        trim = mmi_slab_flush(l);
+    MM_SLAB_CPU_UNPIN(pin);
+    if (trim)
+        mmi_slab_trim(heap);
+    return i;
+}
+
+static enum mm_status mmi_slab_free_run(struct mm_slab_heap *heap, struct mm_slab_cache *cache,
+                                        void *const *p, size_t n)
+{
+    enum mm_status first = MM_OK, status;
+    size_t i = 0;
+
+    while (i < n) {
+        const size_t done = mmi_slab_give_run(heap, cache, p + i, n - i);
+        i += done;
+        if (done == 0) {
+            status = cache != NULL ? mm_slab_free(cache, p[i]) : mm_slab_kfree(heap, p[i]);
+            first = first == MM_OK ? status : first;
+            i++;
+        }
+    }
+    return first;
+}
+
+MM_SLAB_API enum mm_status mm_slab_kfree_bulk(struct mm_slab_heap *heap, void *const *p, size_t n)
+{
+    return mmi_slab_free_run(heap, NULL, p, n);
+}
+
+/* ---- Caches ---------------------------------------------------------------------------------- */
+
+static bool mmi_slab_cache_config_good(const struct mm_slab_heap *heap,
+                                       const struct mm_slab_cache_config *config)
+{
+    if (config->name == NULL || config->size == 0 || config->size > MM_SLAB_CACHE_MAX)
+        return false;
+    if (config->align > MM_SLAB_CACHE_MAX || (config->align & (config->align - 1)) != 0)
+        return false;
+    if (!mmi_slab_flags_known(config->flags) || !mmi_slab_flags_known(config->without))
+        return false;
+    if ((config->flags & MM_SLAB_TYPE_STABLE) && heap->hooks->grace_wait == NULL)
+        return false;
+    return config->copy_offset <= config->size &&
+           config->copy_bytes <= config->size - config->copy_offset;
+}
+
+MM_SLAB_API enum mm_status mm_slab_cache_init(struct mm_slab_cache *cache,
+                                              struct mm_slab_heap *heap,
+                                              const struct mm_slab_cache_config *config)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    size_t align;
+
+    if (!mmi_slab_cache_config_good(heap, config))
+        return MM_ERR_INVALID;
+    mmi_slab_zero(cache, sizeof *cache);
+    cache->flags = config->flags | (heap->flags & ~config->without);
+    align = config->align > 8 ? config->align : config->size <= 8 ? 8 : 16;
+    if (config->align != 0 && config->align <= 8)
+        align = 8;
+    if (!mmi_slab_lay_out(cache, (size_t)mm_align_up(config->size, sizeof(uintptr_t)), align))
+        return MM_ERR_INVALID;
+    cache->size = (uint32_t)config->size;
+    cache->heap = heap;
+    cache->kind = MMI_SLAB_NAMED;
+    cache->token = mmi_slab_token(cache);
+    cache->random = heap->random | 1;
+    cache->quota = config->quota;
+    cache->copy_offset = config->copy_offset;
+    cache->copy_bytes = config->copy_bytes;
+    cache->construct = config->construct;
+    cache->destruct = config->destruct;
+    cache->ctx = config->ctx;
+    MM_SLAB_LOCK_INIT(&cache->lock);
+    mmi_slab_set_name(cache, config->name, 0);
+    MM_SLAB_LOCK(&heap->lock, state);
+    cache->next = heap->caches;
+    heap->caches = cache;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return MM_OK;
+}
+
+MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, size_t *live)
+{
+    struct mm_slab_heap *heap = cache->heap;
+    struct mm_slab_cache **at = &heap->caches;
+    MM_SLAB_LOCK_STATE_T state;
+    size_t n, finishing;
+    unsigned cpu;
+
+    if (heap->hooks->grace_wait != NULL)
+        mm_slab_rcu_barrier(heap);
+    mmi_slab_unload_all(cache);
+    n = mmi_slab_live(cache);
+    if (live != NULL)
+        *live = n;
+    if (n != 0)
+        return MM_ERR_BUSY;
+    mmi_slab_dissolve(cache);
+    do { /* another CPU may be at the destructors of the last slabs */
+        MM_SLAB_LOCK(&heap->lock, state);
+        finishing = cache->finishing;
+        MM_SLAB_UNLOCK(&heap->lock, state);
+    } while (finishing != 0);
+    for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
+        if (cache->cpu[cpu] != NULL)
+            mmi_slab_inner_free(heap, MMI_SLAB_ARRAYS, cache->cpu[cpu] - MM_SLAB_SLOTS - 8);
+    MM_SLAB_LOCK(&heap->lock, state);
+    while (*at != cache)
+        at = &(*at)->next;
+    *at = cache->next;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return MM_OK;
+}
+
+MM_SLAB_API void *mmi_slab_alloc_slow(struct mm_slab_cache *cache, unsigned flags)
+{
+    return mmi_slab_get(cache, cache->size, flags, MMI_SLAB_CALLER);
+}
+
+MM_SLAB_API enum mm_status mmi_slab_free_slow(struct mm_slab_cache *cache, void *p)
+{
+    struct mmi_slab_place place;
+
+    mmi_slab_locate(cache->heap, p, &place);
+    if (place.cache == cache)
+        return mmi_slab_give(cache, place.slab, p, "mm_slab_free", MMI_SLAB_CALLER);
+    return mmi_slab_refuse(cache->heap, "mm_slab_free",
+                           place.start != NULL ? "free of another cache's object" : "wild free",
+                           MM_ERR_INVALID, place.cache, place.start, p);
+}
+
+MM_SLAB_API size_t mm_slab_alloc_bulk(struct mm_slab_cache *cache, unsigned flags, void **p,
+                                      size_t n)
+{
+    return mmi_slab_bulk(cache, cache->size, flags, p, n, MMI_SLAB_CALLER);
+}
+
+MM_SLAB_API enum mm_status mm_slab_free_bulk(struct mm_slab_cache *cache, void *const *p, size_t n)
+{
+    return mmi_slab_free_run(cache->heap, cache, p, n);
+}
+
+MM_SLAB_API void mm_slab_cache_set_quota(struct mm_slab_cache *cache, size_t bytes)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    MM_SLAB_LOCK(&cache->lock, state);
+    cache->quota = bytes;
+    MM_SLAB_UNLOCK(&cache->lock, state);
+}
+
+/* ---- Readers without locks ------------------------------------------------------------------- */
+
+/* Adds p to the open batch; false if there is none with room. */
+static bool mmi_slab_defer(struct mm_slab_heap *heap, void *p, struct mmi_slab_batch **full)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_batch *b;
+    bool done = false;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    b = heap->open;
+    if (b != NULL) {
+        b->slot[b->n++] = (uintptr_t)p;
+        heap->deferred++;
+        done = true;
+        if (b->n == MM_SLAB_SLOTS) {
+            heap->open = NULL;
+            *full = b;
+        }
+    }
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return done;
+}
+
+/* A batch that is closed begins to wait. */
+static void mmi_slab_await(struct mm_slab_heap *heap, struct mmi_slab_batch *b)
+{
+    MM_SLAB_LOCK_STATE_T state;
+
+    b->grace = heap->hooks->grace_start(heap->hooks->ctx);
+    b->next = NULL;
+    MM_SLAB_LOCK(&heap->lock, state);
+    *(heap->waiting != NULL ? &heap->waiting_last->next : &heap->waiting) = b;
+    heap->waiting_last = b;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+}
+
+MM_SLAB_API enum mm_status mm_slab_free_rcu(struct mm_slab_heap *heap, void *p)
+{
+    struct mmi_slab_batch *b, *full = NULL;
+    struct mmi_slab_place place;
+    MM_SLAB_LOCK_STATE_T state;
+
+    if (p == NULL)
+        return MM_OK;
+    if (heap->hooks->grace_wait == NULL)
+        return MM_ERR_INVALID;
+    mmi_slab_locate(heap, p, &place);
+    if (!place.live || place.start != p)
+        return mmi_slab_refuse(heap, "mm_slab_free_rcu", "free of no object", MM_ERR_INVALID,
+                               place.cache, place.start, p);
+    while (!mmi_slab_defer(heap, p, &full)) {
+        b = (struct mmi_slab_batch *)mmi_slab_inner_alloc(heap, MMI_SLAB_BATCHES, MM_SLAB_NOWAIT);
+        if (b == NULL) {
+            heap->hooks->grace_wait(heap->hooks->ctx);
+            return mm_slab_kfree(heap, p);
+        }
+        b->n = 0;
+        MM_SLAB_LOCK(&heap->lock, state);
+        if (heap->open == NULL) {
+            heap->open = b;
+            b = NULL;
+        }
+        MM_SLAB_UNLOCK(&heap->lock, state);
+        if (b != NULL)
+            mmi_slab_inner_free(heap, MMI_SLAB_BATCHES, b);
+    }
+    if (full != NULL)
+        mmi_slab_await(heap, full);
+    return MM_OK;
+}
+
+/* Frees what a batch holds, and the batch. */
+static void mmi_slab_release(struct mm_slab_heap *heap, struct mmi_slab_batch *b)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    uintptr_t i;
+
+    for (i = 0; i < b->n; i++)
+        (void)mm_slab_kfree(heap, (void *)b->slot[i]);
+    MM_SLAB_LOCK(&heap->lock, state);
+    heap->deferred -= b->n;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    mmi_slab_inner_free(heap, MMI_SLAB_BATCHES, b);
+}
+
+/* The open batch, if it holds anything, begins to wait. */
+static void mmi_slab_close(struct mm_slab_heap *heap)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_batch *b;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    b = heap->open;
+    heap->open = NULL;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (b != NULL)
+        mmi_slab_await(heap, b);
+}
+
+static bool mmi_slab_over(const struct mm_slab_heap *heap, uintptr_t grace)
+{
+    return heap->hooks->grace_done(heap->hooks->ctx, grace);
+}
+
+/* Frees the oldest batch if its time is over. */
+static bool mmi_slab_release_next(struct mm_slab_heap *heap)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_batch *b;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    b = heap->waiting;
+    if (b != NULL)
+        heap->waiting = b->next;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (b == NULL)
+        return false;
+    if (mmi_slab_over(heap, b->grace)) {
+        mmi_slab_release(heap, b);
+        return true;
+    }
+    MM_SLAB_LOCK(&heap->lock, state);
+    b->next = heap->waiting;
+    if (b->next == NULL)
+        heap->waiting_last = b;
+    heap->waiting = b;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return false;
+}
+
+/* The same for the slabs of type-stable caches. */
+static bool mmi_slab_settle_next(struct mm_slab_heap *heap)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab *s;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    s = heap->stable;
+    if (s != NULL)
+        heap->stable = s->next;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (s == NULL)
+        return false;
+    if (mmi_slab_over(heap, s->grace)) {
+        s->next = NULL;
+        mmi_slab_settle(heap, s);
+        return true;
+    }
+    MM_SLAB_LOCK(&heap->lock, state);
+    s->next = heap->stable;
+    if (s->next == NULL)
+        heap->stable_last = s;
+    heap->stable = s;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return false;
+}
+
+MM_SLAB_API size_t mm_slab_rcu_poll(struct mm_slab_heap *heap)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    size_t left;
+
+    if (heap->hooks->grace_done == NULL)
+        return 0;
+    mmi_slab_close(heap);
+    while (mmi_slab_release_next(heap))
+        continue;
+    while (mmi_slab_settle_next(heap))
+        continue;
+    MM_SLAB_LOCK(&heap->lock, state);
+    left = heap->deferred;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return left;
+}
+
+MM_SLAB_API void mm_slab_rcu_barrier(struct mm_slab_heap *heap)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_batch *b;
+    struct mmi_slab *s;
+
+    if (heap->hooks->grace_wait == NULL)
+        return;
+    mmi_slab_close(heap);
+    MM_SLAB_LOCK(&heap->lock, state);
+    b = heap->waiting;
+    s = heap->stable;
+    heap->waiting = NULL;
+    heap->stable = NULL;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (b != NULL || s != NULL)
+        heap->hooks->grace_wait(heap->hooks->ctx);
+    while (b != NULL) {
+        struct mmi_slab_batch *next = b->next;
+        mmi_slab_release(heap, b);
+        b = next;
+    }
+    mmi_slab_settle(heap, s);
+}
+
+/* ---- Memory back ----------------------------------------------------------------------------- */
+
+/* Empties this CPU's arrays of the cache. */
+static void mmi_slab_unload_own(struct mm_slab_cache *cache)
+{
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t *l;
+
+    MM_SLAB_CPU_PIN(pin);
+    l = mmi_slab_arrays(cache);
+    if (l != NULL)
+        mmi_slab_unload(cache, l);
+    MM_SLAB_CPU_UNPIN(pin);
+}
+
+/* Bytes of the pages of a slab that hold no live object and whose content is not given away yet;
+ * they are marked as such, and as *pages. */
+static size_t mmi_slab_purgeable(struct mmi_slab *s, uintptr_t *pages)
+{
+    const size_t header = sizeof *s + mmi_slab_bit_words(s->count) * sizeof(uintptr_t) * 2;
+    uintptr_t busy = mm_mask((unsigned)((header + MMI_SLAB_GRANULE - 1) / MMI_SLAB_GRANULE));
+    uint32_t n;
+
+    for (n = 0; n < s->count; n++) {
+        if (!mmi_slab_test(mmi_slab_bits(s), n)) {
+            const size_t at = s->first + (size_t)n * s->stride;
+            const unsigned a = (unsigned)(at / MMI_SLAB_GRANULE);
+            const unsigned z = (unsigned)((at + s->stride - 1) / MMI_SLAB_GRANULE);
+            busy |= mm_mask(z + 1) & ~mm_mask(a);
+        }
+    }
+    *pages = ~busy & ~s->purged & mm_mask((unsigned)(MM_SLAB_BYTES / MMI_SLAB_GRANULE));
+    s->purged |= *pages;
+    return mm_popcount(*pages) * MMI_SLAB_GRANULE;
+}
+
+/* Purges free pages of slabs that have live objects. */
+static size_t mmi_slab_purge(struct mm_slab_cache *cache)
+{
+    const struct mm_slab_hooks *hooks = cache->heap->hooks;
+    MM_SLAB_LOCK_STATE_T state;
+    size_t given = 0, left;
+    struct mmi_slab *s;
+
+    if (hooks->purge == NULL || cache->construct != NULL || MMI_SLAB_SANITIZE ||
+        (cache->flags & (MM_SLAB_DEBUG_ALL | MM_SLAB_TYPE_STABLE)) != 0)
+        return 0;
+    MM_SLAB_LOCK(&cache->lock, state);
+    for (left = cache->slabs; left > 0 && (s = cache->partial.first) != NULL; left--) {
+        uintptr_t pages;
+        mmi_slab_unlink(&cache->partial, s);
+        mmi_slab_link(&cache->partial, s, false);
+        given += mmi_slab_purgeable(s, &pages);
+        while (pages != 0) { /* with the lock, or the pages might be handed out meanwhile */
+            const unsigned a = mm_ctz(pages);
+            const unsigned n = ~(pages >> a) != 0 ? mm_ctz(~(pages >> a)) : MM_WORD_BITS;
+            hooks->purge(hooks->ctx, (char *)s + a * MMI_SLAB_GRANULE, n * MMI_SLAB_GRANULE);
+            pages &= ~(mm_mask(n) << a);
+        }
+    }
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    return given;
+}
+
+MM_SLAB_API size_t mm_slab_cache_shrink(struct mm_slab_cache *cache)
+{
+    size_t given;
+
+    mmi_slab_unload_own(cache);
+    mmi_slab_unload_depot(cache);
+    (void)mmi_slab_wake_all(cache);
+    given = mmi_slab_trim_to(cache->heap, 0);
+    return given + mmi_slab_purge(cache);
+}
+
+MM_SLAB_API size_t mm_slab_shrink(struct mm_slab_heap *heap)
+{
+    struct mm_slab_cache *cache = NULL;
+    size_t given = 0;
+
+    if (heap->hooks->grace_done != NULL)
+        (void)mm_slab_rcu_poll(heap);
+    while ((cache = mm_slab_next_cache(heap, cache)) != NULL)
+        if (cache->kind != MMI_SLAB_INNER)
+            given += mm_slab_cache_shrink(cache);
+    return given + mmi_slab_trim_to(heap, 0); /* what the caches of its own had for the others */
+}
+
+MM_SLAB_API enum mm_status mm_slab_drain(struct mm_slab_heap *heap, unsigned cpu)
+{
+    struct mm_slab_cache *cache = NULL;
+    MM_SLAB_CPU_STATE_T pin;
+
+    if (cpu >= MM_CPU_MAX)
+        return MM_ERR_INVALID;
+    while ((cache = mm_slab_next_cache(heap, cache)) != NULL) {
+        uintptr_t *l = __atomic_load_n(&cache->cpu[cpu], __ATOMIC_ACQUIRE);
+        MM_SLAB_CPU_PIN(pin);
+        if (l != NULL)
+            mmi_slab_unload(cache, l);
+        MM_SLAB_CPU_UNPIN(pin);
+    }
+    mmi_slab_trim(heap);
+    return MM_OK;
+}
+
+/* ---- Questions ------------------------------------------------------------------------------- */
+
+MM_SLAB_API enum mm_status mm_slab_bounds(struct mm_slab_heap *heap, const void *p, void **start,
+                                          size_t *bytes)
+{
+    struct mmi_slab_place place;
+
+    mmi_slab_locate(heap, p, &place);
+    if (place.start == NULL && place.cache == NULL)
+        return MM_ERR_NOENT;
+    if (!place.live || (size_t)((const char *)p - place.start) >= place.bytes)
+        return MM_ERR_INVALID;
+    *start = place.start;
+    *bytes = place.bytes;
+    return MM_OK;
+}
+
+MM_SLAB_API enum mm_status mm_slab_check_copy(struct mm_slab_heap *heap, const void *p,
+                                              size_t bytes)
+{
+    struct mmi_slab_place place;
+    size_t at, from = 0, to;
+
+    mmi_slab_locate(heap, p, &place);
+    if (place.start == NULL && place.cache == NULL)
+        return MM_ERR_NOENT;
+    if (!place.live)
+        return MM_ERR_INVALID;
+    to = place.bytes;
+    if (place.cache != NULL && place.cache->copy_bytes != 0) {
+        from = place.cache->copy_offset;
+        to = from + place.cache->copy_bytes;
+    }
+    at = (size_t)((const char *)p - place.start);
+    return at >= from && at <= to && bytes <= to - at ? MM_OK : MM_ERR_PERM;
+}
+
+MM_SLAB_API void mm_slab_get_stats(struct mm_slab_heap *heap, struct mm_slab_stats *stats)
+{
+    MM_SLAB_LOCK_STATE_T state;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    stats->bytes = heap->bytes;
+    stats->peak = heap->peak;
+    stats->quota = heap->quota;
+    stats->slabs = heap->slabs;
+    stats->empty = heap->empties;
+    stats->large = heap->large;
+    stats->large_bytes = heap->large_bytes;
+    stats->deferred = heap->deferred;
+    stats->failures = heap->failures;
+    stats->misuse = __atomic_load_n(&heap->misuse, __ATOMIC_RELAXED);
+    MM_SLAB_UNLOCK(&heap->lock, state);
+}
+
+MM_SLAB_API void mm_slab_cache_get_stats(struct mm_slab_cache *cache,
+                                         struct mm_slab_cache_stats *stats)
+{
+    const struct mmi_slab_batch *b;
+    MM_SLAB_LOCK_STATE_T state;
+    unsigned cpu;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    stats->name = cache->name;
+    stats->size = cache->size;
+    stats->stride = cache->stride;
+    stats->slabs = cache->slabs;
+    stats->objects = cache->slabs * cache->count;
+    stats->bytes = cache->slabs * MM_SLAB_BYTES;
+    stats->quota = cache->quota;
+    stats->refills = cache->refills;
+    stats->flushes = cache->flushes;
+    stats->failures = cache->failures;
+    stats->misuse = __atomic_load_n(&cache->misuse, __ATOMIC_RELAXED);
+    stats->cached = 0;
+    for (b = cache->depot; b != NULL; b = b->next)
+        stats->cached += b->n;
+    for (cpu = 0; cpu < MM_CPU_MAX; cpu++) {
+        const uintptr_t *l = __atomic_load_n(&cache->cpu[cpu], __ATOMIC_ACQUIRE);
+        if (l != NULL)
+            stats->cached += ~mm_load(&l[MMI_SLAB_POP]) + cache->slots - mm_load(&l[MMI_SLAB_ROOM]);
+    }
+    stats->active = stats->objects - cache->free;
+    stats->active -= stats->cached < stats->active ? stats->cached : stats->active;
+    MM_SLAB_UNLOCK(&cache->lock, state);
+}
+
+MM_SLAB_API struct mm_slab_cache *mm_slab_next_cache(struct mm_slab_heap *heap,
+                                                     const struct mm_slab_cache *cache)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mm_slab_cache *next;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    next = cache != NULL ? cache->next : heap->caches;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return next;
+}
+
+/* Appends text to a line, right-aligned in `width`. */
+static size_t mmi_slab_column(char *line, size_t at, const char *text, size_t width, bool right)
+{
+    size_t n = 0, pad;
+
+    while (text[n] != 0)
+        n++;
+    pad = n < width ? width - n : 0;
+    for (; right && pad > 0; pad--)
+        line[at++] = ' ';
+    for (n = 0; text[n] != 0; n++)
+        line[at++] = text[n];
+    for (; !right && pad > 0; pad--)
+        line[at++] = ' ';
+    line[at] = 0;
+    return at;
+}
+
+MM_SLAB_API void mm_slab_dump(struct mm_slab_heap *heap, void (*print)(void *ctx, const char *line),
+                              void *ctx)
+{
+    struct mm_slab_cache *cache = NULL;
+    struct mm_slab_cache_stats stats;
+    char line[160], digits[24];
+    size_t i, at;
+
+    print(ctx, "name                       active    objects     size per-slab    slabs");
+    while ((cache = mm_slab_next_cache(heap, cache)) != NULL) {
+        uintptr_t column[5];
+        mm_slab_cache_get_stats(cache, &stats);
+        if (stats.slabs == 0)
+            continue;
+        column[0] = stats.active;
+        column[1] = stats.objects;
+        column[2] = stats.size;
+        column[3] = cache->count;
+        column[4] = stats.slabs;
+        at = mmi_slab_column(line, 0, stats.name, MM_SLAB_NAME_MAX - 1, false);
+        for (i = 0; i < 5; i++)
+            at = mmi_slab_column(line, at, mmi_slab_digits(digits + 23, column[i], 10),
+                                 i == 0 || i == 1 ? 10 : i < 4 ? 9 : 9, true);
+        print(ctx, line);
+    }
+}
+
+/* ---- Leaks and checks -------------------------------------------------------------------------- */
+
+static void mmi_slab_tell_slab(struct mm_slab_cache *cache, struct mmi_slab *s,
+                               void (*fn)(void *ctx, const struct mm_slab_object *object),
+                               void *ctx)
+{
+    const bool debug = (cache->flags & MM_SLAB_DEBUG_ALL) != 0;
+    struct mm_slab_object object;
+    uint32_t n;
+
+    for (n = 0; n < s->count; n++) {
+        if (mmi_slab_test(mmi_slab_bits(s), n) || (debug && mmi_slab_test(mmi_slab_held(s), n)))
+            continue;
+        object.cache = cache;
+        object.object = mmi_slab_object(s, n);
+        object.size = cache->size;
+        object.caller = 0;
+        object.cpu = 0;
+        if (debug)
+            object.size = mmi_slab_track(cache, mmi_slab_object(s, n))->size;
+        if (cache->flags & MM_SLAB_DEBUG_USER) {
+            object.caller = mmi_slab_track(cache, mmi_slab_object(s, n))->alloc_by;
+            object.cpu = mmi_slab_track(cache, mmi_slab_object(s, n))->alloc_cpu;
+        }
+        fn(ctx, &object);
+    }
+}
+
+MM_SLAB_API size_t mm_slab_cache_leaks(struct mm_slab_cache *cache,
+                                       void (*fn)(void *ctx, const struct mm_slab_object *object),
+                                       void *ctx)
+{
+    struct mmi_slab *s;
+
+    mmi_slab_unload_all(cache);
+    for (s = cache->partial.first; s != NULL; s = s->next)
+        mmi_slab_tell_slab(cache, s, fn, ctx);
+    for (s = cache->full.first; s != NULL; s = s->next)
+        mmi_slab_tell_slab(cache, s, fn, ctx);
+    return mmi_slab_live(cache);
+}
+
+MM_SLAB_API size_t mm_slab_leaks(struct mm_slab_heap *heap,
+                                 void (*fn)(void *ctx, const struct mm_slab_object *object),
+                                 void *ctx)
+{
+    struct mm_slab_cache *cache = NULL;
+    const struct mmi_slab_entry *e;
+    struct mm_slab_object object;
+    size_t n = 0, i;
+
+    while ((cache = mm_slab_next_cache(heap, cache)) != NULL)
+        if (cache->kind != MMI_SLAB_INNER)
+            n += mm_slab_cache_leaks(cache, fn, ctx);
+    for (i = 0; i < heap->buckets; i++) {
+        for (e = heap->table[i]; e != NULL; e = e->next) {
+            if (e->bytes == 0)
+                continue;
+            object.cache = NULL;
+            object.object = (void *)e->base;
+            object.size = e->bytes;
+            object.caller = e->caller;
+            object.cpu = e->cpu;
+            fn(ctx, &object);
+            n++;
+        }
+    }
+    return n;
+}
+
+/* The entry of the table for a slab; NULL if there is none. */
+static bool mmi_slab_registered(struct mm_slab_heap *heap, const struct mmi_slab *s)
+{
+    return mmi_slab_find(heap, s) == s;
+}
+
+/* S1, S2 and the debug state of the objects that are free in the slab, or live. */
+static bool mmi_slab_sound(struct mm_slab_cache *cache, struct mmi_slab *s)
+{
+    uint32_t n, set = 0;
+    const bool debug = (cache->flags & MM_SLAB_DEBUG_ALL) != 0;
+
+    if (((uintptr_t)s & (MM_SLAB_BYTES - 1)) != 0 || !mmi_slab_registered(cache->heap, s) ||
+        s->cache != cache || s->count != cache->count || s->stride != cache->stride)
+        return false;
+    for (n = 0; n < MMI_SLAB_MARKS; n++)
+        if (s->mark[n].token != 0 && s->mark[n].token != cache->token)
+            return false;
+    for (n = 0; n < mmi_slab_bit_words(s->count); n++) {
+        set += mm_popcount(mmi_slab_bits(s)[n]);
+        if (n < s->hint && mmi_slab_bits(s)[n] != 0)
+            return false;
+    }
+    for (n = 0; MM_SLAB_DEBUG >= 1 && debug && n < s->count; n++) {
+#if MM_SLAB_DEBUG >= 1
+        const bool free = mmi_slab_test(mmi_slab_bits(s), n);
+        if (!free && mmi_slab_test(mmi_slab_held(s), n))
+            continue;
+        if (!mmi_slab_zones_whole(cache, mmi_slab_object(s, n), "mm_slab_check") ||
+            (free && !mmi_slab_poison_whole(cache, mmi_slab_object(s, n), "mm_slab_check")))
+            return false;
+#endif
+    }
+    return set == s->free;
+}
+
+/* Sets (or clears) the bit of a cached object; false if that is no change, or no object. */
+static bool mmi_slab_flip(struct mm_slab_cache *cache, uintptr_t object, bool set)
+{
+    struct mmi_slab *s = mmi_slab_of((const void *)object);
+    uint32_t inside, n;
+    uintptr_t *word, bit;
+
+    if (!mmi_slab_registered(cache->heap, s) || s->cache != cache)
+        return false;
+    n = mmi_slab_index(s, (const void *)object, &inside);
+    if (n >= s->count || inside != 0)
+        return false;
+    word = mmi_slab_bits(s) + (n >> MM_WORD_SHIFT);
+    bit = mm_bit(n & (MM_WORD_BITS - 1));
+    if (((*word & bit) != 0) == set)
+        return false;
+    *word ^= bit;
+    return true;
+}
+
+/* Flips all objects in one CPU's arrays; returns how many could be. */
+static size_t mmi_slab_flip_arrays(struct mm_slab_cache *cache, const uintptr_t *l, bool set)
+{
+    uintptr_t i, n = ~l[MMI_SLAB_POP];
+    size_t done = 0;
+
+    for (i = l[MMI_SLAB_ROOM]; i < l[MMI_SLAB_SLOTS]; i++)
+        done += mmi_slab_flip(cache, l[MMI_SLAB_IN + i], set);
+    for (; n > 0; n--)
+        done += mmi_slab_flip(cache, *(l - 1 - n), set);
+    return done;
+}
+
+/* C1: no cached object is free in its slab, or cached twice. All are marked as free for a moment. */
+static bool mmi_slab_cached_once(struct mm_slab_cache *cache)
+{
+    const struct mmi_slab_batch *b;
+    unsigned cpu, set;
+    uintptr_t i;
+    size_t cached[2] = {0, 0}, done[2] = {0, 0};
+
+    for (set = 2; set-- > 0;) {
+        for (cpu = 0; cpu < MM_CPU_MAX; cpu++) {
+            const uintptr_t *l = cache->cpu[cpu];
+            if (l == NULL)
+                continue;
+            cached[set] += (size_t)(~l[MMI_SLAB_POP] + l[MMI_SLAB_SLOTS] - l[MMI_SLAB_ROOM]);
+            done[set] += mmi_slab_flip_arrays(cache, l, set != 0);
+        }
+        for (b = cache->depot; b != NULL; b = b->next) {
+            cached[set] += b->n;
+            for (i = 0; i < b->n; i++)
+                done[set] += mmi_slab_flip(cache, b->slot[i], set != 0);
+        }
+    }
+    return cached[1] == done[1] && cached[0] == done[0];
+}
+
+MM_SLAB_API enum mm_status mm_slab_cache_check(struct mm_slab_cache *cache)
+{
+    const struct mmi_slab_batch *b;
+    const struct mmi_slab *before = NULL;
+    struct mmi_slab *s;
+    size_t free = 0, slabs = 0, batches = 0;
+
+    for (s = cache->partial.first; s != NULL; before = s, s = s->next, slabs++) {
+        if (!mmi_slab_sound(cache, s) || s->prev != before || s->free == 0)
+            return MM_ERR_CORRUPT;
+        free += s->free;
+    }
+    before = NULL;
+    for (s = cache->full.first; s != NULL; before = s, s = s->next, slabs++)
+        if (!mmi_slab_sound(cache, s) || s->prev != before || s->free != 0)
+            return MM_ERR_CORRUPT;
+    for (b = cache->depot; b != NULL; b = b->next, batches++)
+        if (b->n == 0 || b->n > cache->slots)
+            return MM_ERR_CORRUPT;
+    if (free != cache->free || slabs != cache->slabs || batches != cache->batches)
+        return MM_ERR_CORRUPT;
+    return mmi_slab_cached_once(cache) ? MM_OK : MM_ERR_CORRUPT;
+}
+
+MM_SLAB_API enum mm_status mm_slab_check(struct mm_slab_heap *heap)
+{
+    struct mm_slab_cache *cache = NULL;
+    const struct mmi_slab_entry *e;
+    const struct mmi_slab *s;
+    size_t i, entries = 0, large = 0, slabs = 0, bytes = heap->table_bytes, empties = 0;
+
+    for (i = 0; i < heap->buckets; i++) {
+        for (e = heap->table[i]; e != NULL; e = e->next) {
+            entries++;
+            large += e->bytes != 0;
+            slabs += e->bytes == 0;
+            bytes += e->bytes != 0 ? e->bytes : MM_SLAB_BYTES;
+            if (mmi_slab_bucket(heap, e->base) != &heap->table[i])
+                return MM_ERR_CORRUPT;
+        }
+    }
+    for (s = heap->empty; s != NULL; s = s->next)
+        empties++;
+    if (entries != heap->entries || large != heap->large || bytes != heap->bytes ||
+        empties != heap->empties)
+        return MM_ERR_CORRUPT;
+    for (s = heap->stable; s != NULL; s = s->next)
+        empties++;
+    for (s = heap->retired; s != NULL; s = s->next)
+        empties++;
+    if (slabs != heap->slabs + empties)
+        return MM_ERR_CORRUPT;
+    while ((cache = mm_slab_next_cache(heap, cache)) != NULL)
+        if (mm_slab_cache_check(cache) != MM_OK)
+            return MM_ERR_CORRUPT;
+    return MM_OK;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MM_SLAB_IMPLEMENTATION */
+
+/*
+ * Permission to use, copy, modify, and/or distribute this software for any purpose with or without
+ * fee is hereby granted.
+ *
+ * THE SOFTWARE IS PROVIDED "AS IS" AND THE AUTHOR DISCLAIMS ALL WARRANTIES WITH REGARD TO THIS
+ * SOFTWARE INCLUDING ALL IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS. IN NO EVENT SHALL THE
+ * AUTHOR BE LIABLE FOR ANY SPECIAL, DIRECT, INDIRECT, OR CONSEQUENTIAL DAMAGES OR ANY DAMAGES
+ * WHATSOEVER RESULTING FROM LOSS OF USE, DATA OR PROFITS, WHETHER IN AN ACTION OF CONTRACT,
+ * NEGLIGENCE OR OTHER TORTIOUS ACTION, ARISING OUT OF OR IN CONNECTION WITH THE USE OR PERFORMANCE
+ * OF THIS SOFTWARE.
+ */
