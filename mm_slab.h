@@ -692,8 +692,10 @@ extern "C" {
 #endif
 #define MM_SLAB_API static __attribute__((unused))
 #define MM_SLAB_INLINE static inline __attribute__((unused))
+#define MMI_SLAB_PRIVATE static inline __attribute__((always_inline, unused))
 #else
 #define MM_SLAB_API
+#define MMI_SLAB_PRIVATE MM_CORE_INLINE
 #define MM_SLAB_INLINE inline /* the implementation has the external definition */
 #endif
 
@@ -884,8 +886,7 @@ struct mm_slab_cache {
     char name[MM_SLAB_NAME_MAX];
 };
 
-/* Words of a CPU's arrays for S slots: out[S] and its end below, four words, in[S] and its end above
- * the pointer to them; see Hot paths. */
+/* Words of a CPU's arrays for S slots; see Hot paths. */
 #define MMI_SLAB_ARRAY_WORDS(s) (2u * (s) + 16u)
 #define MMI_SLAB_SLOTS_OF(group)                                                                   \
     ((MM_SLAB_SLOTS >> (group)) < 8 ? 8u : (unsigned)MM_SLAB_SLOTS >> (group))
@@ -1157,34 +1158,34 @@ struct mmi_slab_mark {
 };
 #define MMI_SLAB_MARKS (64u / sizeof(struct mmi_slab_mark))
 
-/* Arrays of a CPU and a cache: four words, `out` below them and `in` above.
+/* Arrays of a CPU and a cache: `in` from l up, below it four words, and below them `out`.
  *
- *   l[POP]     index of what the next allocation takes, from -1 - slots to -1 (as uintptr_t)
- *   l[-1]      0: `out` is empty
- *   l[ROOM]    free entries of `in`, 1 to slots; the last that was freed is l[IN + l[ROOM]]
- *   l[SLOTS]   entries of each
- *   l[CACHE]   the cache's address
- *   l[IN + slots] 0 */
-#define MMI_SLAB_POP 0
-#define MMI_SLAB_ROOM 1
-#define MMI_SLAB_SLOTS 2
-#define MMI_SLAB_CACHE 3
-#define MMI_SLAB_IN 4
+ *   l[ROOM]        bytes of free entries of `in`, 1 to slots of them; what was freed last is there
+ *   l[slots]       0, the end of `in`
+ *   l[POP]         index of what the next allocation takes, from END - slots to END (negative)
+ *   l[END]         0: `out` is empty
+ *   l[SLOTS]       entries of each
+ *   l[CACHE]       the cache's address */
+#define MMI_SLAB_ROOM (-1)
+#define MMI_SLAB_POP (-2)
+#define MMI_SLAB_SLOTS (-3)
+#define MMI_SLAB_CACHE (-4)
+#define MMI_SLAB_END (-5)
 
-MM_SLAB_API void *mmi_slab_kmalloc_slow(struct mm_slab_heap *heap, size_t size, unsigned flags);
-MM_SLAB_API enum mm_status mmi_slab_kfree_slow(struct mm_slab_heap *heap, void *p);
-MM_SLAB_API void *mmi_slab_alloc_slow(struct mm_slab_cache *cache, unsigned flags);
-MM_SLAB_API enum mm_status mmi_slab_free_slow(struct mm_slab_cache *cache, void *p);
-MM_SLAB_API enum mm_status mmi_slab_kfree_sized_slow(struct mm_slab_heap *heap, void *p,
+MM_SLAB_API MM_NOINLINE void *mmi_slab_kmalloc_slow(struct mm_slab_heap *heap, size_t size, unsigned flags);
+MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_kfree_slow(struct mm_slab_heap *heap, void *p);
+MM_SLAB_API MM_NOINLINE void *mmi_slab_alloc_slow(struct mm_slab_cache *cache, unsigned flags);
+MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_free_slow(struct mm_slab_cache *cache, void *p);
+MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_kfree_sized_slow(struct mm_slab_heap *heap, void *p,
                                                      size_t size);
-MM_SLAB_API enum mm_status mmi_slab_twice(struct mm_slab_heap *heap, void *p);
-MM_SLAB_API bool mmi_slab_flush(uintptr_t *l);
-MM_SLAB_API void mmi_slab_trim(struct mm_slab_heap *heap);
-MM_SLAB_API bool mmi_slab_knows(struct mm_slab_heap *heap, const void *p);
-MM_SLAB_API size_t mmi_slab_usable(const void *p);
+MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_twice(struct mm_slab_heap *heap, void *p);
+MM_SLAB_API MM_NOINLINE bool mmi_slab_flush(uintptr_t *l);
+MM_SLAB_API MM_NOINLINE void mmi_slab_trim(struct mm_slab_heap *heap);
+MM_SLAB_API MM_NOINLINE bool mmi_slab_knows(struct mm_slab_heap *heap, const void *p);
+MM_SLAB_API MM_NOINLINE size_t mmi_slab_usable(const void *p);
 
 /* Class of a size up to MM_SLAB_MAX, and a class's size. */
-MM_CORE_INLINE unsigned mmi_slab_class(size_t size)
+MMI_SLAB_PRIVATE unsigned mmi_slab_class(size_t size)
 {
     unsigned high;
     if (size <= 128)
@@ -1192,7 +1193,7 @@ MM_CORE_INLINE unsigned mmi_slab_class(size_t size)
     high = mm_fls((uintptr_t)(size - 1));
     return 1 + (high - 7) * 8 + (unsigned)((size - 1) >> (high - 3));
 }
-MM_CORE_INLINE size_t mmi_slab_class_bytes(unsigned c)
+MMI_SLAB_PRIVATE size_t mmi_slab_class_bytes(unsigned c)
 {
     if (c <= 8)
         return c == 0 ? 8 : (size_t)c * 16;
@@ -1200,14 +1201,14 @@ MM_CORE_INLINE size_t mmi_slab_class_bytes(unsigned c)
 }
 
 /* Words from a struct mm_slab_cpu to the arrays of class c. */
-MM_CORE_INLINE size_t mmi_slab_class_words(unsigned c)
+MMI_SLAB_PRIVATE size_t mmi_slab_class_words(unsigned c)
 {
     const unsigned group = c <= 8 ? 0 : 1 + ((c - 9) >> 3);
     const unsigned index = c <= 8 ? c : (c - 9) & 7;
     const unsigned slots = MMI_SLAB_SLOTS_OF(group);
     return MMI_SLAB_WORDS_BEFORE(group) + index * MMI_SLAB_ARRAY_WORDS(slots) + slots + 8;
 }
-MM_CORE_INLINE size_t mmi_slab_words(const struct mm_slab_heap *heap, size_t size)
+MMI_SLAB_PRIVATE size_t mmi_slab_words(const struct mm_slab_heap *heap, size_t size)
 {
     if (__builtin_constant_p(size))
         return mmi_slab_class_words(mmi_slab_class(size));
@@ -1215,7 +1216,7 @@ MM_CORE_INLINE size_t mmi_slab_words(const struct mm_slab_heap *heap, size_t siz
 }
 
 #ifndef MM_SLAB_SELF
-MM_CORE_INLINE struct mm_slab_cpu *mmi_slab_self(struct mm_slab_heap *heap)
+MMI_SLAB_PRIVATE struct mm_slab_cpu *mmi_slab_self(struct mm_slab_heap *heap)
 {
     const unsigned cpu = MM_SLAB_CPU_ID();
     return MM_LIKELY(cpu < MM_CPU_MAX) ? &heap->cpu[cpu] : NULL;
@@ -1227,12 +1228,12 @@ MM_CORE_INLINE struct mm_slab_cpu *mmi_slab_self(struct mm_slab_heap *heap)
 #endif
 
 /* Tokens are odd: no program stores one by chance where it stores pointers. */
-MM_CORE_INLINE uintptr_t mmi_slab_token(const void *owner)
+MMI_SLAB_PRIVATE uintptr_t mmi_slab_token(const void *owner)
 {
     return (uintptr_t)owner + 1;
 }
 
-MM_CORE_INLINE void *mmi_slab_pop(uintptr_t *l)
+MMI_SLAB_PRIVATE void *mmi_slab_pop(uintptr_t *l)
 {
     const uintptr_t p = l[(intptr_t)l[MMI_SLAB_POP]];
     if (MM_LIKELY(p != 0))
@@ -1240,15 +1241,43 @@ MM_CORE_INLINE void *mmi_slab_pop(uintptr_t *l)
     return (void *)p;
 }
 
-/* Puts p into `in`. 1 if it was the last that fits, -1 if it is on top already, else 0. */
-MM_CORE_INLINE int mmi_slab_push(uintptr_t *l, void *p)
+/* Objects in `out`. */
+MMI_SLAB_PRIVATE uintptr_t mmi_slab_ready(const uintptr_t *l)
 {
-    uintptr_t room = l[MMI_SLAB_ROOM];
-    if (MM_UNLIKELY(l[MMI_SLAB_IN + room] == (uintptr_t)p))
+    return (uintptr_t)MMI_SLAB_END - mm_load(&l[MMI_SLAB_POP]);
+}
+MMI_SLAB_PRIVATE void mmi_slab_set_ready(uintptr_t *l, uintptr_t n)
+{
+    mm_store(&l[MMI_SLAB_POP], (uintptr_t)MMI_SLAB_END - n);
+}
+
+/* Free entries of `in`. */
+MMI_SLAB_PRIVATE uintptr_t mmi_slab_room(const uintptr_t *l)
+{
+    return mm_load(&l[MMI_SLAB_ROOM]) / sizeof *l;
+}
+MMI_SLAB_PRIVATE void mmi_slab_set_room(uintptr_t *l, uintptr_t n)
+{
+    mm_store(&l[MMI_SLAB_ROOM], n * sizeof *l);
+}
+
+/* Puts p into `in`. 1 if it was the last that fits, -1 if it is on top already, else 0. */
+MMI_SLAB_PRIVATE int mmi_slab_push(uintptr_t *l, void *p)
+{
+    const uintptr_t room = l[MMI_SLAB_ROOM];
+    uintptr_t *top = (uintptr_t *)(void *)((char *)l + room);
+    bool full;
+
+    if (MM_UNLIKELY(*top == (uintptr_t)p))
         return -1;
-    l[MMI_SLAB_IN + room - 1] = (uintptr_t)p;
-    mm_store(&l[MMI_SLAB_ROOM], --room);
-    return room == 0;
+    top[-1] = (uintptr_t)p;
+#if defined(__x86_64__) && defined(__LP64__) && defined(__GCC_ASM_FLAG_OUTPUTS__)
+    __asm__("sub{q}\t{$8, %0|%0, 8}" : "+m"(l[MMI_SLAB_ROOM]), "=@ccz"(full)); /* one for three */
+#else
+    mm_store(&l[MMI_SLAB_ROOM], room - sizeof *l);
+    full = room == sizeof *l;
+#endif
+    return full;
 }
 
 /* The mark that an object at p would have. Where words may be loaded from any address, the lowest
@@ -1258,7 +1287,7 @@ struct mmi_slab_mark_any {
     uintptr_t token;
     uintptr_t offset;
 } __attribute__((packed, may_alias));
-MM_CORE_INLINE bool mmi_slab_marked(const void *p, uintptr_t token, uintptr_t *offset)
+MMI_SLAB_PRIVATE bool mmi_slab_marked(const void *p, uintptr_t token, uintptr_t *offset)
 {
     const struct mmi_slab_mark_any *mark =
         (const struct mmi_slab_mark_any *)((uintptr_t)p & ~(uintptr_t)(MM_SLAB_BYTES - 64));
@@ -1268,7 +1297,7 @@ MM_CORE_INLINE bool mmi_slab_marked(const void *p, uintptr_t token, uintptr_t *o
     return true;
 }
 #else
-MM_CORE_INLINE bool mmi_slab_marked(const void *p, uintptr_t token, uintptr_t *offset)
+MMI_SLAB_PRIVATE bool mmi_slab_marked(const void *p, uintptr_t token, uintptr_t *offset)
 {
     const struct mmi_slab_mark *mark =
         (const struct mmi_slab_mark *)((uintptr_t)p & ~(uintptr_t)(MM_SLAB_BYTES - 64) &
@@ -1303,14 +1332,14 @@ struct mmi_slab {
     uintptr_t purged; /* a bit for each page of the slab whose content was given away */
 };
 
-MM_CORE_INLINE struct mmi_slab *mmi_slab_of(const void *p)
+MMI_SLAB_PRIVATE struct mmi_slab *mmi_slab_of(const void *p)
 {
     return (struct mmi_slab *)((uintptr_t)p & ~(uintptr_t)(MM_SLAB_BYTES - 1));
 }
 
 /* Number of the object that the byte at p is in, and where in it; the number is too large for what
  * lies before the first and behind the last. */
-MM_CORE_INLINE uint32_t mmi_slab_index(const struct mmi_slab *s, const void *p, uint32_t *inside)
+MMI_SLAB_PRIVATE uint32_t mmi_slab_index(const struct mmi_slab *s, const void *p, uint32_t *inside)
 {
     const uint32_t at = (uint32_t)((uintptr_t)p - (uintptr_t)s) - s->first;
     const uint32_t n = (uint32_t)(((uint64_t)at * s->inverse) >> 32);
@@ -1319,7 +1348,7 @@ MM_CORE_INLINE uint32_t mmi_slab_index(const struct mmi_slab *s, const void *p, 
 }
 
 /* Is what kfree found by the mark alone good enough? */
-MM_CORE_INLINE bool mmi_slab_trusted(struct mm_slab_heap *heap, const void *p)
+MMI_SLAB_PRIVATE bool mmi_slab_trusted(struct mm_slab_heap *heap, const void *p)
 {
 #if MM_SLAB_DEBUG >= 1
     return mmi_slab_knows(heap, p);
@@ -1331,7 +1360,7 @@ MM_CORE_INLINE bool mmi_slab_trusted(struct mm_slab_heap *heap, const void *p)
     return true;
 #endif
 }
-MM_CORE_INLINE bool mmi_slab_starts(const void *p)
+MMI_SLAB_PRIVATE bool mmi_slab_starts(const void *p)
 {
 #if MM_SLAB_HARDEN || MM_SLAB_DEBUG >= 1
     const struct mmi_slab *s = mmi_slab_of(p);
@@ -1344,7 +1373,7 @@ MM_CORE_INLINE bool mmi_slab_starts(const void *p)
 }
 
 /* What every allocation ends with: `size` bytes of an object of `usable` bytes are handed out. */
-MM_CORE_INLINE void mmi_slab_hand_out(void *p, size_t size, size_t usable, unsigned flags)
+MMI_SLAB_PRIVATE void mmi_slab_hand_out(void *p, size_t size, size_t usable, unsigned flags)
 {
 #if MMI_SLAB_SANITIZE
     MM_SLAB_UNPOISON(p, usable);
@@ -1398,7 +1427,7 @@ MM_SLAB_INLINE void *mm_slab_kcalloc(struct mm_slab_heap *heap, size_t n, size_t
 }
 
 /* The end of every inlined free: p goes into the arrays l. Called pinned, and unpins. */
-MM_CORE_INLINE enum mm_status mmi_slab_free_into(struct mm_slab_heap *heap, uintptr_t *l, void *p,
+MMI_SLAB_PRIVATE enum mm_status mmi_slab_free_into(struct mm_slab_heap *heap, uintptr_t *l, void *p,
                                                  MM_SLAB_CPU_STATE_T pin)
 {
     bool trim = false;
@@ -1460,7 +1489,7 @@ MM_SLAB_INLINE enum mm_status mm_slab_kfree_sized(struct mm_slab_heap *heap, voi
 }
 
 /* The arrays of this CPU; NULL: none. */
-MM_CORE_INLINE uintptr_t *mmi_slab_arrays(struct mm_slab_cache *cache)
+MMI_SLAB_PRIVATE uintptr_t *mmi_slab_arrays(struct mm_slab_cache *cache)
 {
     const unsigned cpu = MM_SLAB_CPU_ID();
     return MM_LIKELY(cpu < MM_CPU_MAX) ? cache->cpu[cpu] : NULL;
@@ -1614,7 +1643,7 @@ static void mmi_slab_put_number(struct mmi_slab_text *t, const char *before, uin
 }
 #endif
 
-static struct mmi_slab_track *mmi_slab_track(const struct mm_slab_cache *cache, const char *object)
+static struct mmi_slab_track *mmi_slab_track_of(const struct mm_slab_cache *cache, const char *object)
 {
     const uintptr_t end = (uintptr_t)object - cache->left + cache->stride;
     return (struct mmi_slab_track *)((end - sizeof(struct mmi_slab_track)) &
@@ -1648,7 +1677,7 @@ static enum mm_status mmi_slab_report(struct mm_slab_heap *heap, const char *whe
             mmi_slab_put_number(&t, ", byte -", (uintptr_t)object - (uintptr_t)p, 10);
     }
     if (object != NULL && (cache->flags & MM_SLAB_DEBUG_USER)) {
-        const struct mmi_slab_track *track = mmi_slab_track(cache, object);
+        const struct mmi_slab_track *track = mmi_slab_track_of(cache, object);
         mmi_slab_put_number(&t, "; allocated by ", track->alloc_by, 16);
         mmi_slab_put_number(&t, " on CPU ", track->alloc_cpu, 10);
         if (track->free_by != 0) {
@@ -2257,13 +2286,13 @@ static void mmi_slab_zones(const struct mm_slab_cache *cache, char *object, size
     if (!(cache->flags & MM_SLAB_DEBUG_ZONES))
         return;
     mmi_slab_fill(object - cache->left, object, MMI_SLAB_ZONE_BYTE);
-    mmi_slab_fill(object + size, (const char *)mmi_slab_track(cache, object), MMI_SLAB_ZONE_BYTE);
+    mmi_slab_fill(object + size, (const char *)mmi_slab_track_of(cache, object), MMI_SLAB_ZONE_BYTE);
 }
 
 static bool mmi_slab_zones_whole(struct mm_slab_cache *cache, const char *object,
                                  const char *where)
 {
-    const struct mmi_slab_track *track = mmi_slab_track(cache, object);
+    const struct mmi_slab_track *track = mmi_slab_track_of(cache, object);
     const char *bad;
 
     if (!(cache->flags & MM_SLAB_DEBUG_ZONES))
@@ -2298,7 +2327,7 @@ static void mmi_slab_freed_state(const struct mm_slab_cache *cache, char *object
 {
     if (mmi_slab_poisons(cache))
         mmi_slab_fill(object, object + cache->size, MMI_SLAB_FREED_BYTE);
-    mmi_slab_track(cache, object)->size = cache->size;
+    mmi_slab_track_of(cache, object)->size = cache->size;
     mmi_slab_zones(cache, object, cache->size);
 }
 
@@ -2306,7 +2335,7 @@ static void mmi_slab_freed_state(const struct mm_slab_cache *cache, char *object
 static bool mmi_slab_debug_alloc(struct mm_slab_cache *cache, char *object, size_t size,
                                  uintptr_t caller)
 {
-    struct mmi_slab_track *track = mmi_slab_track(cache, object);
+    struct mmi_slab_track *track = mmi_slab_track_of(cache, object);
 
     if (!mmi_slab_zones_whole(cache, object, "mm_slab_alloc") ||
         !mmi_slab_poison_whole(cache, object, "mm_slab_alloc")) {
@@ -2387,7 +2416,7 @@ static enum mm_status mmi_slab_debug_free(struct mm_slab_cache *cache, struct mm
 {
     struct mmi_slab_after after = {NULL, {0}, 0};
     char *object = mmi_slab_object(s, n);
-    struct mmi_slab_track *track = mmi_slab_track(cache, object);
+    struct mmi_slab_track *track = mmi_slab_track_of(cache, object);
     uintptr_t *held = mmi_slab_held(s) + (n >> MM_WORD_SHIFT);
     const uintptr_t bit = mm_bit(n & (MM_WORD_BITS - 1));
     MM_SLAB_LOCK_STATE_T state;
@@ -2423,7 +2452,7 @@ static void mmi_slab_debug_resize(const struct mm_slab_cache *cache, char *objec
 {
     if (!(cache->flags & MM_SLAB_DEBUG_ALL))
         return;
-    mmi_slab_track(cache, object)->size = size;
+    mmi_slab_track_of(cache, object)->size = size;
     mmi_slab_zones(cache, object, size);
 }
 #else
@@ -2467,12 +2496,12 @@ static uint32_t mmi_slab_slots_for(size_t size)
 
 static void mmi_slab_prepare(struct mm_slab_cache *cache, uintptr_t *l)
 {
-    l[-1] = 0;
-    l[MMI_SLAB_POP] = ~(uintptr_t)0;
-    l[MMI_SLAB_ROOM] = cache->slots;
+    l[MMI_SLAB_END] = 0;
+    mmi_slab_set_ready(l, 0);
+    mmi_slab_set_room(l, cache->slots);
     l[MMI_SLAB_SLOTS] = cache->slots;
     l[MMI_SLAB_CACHE] = (uintptr_t)cache;
-    l[MMI_SLAB_IN + cache->slots] = 0;
+    l[cache->slots] = 0;
 }
 
 /* Notes a flush or a refill. Where long runs of both take turns, what one puts into the depot the
@@ -2502,12 +2531,12 @@ static void mmi_slab_turn(struct mm_slab_cache *cache, bool flushing)
 static bool mmi_slab_refill(struct mm_slab_cache *cache, uintptr_t *l)
 {
     const uintptr_t slots = l[MMI_SLAB_SLOTS];
-    uintptr_t room = l[MMI_SLAB_ROOM], n = slots - room;
+    uintptr_t room = mmi_slab_room(l), n = slots - room, *end = l + MMI_SLAB_END;
     MM_SLAB_LOCK_STATE_T state;
 
     if (n != 0) {
-        (void)MM_SLAB_MEMCPY(l - 1 - n, l + MMI_SLAB_IN + room, n * sizeof *l);
-        mm_store(&l[MMI_SLAB_ROOM], slots);
+        (void)MM_SLAB_MEMCPY(end - n, l + room, n * sizeof *l);
+        mmi_slab_set_room(l, slots);
     } else {
         MM_SLAB_LOCK(&cache->lock, state);
         mmi_slab_turn(cache, false);
@@ -2516,26 +2545,23 @@ static bool mmi_slab_refill(struct mm_slab_cache *cache, uintptr_t *l)
             cache->depot = b->next;
             cache->batches--;
             n = b->n;
-            (void)MM_SLAB_MEMCPY(l - 1 - n, b->slot, n * sizeof *l);
+            (void)MM_SLAB_MEMCPY(end - n, b->slot, n * sizeof *l);
             b->next = cache->spare;
             cache->spare = b;
             cache->spares++;
         } else {
-            uintptr_t *to = l - 1 - (slots < cache->free ? slots : cache->free);
-            n = mmi_slab_take(cache, to, (uintptr_t)(l - 1 - to));
+            n = slots < cache->free ? slots : cache->free;
+            (void)mmi_slab_take(cache, end - n, n);
         }
         MM_SLAB_UNLOCK(&cache->lock, state);
     }
-    mm_store(&l[MMI_SLAB_POP], ~n);
+    mmi_slab_set_ready(l, n);
     return n != 0;
 }
 
-/* Empties the full `in` of the arrays l. Pinned. True if there is work left for mmi_slab_trim. */
-MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
+/* Takes the n objects at `from` out of a CPU's arrays, into the depot or their slabs. */
+static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *from, uintptr_t n)
 {
-    struct mm_slab_cache *cache = (struct mm_slab_cache *)l[MMI_SLAB_CACHE];
-    const uintptr_t *in = l + MMI_SLAB_IN + l[MMI_SLAB_ROOM];
-    const uintptr_t n = l[MMI_SLAB_SLOTS] - l[MMI_SLAB_ROOM];
     struct mmi_slab_after after;
     struct mmi_slab_batch *b;
     MM_SLAB_LOCK_STATE_T state;
@@ -2549,18 +2575,32 @@ MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
     if (b != NULL) {
         cache->spare = b->next;
         cache->spares--;
-        (void)MM_SLAB_MEMCPY(b->slot, in, n * sizeof *in);
+        (void)MM_SLAB_MEMCPY(b->slot, from, n * sizeof *from);
         b->n = n;
         b->next = cache->depot;
         cache->depot = b;
         cache->batches++;
     } else {
         for (i = 0; i < n; i++)
-            mmi_slab_put_back(cache, in[i], &after);
+            mmi_slab_put_back(cache, from[i], &after);
     }
     MM_SLAB_UNLOCK(&cache->lock, state);
-    mm_store(&l[MMI_SLAB_ROOM], l[MMI_SLAB_SLOTS]);
     return mmi_slab_finish(cache, &after);
+}
+
+/* Empties the full `in` of the arrays l. Pinned. True if there is work left for mmi_slab_trim. When `out` is
+ * empty too it takes all; when less than half full, the later half. So at least half of an array
+ * stays for what comes next, whether that frees or allocates. */
+MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
+{
+    struct mm_slab_cache *cache = (struct mm_slab_cache *)l[MMI_SLAB_CACHE];
+    const uintptr_t slots = l[MMI_SLAB_SLOTS], ready = mmi_slab_ready(l);
+    const uintptr_t keep = ready == 0 ? slots : ready < slots / 2 ? slots / 2 : 0;
+
+    (void)MM_SLAB_MEMCPY(l + MMI_SLAB_END - ready - keep, l, keep * sizeof *l);
+    mmi_slab_set_ready(l, ready + keep);
+    mmi_slab_set_room(l, slots);
+    return keep < slots && mmi_slab_unload_run(cache, l + keep, slots - keep);
 }
 
 /* One object of a cache without arrays on this CPU; NULL if it has none. */
@@ -2938,7 +2978,7 @@ MM_SLAB_API void mm_slab_set_quota(struct mm_slab_heap *heap, size_t bytes)
 static void mmi_slab_unload(struct mm_slab_cache *cache, uintptr_t *l)
 {
     const uintptr_t slots = l[MMI_SLAB_SLOTS];
-    uintptr_t i = l[MMI_SLAB_ROOM], n = ~l[MMI_SLAB_POP];
+    uintptr_t i = mmi_slab_room(l), n = mmi_slab_ready(l);
     struct mmi_slab_after after;
     MM_SLAB_LOCK_STATE_T state;
 
@@ -2946,12 +2986,12 @@ static void mmi_slab_unload(struct mm_slab_cache *cache, uintptr_t *l)
     after.misuse = 0;
     MM_SLAB_LOCK(&cache->lock, state);
     for (; i < slots; i++)
-        mmi_slab_put_back(cache, l[MMI_SLAB_IN + i], &after);
+        mmi_slab_put_back(cache, l[i], &after);
     for (; n > 0; n--)
-        mmi_slab_put_back(cache, *(l - 1 - n), &after);
+        mmi_slab_put_back(cache, *(l + MMI_SLAB_END - n), &after);
     MM_SLAB_UNLOCK(&cache->lock, state);
-    mm_store(&l[MMI_SLAB_ROOM], slots);
-    mm_store(&l[MMI_SLAB_POP], ~(uintptr_t)0);
+    mmi_slab_set_room(l, slots);
+    mmi_slab_set_ready(l, 0);
     (void)mmi_slab_finish(cache, &after);
 }
 
@@ -3209,7 +3249,7 @@ static void mmi_slab_locate(struct mm_slab_heap *heap, const void *p, struct mmi
     if (place->cache->flags & MM_SLAB_DEBUG_ALL) {
         place->live = place->live && !mmi_slab_test(mmi_slab_held(place->slab), n);
         if (place->live)
-            place->bytes = mmi_slab_track(place->cache, place->start)->size;
+            place->bytes = mmi_slab_track_of(place->cache, place->start)->size;
     }
 }
 
@@ -3359,8 +3399,8 @@ static size_t mmi_slab_take_run(struct mm_slab_cache *cache, void **p, size_t n)
         size_t have = 0;
         MM_SLAB_CPU_PIN(pin);
         l = mmi_slab_arrays(cache);
-        if (l != NULL && (l[MMI_SLAB_POP] != ~(uintptr_t)0 || mmi_slab_refill(cache, l))) {
-            have = (size_t)~l[MMI_SLAB_POP];
+        if (l != NULL && (mmi_slab_ready(l) != 0 || mmi_slab_refill(cache, l))) {
+            have = (size_t)mmi_slab_ready(l);
             if (have > n - got)
                 have = n - got;
             (void)MM_SLAB_MEMCPY(p + got, l + (intptr_t)l[MMI_SLAB_POP], have * sizeof *p);
@@ -3977,7 +4017,7 @@ MM_SLAB_API void mm_slab_cache_get_stats(struct mm_slab_cache *cache,
     for (cpu = 0; cpu < MM_CPU_MAX; cpu++) {
         const uintptr_t *l = __atomic_load_n(&cache->cpu[cpu], __ATOMIC_ACQUIRE);
         if (l != NULL)
-            stats->cached += ~mm_load(&l[MMI_SLAB_POP]) + cache->slots - mm_load(&l[MMI_SLAB_ROOM]);
+            stats->cached += mmi_slab_ready(l) + cache->slots - mmi_slab_room(l);
     }
     stats->active = stats->objects - cache->free;
     stats->active -= stats->cached < stats->active ? stats->cached : stats->active;
@@ -4060,10 +4100,10 @@ static void mmi_slab_tell_slab(struct mm_slab_cache *cache, struct mmi_slab *s,
         object.caller = 0;
         object.cpu = 0;
         if (debug)
-            object.size = mmi_slab_track(cache, mmi_slab_object(s, n))->size;
+            object.size = mmi_slab_track_of(cache, mmi_slab_object(s, n))->size;
         if (cache->flags & MM_SLAB_DEBUG_USER) {
-            object.caller = mmi_slab_track(cache, mmi_slab_object(s, n))->alloc_by;
-            object.cpu = mmi_slab_track(cache, mmi_slab_object(s, n))->alloc_cpu;
+            object.caller = mmi_slab_track_of(cache, mmi_slab_object(s, n))->alloc_by;
+            object.cpu = mmi_slab_track_of(cache, mmi_slab_object(s, n))->alloc_cpu;
         }
         fn(ctx, &object);
     }
@@ -4170,13 +4210,13 @@ static bool mmi_slab_flip(struct mm_slab_cache *cache, uintptr_t object, bool se
 /* Flips all objects in one CPU's arrays; returns how many could be. */
 static size_t mmi_slab_flip_arrays(struct mm_slab_cache *cache, const uintptr_t *l, bool set)
 {
-    uintptr_t i, n = ~l[MMI_SLAB_POP];
+    uintptr_t i, n = mmi_slab_ready(l);
     size_t done = 0;
 
-    for (i = l[MMI_SLAB_ROOM]; i < l[MMI_SLAB_SLOTS]; i++)
-        done += mmi_slab_flip(cache, l[MMI_SLAB_IN + i], set);
+    for (i = mmi_slab_room(l); i < l[MMI_SLAB_SLOTS]; i++)
+        done += mmi_slab_flip(cache, l[i], set);
     for (; n > 0; n--)
-        done += mmi_slab_flip(cache, *(l - 1 - n), set);
+        done += mmi_slab_flip(cache, *(l + MMI_SLAB_END - n), set);
     return done;
 }
 
@@ -4193,7 +4233,7 @@ static bool mmi_slab_cached_once(struct mm_slab_cache *cache)
             const uintptr_t *l = cache->cpu[cpu];
             if (l == NULL)
                 continue;
-            cached[set] += (size_t)(~l[MMI_SLAB_POP] + l[MMI_SLAB_SLOTS] - l[MMI_SLAB_ROOM]);
+            cached[set] += (size_t)(mmi_slab_ready(l) + l[MMI_SLAB_SLOTS] - mmi_slab_room(l));
             done[set] += mmi_slab_flip_arrays(cache, l, set != 0);
         }
         for (b = cache->depot; b != NULL; b = b->next) {
