@@ -122,12 +122,13 @@
  * GUARANTEES
  *
  *   Errors     A call that fails changes nothing; free objects may have moved between the arrays
- *              and the slabs. Always refused: addresses that belong to no live object's alignment
- *              (up to the largest power of two that divides the class, or 64; with MM_SLAB_HARDEN
- *              or a debug flag every address but an object's first), objects of other caches and
- *              heaps, what was freed last on this CPU. Any other double or inner free is dropped
- *              and counted when it reaches the slab, where all is exact. With debug flags all
- *              misuse is refused on the spot.
+ *              and the slabs. Refused in every build: addresses outside the heap's slabs and large
+ *              requests, objects of other caches and heaps, misaligned addresses (less aligned than
+ *              the largest power of two that divides the class, or 64), what was freed last on this
+ *              CPU, and what is free in its slab. Other double frees and other addresses that are
+ *              no object's first are dropped and counted when they reach the slab, where all is
+ *              exact, unless they were handed out before. With MM_SLAB_HARDEN every address but an
+ *              object's first is refused on the spot, with debug flags every misuse is.
  *   Wild frees The first 64 bytes at the address with its low MM_SLAB_SHIFT bits cleared must be
  *              readable, as they are in a kernel's map of all memory. With MM_SLAB_HARDEN that is
  *              asked only between the lowest and the highest address that the hook gave, with
@@ -1676,7 +1677,7 @@ static enum mm_status mmi_slab_report(struct mm_slab_heap *heap, const char *whe
         else
             mmi_slab_put_number(&t, ", byte -", (uintptr_t)object - (uintptr_t)p, 10);
     }
-    if (object != NULL && (cache->flags & MM_SLAB_DEBUG_USER)) {
+    if (object != NULL && cache != NULL && (cache->flags & MM_SLAB_DEBUG_USER)) {
         const struct mmi_slab_track *track = mmi_slab_track_of(cache, object);
         mmi_slab_put_number(&t, "; allocated by ", track->alloc_by, 16);
         mmi_slab_put_number(&t, " on CPU ", track->alloc_cpu, 10);
@@ -3141,7 +3142,7 @@ static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align
     bool tried = false;
     void *p = NULL;
 
-    if (bytes < size || align > ~(size_t)0 / 2)
+    if (size > PTRDIFF_MAX - page || align > PTRDIFF_MAX) /* no pointers' difference were larger */
         return NULL;
     e = (struct mmi_slab_entry *)mmi_slab_inner_alloc(heap, MMI_SLAB_ENTRIES, flags);
     if (e == NULL)

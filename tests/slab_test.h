@@ -77,7 +77,7 @@ static MM_TEST_UNUSED void *source_alloc(void *ctx, size_t bytes, size_t align, 
     pthread_mutex_lock(&s->lock);
     s->calls++;
     s->flags = flags;
-    if (mm_test_fails(&s->fail)) {
+    if (mm_test_fails(&s->fail) || bytes > (size_t)1 << 40 || align > (size_t)1 << 40) {
         pthread_mutex_unlock(&s->lock);
         return NULL;
     }
@@ -103,7 +103,12 @@ static MM_TEST_UNUSED void source_free(void *ctx, void *ptr, size_t bytes)
     s->bytes -= bytes;
     s->frees++;
     pthread_mutex_unlock(&s->lock);
-    munmap((void *)((uintptr_t)ptr & ~(uintptr_t)4095), bytes);
+    /* without a table to ask, what was memory of the heap has to stay readable */
+    ptr = (void *)((uintptr_t)ptr & ~(uintptr_t)4095);
+    if (MM_SLAB_DEBUG >= 1)
+        munmap(ptr, bytes);
+    else
+        madvise(ptr, bytes, MADV_DONTNEED);
 }
 
 static MM_TEST_UNUSED void source_purge(void *ctx, void *ptr, size_t bytes)
