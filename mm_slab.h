@@ -840,8 +840,8 @@ struct mmi_slab_list {
  *
  * C1  an object is in exactly one place: free in its slab (bit set), in one array or batch, in
  *     quarantine, or handed out; in all but the first its bit is clear
- * C2  `partial` holds the slabs with a bit set, `full` those without; wholly free slabs are in
- *     neither: they have left the cache
+ * C2  `partial` holds the slabs with a bit set, `full` those without; wholly free slabs have left
+ *     the cache, but for the last one with debug flags, so that it still knows a double free
  * C3  `free` is the number of bits set in the slabs of both lists, `slabs` the number of slabs
  * C4  `depot` batches hold 1 to slots addresses each, `batches` is their number                 */
 struct mm_slab_cache {
@@ -2040,7 +2040,7 @@ static void mmi_slab_put_back(struct mm_slab_cache *cache, uintptr_t object,
         mmi_slab_unlink(&cache->full, s);
         mmi_slab_link(&cache->partial, s, true);
     }
-    if (s->free == s->count)
+    if (s->free == s->count && (cache->slabs > 1 || !(cache->flags & MM_SLAB_DEBUG_ALL)))
         mmi_slab_retire(cache, s, after);
 }
 
@@ -2672,6 +2672,8 @@ static void mmi_slab_equip(struct mm_slab_cache *cache)
     uintptr_t *words;
     struct mmi_slab_batch *b;
 
+    if (cache->flags & MM_SLAB_DEBUG_ALL)
+        return;
     if (cache->kind == MMI_SLAB_NAMED && cpu < MM_CPU_MAX && cache->cpu[cpu] == NULL) {
         words = (uintptr_t *)mmi_slab_inner_alloc(heap, MMI_SLAB_ARRAYS, MM_SLAB_NOWAIT);
         if (words == NULL)
@@ -2765,8 +2767,6 @@ static void *mmi_slab_get(struct mm_slab_cache *cache, size_t size, unsigned fla
     bool tried = false;
     void *p;
 
-    mmi_slab_equip(cache);
-    mmi_slab_equip_rest(cache);
     for (;;) {
         p = mmi_slab_try(cache);
         if (p == NULL) {
@@ -2783,6 +2783,8 @@ static void *mmi_slab_get(struct mm_slab_cache *cache, size_t size, unsigned fla
             if (!mmi_slab_debug_alloc(cache, (char *)p, size, caller))
                 continue;
         }
+        mmi_slab_equip(cache);
+        mmi_slab_equip_rest(cache);
         mmi_slab_hand_out(p, size, cache->size, flags & MM_SLAB_ZERO);
         if (cache->flags & MM_SLAB_DEBUG_ZONES)
             mmi_slab_debug_resize(cache, (char *)p, size);
@@ -2808,6 +2810,7 @@ static enum mm_status mmi_slab_give(struct mm_slab_cache *cache, struct mmi_slab
         return mmi_slab_debug_free(cache, s, n, where, caller);
     if (mmi_slab_test(mmi_slab_bits(s), n))
         return mmi_slab_refuse(heap, where, "double free", MM_ERR_INVALID, cache, (char *)p, p);
+    mmi_slab_equip(cache);
     MM_SLAB_CPU_PIN(pin);
     l = mmi_slab_arrays(cache);
     if (l != NULL)
@@ -3144,16 +3147,15 @@ static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align
 
     if (size > PTRDIFF_MAX - page || align > PTRDIFF_MAX) /* no pointers' difference were larger */
         return NULL;
-    e = (struct mmi_slab_entry *)mmi_slab_inner_alloc(heap, MMI_SLAB_ENTRIES, flags);
-    if (e == NULL)
+    do {
+        e = (struct mmi_slab_entry *)mmi_slab_inner_alloc(heap, MMI_SLAB_ENTRIES, flags);
+        if (e != NULL)
+            p = mmi_slab_source(heap, bytes, align > MM_SLAB_BYTES ? align : MM_SLAB_BYTES, flags);
+        if (e != NULL && p == NULL)
+            mmi_slab_inner_free(heap, MMI_SLAB_ENTRIES, e);
+    } while (p == NULL && mmi_slab_reclaim(heap, bytes, flags, &tried));
+    if (p == NULL)
         return NULL;
-    do
-        p = mmi_slab_source(heap, bytes, align > MM_SLAB_BYTES ? align : MM_SLAB_BYTES, flags);
-    while (p == NULL && mmi_slab_reclaim(heap, bytes, flags, &tried));
-    if (p == NULL) {
-        mmi_slab_inner_free(heap, MMI_SLAB_ENTRIES, e);
-        return NULL;
-    }
     if (flags & MM_SLAB_ZERO)
         (void)MM_SLAB_MEMSET(p, 0, bytes);
     MM_SLAB_POISON((char *)p + size, bytes - size);
