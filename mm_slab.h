@@ -1730,7 +1730,8 @@ static struct mmi_slab_entry *mmi_slab_lookup(struct mm_slab_heap *heap, uintptr
     return e;
 }
 
-static void mmi_slab_enter(struct mm_slab_heap *heap, struct mmi_slab_entry *e, size_t bytes)
+/* Enters e. Returns how many buckets the table should have now, 0 if it has enough. */
+static size_t mmi_slab_enter(struct mm_slab_heap *heap, struct mmi_slab_entry *e, size_t bytes)
 {
     struct mmi_slab_entry **bucket = mmi_slab_bucket(heap, e->base);
     e->next = *bucket;
@@ -1740,6 +1741,7 @@ static void mmi_slab_enter(struct mm_slab_heap *heap, struct mmi_slab_entry *e, 
         heap->low = e->base;
     if (e->base + bytes > heap->high)
         heap->high = e->base + bytes;
+    return heap->entries < heap->buckets * 4 ? 0 : heap->buckets * 4;
 }
 
 static void mmi_slab_leave(struct mm_slab_heap *heap, const struct mmi_slab_entry *e)
@@ -1837,16 +1839,15 @@ static void mmi_slab_sink(struct mm_slab_heap *heap, void *p, size_t bytes)
     mmi_slab_uncharge(heap, bytes, false);
 }
 
-/* Gives the table four times as many buckets, if there are too few and the source agrees. */
-static void mmi_slab_widen(struct mm_slab_heap *heap)
+/* Gives the table so many buckets, four times of what it had, if the source agrees. */
+static void mmi_slab_widen(struct mm_slab_heap *heap, size_t buckets)
 {
-    const size_t buckets = heap->buckets * 4;
-    size_t bytes = (size_t)mm_align_up(buckets * sizeof(struct mmi_slab_entry *), mmi_slab_page());
+    const size_t bytes = (size_t)mm_align_up(buckets * sizeof(struct mmi_slab_entry *), mmi_slab_page());
     struct mmi_slab_entry **table, **old;
     size_t i, old_bytes, n;
     MM_SLAB_LOCK_STATE_T state;
 
-    if (heap->entries < heap->buckets * 4 || heap->hooks->free == NULL)
+    if (buckets == 0 || heap->hooks->free == NULL)
         return;
     table = (struct mmi_slab_entry **)mmi_slab_source(heap, bytes, MM_SLAB_BYTES, MM_SLAB_NOWAIT);
     if (table == NULL)
@@ -2113,6 +2114,7 @@ static struct mmi_slab *mmi_slab_new(struct mm_slab_heap *heap, unsigned flags)
 {
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab *s;
+    size_t buckets;
     unsigned i;
 
     MM_SLAB_LOCK(&heap->lock, state);
@@ -2135,10 +2137,10 @@ static struct mmi_slab *mmi_slab_new(struct mm_slab_heap *heap, unsigned flags)
     s->entry.base = (uintptr_t)s;
     s->entry.bytes = 0;
     MM_SLAB_LOCK(&heap->lock, state);
-    mmi_slab_enter(heap, &s->entry, MM_SLAB_BYTES);
+    buckets = mmi_slab_enter(heap, &s->entry, MM_SLAB_BYTES);
     heap->slabs++;
     MM_SLAB_UNLOCK(&heap->lock, state);
-    mmi_slab_widen(heap);
+    mmi_slab_widen(heap, buckets);
     return s;
 }
 
@@ -2332,6 +2334,14 @@ static void mmi_slab_freed_state(const struct mm_slab_cache *cache, char *object
     mmi_slab_zones(cache, object, cache->size);
 }
 
+/* Sets or clears the bit of an object that rests or is withdrawn. The cache's lock is held. */
+static void mmi_slab_hold(struct mmi_slab *s, uint32_t n, bool hold)
+{
+    uintptr_t *word = mmi_slab_held(s) + (n >> MM_WORD_SHIFT);
+    const uintptr_t bit = mm_bit(n & (MM_WORD_BITS - 1));
+    mm_store(word, hold ? *word | bit : *word & ~bit);
+}
+
 /* Checks an object that was just taken and makes it ready; false if it is damaged and withdrawn. */
 static bool mmi_slab_debug_alloc(struct mm_slab_cache *cache, char *object, size_t size,
                                  uintptr_t caller)
@@ -2344,7 +2354,7 @@ static bool mmi_slab_debug_alloc(struct mm_slab_cache *cache, char *object, size
         MM_SLAB_LOCK_STATE_T state;
         uint32_t inside, n = mmi_slab_index(s, object, &inside);
         MM_SLAB_LOCK(&cache->lock, state);
-        mmi_slab_held(s)[n >> MM_WORD_SHIFT] |= mm_bit(n & (MM_WORD_BITS - 1));
+        mmi_slab_hold(s, n, true);
         cache->withdrawn++;
         MM_SLAB_UNLOCK(&cache->lock, state);
         return false;
@@ -2363,7 +2373,7 @@ static void mmi_slab_wake(struct mm_slab_cache *cache, uintptr_t object,
 {
     struct mmi_slab *s = mmi_slab_of((const void *)object);
     uint32_t inside, n = mmi_slab_index(s, (const void *)object, &inside);
-    mmi_slab_held(s)[n >> MM_WORD_SHIFT] &= ~mm_bit(n & (MM_WORD_BITS - 1));
+    mmi_slab_hold(s, n, false);
     mmi_slab_put_back(cache, object, after);
 }
 
@@ -2418,14 +2428,13 @@ static enum mm_status mmi_slab_debug_free(struct mm_slab_cache *cache, struct mm
     struct mmi_slab_after after = {NULL, {0}, 0};
     char *object = mmi_slab_object(s, n);
     struct mmi_slab_track *track = mmi_slab_track_of(cache, object);
-    uintptr_t *held = mmi_slab_held(s) + (n >> MM_WORD_SHIFT);
-    const uintptr_t bit = mm_bit(n & (MM_WORD_BITS - 1));
     MM_SLAB_LOCK_STATE_T state;
     bool twice;
 
     MM_SLAB_LOCK(&cache->lock, state);
-    twice = mmi_slab_test(mmi_slab_bits(s), n) || (*held & bit) != 0;
-    *held |= twice ? 0 : bit;
+    twice = mmi_slab_test(mmi_slab_bits(s), n) || mmi_slab_test(mmi_slab_held(s), n);
+    if (!twice)
+        mmi_slab_hold(s, n, true);
     MM_SLAB_UNLOCK(&cache->lock, state);
     if (twice)
         return mmi_slab_refuse(cache->heap, where, "double free", MM_ERR_INVALID, cache, object,
@@ -3144,6 +3153,7 @@ static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align
     struct mmi_slab_entry *e;
     bool tried = false;
     void *p = NULL;
+    size_t buckets;
 
     if (size > PTRDIFF_MAX - page || align > PTRDIFF_MAX) /* no pointers' difference were larger */
         return NULL;
@@ -3164,11 +3174,11 @@ static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align
     e->caller = caller;
     e->cpu = mmi_slab_cpu_now();
     MM_SLAB_LOCK(&heap->lock, state);
-    mmi_slab_enter(heap, e, bytes);
+    buckets = mmi_slab_enter(heap, e, bytes);
     heap->large++;
     heap->large_bytes += bytes;
     MM_SLAB_UNLOCK(&heap->lock, state);
-    mmi_slab_widen(heap);
+    mmi_slab_widen(heap, buckets);
     return p;
 }
 

@@ -115,7 +115,7 @@ static MM_TEST_UNUSED void source_purge(void *ctx, void *ptr, size_t bytes)
 {
     struct source *s = ctx;
     assert_int_equal((uintptr_t)ptr % 4096, 0);
-    s->purged += bytes;
+    __atomic_fetch_add(&s->purged, bytes, __ATOMIC_RELAXED);
     memset(ptr, 0xe7, bytes);
 }
 
