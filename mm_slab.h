@@ -3463,6 +3463,14 @@ MM_SLAB_API size_t mm_slab_kmalloc_bulk(struct mm_slab_heap *heap, size_t size, 
     return i;
 }
 
+/* May p be freed into the CPU's arrays, as far as its mark tells? */
+static bool mmi_slab_plain(struct mm_slab_heap *heap, const void *p, uintptr_t token,
+                           uintptr_t *offset)
+{
+    return p != NULL && mmi_slab_trusted(heap, p) && mmi_slab_marked(p, token, offset) &&
+           mmi_slab_starts(p);
+}
+
 /* Frees p[0] and on into the CPU's arrays, of one cache or (NULL) of the classes. Stops after a
  * full array, and before what needs more thought. Returns how many. */
 static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache *cache,
@@ -3480,10 +3488,9 @@ static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache 
     self = MM_SLAB_SELF(heap);
     if (cache != NULL)
         l = mmi_slab_arrays(cache);
-    while (i < n && pushed == 0 && (cache != NULL ? l != NULL : self != NULL)) {
-        if (p[i] == NULL || !mmi_slab_trusted(heap, p[i]) ||
-            !mmi_slab_marked(p[i], token, &offset) || !mmi_slab_starts(p[i]))
-            break;
+    if (cache != NULL ? l == NULL : self == NULL)
+        n = 0;
+    while (i < n && pushed == 0 && mmi_slab_plain(heap, p[i], token, &offset)) {
         if (cache == NULL)
             l = (uintptr_t *)(void *)((char *)self + offset);
         MMI_SLAB_POISON_ALL(p[i]);
@@ -4170,34 +4177,71 @@ static bool mmi_slab_registered(struct mm_slab_heap *heap, const struct mmi_slab
     return mmi_slab_find(heap, s) == s;
 }
 
-/* S1, S2 and the debug state of the objects that are free in the slab, or live. */
-static bool mmi_slab_sound(struct mm_slab_cache *cache, struct mmi_slab *s)
+/* The red zones of all objects of a slab, and the poison of those that are free. */
+static bool mmi_slab_sound_objects(struct mm_slab_cache *cache, struct mmi_slab *s)
 {
-    uint32_t n, set = 0;
-    const bool debug = (cache->flags & MM_SLAB_DEBUG_ALL) != 0;
-
-    if (((uintptr_t)s & (MM_SLAB_BYTES - 1)) != 0 || !mmi_slab_registered(cache->heap, s) ||
-        s->cache != cache || s->count != cache->count || s->stride != cache->stride)
-        return false;
-    for (n = 0; n < MMI_SLAB_MARKS; n++)
-        if (s->mark[n].token != 0 && s->mark[n].token != cache->token)
-            return false;
-    for (n = 0; n < mmi_slab_bit_words(s->count); n++) {
-        set += mm_popcount(mmi_slab_bits(s)[n]);
-        if (n < s->hint && mmi_slab_bits(s)[n] != 0)
-            return false;
-    }
-    for (n = 0; MM_SLAB_DEBUG >= 1 && debug && n < s->count; n++) {
 #if MM_SLAB_DEBUG >= 1
+    uint32_t n;
+
+    for (n = 0; (cache->flags & MM_SLAB_DEBUG_ALL) && n < s->count; n++) {
         const bool free = mmi_slab_test(mmi_slab_bits(s), n);
+        const char *object = mmi_slab_object(s, n);
         if (!free && mmi_slab_test(mmi_slab_held(s), n))
             continue;
-        if (!mmi_slab_zones_whole(cache, mmi_slab_object(s, n), "mm_slab_check") ||
-            (free && !mmi_slab_poison_whole(cache, mmi_slab_object(s, n), "mm_slab_check")))
+        if (!mmi_slab_zones_whole(cache, object, "mm_slab_check") ||
+            (free && !mmi_slab_poison_whole(cache, object, "mm_slab_check")))
             return false;
-#endif
     }
-    return set == s->free;
+#else
+    (void)cache, (void)s;
+#endif
+    return true;
+}
+
+/* S1 and S2. */
+static bool mmi_slab_sound_header(const struct mm_slab_cache *cache, struct mmi_slab *s)
+{
+    const uintptr_t token = cache->flags & MM_SLAB_DEBUG_ALL ? 0 : cache->token;
+    const uintptr_t *bits = mmi_slab_bits(s);
+    const uint32_t words = mmi_slab_bit_words(s->count), last = s->count & (MM_WORD_BITS - 1);
+    uint32_t n, set = 0;
+
+    for (n = 0; n < MMI_SLAB_MARKS; n++) {
+        const size_t at = n * sizeof(struct mmi_slab_mark) - s->first;
+        if (s->mark[n].token != ((at & (cache->align - 1) & 63) == 0 ? token : 0))
+            return false;
+    }
+    for (n = 0; n < words; n++) {
+        set += mm_popcount(bits[n]);
+        if (n < s->hint && bits[n] != 0)
+            return false;
+    }
+    return set == s->free && (last == 0 || (bits[words - 1] & ~mm_mask(last)) == 0);
+}
+
+static bool mmi_slab_sound(struct mm_slab_cache *cache, struct mmi_slab *s)
+{
+    return ((uintptr_t)s & (MM_SLAB_BYTES - 1)) == 0 && mmi_slab_registered(cache->heap, s) &&
+           s->cache == cache && s->count == cache->count && s->stride == cache->stride &&
+           mmi_slab_sound_header(cache, s) && mmi_slab_sound_objects(cache, s);
+}
+
+/* C2: a list and the slabs in it. Adds up their number and their free objects. */
+static bool mmi_slab_sound_list(struct mm_slab_cache *cache, const struct mmi_slab_list *list,
+                                bool full, size_t *slabs, size_t *free)
+{
+    const struct mmi_slab *before = NULL;
+    struct mmi_slab *s;
+
+    for (s = list->first; s != NULL; before = s, s = s->next) {
+        if (!mmi_slab_sound(cache, s) || s->prev != before || (s->free == 0) != full)
+            return false;
+        *slabs += 1;
+        *free += s->free;
+        if (*slabs > cache->slabs)
+            return false;
+    }
+    return list->first == NULL || list->last == before;
 }
 
 /* Sets (or clears) the bit of a cached object; false if that is no change, or no object. */
@@ -4261,54 +4305,56 @@ static bool mmi_slab_cached_once(struct mm_slab_cache *cache)
 MM_SLAB_API enum mm_status mm_slab_cache_check(struct mm_slab_cache *cache)
 {
     const struct mmi_slab_batch *b;
-    const struct mmi_slab *before = NULL;
-    struct mmi_slab *s;
     size_t free = 0, slabs = 0, batches = 0;
 
-    for (s = cache->partial.first; s != NULL; before = s, s = s->next, slabs++) {
-        if (!mmi_slab_sound(cache, s) || s->prev != before || s->free == 0)
-            return MM_ERR_CORRUPT;
-        free += s->free;
-    }
-    before = NULL;
-    for (s = cache->full.first; s != NULL; before = s, s = s->next, slabs++)
-        if (!mmi_slab_sound(cache, s) || s->prev != before || s->free != 0)
-            return MM_ERR_CORRUPT;
+    if (!mmi_slab_sound_list(cache, &cache->partial, false, &slabs, &free) ||
+        !mmi_slab_sound_list(cache, &cache->full, true, &slabs, &free))
+        return MM_ERR_CORRUPT;
     for (b = cache->depot; b != NULL; b = b->next, batches++)
-        if (b->n == 0 || b->n > cache->slots)
+        if (b->n == 0 || b->n > cache->slots || batches == cache->batches)
             return MM_ERR_CORRUPT;
     if (free != cache->free || slabs != cache->slabs || batches != cache->batches)
         return MM_ERR_CORRUPT;
     return mmi_slab_cached_once(cache) ? MM_OK : MM_ERR_CORRUPT;
 }
 
-MM_SLAB_API enum mm_status mm_slab_check(struct mm_slab_heap *heap)
+static size_t mmi_slab_length(const struct mmi_slab *s)
 {
-    struct mm_slab_cache *cache = NULL;
+    size_t n = 0;
+    for (; s != NULL; s = s->next)
+        n++;
+    return n;
+}
+
+/* H1 to H3. */
+static bool mmi_slab_heap_sound(struct mm_slab_heap *heap)
+{
     const struct mmi_slab_entry *e;
-    const struct mmi_slab *s;
-    size_t i, entries = 0, large = 0, slabs = 0, bytes = heap->table_bytes, empties = 0;
+    size_t i, entries = 0, large = 0, large_bytes = 0, slabs, empties;
 
     for (i = 0; i < heap->buckets; i++) {
         for (e = heap->table[i]; e != NULL; e = e->next) {
             entries++;
             large += e->bytes != 0;
-            slabs += e->bytes == 0;
-            bytes += e->bytes != 0 ? e->bytes : MM_SLAB_BYTES;
-            if (mmi_slab_bucket(heap, e->base) != &heap->table[i])
-                return MM_ERR_CORRUPT;
+            large_bytes += e->bytes;
+            if (mmi_slab_bucket(heap, e->base) != &heap->table[i] || entries > heap->entries)
+                return false;
         }
     }
-    for (s = heap->empty; s != NULL; s = s->next)
-        empties++;
-    if (entries != heap->entries || large != heap->large || bytes != heap->bytes ||
-        empties != heap->empties)
-        return MM_ERR_CORRUPT;
-    for (s = heap->stable; s != NULL; s = s->next)
-        empties++;
-    for (s = heap->retired; s != NULL; s = s->next)
-        empties++;
-    if (slabs != heap->slabs + empties)
+    slabs = entries - large;
+    empties = mmi_slab_length(heap->empty);
+    return entries == heap->entries && large == heap->large && large_bytes == heap->large_bytes &&
+           heap->bytes == heap->table_bytes + large_bytes + slabs * MM_SLAB_BYTES &&
+           empties == heap->empties &&
+           slabs == heap->slabs + empties + mmi_slab_length(heap->stable) +
+                        mmi_slab_length(heap->retired);
+}
+
+MM_SLAB_API enum mm_status mm_slab_check(struct mm_slab_heap *heap)
+{
+    struct mm_slab_cache *cache = NULL;
+
+    if (!mmi_slab_heap_sound(heap))
         return MM_ERR_CORRUPT;
     while ((cache = mm_slab_next_cache(heap, cache)) != NULL)
         if (mm_slab_cache_check(cache) != MM_OK)
