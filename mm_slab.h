@@ -741,6 +741,9 @@ struct mm_slab_hooks {
     void *(*alloc)(void *ctx, size_t bytes, size_t align, unsigned flags);
     /* Takes back what `alloc` gave, whole. NULL: nothing ever goes back. */
     void (*free)(void *ctx, void *ptr, size_t bytes);
+    /* Fills a large request with zeros, where the source has a better way than writing. NULL:
+     * MM_SLAB_MEMSET. */
+    void (*zero)(void *ctx, void *ptr, size_t bytes);
     /* The content of these pages of a slab is no longer needed, and they may have any content from
      * now on: a program tells its kernel so (madvise). It is called with a cache's lock held, and
      * must not use the heap. NULL: they stay as they are. */
@@ -762,6 +765,7 @@ struct mm_slab_config {
     size_t quota;                      /* most bytes from the source; 0: no limit */
     unsigned reserve;                  /* empty slabs kept for the next need (4) */
     unsigned flags;                    /* of the size classes: SHUFFLE, COLOUR, DEBUG_… */
+    bool offline;                      /* no CPU has arrays before mm_slab_online */
     uintptr_t seed;                    /* for SHUFFLE */
 };
 
@@ -955,6 +959,13 @@ MM_SLAB_API void mm_slab_config_init(struct mm_slab_config *config,
 MM_SLAB_API enum mm_status mm_slab_init(struct mm_slab_heap *heap,
                                         const struct mm_slab_config *config);
 
+/* Prepares the arrays of a CPU of a heap whose configuration said `offline`: before it, that CPU's
+ * number must not be told to the heap (MM_SLAB_CPU_ID tells MM_CPU_MAX or more), and its memory in
+ * the heap is not touched. Nothing if it was called already. Its counterpart is mm_slab_drain, after
+ * which it need not be called again. MM_OK; MM_ERR_INVALID for a number that is no CPU's.
+ * O(classes). */
+MM_SLAB_API enum mm_status mm_slab_online(struct mm_slab_heap *heap, unsigned cpu);
+
 /* Ends a heap: everything goes back to the source, whatever waits for readers too. MM_OK;
  * MM_ERR_BUSY, and the heap goes on, if there are named caches or live objects. No other CPU may be
  * in the heap. */
@@ -1007,6 +1018,10 @@ MM_SLAB_API void *mm_slab_krealloc(struct mm_slab_heap *heap, void *p, size_t si
 /* Bytes that may be used from p, the start of a live object of the heap, whichever its cache; 0 for
  * NULL and for anything else. O(1) expected; takes the heap's lock. */
 MM_SLAB_API size_t mm_slab_ksize(struct mm_slab_heap *heap, const void *p);
+
+/* The same for a p that is known to be the start of a live object of kmalloc; wrong for any other
+ * small one. O(1), no locking for what is not large. */
+MM_SLAB_API size_t mm_slab_usable(struct mm_slab_heap *heap, const void *p);
 
 /* Frees an object of the heap: of kmalloc, of a named cache, or large. NULL is nothing.
  *
@@ -2855,6 +2870,7 @@ MM_SLAB_API void mm_slab_config_init(struct mm_slab_config *config,
     config->quota = 0;
     config->reserve = 4;
     config->flags = MMI_SLAB_FLAGS;
+    config->offline = false;
     config->seed = 0x9e3779b9u;
 }
 
@@ -2928,16 +2944,26 @@ static void mmi_slab_own_class(struct mm_slab_heap *heap, unsigned c, unsigned f
 {
     struct mm_slab_cache *cache = &heap->cls[c];
     const size_t words = mmi_slab_class_words(c);
-    unsigned cpu;
 
     mmi_slab_own_cache(heap, cache, mmi_slab_class_bytes(c), MMI_SLAB_CLASS, flags);
     mmi_slab_set_name(cache, "kmalloc-", cache->size);
     cache->offset = words * sizeof(uintptr_t);
-    for (cpu = 0; cpu < MM_CPU_MAX; cpu++) {
-        mmi_slab_prepare(cache, heap->cpu[cpu].words + words);
-        if (!(flags & MM_SLAB_DEBUG_ALL))
-            cache->cpu[cpu] = heap->cpu[cpu].words + words;
+}
+
+MM_SLAB_API enum mm_status mm_slab_online(struct mm_slab_heap *heap, unsigned cpu)
+{
+    unsigned c;
+
+    if (cpu >= MM_CPU_MAX)
+        return MM_ERR_INVALID;
+    for (c = 0; c < MM_SLAB_CLASSES && heap->cls[c].cpu[cpu] == NULL; c++) {
+        struct mm_slab_cache *cache = &heap->cls[c];
+        uintptr_t *l = heap->cpu[cpu].words + mmi_slab_class_words(c);
+        mmi_slab_prepare(cache, l);
+        if (!(cache->flags & MM_SLAB_DEBUG_ALL)) /* else they only have to be empty */
+            __atomic_store_n(&cache->cpu[cpu], l, __ATOMIC_RELEASE);
     }
+    return MM_OK;
 }
 
 MM_SLAB_API enum mm_status mm_slab_init(struct mm_slab_heap *heap,
@@ -2974,6 +3000,8 @@ MM_SLAB_API enum mm_status mm_slab_init(struct mm_slab_heap *heap,
     }
     for (c = MM_SLAB_CLASSES; c-- > 0;)
         mmi_slab_own_class(heap, c, config->flags);
+    for (c = 0; c < MM_CPU_MAX && !config->offline; c++)
+        (void)mm_slab_online(heap, c);
     for (i = 0; i <= MM_SLAB_MAX / 8; i++)
         heap->offset[i] = (uint16_t)mmi_slab_class_words(mmi_slab_class(i * 8));
     return MM_OK;
@@ -3166,7 +3194,9 @@ static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align
     } while (p == NULL && mmi_slab_reclaim(heap, bytes, flags, &tried));
     if (p == NULL)
         return NULL;
-    if (flags & MM_SLAB_ZERO)
+    if ((flags & MM_SLAB_ZERO) && heap->hooks->zero != NULL)
+        heap->hooks->zero(heap->hooks->ctx, p, bytes);
+    else if (flags & MM_SLAB_ZERO)
         (void)MM_SLAB_MEMSET(p, 0, bytes);
     MM_SLAB_POISON((char *)p + size, bytes - size);
     e->base = (uintptr_t)p;
@@ -3398,6 +3428,17 @@ MM_SLAB_API size_t mm_slab_ksize(struct mm_slab_heap *heap, const void *p)
         return 0;
     mmi_slab_locate(heap, p, &place);
     return place.live && place.start == p ? place.bytes : 0;
+}
+
+MM_SLAB_API size_t mm_slab_usable(struct mm_slab_heap *heap, const void *p)
+{
+    uintptr_t offset;
+
+    if (p == NULL)
+        return 0;
+    if (mmi_slab_trusted(heap, p) && mmi_slab_marked(p, mmi_slab_token(heap), &offset))
+        return mmi_slab_usable(p);
+    return mm_slab_ksize(heap, p);
 }
 
 /* Up to n objects out of the CPU's arrays, refilled as often as it takes. Fewer: the cache has no
