@@ -17,7 +17,8 @@
 #define SLOT_NONE  MM_CPU_MAX       /* this thread has no slot, or none any more */
 #define SLOT_FRESH (MM_CPU_MAX + 1) /* it has not asked yet */
 
-static __thread unsigned slot_of_thread = SLOT_FRESH;
+extern __thread unsigned slot_of_thread; /* not static: inline functions use it */
+__thread unsigned slot_of_thread = SLOT_FRESH;
 #define MM_CPU_ID() slot_of_thread
 
 /* A lock waits while a fork is under way, so that no lock is held, and nothing that a lock guards
