@@ -2969,8 +2969,6 @@ MM_SLAB_API enum mm_status mm_slab_online(struct mm_slab_heap *heap, unsigned cp
 MM_SLAB_API enum mm_status mm_slab_init(struct mm_slab_heap *heap,
                                         const struct mm_slab_config *config)
 {
-    static const char *const names[MMI_SLAB_INNERS] = {"heap-entries", "heap-batches",
-                                                       "heap-arrays"};
     const size_t sizes[MMI_SLAB_INNERS] = {
         sizeof(struct mmi_slab_entry), sizeof(struct mmi_slab_batch),
         MMI_SLAB_ARRAY_WORDS(MM_SLAB_SLOTS) * sizeof(uintptr_t)};
@@ -2996,7 +2994,7 @@ MM_SLAB_API enum mm_status mm_slab_init(struct mm_slab_heap *heap,
     for (i = 0; i < MMI_SLAB_INNERS; i++) {
         mmi_slab_own_cache(heap, &heap->inner[i], (size_t)mm_align_up(sizes[i], 16), MMI_SLAB_INNER,
                            0);
-        mmi_slab_set_name(&heap->inner[i], names[i], 0);
+        mmi_slab_set_name(&heap->inner[i], "heap-own-", sizes[i]);
     }
     for (c = MM_SLAB_CLASSES; c-- > 0;)
         mmi_slab_own_class(heap, c, config->flags);
