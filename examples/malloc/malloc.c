@@ -1,0 +1,470 @@
+/* malloc.c - a complete malloc for programs: mm_slab.h for objects, mm_buddy.h for pages and all
+ * that is larger. See README.md. */
+#define _GNU_SOURCE
+#define MM_CPU_MAX 64 /* thread slots; more threads share the slabs without arrays of their own */
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+/* ---- Threads and locks ----------------------------------------------------------------------- */
+
+#define SLOT_NONE  MM_CPU_MAX       /* this thread has no slot, or none any more */
+#define SLOT_FRESH (MM_CPU_MAX + 1) /* it has not asked yet */
+
+extern __thread unsigned slot_of_thread; /* not static: inline functions use it */
+__thread unsigned slot_of_thread = SLOT_FRESH;
+#define MM_CPU_ID() slot_of_thread
+
+/* A lock waits while a fork is under way, so that no lock is held, and nothing that a lock guards
+ * is half done, in the memory that the child gets. */
+static uintptr_t forking, inside;
+static __thread unsigned depth; /* locks that this thread holds */
+
+static void gate_enter(void)
+{
+    if (depth++ != 0)
+        return;
+    for (;;) {
+        __atomic_fetch_add(&inside, 1, __ATOMIC_SEQ_CST);
+        if (__builtin_expect(__atomic_load_n(&forking, __ATOMIC_SEQ_CST) == 0, 1))
+            return;
+        __atomic_fetch_sub(&inside, 1, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(&forking, __ATOMIC_RELAXED) != 0)
+            sched_yield();
+    }
+}
+
+static void gate_leave(void)
+{
+    if (--depth == 0)
+        __atomic_fetch_sub(&inside, 1, __ATOMIC_SEQ_CST);
+}
+
+static void lock_word(uintptr_t *lock)
+{
+    unsigned spins = 0;
+    gate_enter();
+    while (__atomic_exchange_n(lock, 1, __ATOMIC_ACQUIRE) != 0) {
+        while (__atomic_load_n(lock, __ATOMIC_RELAXED) != 0) {
+            if (++spins % 64 == 0)
+                sched_yield();
+            __asm__ __volatile__("" ::: "memory");
+        }
+    }
+}
+
+static void unlock_word(uintptr_t *lock)
+{
+    __atomic_store_n(lock, 0, __ATOMIC_RELEASE);
+    gate_leave();
+}
+
+#define MM_LOCK_T         uintptr_t
+#define MM_LOCK_STATE_T   unsigned char
+#define MM_LOCK_INIT(l)   (*(l) = 0)
+#define MM_LOCK(l, s)     ((void)((s) = 0), lock_word(l))
+#define MM_UNLOCK(l, s)   ((void)(s), unlock_word(l))
+
+#define MM_BUDDY_STATIC
+#define MM_SLAB_STATIC
+#include "mm_buddy.h"
+#include "mm_slab.h"
+
+#define EXPORT __attribute__((visibility("default")))
+#define UNIT   MM_SLAB_BYTES /* a smallest block of the buddy arena: a slab */
+
+static struct mm_slab_heap heap;
+static struct mm_buddy arena;
+static uintptr_t arena_base, arena_end;
+
+/* ---- Pages ----------------------------------------------------------------------------------- */
+
+/* Freed memory from this size up goes back to the system at once; the limit rises with what is
+ * freed, so that a program that takes and frees the same large block again and again keeps it. */
+#define PURGE_LEAST ((size_t)256 << 10)
+#define PURGE_MOST  ((size_t)32 << 20)
+static size_t purge_from = PURGE_LEAST;
+
+static void *pages_take(size_t bytes, size_t align)
+{
+    const mm_pa_t pa = align <= UNIT ? mm_buddy_alloc_exact(&arena, bytes, MM_BUDDY_UNMOVABLE)
+                                     : mm_buddy_alloc_aligned(&arena, bytes, align, MM_BUDDY_UNMOVABLE);
+    return pa == MM_PA_NONE ? NULL : (void *)(uintptr_t)pa;
+}
+
+static void pages_purge(void *p, size_t bytes)
+{
+    (void)madvise(p, bytes, MADV_DONTNEED);
+}
+
+static size_t pages_bytes(const void *p)
+{
+    struct mm_buddy_block block;
+    if (mm_buddy_find(&arena, (uintptr_t)p, &block) != MM_OK || block.pa != (uintptr_t)p ||
+        block.state != MM_BUDDY_STATE_ALLOCATED)
+        return 0;
+    return (size_t)block.bytes;
+}
+
+static void pages_give(void *p, size_t bytes)
+{
+    const size_t from = __atomic_load_n(&purge_from, __ATOMIC_RELAXED);
+    if (bytes >= from) {
+        pages_purge(p, bytes);
+        if (bytes > from && bytes <= PURGE_MOST)
+            __atomic_store_n(&purge_from, bytes, __ATOMIC_RELAXED);
+    }
+    (void)mm_buddy_free(&arena, (uintptr_t)p);
+}
+
+static void *slab_take(void *ctx, size_t bytes, size_t align, unsigned flags)
+{
+    (void)ctx;
+    (void)flags;
+    return pages_take(bytes, align);
+}
+
+static void slab_give(void *ctx, void *p, size_t bytes)
+{
+    (void)ctx;
+    pages_purge(p, bytes);
+    (void)mm_buddy_free(&arena, (uintptr_t)p);
+}
+
+static void slab_purge(void *ctx, void *p, size_t bytes)
+{
+    (void)ctx;
+    pages_purge(p, bytes);
+}
+
+static const struct mm_slab_hooks hooks = {
+    .alloc = slab_take,
+    .free = slab_give,
+    .purge = slab_purge,
+};
+
+/* ---- Start, threads, forks --------------------------------------------------------------------- */
+
+static pthread_key_t exit_key;
+static uintptr_t slots_used[MM_CPU_MAX / MM_WORD_BITS];
+static uintptr_t started; /* 0 not yet, 1 under way, 2 done */
+
+/* The slots' arrays of threads that do not exist in the child may be half changed: they are given
+ * up, with the objects in them. */
+static void fork_before(void)
+{
+    while (__atomic_exchange_n(&forking, 1, __ATOMIC_SEQ_CST) != 0)
+        sched_yield();
+    depth++; /* this thread may still lock */
+    while (__atomic_load_n(&inside, __ATOMIC_SEQ_CST) != 0)
+        sched_yield();
+}
+
+static void fork_after(void)
+{
+    depth--;
+    __atomic_store_n(&forking, 0, __ATOMIC_SEQ_CST);
+}
+
+static void fork_child(void)
+{
+    unsigned c, slot;
+    for (slot = 0; slot < MM_CPU_MAX; slot++) {
+        if (slot == slot_of_thread)
+            continue;
+        for (c = 0; c < MM_SLAB_CLASSES; c++)
+            if (heap.cls[c].cpu[slot] != NULL)
+                mmi_slab_prepare(&heap.cls[c], heap.cls[c].cpu[slot]);
+        slots_used[slot / MM_WORD_BITS] &= ~mm_bit(slot % MM_WORD_BITS);
+    }
+    fork_after();
+}
+
+/* A thread ends: its slot serves another. What it still frees goes to the slabs. */
+static void thread_exit(void *value)
+{
+    const unsigned slot = slot_of_thread;
+    (void)value;
+    slot_of_thread = SLOT_NONE;
+    if (slot >= MM_CPU_MAX)
+        return;
+    (void)mm_slab_drain(&heap, slot);
+    __atomic_fetch_and(&slots_used[slot / MM_WORD_BITS], ~mm_bit(slot % MM_WORD_BITS), __ATOMIC_RELEASE);
+}
+
+static int start_arena(void)
+{
+    struct mm_buddy_config config;
+    struct sysinfo info;
+    uint64_t bytes = (uint64_t)4 << 30;
+    size_t meta_bytes;
+    char *at, *meta;
+
+    if (sysinfo(&info) != 0)
+        return 0;
+    while (bytes < (uint64_t)info.totalram * info.mem_unit)
+        bytes *= 2;
+    at = mmap(NULL, bytes + UNIT, PROT_READ | PROT_WRITE,
+              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED)
+        return 0;
+    arena_base = ((uintptr_t)at + UNIT - 1) & ~(uintptr_t)(UNIT - 1);
+    arena_end = arena_base + bytes;
+    mm_buddy_config_init(&config, arena_base, bytes, MM_SLAB_SHIFT, 31);
+    config.cpu_lists = false; /* their owners' marks would not survive a fork */
+    config.regions = 1;
+    while (mm_buddy_meta_bytes(&config) == 0 && config.max_order > 0)
+        config.max_order--;
+    meta_bytes = mm_buddy_meta_bytes(&config);
+    meta = mmap(NULL, meta_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return meta != MAP_FAILED && mm_buddy_init(&arena, &config, meta, meta_bytes) == MM_OK;
+}
+
+static void start(void)
+{
+    struct mm_slab_config config;
+    uintptr_t expected = 0;
+
+    if (!__atomic_compare_exchange_n(&started, &expected, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE)) {
+        while (__atomic_load_n(&started, __ATOMIC_ACQUIRE) != 2)
+            sched_yield();
+        return;
+    }
+    mm_slab_config_init(&config, &hooks);
+    config.reserve = 8;
+    config.offline = true;
+    if (!start_arena() || mm_slab_init(&heap, &config) != MM_OK)
+        _exit(127);
+    __atomic_store_n(&started, 2, __ATOMIC_RELEASE);
+    (void)pthread_key_create(&exit_key, thread_exit);
+    (void)pthread_atfork(fork_before, fork_after, fork_child);
+}
+
+/* A thread's first call: it gets a slot, if there is one. */
+static __attribute__((noinline)) void thread_start(void)
+{
+    unsigned slot;
+
+    slot_of_thread = SLOT_NONE; /* what is called here may allocate */
+    if (__atomic_load_n(&started, __ATOMIC_ACQUIRE) != 2)
+        start();
+    for (slot = 0; slot < MM_CPU_MAX; slot++) {
+        const uintptr_t bit = mm_bit(slot % MM_WORD_BITS);
+        if ((__atomic_fetch_or(&slots_used[slot / MM_WORD_BITS], bit, __ATOMIC_ACQUIRE) & bit) == 0)
+            break;
+    }
+    if (slot == MM_CPU_MAX)
+        return;
+    (void)mm_slab_online(&heap, slot);
+    (void)pthread_setspecific(exit_key, &heap);
+    slot_of_thread = slot;
+}
+
+static inline void thread_ready(void)
+{
+    if (__builtin_expect(slot_of_thread == SLOT_FRESH, 0))
+        thread_start();
+}
+
+/* ---- Large blocks ---------------------------------------------------------------------------- */
+
+/* Slabs' objects never begin at a slab's start, large blocks always do. */
+static inline int is_large(const void *p)
+{
+    return ((uintptr_t)p & (UNIT - 1)) == 0;
+}
+
+static __attribute__((noinline)) void *large_take(size_t size, size_t align)
+{
+    if (size > (size_t)PTRDIFF_MAX - UNIT)
+        return NULL;
+    return pages_take(size, align);
+}
+
+static __attribute__((noinline)) void large_give(void *p)
+{
+    const size_t bytes = pages_bytes(p);
+    if (bytes != 0)
+        pages_give(p, bytes);
+}
+
+/* Moves pages instead of copying them; the hole that stays behind gets new ones. */
+static void pages_move(void *to, void *from, size_t bytes)
+{
+    if (bytes < ((size_t)1 << 20) ||
+        mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED) {
+        memcpy(to, from, bytes);
+        return;
+    }
+    if (mmap(from, bytes, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+        _exit(127);
+}
+
+static void *large_resize(void *p, size_t size)
+{
+    const size_t had = pages_bytes(p), want = (size + UNIT - 1) & ~(size_t)(UNIT - 1);
+    void *q;
+
+    if (had == 0 || size > (size_t)PTRDIFF_MAX - UNIT)
+        return NULL;
+    if (want == had || mm_buddy_resize_exact(&arena, (uintptr_t)p, want) == MM_OK)
+        return p;
+    q = pages_take(want, UNIT);
+    if (q == NULL)
+        return NULL;
+    pages_move(q, p, had < want ? had : want);
+    pages_give(p, had);
+    return q;
+}
+
+/* ---- The calls -------------------------------------------------------------------------------- */
+
+static void *failed(void *p)
+{
+    if (p == NULL)
+        errno = ENOMEM;
+    return p;
+}
+
+EXPORT void *malloc(size_t size)
+{
+    void *p;
+    thread_ready();
+    if (__builtin_expect(size > MM_SLAB_MAX, 0))
+        return failed(large_take(size, UNIT));
+    p = mm_slab_kmalloc(&heap, size > 8 ? size : 16, 0); /* C wants alignment to 16 */
+    return __builtin_expect(p != NULL, 1) ? p : failed(NULL);
+}
+
+EXPORT void free(void *p)
+{
+    if (p == NULL)
+        return;
+    thread_ready();
+    if (__builtin_expect(is_large(p), 0))
+        large_give(p);
+    else
+        (void)mm_slab_kfree(&heap, p);
+}
+
+EXPORT void *calloc(size_t n, size_t size)
+{
+    size_t bytes;
+    void *p;
+
+    thread_ready();
+    if (__builtin_mul_overflow(n, size, &bytes))
+        return failed(NULL);
+    if (bytes <= MM_SLAB_MAX)
+        return failed(mm_slab_kzalloc(&heap, bytes > 8 ? bytes : 16, 0));
+    p = large_take(bytes, UNIT);
+    if (p == NULL)
+        return failed(NULL);
+    if (bytes >= PURGE_LEAST)
+        pages_purge(p, (bytes + UNIT - 1) & ~(size_t)(UNIT - 1)); /* they come back as zeros */
+    else
+        memset(p, 0, bytes);
+    return p;
+}
+
+EXPORT size_t malloc_usable_size(void *p)
+{
+    if (p == NULL)
+        return 0;
+    return is_large(p) ? pages_bytes(p) : mm_slab_usable(&heap, p);
+}
+
+EXPORT void *realloc(void *p, size_t size)
+{
+    size_t had;
+    void *q;
+
+    if (p == NULL)
+        return malloc(size);
+    if (size == 0) {
+        free(p);
+        return NULL;
+    }
+    thread_ready();
+    if (is_large(p) && size > MM_SLAB_MAX)
+        return failed(large_resize(p, size));
+    had = malloc_usable_size(p);
+    if (size <= had && (size > had / 2 || had <= 128))
+        return p;
+    q = malloc(size);
+    if (q == NULL)
+        return NULL;
+    memcpy(q, p, size < had ? size : had);
+    free(p);
+    return q;
+}
+
+EXPORT void *reallocarray(void *p, size_t n, size_t size)
+{
+    size_t bytes;
+    return __builtin_mul_overflow(n, size, &bytes) ? failed(NULL) : realloc(p, bytes);
+}
+
+static void *aligned(size_t align, size_t size)
+{
+    thread_ready();
+    if (align <= 16)
+        return malloc(size);
+    if (size <= MM_SLAB_MAX && align <= MM_SLAB_MAX)
+        return failed(mm_slab_kmalloc_aligned(&heap, size, align, 0));
+    return failed(large_take(size != 0 ? size : 1, align > UNIT ? align : UNIT));
+}
+
+EXPORT int posix_memalign(void **result, size_t align, size_t size)
+{
+    const int before = errno;
+    void *p;
+
+    if (!mm_is_pow2(align) || align % sizeof(void *) != 0)
+        return EINVAL;
+    p = aligned(align, size);
+    errno = before;
+    if (p == NULL)
+        return ENOMEM;
+    *result = p;
+    return 0;
+}
+
+EXPORT void *memalign(size_t align, size_t size)
+{
+    if (!mm_is_pow2(align)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    return aligned(align, size);
+}
+
+EXPORT void *aligned_alloc(size_t align, size_t size)
+{
+    return memalign(align, size);
+}
+
+EXPORT void *valloc(size_t size)
+{
+    return aligned(4096, size);
+}
+
+EXPORT void *pvalloc(size_t size)
+{
+    return aligned(4096, (size + 4095) & ~(size_t)4095);
+}
+
+/* Gives free memory back to the system; 1 if there was any. */
+EXPORT int malloc_trim(size_t pad)
+{
+    (void)pad;
+    thread_ready();
+    return mm_slab_shrink(&heap) != 0;
+}

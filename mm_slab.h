@@ -1,0 +1,4420 @@
+/* mm_slab.h - v0.1.0 - small objects: named caches and kmalloc - 0BSD
+ *
+ *   Hands out small objects from slabs, naturally aligned pieces of memory that a hook provides.
+ *   What is free is noted beside the objects, in the slab's header and in arrays by CPU, so that a
+ *   free object is never written to: constructed objects stay constructed, and a stray write to a
+ *   freed object cannot lead the allocator astray.
+ *
+ *   In exactly one C or C++ file:
+ *       #define MM_SLAB_IMPLEMENTATION
+ *       #include "mm_slab.h"
+ *   In every other file include it without the macro. The latest text of the licence (0BSD) stands
+ *   at the end of this file.
+ *
+ * CONTENTS
+ *
+ *   Quick start . Hooks and options . Concepts . Guarantees . Limits       (this comment)
+ *   Core block . Types . Heaps . General objects . Caches . Readers without locks . Memory back
+ *   . Questions . Hot paths . Implementation . Licence
+ *
+ * QUICK START
+ *
+ *   --- quick start (quickstart.c) ---
+ *   #define MM_SLAB_IMPLEMENTATION
+ *   #include "mm_slab.h"
+ *
+ *   #include <stdlib.h>
+ *
+ *   static void *pages(void *ctx, size_t bytes, size_t align, unsigned flags)
+ *   {
+ *       (void)ctx, (void)flags;
+ *       return aligned_alloc(align, bytes);
+ *   }
+ *
+ *   static void unpages(void *ctx, void *ptr, size_t bytes)
+ *   {
+ *       (void)ctx, (void)bytes;
+ *       free(ptr);
+ *   }
+ *
+ *   static struct mm_slab_heap heap;
+ *   static struct mm_slab_cache tasks;
+ *
+ *   int main(void)
+ *   {
+ *       struct mm_slab_hooks hooks = {0};
+ *       struct mm_slab_config config;
+ *       struct mm_slab_cache_config task = {0};
+ *       void *any, *one;
+ *
+ *       hooks.alloc = pages;
+ *       hooks.free = unpages;
+ *       mm_slab_config_init(&config, &hooks);
+ *       task.name = "task";
+ *       task.size = 200;
+ *       if (mm_slab_init(&heap, &config) != MM_OK ||
+ *           mm_slab_cache_init(&tasks, &heap, &task) != MM_OK)
+ *           return 1;
+ *
+ *       any = mm_slab_kmalloc(&heap, 100, MM_SLAB_ZERO); // the least class that fits: 112 bytes
+ *       one = mm_slab_alloc(&tasks, 0);
+ *       if (any == NULL || one == NULL)
+ *           return 1;
+ *       if (mm_slab_kfree(&heap, any) != MM_OK || mm_slab_free(&tasks, one) != MM_OK)
+ *           return 1;
+ *       if (mm_slab_free(&tasks, one) != MM_ERR_INVALID) // a double free is refused
+ *           return 1;
+ *       if (mm_slab_cache_destroy(&tasks, NULL) != MM_OK)
+ *           return 1;
+ *       return mm_slab_fini(&heap) == MM_OK ? 0 : 1;
+ *   }
+ *   --- end ---
+ *
+ * HOOKS AND OPTIONS (define before the include; all are optional)
+ *
+ *   MM_SLAB_IMPLEMENTATION    emit the implementation here
+ *   MM_SLAB_STATIC            all functions are static: for use inside one file
+ *   MM_SLAB_SHIFT             log2 of a slab's bytes, 12 to 17 (16)
+ *   MM_SLAB_SLOTS             slots of a CPU's array for the classes up to 128 bytes: 8 to 128, a
+ *                             power of two (64); larger classes have fewer
+ *   MM_SLAB_HARDEN            1: the inlined free also tells addresses inside an object from its
+ *                             start, and reads nothing below or above all that the hook gave (0)
+ *   MM_SLAB_SELF(heap)        pointer to this CPU's struct mm_slab_cpu of the heap, where the
+ *                             program has it at hand: &heap->cpu[n], never NULL
+ *   MM_SLAB_POISON(p, bytes), MM_SLAB_UNPOISON(p, bytes)
+ *                             told of each piece of memory that becomes free, or is handed out: for
+ *                             a sanitizer. Both or none
+ *   MM_SLAB_LOCK_T, _LOCK_INIT(l), _LOCK(l, s), _UNLOCK(l, s), _LOCK_STATE_T
+ *                             this header's locks, in place of MM_LOCK and so on: all or none
+ *   MM_SLAB_CPU_ID()          number of this CPU, in place of MM_CPU_ID()
+ *   MM_SLAB_CPU_STATE_T, _CPU_PIN(s), _CPU_UNPIN(s)
+ *                             in place of MM_CPU_PIN and so on: from pin to unpin the thread stays
+ *                             on its CPU, and no interrupt there enters the heap
+ *   MM_SLAB_MEMSET, _MEMCPY, MM_SLAB_ASSERT(x), MM_SLAB_DEBUG, MM_SLAB_REPORT(report)
+ *                             in place of MM_MEMSET and so on
+ *
+ *   Hooks at run time stand in struct mm_slab_hooks: the source of memory, reclaim, grace periods.
+ *   They may use the heap, but for `purge`.
+ *
+ * CONCEPTS
+ *
+ *   Slab             2^MM_SLAB_SHIFT bytes at a multiple of that, all for one cache: a header, then
+ *                    objects side by side. The header has a bit for each object, set where it is
+ *                    free in the slab. Clearing an address's low bits leads to its header.
+ *   Cache            objects of one size, with a name; slabs in two lists (some free, none free).
+ *   Heap             what caches have in common: the source of memory, and one cache for each size
+ *                    class of kmalloc: 8, then multiples of 16 to 128, then eight to each doubling
+ *                    up to 8192. An object is aligned to the largest power of two that divides
+ *                    its class, so powers of two are naturally aligned. Larger requests go to the
+ *                    source; a table by address knows their sizes.
+ *   CPU's arrays     each CPU has two arrays of object addresses for each cache: `out`, which
+ *                    allocations pop, and `in`, where frees push, whichever CPU the object came
+ *                    from. When `out` is empty it takes over what is in `in`; only when that is
+ *                    empty too, or `in` is full, is the cache's lock taken, once for the lot.
+ *                    Pops and pushes are apart so that one seldom waits for the other's store.
+ *   Depot            full arrays on their way from one CPU to another, or to a later time: it
+ *                    grows where emptying and filling alternate in long runs, and shrinks else.
+ *   Debug flags      MM_SLAB_DEBUG_… of a cache. Such a cache has no arrays by CPU: each call takes
+ *                    the cache's lock and sees the state of each object. Default flags by
+ *                    MM_SLAB_DEBUG: 0 and 1 none; 2 FREES, ZONES, POISON, USER; 3 also QUARANTINE.
+ *                    With MM_SLAB_DEBUG 0 the code for them does not exist.
+ *
+ * GUARANTEES
+ *
+ *   Errors     A call that fails changes nothing; free objects may have moved between the arrays
+ *              and the slabs. Refused in every build: addresses outside the heap's slabs and large
+ *              requests, objects of other caches and heaps, misaligned addresses (less aligned than
+ *              the largest power of two that divides the class, or 64), what was freed last on this
+ *              CPU, and what is free in its slab. Other double frees and other addresses that are
+ *              no object's first are dropped and counted when they reach the slab, where all is
+ *              exact, unless they were handed out before. With MM_SLAB_HARDEN every address but an
+ *              object's first is refused on the spot, with debug flags every misuse is.
+ *   Wild frees The first 64 bytes at the address with its low MM_SLAB_SHIFT bits cleared must be
+ *              readable, as they are in a kernel's map of all memory. With MM_SLAB_HARDEN that is
+ *              asked only between the lowest and the highest address that the hook gave, with
+ *              MM_SLAB_DEBUG from 1 up nowhere: a table is looked up first.
+ *   Time       Hot paths: see there. The rest is O(slots) under the cache's lock.
+ *   Memory     a slab's header is 192 bytes and a bit an object. Waste by rounding is at most
+ *              12.5 % above 128 bytes. Free objects in arrays: see MM_SLAB_SLOTS; in the depot at
+ *              most 64 KiB a class. Empty slabs above `reserve` go back at once.
+ *   Stack      below 2 KiB, without recursion.
+ *   Threads    Every function may be called from any CPU at any time, but for set-up functions and
+ *              where stated otherwise. Order of locks: cache, then heap. Nothing is global.
+ *
+ * LIMITS
+ *
+ *   Classes up to 8192 bytes, or an eighth of a slab if that is less. Objects of a named cache: at
+ *   most a quarter of a slab. MM_CPU_MAX CPUs; a CPU with another number is served from the slabs.
+ */
+#ifndef MM_SLAB_H
+#define MM_SLAB_H
+
+#define MM_SLAB_VERSION_MAJOR 0
+#define MM_SLAB_VERSION_MINOR 1
+#define MM_SLAB_VERSION_PATCH 0
+
+/* mm core begin */
+#ifndef MM_CORE_H
+#define MM_CORE_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- Addresses and results --------------------------------------------------------------- */
+
+typedef uint64_t mm_pa_t; /* physical address; 64 bits on every host, so that a 32-bit one can */
+typedef uint64_t mm_va_t; /* virtual address;  serve a 64-bit guest                            */
+
+#define MM_PA_NONE (~(mm_pa_t)0) /* "no address": never a frame's or a block's address */
+
+#ifndef MM_PAGE_SHIFT
+#define MM_PAGE_SHIFT 12 /* log2 of the size of a page in bytes */
+#endif
+#define MM_PAGE_SIZE ((mm_pa_t)1 << MM_PAGE_SHIFT)
+
+/* X(name, value, errno of Linux, meaning) */
+#define MM_STATUS_LIST(X)                                                                         \
+    X(OK, 0, 0, "success")                                                                         \
+    X(ERR_NOMEM, -1, 12, "out of memory")                                                          \
+    X(ERR_INVALID, -2, 22, "invalid argument or state")                                            \
+    X(ERR_PERM, -3, 13, "permission denied")                                                       \
+    X(ERR_ALIGN, -4, 22, "misaligned address or size")                                             \
+    X(ERR_EXISTS, -5, 17, "exists already")                                                        \
+    X(ERR_NOENT, -6, 2, "no such entry")                                                           \
+    X(ERR_BUSY, -7, 16, "in use")                                                                  \
+    X(ERR_LIMIT, -8, 7, "limit reached")                                                           \
+    X(ERR_CORRUPT, -9, 117, "structure damaged")
+
+enum mm_status {
+#define MMI_STATUS_ENUM(name, value, error, text) MM_##name = (value),
+    MM_STATUS_LIST(MMI_STATUS_ENUM)
+#undef MMI_STATUS_ENUM
+};
+
+/* Name of a status ("MM_ERR_NOMEM"); "MM_?" for a value that is none. O(1), no locking. */
+static inline const char *mm_status_name(enum mm_status status)
+{
+    switch ((int)status) {
+#define MMI_STATUS_CASE(name, value, error, text)                                                  \
+    case (value): return "MM_" #name;
+        MM_STATUS_LIST(MMI_STATUS_CASE)
+#undef MMI_STATUS_CASE
+    default: return "MM_?";
+    }
+}
+
+/* What a system call returns for a status: 0, or a negative error number as on Linux; -EINVAL
+ * for a value that is no status. O(1), no locking. */
+static inline int mm_status_errno(enum mm_status status)
+{
+    switch ((int)status) {
+#define MMI_STATUS_CASE(name, value, error, text)                                                  \
+    case (value): return -(error);
+        MM_STATUS_LIST(MMI_STATUS_CASE)
+#undef MMI_STATUS_CASE
+    default: return -22;
+    }
+}
+
+/* ---- Compiler ----------------------------------------------------------------------------- */
+
+#define MM_LIKELY(x) __builtin_expect(!!(x), 1)
+#define MM_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define MM_NOINLINE __attribute__((noinline))
+#define MM_COLD __attribute__((noinline, cold))
+
+/* The small functions below are expanded where they are used, also in inline functions with external
+ * linkage (C99 6.7.4), and never emitted. */
+#ifdef __cplusplus
+#define MM_CORE_INLINE static inline __attribute__((always_inline))
+#else
+#define MM_CORE_INLINE extern inline __attribute__((gnu_inline, always_inline))
+#endif
+
+#ifdef __cplusplus
+#define MM_STATIC_ASSERT(x, text) static_assert(x, text)
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define MM_STATIC_ASSERT(x, text) _Static_assert(x, text)
+#else
+#define MM_STATIC_ASSERT(x, text) struct mmi_static_assert
+#endif
+
+#ifndef MM_MEMSET
+#define MM_MEMSET(to, byte, size) __builtin_memset(to, byte, size)
+#endif
+#ifndef MM_MEMCPY
+#define MM_MEMCPY(to, from, size) __builtin_memcpy(to, from, size)
+#endif
+
+/* ---- Debugging ------------------------------------------------------------------------------ */
+
+#ifndef MM_DEBUG
+#define MM_DEBUG 0 /* 0 off, 1 misuse is reported, 2 invariants asserted, 3 full checks */
+#endif
+#ifndef MM_ASSERT
+#define MM_ASSERT(x) ((void)0)
+#endif
+
+/* What MM_REPORT(const struct mm_report *) is given: misuse or corruption that a call refused. */
+struct mm_report {
+    const char *where;     /* the function that refused */
+    const char *what;      /* "double free", "wild free", ... */
+    enum mm_status status; /* what the function returns for it */
+    mm_pa_t address;       /* the address in question, or MM_PA_NONE */
+    const void *object;    /* the pool, arena, heap or space */
+};
+#ifndef MM_REPORT
+#define MM_REPORT(report) ((void)(report))
+#endif
+
+/* ---- Machine words: atomics, bits, arithmetic ---------------------------------------------- */
+
+#if UINTPTR_MAX > 0xffffffffu
+#define MM_WORD_BITS 64
+#define MM_WORD_SHIFT 6
+#else
+#define MM_WORD_BITS 32
+#define MM_WORD_SHIFT 5
+#endif
+
+/* Atomics on machine words only: 32-bit targets have no 64-bit ones. */
+MM_CORE_INLINE uintptr_t mm_load(const uintptr_t *p)
+{
+    return __atomic_load_n(p, __ATOMIC_RELAXED);
+}
+MM_CORE_INLINE uintptr_t mm_load_acquire(const uintptr_t *p)
+{
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+MM_CORE_INLINE void mm_store(uintptr_t *p, uintptr_t value)
+{
+    __atomic_store_n(p, value, __ATOMIC_RELAXED);
+}
+MM_CORE_INLINE void mm_store_release(uintptr_t *p, uintptr_t value)
+{
+    __atomic_store_n(p, value, __ATOMIC_RELEASE);
+}
+/* Sequentially consistent read-modify-writes; each returns the value before it. */
+MM_CORE_INLINE bool mm_cas(uintptr_t *p, uintptr_t expected, uintptr_t desired)
+{
+    return __atomic_compare_exchange_n(p, &expected, desired, false, __ATOMIC_SEQ_CST,
+                                       __ATOMIC_RELAXED);
+}
+MM_CORE_INLINE uintptr_t mm_exchange(uintptr_t *p, uintptr_t value)
+{
+    return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);
+}
+MM_CORE_INLINE uintptr_t mm_fetch_add(uintptr_t *p, uintptr_t value)
+{
+    return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);
+}
+MM_CORE_INLINE uintptr_t mm_fetch_or(uintptr_t *p, uintptr_t value)
+{
+    return __atomic_fetch_or(p, value, __ATOMIC_SEQ_CST);
+}
+MM_CORE_INLINE uintptr_t mm_fetch_and(uintptr_t *p, uintptr_t value)
+{
+    return __atomic_fetch_and(p, value, __ATOMIC_SEQ_CST);
+}
+/* Adds to a counter that only this CPU changes, and that others may read meanwhile. */
+MM_CORE_INLINE void mm_count(uintptr_t *counter, uintptr_t add)
+{
+#if defined(__x86_64__) && defined(__LP64__)
+    __asm__("add{q}\t{%1, %0|%0, %1}" : "+m"(*counter) : "er"(add) : "cc"); /* one instruction */
+#else
+    mm_store(counter, mm_load(counter) + add);
+#endif
+}
+
+#ifndef MM_CPU_RELAX
+#if defined(__x86_64__) || defined(__i386__)
+#define MM_CPU_RELAX() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define MM_CPU_RELAX() __asm__ __volatile__("yield" ::: "memory")
+#else
+#define MM_CPU_RELAX() __asm__ __volatile__("" ::: "memory")
+#endif
+#endif
+
+/* Bit counting. Where the machine has no instruction for it the compiler's builtin would call a
+ * library function, which a freestanding program lacks: there the portable forms are used.
+ * MM_PORTABLE_BITS forces them (the tests do). Source of the forms: H. S. Warren, Hacker's
+ * Delight, 5-1 and 5-4. */
+MM_CORE_INLINE unsigned mm_popcount_portable(uintptr_t x)
+{
+    const uintptr_t ones = ~(uintptr_t)0;
+    x -= (x >> 1) & (ones / 3);
+    x = (x & (ones / 5)) + ((x >> 2) & (ones / 5));
+    x = (x + (x >> 4)) & (ones / 17);
+    return (unsigned)((x * (ones / 255)) >> (MM_WORD_BITS - 8));
+}
+MM_CORE_INLINE unsigned mm_ctz_portable(uintptr_t x)
+{
+    return mm_popcount_portable((x & (0 - x)) - 1);
+}
+MM_CORE_INLINE unsigned mm_fls_portable(uintptr_t x)
+{
+    unsigned shift;
+    for (shift = 1; shift < MM_WORD_BITS; shift *= 2)
+        x |= x >> shift;
+    return mm_popcount_portable(x) - 1;
+}
+
+#if !defined(MM_PORTABLE_BITS) && (defined(__x86_64__) || defined(__i386__) ||                     \
+                                   defined(__aarch64__) || defined(__riscv_zbb))
+#if MM_WORD_BITS == 64
+#define MMI_CTZ(x) ((unsigned)__builtin_ctzll(x))
+#define MMI_FLS(x) (63u - (unsigned)__builtin_clzll(x))
+#else
+#define MMI_CTZ(x) ((unsigned)__builtin_ctz(x))
+#define MMI_FLS(x) (31u - (unsigned)__builtin_clz(x))
+#endif
+#else
+#define MMI_CTZ(x) mm_ctz_portable(x)
+#define MMI_FLS(x) mm_fls_portable(x)
+#endif
+#if !defined(MM_PORTABLE_BITS) && (defined(__POPCNT__) || defined(__riscv_zbb))
+#define MMI_POPCOUNT(x) ((unsigned)__builtin_popcountll(x))
+#else
+#define MMI_POPCOUNT(x) mm_popcount_portable(x)
+#endif
+
+/* Index of the lowest, and of the highest, bit set in x; x must not be 0. */
+MM_CORE_INLINE unsigned mm_ctz(uintptr_t x)
+{
+    return MMI_CTZ(x);
+}
+MM_CORE_INLINE unsigned mm_fls(uintptr_t x)
+{
+    return MMI_FLS(x);
+}
+MM_CORE_INLINE unsigned mm_popcount(uintptr_t x)
+{
+    return MMI_POPCOUNT(x);
+}
+MM_CORE_INLINE uintptr_t mm_bit(unsigned n)
+{
+    return (uintptr_t)1 << n;
+}
+/* The n lowest bits set; n from 0 to MM_WORD_BITS. */
+MM_CORE_INLINE uintptr_t mm_mask(unsigned n)
+{
+    return n >= MM_WORD_BITS ? ~(uintptr_t)0 : mm_bit(n) - 1;
+}
+
+/* Alignment; `align` is a power of two. mm_align_up wraps to 0 beyond the last multiple. */
+MM_CORE_INLINE bool mm_is_pow2(uint64_t x)
+{
+    return x != 0 && (x & (x - 1)) == 0;
+}
+MM_CORE_INLINE uint64_t mm_align_down(uint64_t x, uint64_t align)
+{
+    return x & ~(align - 1);
+}
+MM_CORE_INLINE uint64_t mm_align_up(uint64_t x, uint64_t align)
+{
+    return (x + (align - 1)) & ~(align - 1);
+}
+
+/* Checked arithmetic: true, and *result untouched, when the true result does not fit. */
+MM_CORE_INLINE bool mm_add_overflows(uint64_t a, uint64_t b, uint64_t *result)
+{
+    if (a > UINT64_MAX - b)
+        return true;
+    *result = a + b;
+    return false;
+}
+MM_CORE_INLINE bool mm_size_mul_overflows(size_t a, size_t b, size_t *result)
+{
+    size_t product;
+    if (__builtin_mul_overflow(a, b, &product))
+        return true;
+    *result = product;
+    return false;
+}
+MM_CORE_INLINE uint64_t mm_add_saturated(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
+/* ---- Locks ----------------------------------------------------------------------------------- */
+
+#if defined(MM_NO_LOCKS) && !defined(MM_LOCK)
+#define MM_LOCK_T unsigned char
+#define MM_LOCK_STATE_T unsigned char
+#define MM_LOCK_INIT(l) (*(l) = 0)
+#define MM_LOCK(l, s) ((void)(l), (void)((s) = 0))
+#define MM_UNLOCK(l, s) ((void)(l), (void)(s))
+#endif
+
+#ifdef MM_LOCK
+#if !defined(MM_LOCK_T) || !defined(MM_LOCK_STATE_T) || !defined(MM_LOCK_INIT) ||                  \
+    !defined(MM_UNLOCK)
+#error "define all of MM_LOCK_T, MM_LOCK_STATE_T, MM_LOCK_INIT, MM_LOCK and MM_UNLOCK, or none"
+#endif
+#else
+/* Test-and-test-and-set spinlock: for callers that bring no lock of their own. */
+#define MM_LOCK_T uintptr_t
+#define MM_LOCK_STATE_T unsigned char
+#define MM_LOCK_INIT(l) mm_store((l), 0)
+#define MM_LOCK(l, s) ((void)((s) = 0), mmi_spin_lock(l))
+#define MM_UNLOCK(l, s) ((void)(s), mm_store_release((l), 0))
+static inline void mmi_spin_lock(uintptr_t *lock)
+{
+    while (__atomic_exchange_n(lock, 1, __ATOMIC_ACQUIRE) != 0)
+        while (mm_load(lock) != 0)
+            MM_CPU_RELAX();
+}
+#endif
+
+#ifdef MM_READ_LOCK
+#if !defined(MM_RWLOCK_T) || !defined(MM_RWLOCK_INIT) || !defined(MM_READ_UNLOCK) ||               \
+    !defined(MM_WRITE_LOCK) || !defined(MM_WRITE_UNLOCK)
+#error "define all of MM_RWLOCK_T, _INIT, MM_READ_LOCK, _UNLOCK, MM_WRITE_LOCK, _UNLOCK, or none"
+#endif
+#else
+#define MM_RWLOCK_T MM_LOCK_T
+#define MM_RWLOCK_INIT(l) MM_LOCK_INIT(l)
+#define MM_READ_LOCK(l, s) MM_LOCK(l, s)
+#define MM_READ_UNLOCK(l, s) MM_UNLOCK(l, s)
+#define MM_WRITE_LOCK(l, s) MM_LOCK(l, s)
+#define MM_WRITE_UNLOCK(l, s) MM_UNLOCK(l, s)
+#endif
+
+/* ---- CPUs ------------------------------------------------------------------------------------ */
+
+#ifndef MM_CPU_MAX
+#define MM_CPU_MAX 1 /* CPUs with caches of their own */
+#endif
+#ifndef MM_CPU_ID
+#define MM_CPU_ID() 0u /* a number from MM_CPU_MAX up: "no CPU known here", served without a cache */
+#endif
+#ifndef MM_CPU_STATE_T
+#define MM_CPU_STATE_T unsigned char
+#endif
+#ifdef MM_CPU_PIN
+#ifndef MM_CPU_UNPIN
+#error "define both of MM_CPU_PIN and MM_CPU_UNPIN, or none"
+#endif
+#else
+#define MM_CPU_PIN(s) ((void)((s) = 0)) /* from here no migration, no reentry by interrupt */
+#define MM_CPU_UNPIN(s) ((void)(s))
+#endif
+
+#if MM_CPU_MAX > 1 && !defined(MM_NO_LOCKS)
+#define MMI_SMP 1
+#else
+#define MMI_SMP 0
+#endif
+
+/* Biased ownership. Data that one CPU uses nearly always (its cache, its part of a bitmap) is
+ * *biased* to it: that CPU enters and leaves with plain stores, and whoever else needs the data
+ * takes it away at a price. It is Dekker's algorithm with the cost on the rare side (D. Dice,
+ * M. Moir, W. Scherer, "Quickly reacquirable locks", 2003):
+ *
+ *   the biased CPU                        another CPU
+ *     busy = 1                              owner: CPU -> MM_BIAS_LOCKED   (compare-and-swap)
+ *     light fence                           heavy fence
+ *     owner == me ?  use the data           wait while busy
+ *     busy = 0                              use the data, store the next owner
+ *
+ * One fence must order the store before the load on both sides. MM_FENCE_CPUS(), where the
+ * program has it, makes every CPU pass a full barrier (an interrupt to each CPU; membarrier(2) in
+ * a Linux process), and the light fence costs nothing. Without it `busy` is set by an exchange.
+ *
+ * An owner word is a number that stands for a CPU (biased) or for nobody, as the header chooses, or
+ * MM_BIAS_LOCKED. Rules: nobody waits for anything while `busy` is set; several owner words are
+ * locked in ascending order of address. */
+#define MM_BIAS_LOCKED (~(uintptr_t)0)
+
+MM_CORE_INLINE void mm_busy_enter(uintptr_t *busy)
+{
+#if MMI_SMP && !defined(MM_FENCE_CPUS)
+    (void)mm_exchange(busy, 1);
+#elif MMI_SMP
+    mm_store(busy, 1);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+#else
+    (void)busy;
+#endif
+}
+
+MM_CORE_INLINE void mm_busy_leave(uintptr_t *busy)
+{
+#if MMI_SMP
+    mm_store_release(busy, 0);
+#else
+    (void)busy;
+#endif
+}
+
+/* How words that others change to keep this CPU out are loaded between mm_busy_enter and _leave. */
+#if MMI_SMP && !defined(MM_FENCE_CPUS)
+#define MM_BIAS_ORDER __ATOMIC_SEQ_CST
+#else
+#define MM_BIAS_ORDER __ATOMIC_ACQUIRE
+#endif
+
+/* Between mm_busy_enter and _leave of the CPU whose owner value is `self`: may it use the data? */
+MM_CORE_INLINE bool mm_bias_mine(const uintptr_t *owner, uintptr_t self)
+{
+    return __atomic_load_n(owner, MM_BIAS_ORDER) == self;
+}
+
+/* Waits until the CPU whose busy word this is cannot be inside any more with what it loaded there before the
+ * caller's last change. `spins` bounds the wait (0: no bound): false if it is still inside. */
+static inline bool mm_bias_wait(const uintptr_t *busy, unsigned long spins)
+{
+#if MMI_SMP
+#ifdef MM_FENCE_CPUS
+    MM_FENCE_CPUS();
+#endif
+    while (__atomic_load_n(busy, __ATOMIC_SEQ_CST) != 0) {
+        if (spins != 0 && --spins == 0)
+            return false;
+        MM_CPU_RELAX();
+    }
+#else
+    (void)busy;
+    (void)spins;
+#endif
+    return true;
+}
+
+/* One try to lock: true, and the owner before in *was, when the caller now holds the lock and no
+ * CPU is inside. `busy` is the busy word of the CPU that `was` stands for, NULL if for nobody;
+ * `spins` bounds the wait for it (0: no bound). On false nothing changed. */
+static inline bool mm_bias_trylock(uintptr_t *owner, uintptr_t self, uintptr_t was,
+                                   const uintptr_t *busy, unsigned long spins)
+{
+    if (was == MM_BIAS_LOCKED || !mm_cas(owner, was, MM_BIAS_LOCKED))
+        return false;
+    if (was == self || busy == NULL || mm_bias_wait(busy, spins))
+        return true;
+    mm_store_release(owner, was);
+    return false;
+}
+
+MM_CORE_INLINE void mm_bias_unlock(uintptr_t *owner, uintptr_t next)
+{
+    mm_store_release(owner, next);
+}
+
+#endif /* MM_CORE_H */
+/* mm core end */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Configuration ------------------------------------------------------------------------- */
+
+#ifdef MM_SLAB_LOCK
+#if !defined(MM_SLAB_LOCK_T) || !defined(MM_SLAB_LOCK_STATE_T) || !defined(MM_SLAB_LOCK_INIT) ||   \
+    !defined(MM_SLAB_UNLOCK)
+#error "define all of MM_SLAB_LOCK_T, _LOCK_STATE_T, _LOCK_INIT, _LOCK and _UNLOCK, or none"
+#endif
+#else
+#define MM_SLAB_LOCK_T MM_LOCK_T
+#define MM_SLAB_LOCK_STATE_T MM_LOCK_STATE_T
+#define MM_SLAB_LOCK_INIT(l) MM_LOCK_INIT(l)
+#define MM_SLAB_LOCK(l, s) MM_LOCK(l, s)
+#define MM_SLAB_UNLOCK(l, s) MM_UNLOCK(l, s)
+#endif
+
+#ifdef MM_SLAB_CPU_PIN
+#if !defined(MM_SLAB_CPU_UNPIN) || !defined(MM_SLAB_CPU_STATE_T)
+#error "define all of MM_SLAB_CPU_STATE_T, MM_SLAB_CPU_PIN and MM_SLAB_CPU_UNPIN, or none"
+#endif
+#else
+#define MM_SLAB_CPU_STATE_T MM_CPU_STATE_T
+#define MM_SLAB_CPU_PIN(s) MM_CPU_PIN(s)
+#define MM_SLAB_CPU_UNPIN(s) MM_CPU_UNPIN(s)
+#endif
+#ifndef MM_SLAB_CPU_ID
+#define MM_SLAB_CPU_ID() MM_CPU_ID()
+#endif
+#ifndef MM_SLAB_MEMSET
+#define MM_SLAB_MEMSET(to, byte, size) MM_MEMSET(to, byte, size)
+#endif
+#ifndef MM_SLAB_MEMCPY
+#define MM_SLAB_MEMCPY(to, from, size) MM_MEMCPY(to, from, size)
+#endif
+#ifndef MM_SLAB_ASSERT
+#define MM_SLAB_ASSERT(x) MM_ASSERT(x)
+#endif
+#ifndef MM_SLAB_DEBUG
+#define MM_SLAB_DEBUG MM_DEBUG
+#endif
+#ifndef MM_SLAB_REPORT
+#define MM_SLAB_REPORT(report) MM_REPORT(report)
+#endif
+
+#ifdef MM_SLAB_POISON
+#ifndef MM_SLAB_UNPOISON
+#error "define both of MM_SLAB_POISON and MM_SLAB_UNPOISON, or none"
+#endif
+#define MMI_SLAB_SANITIZE 1
+#define MMI_SLAB_POISON_ALL(p) MM_SLAB_POISON(p, mmi_slab_usable(p)) /* of an object */
+#else
+#define MM_SLAB_POISON(p, bytes) ((void)(p), (void)(bytes))
+#define MM_SLAB_UNPOISON(p, bytes) ((void)(p), (void)(bytes))
+#define MMI_SLAB_SANITIZE 0
+#define MMI_SLAB_POISON_ALL(p) ((void)(p))
+#endif
+
+#ifndef MM_SLAB_SHIFT
+#define MM_SLAB_SHIFT 16
+#endif
+#if MM_SLAB_SHIFT < 12 || MM_SLAB_SHIFT > 17
+#error "MM_SLAB_SHIFT is from 12 to 17"
+#endif
+#ifndef MM_SLAB_SLOTS
+#define MM_SLAB_SLOTS 64
+#endif
+#if MM_SLAB_SLOTS < 8 || MM_SLAB_SLOTS > 128 || (MM_SLAB_SLOTS & (MM_SLAB_SLOTS - 1)) != 0
+#error "MM_SLAB_SLOTS is a power of two from 8 to 128"
+#endif
+#ifndef MM_SLAB_HARDEN
+#define MM_SLAB_HARDEN 0
+#endif
+
+#define MM_SLAB_BYTES ((size_t)1 << MM_SLAB_SHIFT)
+#define MM_SLAB_MAX_SHIFT (MM_SLAB_SHIFT < 16 ? MM_SLAB_SHIFT - 3 : 13)
+#define MM_SLAB_MAX ((size_t)1 << MM_SLAB_MAX_SHIFT)          /* the largest class */
+#define MM_SLAB_CLASSES (9u + 8u * (MM_SLAB_MAX_SHIFT - 7u))  /* classes of kmalloc */
+#define MM_SLAB_CACHE_MAX (MM_SLAB_BYTES / 4)                 /* largest object of a named cache */
+
+#ifdef MM_SLAB_STATIC
+#ifndef MM_SLAB_IMPLEMENTATION
+#define MM_SLAB_IMPLEMENTATION /* static functions are of use only where they are defined */
+#endif
+#define MM_SLAB_API static __attribute__((unused))
+#define MM_SLAB_INLINE static inline __attribute__((unused))
+#define MMI_SLAB_PRIVATE static inline __attribute__((always_inline, unused))
+#else
+#define MM_SLAB_API
+#define MMI_SLAB_PRIVATE MM_CORE_INLINE
+#define MM_SLAB_INLINE inline /* the implementation has the external definition */
+#endif
+
+/* ---- Types --------------------------------------------------------------------------------- */
+
+/* Flags of an allocation; all but NOWAIT and ZERO are handed to the source as they are. */
+#define MM_SLAB_NOWAIT 0x01u /* the source and the heap must not wait: no reclaim */
+#define MM_SLAB_ZERO 0x02u   /* filled with zeros */
+
+/* Flags of a cache. */
+#define MM_SLAB_TYPE_STABLE 0x0001u /* a slab goes back to the source only after a grace period: a
+                                       reader may look at an object that was freed meanwhile */
+#define MM_SLAB_SHUFFLE 0x0002u     /* objects are handed out in random order */
+#define MM_SLAB_COLOUR 0x0004u      /* objects begin at changing offsets, in what is left over */
+#define MM_SLAB_DEBUG_FREES 0x0100u /* every free is checked exactly (F of slub_debug) */
+#define MM_SLAB_DEBUG_ZONES 0x0200u /* red zones before and behind each object (Z) */
+#define MM_SLAB_DEBUG_POISON 0x0400u /* freed objects are filled and checked for writes (P) */
+#define MM_SLAB_DEBUG_USER 0x0800u   /* callers and CPUs of alloc and free are kept (U) */
+#define MM_SLAB_DEBUG_QUARANTINE 0x1000u /* freed objects rest before they are used again */
+#define MM_SLAB_DEBUG_ALL 0x1f00u
+
+#define MM_SLAB_NAME_MAX 24 /* bytes of a cache's name with its end */
+
+struct mm_slab_heap;
+struct mm_slab_cache;
+struct mmi_slab;
+
+/* Addresses of objects on their way. */
+struct mmi_slab_batch {
+    struct mmi_slab_batch *next;
+    uintptr_t n;
+    uintptr_t grace; /* deferred frees: the grace period; quarantine: where the oldest is */
+    uintptr_t slot[MM_SLAB_SLOTS];
+};
+
+/* What the caller lends to a heap. Only `alloc` is a must; all but `purge` are called without
+ * locks and not pinned. */
+struct mm_slab_hooks {
+    void *ctx;
+    /* `bytes` bytes at a multiple of `align`, a power of two from a slab's size up; `bytes` is a
+     * multiple of MM_PAGE_SIZE (or a slab's size, if that is less). `flags` are those of the request. NULL if there are none. */
+    void *(*alloc)(void *ctx, size_t bytes, size_t align, unsigned flags);
+    /* Takes back what `alloc` gave, whole. NULL: nothing ever goes back. */
+    void (*free)(void *ctx, void *ptr, size_t bytes);
+    /* Fills a large request with zeros, where the source has a better way than writing. NULL:
+     * MM_SLAB_MEMSET. */
+    void (*zero)(void *ctx, void *ptr, size_t bytes);
+    /* The content of these pages of a slab is no longer needed, and they may have any content from
+     * now on: a program tells its kernel so (madvise). It is called with a cache's lock held, and
+     * must not use the heap. NULL: they stay as they are. */
+    void (*purge)(void *ctx, void *ptr, size_t bytes);
+    /* Memory is short: `bytes` are wanted. True if something was freed and another try makes sense
+     * (each allocation tries again once). */
+    bool (*reclaim)(void *ctx, struct mm_slab_heap *heap, size_t bytes);
+    /* Grace periods: `grace_start` names a time from which on no new reader can see what was freed
+     * before, `grace_done` tells whether all readers of before are through, `grace_wait` returns
+     * when they are. All three or none. */
+    uintptr_t (*grace_start)(void *ctx);
+    bool (*grace_done)(void *ctx, uintptr_t grace);
+    void (*grace_wait)(void *ctx);
+};
+
+/* What a heap is made of; mm_slab_config_init fills it with defaults. */
+struct mm_slab_config {
+    const struct mm_slab_hooks *hooks; /* kept, not copied */
+    size_t quota;                      /* most bytes from the source; 0: no limit */
+    unsigned reserve;                  /* empty slabs kept for the next need (4) */
+    unsigned flags;                    /* of the size classes: SHUFFLE, COLOUR, DEBUG_… */
+    bool offline;                      /* no CPU has arrays before mm_slab_online */
+    uintptr_t seed;                    /* for SHUFFLE */
+};
+
+/* What a named cache is made of. All zero but `name` and `size` is a valid choice. */
+struct mm_slab_cache_config {
+    const char *name;      /* copied, cut to MM_SLAB_NAME_MAX */
+    size_t size;           /* bytes of an object: 1 to MM_SLAB_CACHE_MAX */
+    size_t align;          /* power of two up to MM_SLAB_CACHE_MAX; 0: 16, or 8 if size <= 8 */
+    unsigned flags;        /* MM_SLAB_TYPE_STABLE and so on, besides the default debug flags */
+    unsigned without;      /* debug flags of the default that this cache does not want */
+    size_t quota;          /* most bytes of slabs; 0: no limit */
+    size_t copy_offset;    /* the part of an object that mm_slab_check_copy allows; */
+    size_t copy_bytes;     /* 0: all of it */
+    /* Run once for each object when its slab is made, and when the slab goes back: an object is
+     * handed out in the state that the last user left, or the constructor. */
+    void (*construct)(void *ctx, void *object);
+    void (*destruct)(void *ctx, void *object);
+    void *ctx;
+};
+
+/* Statistics of a cache, of no one instant where other CPUs are at work. */
+struct mm_slab_cache_stats {
+    const char *name;
+    size_t size;         /* bytes of an object as asked for */
+    size_t stride;       /* bytes from one object to the next */
+    size_t slabs;        /* slabs of the cache */
+    size_t objects;      /* objects in them */
+    size_t active;       /* objects handed out (and in quarantine or waiting for readers) */
+    size_t cached;       /* objects in CPUs' arrays and in the depot */
+    size_t bytes;        /* memory of the slabs */
+    size_t quota;        /* in bytes, 0: none */
+    uintptr_t refills;   /* times that the lock was taken to allocate */
+    uintptr_t flushes;   /* times that the lock was taken to free */
+    uintptr_t failures;  /* allocations refused for want of memory */
+    uintptr_t misuse;    /* frees refused or dropped */
+};
+
+/* Statistics of a heap. */
+struct mm_slab_stats {
+    size_t bytes;        /* taken from the source: slabs and large requests */
+    size_t peak;         /* the most of it ever */
+    size_t quota;
+    size_t slabs;        /* slabs in use */
+    size_t empty;        /* empty slabs in reserve */
+    size_t large;        /* large requests live */
+    size_t large_bytes;  /* their bytes */
+    size_t deferred;     /* objects that wait for a grace period */
+    uintptr_t failures;  /* the source or the quota refused */
+    uintptr_t misuse;    /* frees refused or dropped by no cache: wild ones */
+};
+
+/* A live object, as the leak report tells it. */
+struct mm_slab_object {
+    const struct mm_slab_cache *cache; /* NULL: a large request */
+    void *object;
+    size_t size;            /* bytes asked for if known (debug flag USER), else usable bytes */
+    uintptr_t caller;       /* address of the code that allocated it; 0 if not kept */
+    unsigned cpu;           /* CPU that allocated it; 0 if not kept */
+};
+
+/* An address of memory that the table of a heap knows: slabs and large requests. */
+struct mmi_slab_entry {
+    struct mmi_slab_entry *next; /* in the same bucket */
+    uintptr_t base;
+    size_t bytes;                /* of a large request; 0: a slab */
+    uintptr_t caller;
+    unsigned cpu;
+};
+
+struct mmi_slab_list {
+    struct mmi_slab *first;
+    struct mmi_slab *last;
+};
+
+/* A cache. Its members are private.
+ *
+ * C1  an object is in exactly one place: free in its slab (bit set), in one array or batch, in
+ *     quarantine, or handed out; in all but the first its bit is clear
+ * C2  `partial` holds the slabs with a bit set, `full` those without; wholly free slabs have left
+ *     the cache, but for the last one with debug flags, so that it still knows a double free
+ * C3  `free` is the number of bits set in the slabs of both lists, `slabs` the number of slabs
+ * C4  `depot` batches hold 1 to slots addresses each, `batches` is their number                 */
+struct mm_slab_cache {
+    uintptr_t *cpu[MM_CPU_MAX]; /* the arrays of each CPU; NULL: none (yet) */
+    struct mm_slab_heap *heap;
+    MM_SLAB_LOCK_T lock;
+    uint32_t size;              /* bytes of an object */
+    uint32_t stride;            /* bytes from one to the next */
+    uint32_t first;             /* offset of the first object in its slab, without colour */
+    uint32_t count;             /* objects in a slab */
+    uint32_t inverse;           /* 2^32 / stride, rounded up */
+    uint32_t align;
+    uint32_t left;              /* bytes of red zone before an object */
+    uint32_t slots;             /* entries of an array */
+    uint32_t flags;
+    uint32_t colour;            /* next slab's, in bytes */
+    uint32_t colours;           /* bytes to spare for it */
+    uint32_t kind;              /* MMI_SLAB_CLASS, MMI_SLAB_NAMED, MMI_SLAB_INNER */
+    uintptr_t token;            /* mark of its slabs for the inlined free */
+    uintptr_t offset;           /* of a class: from a struct mm_slab_cpu to its arrays */
+    struct mmi_slab_list partial;
+    struct mmi_slab_list full;
+    size_t slabs;
+    size_t free;
+    size_t quota;
+    struct mmi_slab_batch *depot;
+    struct mmi_slab_batch *spare; /* batches without content */
+    uint32_t batches, limit, spares;
+    uintptr_t want;             /* not 0: the depot wants more batches */
+    uint32_t run, last_run;     /* of flushes or refills in a row, and of the other kind before */
+    bool flushing;              /* what `run` counts */
+    uintptr_t random;
+    uintptr_t refills, flushes, failures, misuse;
+    size_t copy_offset, copy_bytes;
+    void (*construct)(void *ctx, void *object);
+    void (*destruct)(void *ctx, void *object);
+    void *ctx;
+    struct mm_slab_cache *next; /* in the heap's list */
+    struct mmi_slab_batch *rest; /* quarantine: a ring */
+    size_t resting;
+    size_t withdrawn;           /* damaged objects, never used again */
+    size_t finishing;           /* slabs on their way back; the heap's lock */
+    char name[MM_SLAB_NAME_MAX];
+};
+
+/* Words of a CPU's arrays for S slots; see Hot paths. */
+#define MMI_SLAB_ARRAY_WORDS(s) (2u * (s) + 16u)
+#define MMI_SLAB_SLOTS_OF(group)                                                                   \
+    ((MM_SLAB_SLOTS >> (group)) < 8 ? 8u : (unsigned)MM_SLAB_SLOTS >> (group))
+#define MMI_SLAB_GROUP_WORDS(group, classes)                                                       \
+    ((classes) * MMI_SLAB_ARRAY_WORDS(MMI_SLAB_SLOTS_OF(group)))
+#define MMI_SLAB_WORDS_BEFORE(group) /* group 0: classes 0 to 8; then eight each */                \
+    (((group) > 0 ? MMI_SLAB_GROUP_WORDS(0, 9u) : 0u) +                                            \
+     ((group) > 1 ? MMI_SLAB_GROUP_WORDS(1, 8u) : 0u) +                                            \
+     ((group) > 2 ? MMI_SLAB_GROUP_WORDS(2, 8u) : 0u) +                                            \
+     ((group) > 3 ? MMI_SLAB_GROUP_WORDS(3, 8u) : 0u) +                                            \
+     ((group) > 4 ? MMI_SLAB_GROUP_WORDS(4, 8u) : 0u) +                                            \
+     ((group) > 5 ? MMI_SLAB_GROUP_WORDS(5, 8u) : 0u) +                                            \
+     ((group) > 6 ? MMI_SLAB_GROUP_WORDS(6, 8u) : 0u))
+#define MMI_SLAB_CPU_WORDS MMI_SLAB_WORDS_BEFORE(MM_SLAB_MAX_SHIFT - 7 + 1)
+
+/* The arrays of one CPU for the size classes. */
+struct mm_slab_cpu {
+    uintptr_t words[MMI_SLAB_CPU_WORDS];
+} __attribute__((aligned(64)));
+
+#define MMI_SLAB_BUCKETS 64u
+#define MMI_SLAB_INNERS 3u /* caches for the heap's own use: entries, batches, arrays by CPU */
+
+/* A heap. Its members are private, but for `cpu` and what MM_SLAB_SELF does with it.
+ *
+ * H1  `table` has an entry for each slab and each large request, by base address
+ * H2  `bytes` is what the source gave and has not got back
+ * H3  `empty` holds `empties` slabs of no cache, whose token is 0                               */
+struct mm_slab_heap {
+    struct mm_slab_cpu cpu[MM_CPU_MAX];
+    uint16_t offset[MM_SLAB_MAX / 8 + 1]; /* of (size + 7) / 8: words to the class's arrays */
+    const struct mm_slab_hooks *hooks;
+    MM_SLAB_LOCK_T lock;
+    struct mmi_slab_entry **table;
+    size_t buckets;                        /* a power of two */
+    size_t entries;
+    struct mmi_slab_entry *inline_table[MMI_SLAB_BUCKETS];
+    uintptr_t low, high;                   /* all that the source gave lies between */
+    struct mmi_slab *empty;
+    struct mmi_slab *retired;              /* left their caches, not yet destructed */
+    size_t empties, reserve;
+    size_t bytes, peak, quota;
+    size_t slabs, large, large_bytes;
+    struct mmi_slab_batch *waiting, *waiting_last; /* for readers, oldest first */
+    struct mmi_slab_batch *open;                   /* of deferred frees, not yet full */
+    struct mmi_slab *stable, *stable_last;         /* slabs that wait for readers */
+    size_t deferred;
+    uintptr_t failures, misuse, random;
+    size_t table_bytes;                    /* of `table` if it is the source's */
+    uint32_t flags;
+    struct mm_slab_cache *caches; /* all, the newest first */
+    struct mm_slab_cache cls[MM_SLAB_CLASSES];
+    struct mm_slab_cache inner[MMI_SLAB_INNERS];
+};
+
+/* ---- Heaps ----------------------------------------------------------------------------------- */
+
+/* Fills *config with defaults: no quota, a reserve of 4 slabs, the debug flags of MM_SLAB_DEBUG. */
+MM_SLAB_API void mm_slab_config_init(struct mm_slab_config *config,
+                                     const struct mm_slab_hooks *hooks);
+
+/* Makes a heap; takes no memory yet. MM_OK; MM_ERR_INVALID without an alloc hook, with some but not
+ * all grace hooks, with an unknown flag, or debug flags where MM_SLAB_DEBUG is 0. O(CPUs *
+ * classes). No other CPU may use the heap before it returns. */
+MM_SLAB_API enum mm_status mm_slab_init(struct mm_slab_heap *heap,
+                                        const struct mm_slab_config *config);
+
+/* Prepares the arrays of a CPU of a heap whose configuration said `offline`: before it, that CPU's
+ * number must not be told to the heap (MM_SLAB_CPU_ID tells MM_CPU_MAX or more), and its memory in
+ * the heap is not touched. Nothing if it was called already. Its counterpart is mm_slab_drain, after
+ * which it need not be called again. MM_OK; MM_ERR_INVALID for a number that is no CPU's.
+ * O(classes). */
+MM_SLAB_API enum mm_status mm_slab_online(struct mm_slab_heap *heap, unsigned cpu);
+
+/* Ends a heap: everything goes back to the source, whatever waits for readers too. MM_OK;
+ * MM_ERR_BUSY, and the heap goes on, if there are named caches or live objects. No other CPU may be
+ * in the heap. */
+MM_SLAB_API enum mm_status mm_slab_fini(struct mm_slab_heap *heap);
+
+/* Sets the most bytes that the heap may have from its source, 0 for no limit. What is over it stays.
+ * O(1), takes the heap's lock. */
+MM_SLAB_API void mm_slab_set_quota(struct mm_slab_heap *heap, size_t bytes);
+
+/* ---- General objects ------------------------------------------------------------------------- */
+
+/* At least `size` bytes, aligned to the largest power of two that divides the class (16 at least
+ * above 8 bytes); 0 bytes give an object of the least class. Above MM_SLAB_MAX: whole pages from
+ * the source, aligned to a slab's size.
+ *
+ *   flags   MM_SLAB_NOWAIT, MM_SLAB_ZERO, and any the source knows
+ *
+ * Returns NULL if memory or a quota is exhausted, after the reclaim hook had its chance.
+ * Hot path: 6 instructions if `size` is a constant. Safe from any CPU. */
+MM_SLAB_INLINE void *mm_slab_kmalloc(struct mm_slab_heap *heap, size_t size, unsigned flags);
+
+/* The same filled with zeros. */
+MM_SLAB_INLINE void *mm_slab_kzalloc(struct mm_slab_heap *heap, size_t size, unsigned flags);
+
+/* An array of n times `size` bytes, filled with zeros; NULL also if that overflows. */
+MM_SLAB_INLINE void *mm_slab_kcalloc(struct mm_slab_heap *heap, size_t n, size_t size,
+                                     unsigned flags);
+
+/* An array of n times `size` bytes with any content; NULL also if that overflows. */
+MM_SLAB_INLINE void *mm_slab_kmalloc_array(struct mm_slab_heap *heap, size_t n, size_t size,
+                                           unsigned flags);
+
+/* As mm_slab_kmalloc, at a multiple of `align`, a power of two; NULL also for any other `align`.
+ * Above the class sizes it is a large request. */
+MM_SLAB_API void *mm_slab_kmalloc_aligned(struct mm_slab_heap *heap, size_t size, size_t align,
+                                          unsigned flags);
+
+/* Changes the size of an object: in place where it fits and does not waste more than half, else by a
+ * copy, of the smaller of both sizes. p == NULL: mm_slab_kmalloc. With MM_SLAB_ZERO, all above the
+ * old usable size (mm_slab_ksize) is zero: zeroed from birth, an object stays zero above what was
+ * written. The alignment that p has, up to a page, is kept if it came from mm_slab_kmalloc_aligned
+ * of the same `align`; 1 asks for none.
+ * Returns NULL if it fails, and then p is as it was; also if p is no object of the heap. */
+MM_SLAB_API void *mm_slab_krealloc_aligned(struct mm_slab_heap *heap, void *p, size_t size,
+                                           size_t align, unsigned flags);
+
+/* The same without a wish for the alignment. */
+MM_SLAB_API void *mm_slab_krealloc(struct mm_slab_heap *heap, void *p, size_t size, unsigned flags);
+
+/* Bytes that may be used from p, the start of a live object of the heap, whichever its cache; 0 for
+ * NULL and for anything else. O(1) expected; takes the heap's lock. */
+MM_SLAB_API size_t mm_slab_ksize(struct mm_slab_heap *heap, const void *p);
+
+/* The same for a p that is known to be the start of a live object of kmalloc; wrong for any other
+ * small one. O(1), no locking for what is not large. */
+MM_SLAB_API size_t mm_slab_usable(struct mm_slab_heap *heap, const void *p);
+
+/* Frees an object of the heap: of kmalloc, of a named cache, or large. NULL is nothing.
+ *
+ * Returns MM_OK; MM_ERR_INVALID for a double free, for what is no object of the heap;
+ * MM_ERR_ALIGN for an address inside one; MM_ERR_CORRUPT if the red zone of an object with debug
+ * flags is damaged (the object is then withdrawn for good). See "Errors" in the manual.
+ * Hot path: 12 instructions. Safe from any CPU. */
+MM_SLAB_INLINE enum mm_status mm_slab_kfree(struct mm_slab_heap *heap, void *p);
+
+/* The same where the caller knows the size that was asked for: saves a load, and a wrong class is
+ * refused with MM_ERR_INVALID. Not for objects of mm_slab_kmalloc_aligned, nor after a krealloc in
+ * place. */
+MM_SLAB_INLINE enum mm_status mm_slab_kfree_sized(struct mm_slab_heap *heap, void *p, size_t size);
+
+/* n objects of `size` bytes into p[]. Returns how many there were memory for. O(n), about one store
+ * an object; otherwise as mm_slab_kmalloc. */
+MM_SLAB_API size_t mm_slab_kmalloc_bulk(struct mm_slab_heap *heap, size_t size, unsigned flags,
+                                        void **p, size_t n);
+
+/* Frees p[0] to p[n - 1], of any caches; NULLs are skipped. Each is refused or freed by itself.
+ * Returns MM_OK or the first error. */
+MM_SLAB_API enum mm_status mm_slab_kfree_bulk(struct mm_slab_heap *heap, void *const *p, size_t n);
+
+/* ---- Caches ---------------------------------------------------------------------------------- */
+
+/* Makes a named cache in the heap; `cache` is the caller's memory until it is destroyed. MM_OK;
+ * MM_ERR_INVALID for a bad size, alignment or flag, without a name, for a copy window outside the
+ * object, and for TYPE_STABLE without grace hooks. Takes no memory. Takes the heap's lock. */
+MM_SLAB_API enum mm_status mm_slab_cache_init(struct mm_slab_cache *cache,
+                                              struct mm_slab_heap *heap,
+                                              const struct mm_slab_cache_config *config);
+
+/* Ends a cache: its slabs go back, destructors run. MM_OK; MM_ERR_BUSY, and the cache goes on, if
+ * objects are live; their number is in *live (which may be NULL). Frees that wait for readers are
+ * waited for. No other CPU may be in the cache. */
+MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, size_t *live);
+
+/* An object; NULL if memory or a quota is exhausted. MM_SLAB_ZERO is for caches without a
+ * constructor. Hot path: 9 instructions. Safe from any CPU. */
+MM_SLAB_INLINE void *mm_slab_alloc(struct mm_slab_cache *cache, unsigned flags);
+
+/* Frees an object of this cache; NULL is nothing. Results as for mm_slab_kfree; MM_ERR_INVALID also
+ * for an object of another cache. Hot path: 12 instructions. Safe from any CPU. */
+MM_SLAB_INLINE enum mm_status mm_slab_free(struct mm_slab_cache *cache, void *p);
+
+/* n objects into p[], and back; see mm_slab_kmalloc_bulk and mm_slab_kfree_bulk. */
+MM_SLAB_API size_t mm_slab_alloc_bulk(struct mm_slab_cache *cache, unsigned flags, void **p,
+                                      size_t n);
+/* Frees p[0] to p[n - 1] of this cache. Returns MM_OK or the first error. */
+MM_SLAB_API enum mm_status mm_slab_free_bulk(struct mm_slab_cache *cache, void *const *p, size_t n);
+
+/* Sets the most bytes of slabs that a cache may have; 0: no limit. O(1), takes its lock. */
+MM_SLAB_API void mm_slab_cache_set_quota(struct mm_slab_cache *cache, size_t bytes);
+
+/* ---- Readers without locks ------------------------------------------------------------------- */
+
+/* Frees p after a grace period: readers that may still look at it see it unchanged. Objects are
+ * gathered; one grace period serves many. MM_OK; MM_ERR_INVALID without grace hooks, or if p is no
+ * object's start (a double free is refused later, when the free takes place). Where memory for the
+ * list is short it waits for readers itself. O(1) amortised; takes the heap's lock. */
+MM_SLAB_API enum mm_status mm_slab_free_rcu(struct mm_slab_heap *heap, void *p);
+
+/* Frees all whose grace period is over, and starts one for the rest. Returns how many objects still
+ * wait. Call it now and then: at ticks, say. */
+MM_SLAB_API size_t mm_slab_rcu_poll(struct mm_slab_heap *heap);
+
+/* Waits for readers and frees all that mm_slab_free_rcu was given before. */
+MM_SLAB_API void mm_slab_rcu_barrier(struct mm_slab_heap *heap);
+
+/* ---- Memory back ----------------------------------------------------------------------------- */
+
+/* Gives back all that this CPU's arrays and the depots hold and all empty slabs, and purges free
+ * pages of the others. Returns bytes given back and purged. Locks each cache in turn. */
+MM_SLAB_API size_t mm_slab_shrink(struct mm_slab_heap *heap);
+
+/* The same for one cache. */
+MM_SLAB_API size_t mm_slab_cache_shrink(struct mm_slab_cache *cache);
+
+/* Empties the arrays of `cpu` of every cache into the slabs: for a CPU that goes off-line or idle.
+ * The caller runs there, or sees to it that this CPU is not in the heap meanwhile. MM_OK;
+ * MM_ERR_INVALID for a number that is no CPU's. */
+MM_SLAB_API enum mm_status mm_slab_drain(struct mm_slab_heap *heap, unsigned cpu);
+
+/* ---- Questions ------------------------------------------------------------------------------- */
+
+/* The object that holds the byte at p: its start and its usable bytes. MM_OK; MM_ERR_NOENT if p is
+ * in no slab and no large request, MM_ERR_INVALID in a slab but in no object that is handed out.
+ * (An object in a CPU's array counts as handed out, unless its cache has debug flags.)
+ * O(1) expected, O(large requests) inside a large one. Takes the heap's lock. */
+MM_SLAB_API enum mm_status mm_slab_bounds(struct mm_slab_heap *heap, const void *p, void **start,
+                                          size_t *bytes);
+
+/* May `bytes` from p be copied to or from a program? MM_OK if they lie in one object, and there in
+ * the window of its cache; MM_ERR_PERM if not; MM_ERR_NOENT if p is not in the heap's memory at
+ * all, MM_ERR_INVALID if it is in no live object. Costs as mm_slab_bounds. */
+MM_SLAB_API enum mm_status mm_slab_check_copy(struct mm_slab_heap *heap, const void *p,
+                                              size_t bytes);
+
+/* Fills *stats. O(1), takes the heap's lock. */
+MM_SLAB_API void mm_slab_get_stats(struct mm_slab_heap *heap, struct mm_slab_stats *stats);
+
+/* Fills *stats. O(CPUs), takes the cache's lock. */
+MM_SLAB_API void mm_slab_cache_get_stats(struct mm_slab_cache *cache,
+                                         struct mm_slab_cache_stats *stats);
+
+/* The cache after `cache` in the heap's list, the first after NULL; NULL at the end. Caches of the
+ * heap's own use are included. No cache may come or go meanwhile. */
+MM_SLAB_API struct mm_slab_cache *mm_slab_next_cache(struct mm_slab_heap *heap,
+                                                     const struct mm_slab_cache *cache);
+
+/* Prints a line of text for each cache that has slabs, in the manner of slabinfo:
+ * name, active and all objects, size, objects a slab, slabs. */
+MM_SLAB_API void mm_slab_dump(struct mm_slab_heap *heap, void (*print)(void *ctx, const char *line),
+                              void *ctx);
+
+/* Tells every live object of the cache to fn. Returns their number. No CPU may be in the heap:
+ * all arrays are emptied first. */
+MM_SLAB_API size_t mm_slab_cache_leaks(struct mm_slab_cache *cache,
+                                       void (*fn)(void *ctx, const struct mm_slab_object *object),
+                                       void *ctx);
+
+/* The same for the whole heap, large requests included. */
+MM_SLAB_API size_t mm_slab_leaks(struct mm_slab_heap *heap,
+                                 void (*fn)(void *ctx, const struct mm_slab_object *object),
+                                 void *ctx);
+
+/* Checks the cache: C1 to C4, slabs' headers, red zones and poison. MM_OK or MM_ERR_CORRUPT.
+ * O(objects). No CPU may be in the cache. */
+MM_SLAB_API enum mm_status mm_slab_cache_check(struct mm_slab_cache *cache);
+
+/* Checks the heap, H1 to H3, and all caches. No CPU may be in the heap. */
+MM_SLAB_API enum mm_status mm_slab_check(struct mm_slab_heap *heap);
+
+/* ---- Hot paths ------------------------------------------------------------------------------- */
+
+/* A slab's first line tells a free what it needs to know, and which addresses are none:
+ *
+ *   +0        +16       +32       +48            (64-bit machine)
+ *   token,off token,off token,off token,off      objects aligned to 16
+ *   token,off 0,0       token,off 0,0            objects aligned to 32, and so on
+ *
+ * The free clears all bits of an address but the lowest six and those of the slab, and compares
+ * what it finds there: another slab, another cache and a misaligned address all fail at once.
+ * A word read at an odd address holds bytes of a token and of an offset. It equals no token: a
+ * token is 1 more than an address at a multiple of 8 whose highest bytes are all 0 or all 1 bits,
+ * an offset is a multiple of 8 below 2^16, and no sequence of bytes is both. */
+struct mmi_slab_mark {
+    uintptr_t token;
+    uintptr_t offset; /* in bytes from a struct mm_slab_cpu to the class's arrays */
+};
+#define MMI_SLAB_MARKS (64u / sizeof(struct mmi_slab_mark))
+
+/* Arrays of a CPU and a cache: `in` from l up, below it four words, and below them `out`.
+ *
+ *   l[ROOM]        bytes of free entries of `in`, 1 to slots of them; what was freed last is there
+ *   l[slots]       0, the end of `in`
+ *   l[POP]         index of what the next allocation takes, from END - slots to END (negative)
+ *   l[END]         0: `out` is empty
+ *   l[SLOTS]       entries of each
+ *   l[CACHE]       the cache's address */
+#define MMI_SLAB_ROOM (-1)
+#define MMI_SLAB_POP (-2)
+#define MMI_SLAB_SLOTS (-3)
+#define MMI_SLAB_CACHE (-4)
+#define MMI_SLAB_END (-5)
+
+MM_SLAB_API MM_NOINLINE void *mmi_slab_kmalloc_slow(struct mm_slab_heap *heap, size_t size, unsigned flags);
+MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_kfree_slow(struct mm_slab_heap *heap, void *p);
+MM_SLAB_API MM_NOINLINE void *mmi_slab_alloc_slow(struct mm_slab_cache *cache, unsigned flags);
+MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_free_slow(struct mm_slab_cache *cache, void *p);
+MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_kfree_sized_slow(struct mm_slab_heap *heap, void *p,
+                                                     size_t size);
+MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_twice(struct mm_slab_heap *heap, void *p);
+MM_SLAB_API MM_NOINLINE bool mmi_slab_flush(uintptr_t *l);
+MM_SLAB_API MM_NOINLINE void mmi_slab_trim(struct mm_slab_heap *heap);
+MM_SLAB_API MM_NOINLINE bool mmi_slab_knows(struct mm_slab_heap *heap, const void *p);
+MM_SLAB_API MM_NOINLINE size_t mmi_slab_usable(const void *p);
+
+/* Class of a size up to MM_SLAB_MAX, and a class's size. */
+MMI_SLAB_PRIVATE unsigned mmi_slab_class(size_t size)
+{
+    unsigned high;
+    if (size <= 128)
+        return size <= 8 ? 0 : (unsigned)((size + 15) / 16);
+    high = mm_fls((uintptr_t)(size - 1));
+    return 1 + (high - 7) * 8 + (unsigned)((size - 1) >> (high - 3));
+}
+MMI_SLAB_PRIVATE size_t mmi_slab_class_bytes(unsigned c)
+{
+    if (c <= 8)
+        return c == 0 ? 8 : (size_t)c * 16;
+    return (size_t)(9 + ((c - 9) & 7)) << (4 + ((c - 9) >> 3));
+}
+
+/* Words from a struct mm_slab_cpu to the arrays of class c. */
+MMI_SLAB_PRIVATE size_t mmi_slab_class_words(unsigned c)
+{
+    const unsigned group = c <= 8 ? 0 : 1 + ((c - 9) >> 3);
+    const unsigned index = c <= 8 ? c : (c - 9) & 7;
+    const unsigned slots = MMI_SLAB_SLOTS_OF(group);
+    return MMI_SLAB_WORDS_BEFORE(group) + index * MMI_SLAB_ARRAY_WORDS(slots) + slots + 8;
+}
+MMI_SLAB_PRIVATE size_t mmi_slab_words(const struct mm_slab_heap *heap, size_t size)
+{
+    if (__builtin_constant_p(size))
+        return mmi_slab_class_words(mmi_slab_class(size));
+    return heap->offset[(size + 7) >> 3];
+}
+
+#ifndef MM_SLAB_SELF
+MMI_SLAB_PRIVATE struct mm_slab_cpu *mmi_slab_self(struct mm_slab_heap *heap)
+{
+    const unsigned cpu = MM_SLAB_CPU_ID();
+    return MM_LIKELY(cpu < MM_CPU_MAX) ? &heap->cpu[cpu] : NULL;
+}
+#define MM_SLAB_SELF(heap) mmi_slab_self(heap)
+#define MMI_SLAB_SELF_KNOWN(self) MM_LIKELY((self) != NULL)
+#else
+#define MMI_SLAB_SELF_KNOWN(self) true
+#endif
+
+/* Tokens are odd: no program stores one by chance where it stores pointers. */
+MMI_SLAB_PRIVATE uintptr_t mmi_slab_token(const void *owner)
+{
+    return (uintptr_t)owner + 1;
+}
+
+MMI_SLAB_PRIVATE void *mmi_slab_pop(uintptr_t *l)
+{
+    const uintptr_t p = l[(intptr_t)l[MMI_SLAB_POP]];
+    if (MM_LIKELY(p != 0))
+        mm_count(&l[MMI_SLAB_POP], 1);
+    return (void *)p;
+}
+
+/* Objects in `out`. */
+MMI_SLAB_PRIVATE uintptr_t mmi_slab_ready(const uintptr_t *l)
+{
+    return (uintptr_t)MMI_SLAB_END - mm_load(&l[MMI_SLAB_POP]);
+}
+MMI_SLAB_PRIVATE void mmi_slab_set_ready(uintptr_t *l, uintptr_t n)
+{
+    mm_store(&l[MMI_SLAB_POP], (uintptr_t)MMI_SLAB_END - n);
+}
+
+/* Free entries of `in`. */
+MMI_SLAB_PRIVATE uintptr_t mmi_slab_room(const uintptr_t *l)
+{
+    return mm_load(&l[MMI_SLAB_ROOM]) / sizeof *l;
+}
+MMI_SLAB_PRIVATE void mmi_slab_set_room(uintptr_t *l, uintptr_t n)
+{
+    mm_store(&l[MMI_SLAB_ROOM], n * sizeof *l);
+}
+
+/* Puts p into `in`. 1 if it was the last that fits, -1 if it is on top already, else 0. */
+MMI_SLAB_PRIVATE int mmi_slab_push(uintptr_t *l, void *p)
+{
+    const uintptr_t room = l[MMI_SLAB_ROOM];
+    uintptr_t *top = (uintptr_t *)(void *)((char *)l + room);
+    bool full;
+
+    if (MM_UNLIKELY(*top == (uintptr_t)p))
+        return -1;
+    top[-1] = (uintptr_t)p;
+#if defined(__x86_64__) && defined(__LP64__) && defined(__GCC_ASM_FLAG_OUTPUTS__)
+    __asm__("sub{q}\t{$8, %0|%0, 8}" : "+m"(l[MMI_SLAB_ROOM]), "=@ccz"(full)); /* one for three */
+#else
+    mm_store(&l[MMI_SLAB_ROOM], room - sizeof *l);
+    full = room == sizeof *l;
+#endif
+    return full;
+}
+
+/* The mark that an object at p would have. Where words may be loaded from any address, the lowest
+ * bits stay in, so that an odd address finds no token either. */
+#if (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__)) && !MMI_SLAB_SANITIZE
+struct mmi_slab_mark_any {
+    uintptr_t token;
+    uintptr_t offset;
+} __attribute__((packed, may_alias));
+MMI_SLAB_PRIVATE bool mmi_slab_marked(const void *p, uintptr_t token, uintptr_t *offset)
+{
+    const struct mmi_slab_mark_any *mark =
+        (const struct mmi_slab_mark_any *)((uintptr_t)p & ~(uintptr_t)(MM_SLAB_BYTES - 64));
+    if (mark->token != token)
+        return false;
+    *offset = mark->offset;
+    return true;
+}
+#else
+MMI_SLAB_PRIVATE bool mmi_slab_marked(const void *p, uintptr_t token, uintptr_t *offset)
+{
+    const struct mmi_slab_mark *mark =
+        (const struct mmi_slab_mark *)((uintptr_t)p & ~(uintptr_t)(MM_SLAB_BYTES - 64) &
+                                       ~(uintptr_t)(sizeof(struct mmi_slab_mark) - 1));
+    if (((uintptr_t)p & (sizeof(struct mmi_slab_mark) - 1)) != 0 || mm_load(&mark->token) != token)
+        return false;
+    *offset = mm_load(&mark->offset);
+    return true;
+}
+#endif
+
+
+/* A slab's header. What a free needs is in the first line, what a flush needs in the second; behind it
+ * stand a bit for each object that is free in the slab and, in caches with debug flags, a bit for
+ * each that rests in quarantine or was withdrawn.
+ *
+ * S1  `free` is the number of bits set; no bit is set from `count` up
+ * S2  mark[i] has the cache's token where an object may begin at 64 n + i * sizeof mark, else 0 */
+struct mmi_slab {
+    struct mmi_slab_mark mark[MMI_SLAB_MARKS];
+    struct mm_slab_cache *cache; /* NULL: an empty slab of the heap */
+    struct mmi_slab *next;
+    struct mmi_slab *prev;
+    uint32_t first;   /* offset of object 0 */
+    uint32_t stride;
+    uint32_t inverse;
+    uint32_t count;
+    uint32_t free;
+    uint32_t hint;    /* no bit is set in words before it */
+    struct mmi_slab_entry entry;
+    uintptr_t grace;  /* a type-stable slab waits for it */
+    uintptr_t purged; /* a bit for each page of the slab whose content was given away */
+};
+
+MMI_SLAB_PRIVATE struct mmi_slab *mmi_slab_of(const void *p)
+{
+    return (struct mmi_slab *)((uintptr_t)p & ~(uintptr_t)(MM_SLAB_BYTES - 1));
+}
+
+/* Number of the object that the byte at p is in, and where in it; the number is too large for what
+ * lies before the first and behind the last. */
+MMI_SLAB_PRIVATE uint32_t mmi_slab_index(const struct mmi_slab *s, const void *p, uint32_t *inside)
+{
+    const uint32_t at = (uint32_t)((uintptr_t)p - (uintptr_t)s) - s->first;
+    const uint32_t n = (uint32_t)(((uint64_t)at * s->inverse) >> 32);
+    *inside = at - n * s->stride;
+    return at < MM_SLAB_BYTES ? n : UINT32_MAX;
+}
+
+/* Is what kfree found by the mark alone good enough? */
+MMI_SLAB_PRIVATE bool mmi_slab_trusted(struct mm_slab_heap *heap, const void *p)
+{
+#if MM_SLAB_DEBUG >= 1
+    return mmi_slab_knows(heap, p);
+#elif MM_SLAB_HARDEN
+    return (uintptr_t)p - heap->low < heap->high - heap->low;
+#else
+    (void)heap;
+    (void)p;
+    return true;
+#endif
+}
+MMI_SLAB_PRIVATE bool mmi_slab_starts(const void *p)
+{
+#if MM_SLAB_HARDEN || MM_SLAB_DEBUG >= 1
+    const struct mmi_slab *s = mmi_slab_of(p);
+    uint32_t inside;
+    return mmi_slab_index(s, p, &inside) < s->count && inside == 0;
+#else
+    (void)p;
+    return true;
+#endif
+}
+
+/* What every allocation ends with: `size` bytes of an object of `usable` bytes are handed out. */
+MMI_SLAB_PRIVATE void mmi_slab_hand_out(void *p, size_t size, size_t usable, unsigned flags)
+{
+#if MMI_SLAB_SANITIZE
+    MM_SLAB_UNPOISON(p, usable);
+#endif
+    if (flags & MM_SLAB_ZERO)
+        (void)MM_SLAB_MEMSET(p, 0, usable);
+#if MMI_SLAB_SANITIZE
+    MM_SLAB_POISON((char *)p + size, usable - size);
+#else
+    (void)size;
+#endif
+}
+
+/* Lines touched: one of the CPU's arrays (two at times). 6 instructions for a constant size: CPU,
+ * index, entry, test, branch, count. */
+MM_SLAB_INLINE void *mm_slab_kmalloc(struct mm_slab_heap *heap, size_t size, unsigned flags)
+{
+    struct mm_slab_cpu *self;
+    MM_SLAB_CPU_STATE_T pin;
+    void *p = NULL;
+
+    if (MM_UNLIKELY(size > MM_SLAB_MAX))
+        return mmi_slab_kmalloc_slow(heap, size, flags);
+    MM_SLAB_CPU_PIN(pin);
+    self = MM_SLAB_SELF(heap);
+    if (MMI_SLAB_SELF_KNOWN(self))
+        p = mmi_slab_pop(self->words + mmi_slab_words(heap, size));
+    MM_SLAB_CPU_UNPIN(pin);
+    if (MM_UNLIKELY(p == NULL))
+        return mmi_slab_kmalloc_slow(heap, size, flags);
+    mmi_slab_hand_out(p, size, mmi_slab_class_bytes(mmi_slab_class(size)), flags);
+    return p;
+}
+
+MM_SLAB_INLINE void *mm_slab_kzalloc(struct mm_slab_heap *heap, size_t size, unsigned flags)
+{
+    return mm_slab_kmalloc(heap, size, flags | MM_SLAB_ZERO);
+}
+
+MM_SLAB_INLINE void *mm_slab_kmalloc_array(struct mm_slab_heap *heap, size_t n, size_t size,
+                                           unsigned flags)
+{
+    size_t bytes;
+    return mm_size_mul_overflows(n, size, &bytes) ? NULL : mm_slab_kmalloc(heap, bytes, flags);
+}
+
+MM_SLAB_INLINE void *mm_slab_kcalloc(struct mm_slab_heap *heap, size_t n, size_t size,
+                                     unsigned flags)
+{
+    return mm_slab_kmalloc_array(heap, n, size, flags | MM_SLAB_ZERO);
+}
+
+/* The end of every inlined free: p goes into the arrays l. Called pinned, and unpins. */
+MMI_SLAB_PRIVATE enum mm_status mmi_slab_free_into(struct mm_slab_heap *heap, uintptr_t *l, void *p,
+                                                 MM_SLAB_CPU_STATE_T pin)
+{
+    bool trim = false;
+    int pushed;
+    MMI_SLAB_POISON_ALL(p);
+    pushed = mmi_slab_push(l, p);
+    if (MM_UNLIKELY(pushed > 0))
+        trim = mmi_slab_flush(l);
+    MM_SLAB_CPU_UNPIN(pin);
+    if (MM_UNLIKELY(pushed < 0))
+        return mmi_slab_twice(heap, p);
+    if (MM_UNLIKELY(trim))
+        mmi_slab_trim(heap);
+    return MM_OK;
+}
+
+/* Lines touched: the slab's first, one of the CPU's arrays (two at times). 12 instructions: slab's
+ * line (2), mark (2), arrays (2), room, top (2), store, count (2). */
+MM_SLAB_INLINE enum mm_status mm_slab_kfree(struct mm_slab_heap *heap, void *p)
+{
+    struct mm_slab_cpu *self;
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t offset = 0;
+
+    if (p == NULL)
+        return MM_OK;
+    if (MM_UNLIKELY(!mmi_slab_trusted(heap, p) ||
+                    !mmi_slab_marked(p, mmi_slab_token(heap), &offset) || !mmi_slab_starts(p)))
+        return mmi_slab_kfree_slow(heap, p);
+    MM_SLAB_CPU_PIN(pin);
+    self = MM_SLAB_SELF(heap);
+    if (!MMI_SLAB_SELF_KNOWN(self)) {
+        MM_SLAB_CPU_UNPIN(pin);
+        return mmi_slab_kfree_slow(heap, p);
+    }
+    return mmi_slab_free_into(heap, (uintptr_t *)(void *)((char *)self + offset), p, pin);
+}
+
+MM_SLAB_INLINE enum mm_status mm_slab_kfree_sized(struct mm_slab_heap *heap, void *p, size_t size)
+{
+    struct mm_slab_cpu *self;
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t offset = 0;
+
+    if (p == NULL)
+        return MM_OK;
+    if (MM_UNLIKELY(size > MM_SLAB_MAX || !mmi_slab_trusted(heap, p) ||
+                    !mmi_slab_marked(p, mmi_slab_token(heap), &offset) ||
+                    offset != mmi_slab_words(heap, size) * sizeof(uintptr_t) ||
+                    !mmi_slab_starts(p)))
+        return mmi_slab_kfree_sized_slow(heap, p, size);
+    MM_SLAB_CPU_PIN(pin);
+    self = MM_SLAB_SELF(heap);
+    if (!MMI_SLAB_SELF_KNOWN(self)) {
+        MM_SLAB_CPU_UNPIN(pin);
+        return mmi_slab_kfree_slow(heap, p);
+    }
+    return mmi_slab_free_into(heap, self->words + mmi_slab_words(heap, size), p, pin);
+}
+
+/* The arrays of this CPU; NULL: none. */
+MMI_SLAB_PRIVATE uintptr_t *mmi_slab_arrays(struct mm_slab_cache *cache)
+{
+    const unsigned cpu = MM_SLAB_CPU_ID();
+    return MM_LIKELY(cpu < MM_CPU_MAX) ? cache->cpu[cpu] : NULL;
+}
+
+/* As kmalloc, with one more line: the cache's. */
+MM_SLAB_INLINE void *mm_slab_alloc(struct mm_slab_cache *cache, unsigned flags)
+{
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t *l;
+    void *p = NULL;
+
+    MM_SLAB_CPU_PIN(pin);
+    l = mmi_slab_arrays(cache);
+    if (MM_LIKELY(l != NULL))
+        p = mmi_slab_pop(l);
+    MM_SLAB_CPU_UNPIN(pin);
+    if (MM_UNLIKELY(p == NULL))
+        return mmi_slab_alloc_slow(cache, flags);
+    mmi_slab_hand_out(p, cache->size, cache->size, flags);
+    return p;
+}
+
+MM_SLAB_INLINE enum mm_status mm_slab_free(struct mm_slab_cache *cache, void *p)
+{
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t offset, *l;
+
+    if (p == NULL)
+        return MM_OK;
+    if (MM_UNLIKELY(!mmi_slab_trusted(cache->heap, p) ||
+                    !mmi_slab_marked(p, mmi_slab_token(cache), &offset) || !mmi_slab_starts(p)))
+        return mmi_slab_free_slow(cache, p);
+    MM_SLAB_CPU_PIN(pin);
+    l = mmi_slab_arrays(cache);
+    if (MM_UNLIKELY(l == NULL)) {
+        MM_SLAB_CPU_UNPIN(pin);
+        return mmi_slab_free_slow(cache, p);
+    }
+    return mmi_slab_free_into(cache->heap, l, p, pin);
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MM_SLAB_H */
+
+/* ==== Implementation ========================================================================== */
+
+#if defined(MM_SLAB_IMPLEMENTATION) && !defined(MM_SLAB_IMPLEMENTED)
+#define MM_SLAB_IMPLEMENTED
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if !defined(MM_SLAB_STATIC) && !defined(__cplusplus)
+extern inline void *mm_slab_kmalloc(struct mm_slab_heap *heap, size_t size, unsigned flags);
+extern inline void *mm_slab_kzalloc(struct mm_slab_heap *heap, size_t size, unsigned flags);
+extern inline void *mm_slab_kmalloc_array(struct mm_slab_heap *heap, size_t n, size_t size,
+                                          unsigned flags);
+extern inline void *mm_slab_kcalloc(struct mm_slab_heap *heap, size_t n, size_t size,
+                                    unsigned flags);
+extern inline enum mm_status mm_slab_kfree(struct mm_slab_heap *heap, void *p);
+extern inline enum mm_status mm_slab_kfree_sized(struct mm_slab_heap *heap, void *p, size_t size);
+extern inline void *mm_slab_alloc(struct mm_slab_cache *cache, unsigned flags);
+extern inline enum mm_status mm_slab_free(struct mm_slab_cache *cache, void *p);
+#elif !defined(MM_SLAB_STATIC)
+/* C++ emits an inline function only where it is used; other languages link to these. */
+struct mmi_slab_emit_t {
+    void *(*kmalloc)(struct mm_slab_heap *, size_t, unsigned);
+    void *(*kzalloc)(struct mm_slab_heap *, size_t, unsigned);
+    void *(*kmalloc_array)(struct mm_slab_heap *, size_t, size_t, unsigned);
+    void *(*kcalloc)(struct mm_slab_heap *, size_t, size_t, unsigned);
+    enum mm_status (*kfree)(struct mm_slab_heap *, void *);
+    enum mm_status (*kfree_sized)(struct mm_slab_heap *, void *, size_t);
+    void *(*alloc)(struct mm_slab_cache *, unsigned);
+    enum mm_status (*free)(struct mm_slab_cache *, void *);
+};
+extern const struct mmi_slab_emit_t mmi_slab_emit;
+const struct mmi_slab_emit_t mmi_slab_emit = {
+    mm_slab_kmalloc, mm_slab_kzalloc,     mm_slab_kmalloc_array, mm_slab_kcalloc,
+    mm_slab_kfree,   mm_slab_kfree_sized, mm_slab_alloc,         mm_slab_free};
+#endif
+
+MM_STATIC_ASSERT((sizeof(struct mmi_slab_mark) & (sizeof(struct mmi_slab_mark) - 1)) == 0,
+                 "marks are found by masking");
+MM_STATIC_ASSERT(sizeof(struct mm_slab_cpu) < 65536, "see struct mmi_slab_mark");
+
+#define MMI_SLAB_CLASS 0u /* kinds of caches */
+#define MMI_SLAB_NAMED 1u
+#define MMI_SLAB_INNER 2u
+#define MMI_SLAB_ENTRIES 0u /* inner caches */
+#define MMI_SLAB_BATCHES 1u
+#define MMI_SLAB_ARRAYS 2u
+#define MMI_SLAB_DEPOT_BYTES 65536u /* of free objects of a cache, at most, in its depot */
+#define MMI_SLAB_LIST_BYTES 16384u  /* in an array, at most */
+#define MMI_SLAB_GRANULE /* at least 2^12 bytes, and so at most 32 in a slab */                    \
+    ((size_t)1 << (MM_PAGE_SHIFT < MM_SLAB_SHIFT ? MM_PAGE_SHIFT : MM_SLAB_SHIFT))
+#define MMI_SLAB_CALLER ((uintptr_t)__builtin_return_address(0))
+
+#define MMI_SLAB_ZONE_BYTE 0xbb  /* red zones */
+#define MMI_SLAB_FREED_BYTE 0x6b /* content of freed objects */
+#define MMI_SLAB_ZONE_BEHIND 16u /* bytes of it at least */
+
+/* What is kept of an object in a cache with debug flags, behind its red zone. */
+struct mmi_slab_track {
+    uintptr_t alloc_by, free_by;
+    size_t size; /* asked for */
+    uint32_t alloc_cpu, free_cpu;
+};
+
+/* ---- Reports --------------------------------------------------------------------------------- */
+
+#if MM_SLAB_DEBUG >= 1
+struct mmi_slab_text {
+    char *at, *end;
+};
+
+static void mmi_slab_put(struct mmi_slab_text *t, const char *text)
+{
+    while (*text != 0 && t->at < t->end)
+        *t->at++ = *text++;
+    *t->at = 0;
+}
+#endif
+
+/* A number; base 16 with 0x before it. */
+static char *mmi_slab_digits(char *end, uintptr_t n, unsigned base)
+{
+    *end = 0;
+    do {
+        *--end = "0123456789abcdef"[n % base];
+        n /= base;
+    } while (n != 0);
+    if (base == 16) {
+        *--end = 'x';
+        *--end = '0';
+    }
+    return end;
+}
+
+#if MM_SLAB_DEBUG >= 1
+static void mmi_slab_put_number(struct mmi_slab_text *t, const char *before, uintptr_t n,
+                                unsigned base)
+{
+    char digits[24];
+    mmi_slab_put(t, before);
+    mmi_slab_put(t, mmi_slab_digits(digits + 23, n, base));
+}
+#endif
+
+static struct mmi_slab_track *mmi_slab_track_of(const struct mm_slab_cache *cache, const char *object)
+{
+    const uintptr_t end = (uintptr_t)object - cache->left + cache->stride;
+    return (struct mmi_slab_track *)((end - sizeof(struct mmi_slab_track)) &
+                                     ~(uintptr_t)(sizeof(uintptr_t) - 1));
+}
+
+/* Tells MM_SLAB_REPORT: what, which cache, which object, where in it, who had it last. `cache` and
+ * `object` are NULL if unknown. Returns `status`. */
+static enum mm_status mmi_slab_report(struct mm_slab_heap *heap, const char *where,
+                                      const char *what, enum mm_status status,
+                                      const struct mm_slab_cache *cache, const char *object,
+                                      const void *p)
+{
+#if MM_SLAB_DEBUG >= 1
+    char buffer[256];
+    struct mmi_slab_text t;
+    struct mm_report report;
+
+    t.at = buffer;
+    t.end = buffer + sizeof buffer - 1;
+    mmi_slab_put(&t, what);
+    if (cache != NULL) {
+        mmi_slab_put(&t, ": cache ");
+        mmi_slab_put(&t, cache->name);
+    }
+    if (object != NULL) {
+        mmi_slab_put_number(&t, ", object ", (uintptr_t)object, 16);
+        if ((uintptr_t)p >= (uintptr_t)object)
+            mmi_slab_put_number(&t, ", byte ", (uintptr_t)p - (uintptr_t)object, 10);
+        else
+            mmi_slab_put_number(&t, ", byte -", (uintptr_t)object - (uintptr_t)p, 10);
+    }
+    if (object != NULL && cache != NULL && (cache->flags & MM_SLAB_DEBUG_USER)) {
+        const struct mmi_slab_track *track = mmi_slab_track_of(cache, object);
+        mmi_slab_put_number(&t, "; allocated by ", track->alloc_by, 16);
+        mmi_slab_put_number(&t, " on CPU ", track->alloc_cpu, 10);
+        if (track->free_by != 0) {
+            mmi_slab_put_number(&t, ", freed by ", track->free_by, 16);
+            mmi_slab_put_number(&t, " on CPU ", track->free_cpu, 10);
+        }
+    }
+    report.where = where;
+    report.what = buffer;
+    report.status = status;
+    report.address = (uintptr_t)p;
+    report.object = heap;
+    MM_SLAB_REPORT(&report);
+#else
+    (void)heap, (void)where, (void)what, (void)cache, (void)object, (void)p;
+#endif
+    return status;
+}
+
+/* A refused free is counted by its cache, a wild one by the heap. */
+static enum mm_status mmi_slab_refuse(struct mm_slab_heap *heap, const char *where,
+                                      const char *what, enum mm_status status,
+                                      struct mm_slab_cache *cache, const char *object,
+                                      const void *p)
+{
+    (void)__atomic_fetch_add(cache != NULL ? &cache->misuse : &heap->misuse, 1, __ATOMIC_RELAXED);
+    return mmi_slab_report(heap, where, what, status, cache, object, p);
+}
+
+/* ---- Table of memory ------------------------------------------------------------------------- */
+
+static size_t mmi_slab_hash(uintptr_t base)
+{
+    const uintptr_t n = base >> MM_SLAB_SHIFT;
+    return n ^ (n >> 7) ^ (n >> 13);
+}
+
+static struct mmi_slab_entry **mmi_slab_bucket(struct mm_slab_heap *heap, uintptr_t base)
+{
+    return &heap->table[mmi_slab_hash(base) & (heap->buckets - 1)];
+}
+
+/* The entry with this base, or NULL. The heap's lock is held. */
+static struct mmi_slab_entry *mmi_slab_lookup(struct mm_slab_heap *heap, uintptr_t base)
+{
+    struct mmi_slab_entry *e = *mmi_slab_bucket(heap, base);
+    while (e != NULL && e->base != base)
+        e = e->next;
+    return e;
+}
+
+/* Enters e. Returns how many buckets the table should have now, 0 if it has enough. */
+static size_t mmi_slab_enter(struct mm_slab_heap *heap, struct mmi_slab_entry *e, size_t bytes)
+{
+    struct mmi_slab_entry **bucket = mmi_slab_bucket(heap, e->base);
+    e->next = *bucket;
+    *bucket = e;
+    heap->entries++;
+    if (e->base < heap->low)
+        heap->low = e->base;
+    if (e->base + bytes > heap->high)
+        heap->high = e->base + bytes;
+    return heap->entries < heap->buckets * 4 ? 0 : heap->buckets * 4;
+}
+
+static void mmi_slab_leave(struct mm_slab_heap *heap, const struct mmi_slab_entry *e)
+{
+    struct mmi_slab_entry **at = mmi_slab_bucket(heap, e->base);
+    while (*at != e)
+        at = &(*at)->next;
+    *at = e->next;
+    heap->entries--;
+}
+
+/* The slab that holds p, or NULL; by the table, so that p may be anything. */
+static struct mmi_slab *mmi_slab_find(struct mm_slab_heap *heap, const void *p)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    const struct mmi_slab_entry *e;
+    struct mmi_slab *s = mmi_slab_of(p);
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    e = mmi_slab_lookup(heap, (uintptr_t)s);
+    if (e == NULL || e->bytes != 0 || s->cache == NULL)
+        s = NULL;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return s;
+}
+
+MM_SLAB_API bool mmi_slab_knows(struct mm_slab_heap *heap, const void *p)
+{
+    return mmi_slab_find(heap, p) != NULL;
+}
+
+MM_SLAB_API size_t mmi_slab_usable(const void *p)
+{
+    return mmi_slab_of(p)->cache->size;
+}
+
+/* ---- Memory of the source -------------------------------------------------------------------- */
+
+static size_t mmi_slab_page(void)
+{
+    return MM_PAGE_SIZE < MM_SLAB_BYTES ? (size_t)MM_PAGE_SIZE : MM_SLAB_BYTES;
+}
+
+/* Counts `bytes` of the source as taken, within the quota. */
+static bool mmi_slab_charge(struct mm_slab_heap *heap, size_t bytes)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    bool fits;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    fits = heap->quota == 0 || (bytes <= heap->quota && heap->bytes <= heap->quota - bytes);
+    if (fits) {
+        heap->bytes += bytes;
+        if (heap->bytes > heap->peak)
+            heap->peak = heap->bytes;
+    } else {
+        heap->failures++;
+    }
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return fits;
+}
+
+static void mmi_slab_uncharge(struct mm_slab_heap *heap, size_t bytes, bool failed)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    MM_SLAB_LOCK(&heap->lock, state);
+    heap->bytes -= bytes;
+    heap->failures += failed;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+}
+
+/* Memory of the source, within the quota; NULL if there is none. */
+static void *mmi_slab_source(struct mm_slab_heap *heap, size_t bytes, size_t align, unsigned flags)
+{
+    void *p;
+
+    if (!mmi_slab_charge(heap, bytes))
+        return NULL;
+    p = heap->hooks->alloc(heap->hooks->ctx, bytes, align, flags);
+    if (p != NULL && ((uintptr_t)p & (align - 1)) != 0) { /* a source that breaks its word */
+        if (heap->hooks->free != NULL)
+            heap->hooks->free(heap->hooks->ctx, p, bytes);
+        p = NULL;
+    }
+    if (p == NULL)
+        mmi_slab_uncharge(heap, bytes, true);
+    return p;
+}
+
+static void mmi_slab_sink(struct mm_slab_heap *heap, void *p, size_t bytes)
+{
+    MM_SLAB_UNPOISON(p, bytes);
+    if (heap->hooks->free != NULL)
+        heap->hooks->free(heap->hooks->ctx, p, bytes);
+    mmi_slab_uncharge(heap, bytes, false);
+}
+
+/* Gives the table so many buckets, four times of what it had, if the source agrees. */
+static void mmi_slab_widen(struct mm_slab_heap *heap, size_t buckets)
+{
+    const size_t bytes = (size_t)mm_align_up(buckets * sizeof(struct mmi_slab_entry *), mmi_slab_page());
+    struct mmi_slab_entry **table, **old;
+    size_t i, old_bytes, n;
+    MM_SLAB_LOCK_STATE_T state;
+
+    if (buckets == 0 || heap->hooks->free == NULL)
+        return;
+    table = (struct mmi_slab_entry **)mmi_slab_source(heap, bytes, MM_SLAB_BYTES, MM_SLAB_NOWAIT);
+    if (table == NULL)
+        return;
+    for (i = 0; i < buckets; i++)
+        table[i] = NULL;
+    MM_SLAB_LOCK(&heap->lock, state);
+    old = heap->table;
+    old_bytes = heap->table_bytes;
+    n = heap->buckets;
+    if (n == buckets / 4) {
+        heap->table = table;
+        heap->buckets = buckets;
+        heap->table_bytes = bytes;
+        for (i = 0; i < n; i++) {
+            while (old[i] != NULL) {
+                struct mmi_slab_entry *e = old[i];
+                struct mmi_slab_entry **bucket = mmi_slab_bucket(heap, e->base);
+                old[i] = e->next;
+                e->next = *bucket;
+                *bucket = e;
+            }
+        }
+    } else { /* another CPU was faster */
+        old = table;
+        old_bytes = bytes;
+    }
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (old_bytes != 0)
+        mmi_slab_sink(heap, old, old_bytes);
+}
+
+/* ---- Slabs: all with the cache's lock held ------------------------------------------------------ */
+
+static uintptr_t *mmi_slab_bits(struct mmi_slab *s)
+{
+    return (uintptr_t *)(s + 1);
+}
+
+static uint32_t mmi_slab_bit_words(uint32_t count)
+{
+    return (count + MM_WORD_BITS - 1) >> MM_WORD_SHIFT;
+}
+
+/* Bits of the objects that rest or were withdrawn; only with debug flags. */
+static uintptr_t *mmi_slab_held(struct mmi_slab *s)
+{
+    return mmi_slab_bits(s) + mmi_slab_bit_words(s->count);
+}
+
+static bool mmi_slab_test(const uintptr_t *bits, uint32_t n)
+{
+    return (mm_load(&bits[n >> MM_WORD_SHIFT]) >> (n & (MM_WORD_BITS - 1)) & 1) != 0;
+}
+
+static char *mmi_slab_object(const struct mmi_slab *s, uint32_t n)
+{
+    return (char *)(uintptr_t)s + s->first + (size_t)n * s->stride;
+}
+
+static void mmi_slab_link(struct mmi_slab_list *list, struct mmi_slab *s, bool front)
+{
+    s->next = front ? list->first : NULL;
+    s->prev = front ? NULL : list->last;
+    *(s->prev != NULL ? &s->prev->next : &list->first) = s;
+    *(s->next != NULL ? &s->next->prev : &list->last) = s;
+}
+
+static void mmi_slab_unlink(struct mmi_slab_list *list, struct mmi_slab *s)
+{
+    *(s->prev != NULL ? &s->prev->next : &list->first) = s->next;
+    *(s->next != NULL ? &s->next->prev : &list->last) = s->prev;
+}
+
+/* The pages of objects that leave the slab have content again. */
+static void mmi_slab_unpurge(struct mmi_slab *s, const char *from)
+{
+    const uintptr_t at = (uintptr_t)from - (uintptr_t)s;
+    const unsigned a = (unsigned)(at / MMI_SLAB_GRANULE);
+    const unsigned z = (unsigned)((at + s->stride - 1) / MMI_SLAB_GRANULE);
+    s->purged &= ~(mm_mask(z + 1) & ~mm_mask(a));
+}
+
+/* Takes up to n objects of one slab, the lowest addresses first. */
+static uintptr_t mmi_slab_take_from(struct mmi_slab *s, uintptr_t *to, uintptr_t n)
+{
+    uintptr_t *bits = mmi_slab_bits(s), got = 0;
+    uint32_t w = s->hint;
+
+    if (n > s->free)
+        n = s->free;
+    while (got < n) {
+        uintptr_t word = bits[w];
+        const char *base = mmi_slab_object(s, w << MM_WORD_SHIFT);
+        while (word != 0 && got < n) {
+            const char *object = base + (size_t)mm_ctz(word) * s->stride;
+            word &= word - 1;
+            to[got++] = (uintptr_t)object;
+            if (MM_UNLIKELY(s->purged != 0))
+                mmi_slab_unpurge(s, object);
+        }
+        mm_store(&bits[w], word);
+        if (word == 0)
+            w++;
+    }
+    s->hint = w;
+    s->free -= (uint32_t)got;
+    return got;
+}
+
+static void mmi_slab_shuffle(struct mm_slab_cache *cache, uintptr_t *slot, uintptr_t n)
+{
+    while (n > 1) {
+        uint32_t x = (uint32_t)cache->random; /* xorshift: Marsaglia, 2003 */
+        uintptr_t other, swap;
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        cache->random = x;
+        other = x % (uint32_t)n--;
+        swap = slot[n];
+        slot[n] = slot[other];
+        slot[other] = swap;
+    }
+}
+
+/* Takes up to n objects out of the cache's slabs. */
+static uintptr_t mmi_slab_take(struct mm_slab_cache *cache, uintptr_t *to, uintptr_t n)
+{
+    uintptr_t got = 0;
+
+    while (got < n && cache->partial.first != NULL) {
+        struct mmi_slab *s = cache->partial.first;
+        got += mmi_slab_take_from(s, to + got, n - got);
+        if (s->free == 0) {
+            mmi_slab_unlink(&cache->partial, s);
+            mmi_slab_link(&cache->full, s, true);
+        }
+    }
+    cache->free -= got;
+    if (cache->flags & MM_SLAB_SHUFFLE)
+        mmi_slab_shuffle(cache, to, got);
+    return got;
+}
+
+/* What a flush leaves to be done without the lock. */
+struct mmi_slab_after {
+    struct mmi_slab *retired; /* slabs that became empty */
+    uintptr_t twice[8];       /* double frees, to be reported */
+    uintptr_t misuse;
+};
+
+static void mmi_slab_retire(struct mm_slab_cache *cache, struct mmi_slab *s,
+                            struct mmi_slab_after *after)
+{
+    unsigned i;
+
+    mmi_slab_unlink(&cache->partial, s);
+    cache->slabs--;
+    cache->free -= s->count;
+    for (i = 0; i < MMI_SLAB_MARKS; i++)
+        mm_store(&s->mark[i].token, 0);
+    s->next = after->retired;
+    after->retired = s;
+}
+
+/* Puts an object back into its slab. */
+static void mmi_slab_put_back(struct mm_slab_cache *cache, uintptr_t object,
+                              struct mmi_slab_after *after)
+{
+    struct mmi_slab *s = mmi_slab_of((const void *)object);
+    uint32_t inside;
+    const uint32_t n = mmi_slab_index(s, (const void *)object, &inside);
+    const uint32_t w = n >> MM_WORD_SHIFT;
+    uintptr_t *bits = mmi_slab_bits(s);
+    const uintptr_t bit = mm_bit(n & (MM_WORD_BITS - 1));
+
+    if (MM_UNLIKELY(s->cache != cache || n >= s->count || inside != 0 || (bits[w] & bit) != 0)) {
+        if (after->misuse < 8)
+            after->twice[after->misuse] = object;
+        after->misuse++;
+        cache->misuse++;
+        return;
+    }
+    mm_store(&bits[w], bits[w] | bit);
+    if (w < s->hint)
+        s->hint = w;
+    cache->free++;
+    s->free++;
+    if (s->free == 1) {
+        mmi_slab_unlink(&cache->full, s);
+        mmi_slab_link(&cache->partial, s, true);
+    }
+    if (s->free == s->count && (cache->slabs > 1 || !(cache->flags & MM_SLAB_DEBUG_ALL)))
+        mmi_slab_retire(cache, s, after);
+}
+
+/* After the lock: hands retired slabs to the heap, reports misuse. True if the heap has work left
+ * for mmi_slab_trim. */
+static bool mmi_slab_finish(struct mm_slab_cache *cache, struct mmi_slab_after *after)
+{
+    struct mm_slab_heap *heap = cache->heap;
+    MM_SLAB_LOCK_STATE_T state;
+    uintptr_t i;
+    const bool work = after->retired != NULL;
+
+    if (work) {
+        MM_SLAB_LOCK(&heap->lock, state);
+        while (after->retired != NULL) {
+            struct mmi_slab *s = after->retired;
+            after->retired = s->next;
+            s->next = heap->retired;
+            heap->retired = s;
+            heap->slabs--;
+            cache->finishing++;
+        }
+        MM_SLAB_UNLOCK(&heap->lock, state);
+    }
+    for (i = 0; i < after->misuse && i < 8; i++)
+        (void)mmi_slab_report(heap, "mm_slab_kfree", "double free, found later", MM_ERR_INVALID,
+                              cache, (const char *)after->twice[i], (const void *)after->twice[i]);
+    return work;
+}
+
+/* ---- Slabs: their making and end ---------------------------------------------------------------- */
+
+static void mmi_slab_format(struct mm_slab_cache *cache, struct mmi_slab *s)
+{
+    uintptr_t *bits = mmi_slab_bits(s);
+    const uint32_t words = mmi_slab_bit_words(cache->count);
+    const uintptr_t start = (uintptr_t)s;
+    uint32_t i;
+
+    s->first = cache->first;
+    if (cache->flags & MM_SLAB_COLOUR) {
+        s->first += cache->colour;
+        cache->colour += cache->align < 64 ? 64 : cache->align;
+        if (cache->colour > cache->colours)
+            cache->colour = 0;
+    }
+    s->stride = cache->stride;
+    s->inverse = cache->inverse;
+    s->count = cache->count;
+    s->free = cache->count;
+    s->hint = 0;
+    s->grace = 0;
+    for (i = 0; i < words; i++)
+        bits[i] = ~(uintptr_t)0;
+    if ((s->count & (MM_WORD_BITS - 1)) != 0)
+        bits[words - 1] = mm_mask(s->count & (MM_WORD_BITS - 1));
+    for (i = 0; (cache->flags & MM_SLAB_DEBUG_ALL) && i < words; i++)
+        mmi_slab_held(s)[i] = 0;
+    for (i = 0; i < MMI_SLAB_MARKS; i++) {
+        const uintptr_t at = start + i * sizeof(struct mmi_slab_mark);
+        const bool legal = ((at - start - s->first) & (cache->align - 1) & 63) == 0;
+        s->mark[i].offset = cache->offset;
+        mm_store(&s->mark[i].token,
+                 legal && !(cache->flags & MM_SLAB_DEBUG_ALL) ? cache->token : 0);
+    }
+}
+
+/* An empty slab of the heap, or a new one of the source. NULL if there is none. */
+static struct mmi_slab *mmi_slab_new(struct mm_slab_heap *heap, unsigned flags)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab *s;
+    size_t buckets;
+    unsigned i;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    s = heap->empty;
+    if (s != NULL) {
+        heap->empty = s->next;
+        heap->empties--;
+        heap->slabs++;
+    }
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (s != NULL)
+        return s;
+    s = (struct mmi_slab *)mmi_slab_source(heap, MM_SLAB_BYTES, MM_SLAB_BYTES, flags);
+    if (s == NULL)
+        return NULL;
+    for (i = 0; i < MMI_SLAB_MARKS; i++)
+        mm_store(&s->mark[i].token, 0);
+    s->cache = NULL;
+    s->purged = 0;
+    s->entry.base = (uintptr_t)s;
+    s->entry.bytes = 0;
+    MM_SLAB_LOCK(&heap->lock, state);
+    buckets = mmi_slab_enter(heap, &s->entry, MM_SLAB_BYTES);
+    heap->slabs++;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    mmi_slab_widen(heap, buckets);
+    return s;
+}
+
+static void mmi_slab_dress(struct mm_slab_cache *cache, struct mmi_slab *s);
+
+/* Gives the cache a slab more. MM_OK, or MM_ERR_NOMEM, MM_ERR_LIMIT for its quota. */
+static enum mm_status mmi_slab_grow(struct mm_slab_cache *cache, unsigned flags)
+{
+    struct mm_slab_heap *heap = cache->heap;
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab *s;
+    bool fits;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    fits = cache->quota == 0 || (cache->slabs + 1) * MM_SLAB_BYTES <= cache->quota;
+    cache->slabs += fits;
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    if (!fits)
+        return MM_ERR_LIMIT;
+    s = mmi_slab_new(heap, flags);
+    MM_SLAB_LOCK(&cache->lock, state);
+    if (s == NULL)
+        cache->slabs--;
+    else
+        mmi_slab_format(cache, s);
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    if (s == NULL)
+        return MM_ERR_NOMEM;
+    mmi_slab_dress(cache, s);
+    MM_SLAB_LOCK(&heap->lock, state);
+    s->cache = cache;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    MM_SLAB_LOCK(&cache->lock, state);
+    mmi_slab_link(&cache->partial, s, false);
+    cache->free += s->count;
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    return MM_OK;
+}
+
+/* A slab that left its cache: destructors, then into the reserve or among those that wait. */
+static void mmi_slab_undress(struct mm_slab_heap *heap, struct mmi_slab *s)
+{
+    struct mm_slab_cache *cache = s->cache;
+    MM_SLAB_LOCK_STATE_T state;
+    const bool stable = (cache->flags & MM_SLAB_TYPE_STABLE) != 0;
+    uint32_t n;
+
+    MM_SLAB_UNPOISON((char *)s + s->first, (size_t)s->count * s->stride);
+    for (n = 0; cache->destruct != NULL && n < s->count; n++)
+        cache->destruct(cache->ctx, mmi_slab_object(s, n));
+    if (stable)
+        s->grace = heap->hooks->grace_start(heap->hooks->ctx);
+    MM_SLAB_LOCK(&heap->lock, state);
+    s->cache = NULL;
+    s->next = NULL;
+    cache->finishing--;
+    if (stable) {
+        *(heap->stable != NULL ? &heap->stable_last->next : &heap->stable) = s;
+        heap->stable_last = s;
+    } else {
+        s->next = heap->empty;
+        heap->empty = s;
+        heap->empties++;
+    }
+    MM_SLAB_UNLOCK(&heap->lock, state);
+}
+
+/* Finishes retired slabs and gives what is above the reserve to the source. Returns bytes given. */
+static size_t mmi_slab_trim_to(struct mm_slab_heap *heap, size_t reserve)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab *s;
+    size_t given = 0;
+
+    for (;;) {
+        bool retired = true;
+        MM_SLAB_LOCK(&heap->lock, state);
+        s = heap->retired;
+        if (s != NULL) {
+            heap->retired = s->next;
+        } else if (heap->empties > reserve && heap->hooks->free != NULL) {
+            retired = false;
+            s = heap->empty;
+            heap->empty = s->next;
+            heap->empties--;
+            mmi_slab_leave(heap, &s->entry);
+        }
+        MM_SLAB_UNLOCK(&heap->lock, state);
+        if (s == NULL)
+            return given;
+        if (retired) {
+            mmi_slab_undress(heap, s);
+        } else {
+            mmi_slab_sink(heap, s, MM_SLAB_BYTES);
+            given += MM_SLAB_BYTES;
+        }
+    }
+}
+
+MM_SLAB_API void mmi_slab_trim(struct mm_slab_heap *heap)
+{
+    (void)mmi_slab_trim_to(heap, heap->reserve);
+}
+
+/* ---- Debug: red zones, poison, quarantine ------------------------------------------------------- */
+
+/* Reads and fills memory that a sanitizer may hold to be poisoned. */
+#define MMI_SLAB_UNCHECKED __attribute__((noinline, no_sanitize_address))
+
+static unsigned mmi_slab_cpu_now(void)
+{
+    MM_SLAB_CPU_STATE_T pin;
+    unsigned cpu;
+    MM_SLAB_CPU_PIN(pin);
+    cpu = MM_SLAB_CPU_ID();
+    MM_SLAB_CPU_UNPIN(pin);
+    return cpu;
+}
+
+#if MM_SLAB_DEBUG >= 1
+static MMI_SLAB_UNCHECKED void mmi_slab_fill(char *from, const char *end, int byte)
+{
+    volatile char *p = from;
+    while (p < (volatile const char *)end)
+        *p++ = (char)byte;
+}
+
+/* The first byte of a range that is not `byte`, or NULL. */
+static MMI_SLAB_UNCHECKED const char *mmi_slab_other(const char *from, const char *end, int byte)
+{
+    const volatile char *p = from;
+    while (p < (const volatile char *)end && *p == (char)byte)
+        p++;
+    return p < (const volatile char *)end ? (const char *)(uintptr_t)p : NULL;
+}
+
+static bool mmi_slab_poisons(const struct mm_slab_cache *cache)
+{
+    return (cache->flags & MM_SLAB_DEBUG_POISON) != 0 && cache->construct == NULL &&
+           !(cache->flags & MM_SLAB_TYPE_STABLE);
+}
+
+/* The zones around an object of `size` bytes; nothing without ZONES. */
+static void mmi_slab_zones(const struct mm_slab_cache *cache, char *object, size_t size)
+{
+    if (!(cache->flags & MM_SLAB_DEBUG_ZONES))
+        return;
+    mmi_slab_fill(object - cache->left, object, MMI_SLAB_ZONE_BYTE);
+    mmi_slab_fill(object + size, (const char *)mmi_slab_track_of(cache, object), MMI_SLAB_ZONE_BYTE);
+}
+
+static bool mmi_slab_zones_whole(struct mm_slab_cache *cache, const char *object,
+                                 const char *where)
+{
+    const struct mmi_slab_track *track = mmi_slab_track_of(cache, object);
+    const char *bad;
+
+    if (!(cache->flags & MM_SLAB_DEBUG_ZONES))
+        return true;
+    bad = mmi_slab_other(object - cache->left, object, MMI_SLAB_ZONE_BYTE);
+    if (bad == NULL && track->size <= cache->size)
+        bad = mmi_slab_other(object + track->size, (const char *)track, MMI_SLAB_ZONE_BYTE);
+    if (bad == NULL)
+        return true;
+    (void)mmi_slab_refuse(cache->heap, where,
+                          bad < object ? "red zone before object overwritten"
+                                       : "red zone behind object overwritten",
+                          MM_ERR_CORRUPT, cache, object, bad);
+    return false;
+}
+
+static bool mmi_slab_poison_whole(struct mm_slab_cache *cache, const char *object,
+                                  const char *where)
+{
+    const char *bad = NULL;
+
+    if (mmi_slab_poisons(cache))
+        bad = mmi_slab_other(object, object + cache->size, MMI_SLAB_FREED_BYTE);
+    if (bad != NULL)
+        (void)mmi_slab_refuse(cache->heap, where, "object written after free", MM_ERR_CORRUPT,
+                              cache, object, bad);
+    return bad == NULL;
+}
+
+/* An object as it is from now on free: in a new slab, or freed. */
+static void mmi_slab_freed_state(const struct mm_slab_cache *cache, char *object)
+{
+    if (mmi_slab_poisons(cache))
+        mmi_slab_fill(object, object + cache->size, MMI_SLAB_FREED_BYTE);
+    mmi_slab_track_of(cache, object)->size = cache->size;
+    mmi_slab_zones(cache, object, cache->size);
+}
+
+/* Sets or clears the bit of an object that rests or is withdrawn. The cache's lock is held. */
+static void mmi_slab_hold(struct mmi_slab *s, uint32_t n, bool hold)
+{
+    uintptr_t *word = mmi_slab_held(s) + (n >> MM_WORD_SHIFT);
+    const uintptr_t bit = mm_bit(n & (MM_WORD_BITS - 1));
+    mm_store(word, hold ? *word | bit : *word & ~bit);
+}
+
+/* Checks an object that was just taken and makes it ready; false if it is damaged and withdrawn. */
+static bool mmi_slab_debug_alloc(struct mm_slab_cache *cache, char *object, size_t size,
+                                 uintptr_t caller)
+{
+    struct mmi_slab_track *track = mmi_slab_track_of(cache, object);
+
+    if (!mmi_slab_zones_whole(cache, object, "mm_slab_alloc") ||
+        !mmi_slab_poison_whole(cache, object, "mm_slab_alloc")) {
+        struct mmi_slab *s = mmi_slab_of(object);
+        MM_SLAB_LOCK_STATE_T state;
+        uint32_t inside, n = mmi_slab_index(s, object, &inside);
+        MM_SLAB_LOCK(&cache->lock, state);
+        mmi_slab_hold(s, n, true);
+        cache->withdrawn++;
+        MM_SLAB_UNLOCK(&cache->lock, state);
+        return false;
+    }
+    track->size = size;
+    track->alloc_by = caller;
+    track->alloc_cpu = mmi_slab_cpu_now();
+    track->free_by = 0;
+    mmi_slab_zones(cache, object, size);
+    return true;
+}
+
+/* Frees an object that rested: its bit is set again. The cache's lock is held. */
+static void mmi_slab_wake(struct mm_slab_cache *cache, uintptr_t object,
+                          struct mmi_slab_after *after)
+{
+    struct mmi_slab *s = mmi_slab_of((const void *)object);
+    uint32_t inside, n = mmi_slab_index(s, (const void *)object, &inside);
+    mmi_slab_hold(s, n, false);
+    mmi_slab_put_back(cache, object, after);
+}
+
+/* Puts an object into quarantine and wakes the one that left for it; without quarantine, itself. */
+static void mmi_slab_rest(struct mm_slab_cache *cache, uintptr_t object,
+                          struct mmi_slab_after *after)
+{
+    struct mmi_slab_batch *ring = cache->rest;
+
+    if (ring == NULL) {
+        mmi_slab_wake(cache, object, after);
+        return;
+    }
+    if (ring->n == MM_SLAB_SLOTS) {
+        const uintptr_t oldest = ring->slot[ring->grace];
+        ring->slot[ring->grace] = object;
+        ring->grace = (ring->grace + 1) % MM_SLAB_SLOTS;
+        mmi_slab_wake(cache, oldest, after);
+        return;
+    }
+    ring->slot[(ring->grace + ring->n) % MM_SLAB_SLOTS] = object;
+    ring->n++;
+    cache->resting++;
+}
+
+/* Wakes all that rests. True if there was anything. */
+static bool mmi_slab_wake_all(struct mm_slab_cache *cache)
+{
+    struct mmi_slab_after after = {NULL, {0}, 0};
+    struct mmi_slab_batch *ring;
+    MM_SLAB_LOCK_STATE_T state;
+    bool any;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    ring = cache->rest;
+    any = ring != NULL && ring->n != 0;
+    for (; any && ring->n != 0; ring->n--) {
+        mmi_slab_wake(cache, ring->slot[ring->grace], &after);
+        ring->grace = (ring->grace + 1) % MM_SLAB_SLOTS;
+    }
+    cache->resting = 0;
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    if (mmi_slab_finish(cache, &after))
+        mmi_slab_trim(cache->heap);
+    return any;
+}
+
+/* Frees object n of slab s of a cache with debug flags. */
+static enum mm_status mmi_slab_debug_free(struct mm_slab_cache *cache, struct mmi_slab *s,
+                                          uint32_t n, const char *where, uintptr_t caller)
+{
+    struct mmi_slab_after after = {NULL, {0}, 0};
+    char *object = mmi_slab_object(s, n);
+    struct mmi_slab_track *track = mmi_slab_track_of(cache, object);
+    MM_SLAB_LOCK_STATE_T state;
+    bool twice;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    twice = mmi_slab_test(mmi_slab_bits(s), n) || mmi_slab_test(mmi_slab_held(s), n);
+    if (!twice)
+        mmi_slab_hold(s, n, true);
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    if (twice)
+        return mmi_slab_refuse(cache->heap, where, "double free", MM_ERR_INVALID, cache, object,
+                               object);
+    if (!mmi_slab_zones_whole(cache, object, where)) {
+        MM_SLAB_LOCK(&cache->lock, state);
+        cache->withdrawn++;
+        MM_SLAB_UNLOCK(&cache->lock, state);
+        return MM_ERR_CORRUPT;
+    }
+    track->free_by = caller;
+    track->free_cpu = mmi_slab_cpu_now();
+    mmi_slab_freed_state(cache, object);
+    MM_SLAB_POISON(object, cache->size);
+    MM_SLAB_LOCK(&cache->lock, state);
+    mmi_slab_rest(cache, (uintptr_t)object, &after);
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    if (mmi_slab_finish(cache, &after))
+        mmi_slab_trim(cache->heap);
+    return MM_OK;
+}
+
+/* An object keeps its place and changes its size. */
+static void mmi_slab_debug_resize(const struct mm_slab_cache *cache, char *object, size_t size)
+{
+    if (!(cache->flags & MM_SLAB_DEBUG_ALL))
+        return;
+    mmi_slab_track_of(cache, object)->size = size;
+    mmi_slab_zones(cache, object, size);
+}
+#else
+#define mmi_slab_freed_state(cache, object) ((void)(cache), (void)(object))
+#define mmi_slab_debug_alloc(cache, object, size, caller) ((void)(size), (void)(caller), true)
+#define mmi_slab_debug_free(cache, s, n, where, caller) ((void)(n), (void)(caller), MM_OK)
+#define mmi_slab_debug_resize(cache, object, size) ((void)(cache), (void)(object), (void)(size))
+#define mmi_slab_wake_all(cache) false
+#endif
+
+/* Every object of a new slab: constructed, or as after a free. */
+static void mmi_slab_dress(struct mm_slab_cache *cache, struct mmi_slab *s)
+{
+    uint32_t n;
+
+    if (cache->construct != NULL || (cache->flags & MM_SLAB_DEBUG_ALL) != 0) {
+        s->purged = 0;
+        for (n = 0; n < s->count; n++) {
+            if (cache->construct != NULL)
+                cache->construct(cache->ctx, mmi_slab_object(s, n));
+            if (cache->flags & MM_SLAB_DEBUG_ALL)
+                mmi_slab_freed_state(cache, mmi_slab_object(s, n));
+        }
+    }
+    for (n = 0; MMI_SLAB_SANITIZE && n < s->count; n++)
+        MM_SLAB_POISON(mmi_slab_object(s, n), cache->size);
+}
+
+/* ---- CPU's arrays, depot -------------------------------------------------------------------------- */
+
+/* Entries of an array for objects of `size` bytes. */
+static uint32_t mmi_slab_slots_for(size_t size)
+{
+    size_t slots = MM_SLAB_SLOTS, limit;
+    for (limit = 128; limit < size && slots > 8; limit *= 2)
+        slots /= 2;
+    while (slots > 2 && slots * size > MMI_SLAB_LIST_BYTES)
+        slots /= 2;
+    return (uint32_t)slots;
+}
+
+static void mmi_slab_prepare(struct mm_slab_cache *cache, uintptr_t *l)
+{
+    l[MMI_SLAB_END] = 0;
+    mmi_slab_set_ready(l, 0);
+    mmi_slab_set_room(l, cache->slots);
+    l[MMI_SLAB_SLOTS] = cache->slots;
+    l[MMI_SLAB_CACHE] = (uintptr_t)cache;
+    l[cache->slots] = 0;
+}
+
+/* Notes a flush or a refill. Where long runs of both take turns, what one puts into the depot the
+ * other takes out again: the depot may hold as many batches as the shorter run has. */
+static void mmi_slab_turn(struct mm_slab_cache *cache, bool flushing)
+{
+    const uint32_t most = MMI_SLAB_DEPOT_BYTES / (cache->slots * cache->stride);
+    uint32_t swing;
+
+    *(flushing ? &cache->flushes : &cache->refills) += 1;
+    mm_store(&cache->want, cache->batches + cache->spares < cache->limit);
+    if (cache->flushing == flushing) {
+        cache->run++;
+        return;
+    }
+    swing = cache->run < cache->last_run ? cache->run : cache->last_run;
+    cache->last_run = cache->run;
+    cache->run = 1;
+    cache->flushing = flushing;
+    if (swing > cache->limit && swing > 1)
+        cache->limit = swing < most ? swing : most;
+    else if (swing < cache->limit / 2)
+        cache->limit -= (cache->limit + 7) / 8;
+}
+
+/* Fills the empty `out` of the arrays l. False if the cache has nothing. Pinned. */
+static bool mmi_slab_refill(struct mm_slab_cache *cache, uintptr_t *l)
+{
+    const uintptr_t slots = l[MMI_SLAB_SLOTS];
+    uintptr_t room = mmi_slab_room(l), n = slots - room, *end = l + MMI_SLAB_END;
+    MM_SLAB_LOCK_STATE_T state;
+
+    if (n != 0) {
+        (void)MM_SLAB_MEMCPY(end - n, l + room, n * sizeof *l);
+        mmi_slab_set_room(l, slots);
+    } else {
+        MM_SLAB_LOCK(&cache->lock, state);
+        mmi_slab_turn(cache, false);
+        if (cache->depot != NULL) {
+            struct mmi_slab_batch *b = cache->depot;
+            cache->depot = b->next;
+            cache->batches--;
+            n = b->n;
+            (void)MM_SLAB_MEMCPY(end - n, b->slot, n * sizeof *l);
+            b->next = cache->spare;
+            cache->spare = b;
+            cache->spares++;
+        } else {
+            n = slots < cache->free ? slots : cache->free;
+            (void)mmi_slab_take(cache, end - n, n);
+        }
+        MM_SLAB_UNLOCK(&cache->lock, state);
+    }
+    mmi_slab_set_ready(l, n);
+    return n != 0;
+}
+
+/* Takes the n objects at `from` out of a CPU's arrays, into the depot or their slabs. */
+static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *from, uintptr_t n)
+{
+    struct mmi_slab_after after;
+    struct mmi_slab_batch *b;
+    MM_SLAB_LOCK_STATE_T state;
+    uintptr_t i;
+
+    after.retired = NULL;
+    after.misuse = 0;
+    MM_SLAB_LOCK(&cache->lock, state);
+    mmi_slab_turn(cache, true);
+    b = cache->batches < cache->limit ? cache->spare : NULL;
+    if (b != NULL) {
+        cache->spare = b->next;
+        cache->spares--;
+        (void)MM_SLAB_MEMCPY(b->slot, from, n * sizeof *from);
+        b->n = n;
+        b->next = cache->depot;
+        cache->depot = b;
+        cache->batches++;
+    } else {
+        for (i = 0; i < n; i++)
+            mmi_slab_put_back(cache, from[i], &after);
+    }
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    return mmi_slab_finish(cache, &after);
+}
+
+/* Empties the full `in` of the arrays l. Pinned. True if there is work left for mmi_slab_trim. When `out` is
+ * empty too it takes all; when less than half full, the later half. So at least half of an array
+ * stays for what comes next, whether that frees or allocates. */
+MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
+{
+    struct mm_slab_cache *cache = (struct mm_slab_cache *)l[MMI_SLAB_CACHE];
+    const uintptr_t slots = l[MMI_SLAB_SLOTS], ready = mmi_slab_ready(l);
+    const uintptr_t keep = ready == 0 ? slots : ready < slots / 2 ? slots / 2 : 0;
+
+    (void)MM_SLAB_MEMCPY(l + MMI_SLAB_END - ready - keep, l, keep * sizeof *l);
+    mmi_slab_set_ready(l, ready + keep);
+    mmi_slab_set_room(l, slots);
+    return keep < slots && mmi_slab_unload_run(cache, l + keep, slots - keep);
+}
+
+/* One object of a cache without arrays on this CPU; NULL if it has none. */
+static void *mmi_slab_take_one(struct mm_slab_cache *cache)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    uintptr_t p = 0;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    if (mmi_slab_take(cache, &p, 1) == 0 && cache->depot != NULL) {
+        struct mmi_slab_batch *b = cache->depot;
+        p = b->slot[--b->n];
+        if (b->n == 0) {
+            cache->depot = b->next;
+            cache->batches--;
+            b->next = cache->spare;
+            cache->spare = b;
+            cache->spares++;
+        }
+    }
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    return (void *)p;
+}
+
+/* Gives one object back to its slab; false if it was free there already. */
+static bool mmi_slab_put_one(struct mm_slab_cache *cache, void *p)
+{
+    struct mmi_slab_after after = {NULL, {0}, 0};
+    MM_SLAB_LOCK_STATE_T state;
+    bool twice;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    mmi_slab_put_back(cache, (uintptr_t)p, &after);
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    twice = after.misuse != 0;
+    after.misuse = 0;
+    if (mmi_slab_finish(cache, &after))
+        mmi_slab_trim(cache->heap);
+    return !twice;
+}
+
+static void *mmi_slab_inner_alloc(struct mm_slab_heap *heap, unsigned which, unsigned flags)
+{
+    struct mm_slab_cache *cache = &heap->inner[which];
+    void *p;
+
+    while ((p = mmi_slab_take_one(cache)) == NULL)
+        if (mmi_slab_grow(cache, flags) != MM_OK)
+            return NULL;
+    MM_SLAB_UNPOISON(p, cache->size);
+    return p;
+}
+
+static void mmi_slab_inner_free(struct mm_slab_heap *heap, unsigned which, void *p)
+{
+    MM_SLAB_POISON(p, heap->inner[which].size);
+    (void)mmi_slab_put_one(&heap->inner[which], p);
+}
+
+/* Arrays for this CPU, and batches for the depot, as far as there is memory. */
+static void mmi_slab_equip(struct mm_slab_cache *cache)
+{
+    struct mm_slab_heap *heap = cache->heap;
+    const unsigned cpu = mmi_slab_cpu_now();
+    MM_SLAB_LOCK_STATE_T state;
+    MM_SLAB_CPU_STATE_T pin;
+    bool placed = false;
+    uintptr_t *words;
+    struct mmi_slab_batch *b;
+
+    if (cache->flags & MM_SLAB_DEBUG_ALL)
+        return;
+    if (cache->kind == MMI_SLAB_NAMED && cpu < MM_CPU_MAX && cache->cpu[cpu] == NULL) {
+        words = (uintptr_t *)mmi_slab_inner_alloc(heap, MMI_SLAB_ARRAYS, MM_SLAB_NOWAIT);
+        if (words == NULL)
+            return;
+        MM_SLAB_CPU_PIN(pin);
+        if (MM_SLAB_CPU_ID() == cpu && cache->cpu[cpu] == NULL) {
+            mmi_slab_prepare(cache, words + MM_SLAB_SLOTS + 8);
+            __atomic_store_n(&cache->cpu[cpu], words + MM_SLAB_SLOTS + 8, __ATOMIC_RELEASE);
+            placed = true;
+        }
+        MM_SLAB_CPU_UNPIN(pin);
+        if (!placed)
+            mmi_slab_inner_free(heap, MMI_SLAB_ARRAYS, words);
+    }
+    while (mm_load(&cache->want) != 0) {
+        b = (struct mmi_slab_batch *)mmi_slab_inner_alloc(heap, MMI_SLAB_BATCHES, MM_SLAB_NOWAIT);
+        if (b == NULL)
+            return;
+        MM_SLAB_LOCK(&cache->lock, state);
+        b->next = cache->spare;
+        cache->spare = b;
+        cache->spares++;
+        mm_store(&cache->want, cache->batches + cache->spares < cache->limit);
+        MM_SLAB_UNLOCK(&cache->lock, state);
+    }
+}
+
+/* The quarantine's ring, made at the first allocation. */
+static void mmi_slab_equip_rest(struct mm_slab_cache *cache)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_batch *b;
+
+    if (!(cache->flags & MM_SLAB_DEBUG_QUARANTINE) ||
+        __atomic_load_n(&cache->rest, __ATOMIC_RELAXED) != NULL)
+        return;
+    b = (struct mmi_slab_batch *)mmi_slab_inner_alloc(cache->heap, MMI_SLAB_BATCHES,
+                                                      MM_SLAB_NOWAIT);
+    if (b == NULL)
+        return;
+    b->n = 0;
+    b->grace = 0;
+    MM_SLAB_LOCK(&cache->lock, state);
+    if (cache->rest == NULL) {
+        __atomic_store_n(&cache->rest, b, __ATOMIC_RELAXED);
+        b = NULL;
+    }
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    if (b != NULL)
+        mmi_slab_inner_free(cache->heap, MMI_SLAB_BATCHES, b);
+}
+
+/* An object of the cache out of the CPU's arrays or the slabs; NULL if it has none. */
+static void *mmi_slab_try(struct mm_slab_cache *cache)
+{
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t *l;
+    void *p = NULL;
+
+    MM_SLAB_CPU_PIN(pin);
+    l = mmi_slab_arrays(cache);
+    if (l != NULL) {
+        p = mmi_slab_pop(l);
+        if (p == NULL && mmi_slab_refill(cache, l))
+            p = mmi_slab_pop(l);
+    }
+    MM_SLAB_CPU_UNPIN(pin);
+    return l != NULL ? p : mmi_slab_take_one(cache);
+}
+
+/* After the cache could not grow: what else may help, once for each allocation. */
+static bool mmi_slab_reclaim(struct mm_slab_heap *heap, size_t bytes, unsigned flags, bool *tried)
+{
+    bool helped = false;
+
+    if (*tried || (flags & MM_SLAB_NOWAIT))
+        return false;
+    *tried = true;
+    if (heap->hooks->grace_done != NULL)
+        helped = mm_slab_rcu_poll(heap) == 0;
+    if (heap->hooks->reclaim != NULL)
+        helped = heap->hooks->reclaim(heap->hooks->ctx, heap, bytes) || helped;
+    return helped;
+}
+
+/* An object for a request of `size` bytes, by all means that there are. */
+static void *mmi_slab_get(struct mm_slab_cache *cache, size_t size, unsigned flags,
+                          uintptr_t caller)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    bool tried = false;
+    void *p;
+
+    for (;;) {
+        p = mmi_slab_try(cache);
+        if (p == NULL) {
+            if (mmi_slab_grow(cache, flags) == MM_OK || mmi_slab_wake_all(cache) ||
+                mmi_slab_reclaim(cache->heap, MM_SLAB_BYTES, flags, &tried))
+                continue;
+            MM_SLAB_LOCK(&cache->lock, state);
+            cache->failures++;
+            MM_SLAB_UNLOCK(&cache->lock, state);
+            return NULL;
+        }
+        if (cache->flags & MM_SLAB_DEBUG_ALL) {
+            MM_SLAB_UNPOISON(p, cache->size);
+            if (!mmi_slab_debug_alloc(cache, (char *)p, size, caller))
+                continue;
+        }
+        mmi_slab_equip(cache);
+        mmi_slab_equip_rest(cache);
+        mmi_slab_hand_out(p, size, cache->size, flags & MM_SLAB_ZERO);
+        if (cache->flags & MM_SLAB_DEBUG_ZONES)
+            mmi_slab_debug_resize(cache, (char *)p, size);
+        return p;
+    }
+}
+
+/* Frees p, an address in slab s of the cache, whatever it is. */
+static enum mm_status mmi_slab_give(struct mm_slab_cache *cache, struct mmi_slab *s, void *p,
+                                    const char *where, uintptr_t caller)
+{
+    struct mm_slab_heap *heap = cache->heap;
+    MM_SLAB_CPU_STATE_T pin;
+    uint32_t inside, n = mmi_slab_index(s, p, &inside);
+    uintptr_t *l;
+
+    if (n >= s->count || cache->kind == MMI_SLAB_INNER)
+        return mmi_slab_refuse(heap, where, "free of no object", MM_ERR_INVALID, cache, NULL, p);
+    if (inside != 0)
+        return mmi_slab_refuse(heap, where, "free inside an object", MM_ERR_ALIGN, cache,
+                               mmi_slab_object(s, n), p);
+    if (cache->flags & MM_SLAB_DEBUG_ALL)
+        return mmi_slab_debug_free(cache, s, n, where, caller);
+    if (mmi_slab_test(mmi_slab_bits(s), n))
+        return mmi_slab_refuse(heap, where, "double free", MM_ERR_INVALID, cache, (char *)p, p);
+    mmi_slab_equip(cache);
+    MM_SLAB_CPU_PIN(pin);
+    l = mmi_slab_arrays(cache);
+    if (l != NULL)
+        return mmi_slab_free_into(heap, l, p, pin);
+    MM_SLAB_CPU_UNPIN(pin);
+    MM_SLAB_POISON(p, cache->size);
+    if (!mmi_slab_put_one(cache, p))
+        return mmi_slab_report(heap, where, "double free", MM_ERR_INVALID, cache, (char *)p, p);
+    return MM_OK;
+}
+
+/* ---- Heaps ----------------------------------------------------------------------------------- */
+
+#if MM_SLAB_DEBUG >= 3
+#define MMI_SLAB_FLAGS MM_SLAB_DEBUG_ALL
+#elif MM_SLAB_DEBUG == 2
+#define MMI_SLAB_FLAGS (MM_SLAB_DEBUG_ALL & ~MM_SLAB_DEBUG_QUARANTINE)
+#else
+#define MMI_SLAB_FLAGS 0u
+#endif
+
+static bool mmi_slab_flags_known(unsigned flags)
+{
+    const unsigned known = MM_SLAB_TYPE_STABLE | MM_SLAB_SHUFFLE | MM_SLAB_COLOUR |
+                           (MM_SLAB_DEBUG >= 1 ? MM_SLAB_DEBUG_ALL : 0u);
+    return (flags & ~known) == 0;
+}
+
+MM_SLAB_API void mm_slab_config_init(struct mm_slab_config *config,
+                                     const struct mm_slab_hooks *hooks)
+{
+    config->hooks = hooks;
+    config->quota = 0;
+    config->reserve = 4;
+    config->flags = MMI_SLAB_FLAGS;
+    config->offline = false;
+    config->seed = 0x9e3779b9u;
+}
+
+static void mmi_slab_zero(void *p, size_t bytes)
+{
+    (void)MM_SLAB_MEMSET(p, 0, bytes);
+}
+
+/* Lays a cache out: `size` and `align` of an object. False if a slab has no room for one. */
+static bool mmi_slab_lay_out(struct mm_slab_cache *cache, size_t size, size_t align)
+{
+    size_t stride = size, header = sizeof(struct mmi_slab), count;
+    const bool debug = (cache->flags & MM_SLAB_DEBUG_ALL) != 0;
+
+    cache->left = 0;
+    if (cache->flags & MM_SLAB_DEBUG_ZONES) {
+        cache->left = (uint32_t)(align > 16 ? align : 16);
+        stride += cache->left + MMI_SLAB_ZONE_BEHIND;
+    }
+    if (debug)
+        stride += sizeof(struct mmi_slab_track) + sizeof(uintptr_t);
+    stride = (size_t)mm_align_up(stride, align);
+    for (count = MM_SLAB_BYTES / stride; count > 0; count--) {
+        const size_t bits = mmi_slab_bit_words((uint32_t)count) * sizeof(uintptr_t) * (1u + debug);
+        const size_t first = (size_t)mm_align_up(header + bits + cache->left, align);
+        if (first - cache->left + count * stride <= MM_SLAB_BYTES) {
+            cache->first = (uint32_t)first;
+            cache->colours = (uint32_t)(MM_SLAB_BYTES - (first - cache->left + count * stride));
+            break;
+        }
+    }
+    cache->size = (uint32_t)size;
+    cache->stride = (uint32_t)stride;
+    cache->count = (uint32_t)count;
+    cache->align = (uint32_t)align;
+    cache->inverse = (uint32_t)(0xffffffffu / (uint32_t)stride + 1);
+    cache->slots = mmi_slab_slots_for(size);
+    return count > 0;
+}
+
+static void mmi_slab_set_name(struct mm_slab_cache *cache, const char *name, size_t number)
+{
+    char digits[24];
+    const char *from = name;
+    size_t i = 0;
+
+    while (*from != 0 && i < MM_SLAB_NAME_MAX - 1)
+        cache->name[i++] = *from++;
+    from = number != 0 ? mmi_slab_digits(digits + 23, number, 10) : "";
+    while (*from != 0 && i < MM_SLAB_NAME_MAX - 1)
+        cache->name[i++] = *from++;
+    cache->name[i] = 0;
+}
+
+/* Makes a cache of the heap's own. */
+static void mmi_slab_own_cache(struct mm_slab_heap *heap, struct mm_slab_cache *cache, size_t size,
+                               unsigned kind, unsigned flags)
+{
+    cache->heap = heap;
+    cache->kind = kind;
+    cache->flags = flags;
+    cache->random = heap->random | 1;
+    MM_SLAB_LOCK_INIT(&cache->lock);
+    (void)mmi_slab_lay_out(cache, size, size & (0 - size));
+    cache->token = kind == MMI_SLAB_CLASS ? mmi_slab_token(heap) : 0;
+    cache->next = heap->caches;
+    heap->caches = cache;
+}
+
+static void mmi_slab_own_class(struct mm_slab_heap *heap, unsigned c, unsigned flags)
+{
+    struct mm_slab_cache *cache = &heap->cls[c];
+    const size_t words = mmi_slab_class_words(c);
+
+    mmi_slab_own_cache(heap, cache, mmi_slab_class_bytes(c), MMI_SLAB_CLASS, flags);
+    mmi_slab_set_name(cache, "kmalloc-", cache->size);
+    cache->offset = words * sizeof(uintptr_t);
+}
+
+MM_SLAB_API enum mm_status mm_slab_online(struct mm_slab_heap *heap, unsigned cpu)
+{
+    unsigned c;
+
+    if (cpu >= MM_CPU_MAX)
+        return MM_ERR_INVALID;
+    for (c = 0; c < MM_SLAB_CLASSES && heap->cls[c].cpu[cpu] == NULL; c++) {
+        struct mm_slab_cache *cache = &heap->cls[c];
+        uintptr_t *l = heap->cpu[cpu].words + mmi_slab_class_words(c);
+        mmi_slab_prepare(cache, l);
+        if (!(cache->flags & MM_SLAB_DEBUG_ALL)) /* else they only have to be empty */
+            __atomic_store_n(&cache->cpu[cpu], l, __ATOMIC_RELEASE);
+    }
+    return MM_OK;
+}
+
+MM_SLAB_API enum mm_status mm_slab_init(struct mm_slab_heap *heap,
+                                        const struct mm_slab_config *config)
+{
+    const size_t sizes[MMI_SLAB_INNERS] = {
+        sizeof(struct mmi_slab_entry), sizeof(struct mmi_slab_batch),
+        MMI_SLAB_ARRAY_WORDS(MM_SLAB_SLOTS) * sizeof(uintptr_t)};
+    const struct mm_slab_hooks *hooks = config->hooks;
+    size_t i;
+    unsigned c;
+
+    if (hooks == NULL || hooks->alloc == NULL || !mmi_slab_flags_known(config->flags) ||
+        (config->flags & MM_SLAB_TYPE_STABLE) != 0 ||
+        (hooks->grace_start == NULL) != (hooks->grace_done == NULL) ||
+        (hooks->grace_start == NULL) != (hooks->grace_wait == NULL))
+        return MM_ERR_INVALID;
+    mmi_slab_zero(&heap->offset, sizeof *heap - offsetof(struct mm_slab_heap, offset));
+    heap->hooks = hooks;
+    MM_SLAB_LOCK_INIT(&heap->lock);
+    heap->table = heap->inline_table;
+    heap->buckets = MMI_SLAB_BUCKETS;
+    heap->low = ~(uintptr_t)0;
+    heap->reserve = config->reserve;
+    heap->quota = config->quota;
+    heap->flags = config->flags;
+    heap->random = config->seed;
+    for (i = 0; i < MMI_SLAB_INNERS; i++) {
+        mmi_slab_own_cache(heap, &heap->inner[i], (size_t)mm_align_up(sizes[i], 16), MMI_SLAB_INNER,
+                           0);
+        mmi_slab_set_name(&heap->inner[i], "heap-own-", sizes[i]);
+    }
+    for (c = MM_SLAB_CLASSES; c-- > 0;)
+        mmi_slab_own_class(heap, c, config->flags);
+    for (c = 0; c < MM_CPU_MAX && !config->offline; c++)
+        (void)mm_slab_online(heap, c);
+    for (i = 0; i <= MM_SLAB_MAX / 8; i++)
+        heap->offset[i] = (uint16_t)mmi_slab_class_words(mmi_slab_class(i * 8));
+    return MM_OK;
+}
+
+MM_SLAB_API void mm_slab_set_quota(struct mm_slab_heap *heap, size_t bytes)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    MM_SLAB_LOCK(&heap->lock, state);
+    heap->quota = bytes;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+}
+
+/* Empties the arrays l into the slabs. Pinned, or their CPU is not in the heap. */
+static void mmi_slab_unload(struct mm_slab_cache *cache, uintptr_t *l)
+{
+    const uintptr_t slots = l[MMI_SLAB_SLOTS];
+    uintptr_t i = mmi_slab_room(l), n = mmi_slab_ready(l);
+    struct mmi_slab_after after;
+    MM_SLAB_LOCK_STATE_T state;
+
+    after.retired = NULL;
+    after.misuse = 0;
+    MM_SLAB_LOCK(&cache->lock, state);
+    for (; i < slots; i++)
+        mmi_slab_put_back(cache, l[i], &after);
+    for (; n > 0; n--)
+        mmi_slab_put_back(cache, *(l + MMI_SLAB_END - n), &after);
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    mmi_slab_set_room(l, slots);
+    mmi_slab_set_ready(l, 0);
+    (void)mmi_slab_finish(cache, &after);
+}
+
+/* Empties the depot into the slabs and gives its batches back. */
+static void mmi_slab_unload_depot(struct mm_slab_cache *cache)
+{
+    struct mmi_slab_after after;
+    struct mmi_slab_batch *b, *spare;
+    MM_SLAB_LOCK_STATE_T state;
+    uintptr_t i;
+
+    after.retired = NULL;
+    after.misuse = 0;
+    MM_SLAB_LOCK(&cache->lock, state);
+    while ((b = cache->depot) != NULL) {
+        cache->depot = b->next;
+        for (i = 0; i < b->n; i++)
+            mmi_slab_put_back(cache, b->slot[i], &after);
+        b->next = cache->spare;
+        cache->spare = b;
+    }
+    spare = cache->spare;
+    cache->spare = NULL;
+    cache->batches = 0;
+    cache->spares = 0;
+    cache->limit = 0;
+    mm_store(&cache->want, 0);
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    (void)mmi_slab_finish(cache, &after);
+    while ((b = spare) != NULL) {
+        spare = b->next;
+        mmi_slab_inner_free(cache->heap, MMI_SLAB_BATCHES, b);
+    }
+}
+
+/* Empties all that is kept ready anywhere. No CPU is in the cache. */
+static void mmi_slab_unload_all(struct mm_slab_cache *cache)
+{
+    unsigned cpu;
+    for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
+        if (cache->cpu[cpu] != NULL)
+            mmi_slab_unload(cache, cache->cpu[cpu]);
+    mmi_slab_unload_depot(cache);
+    (void)mmi_slab_wake_all(cache);
+    mmi_slab_trim(cache->heap);
+}
+
+/* Objects of a slab that are handed out. */
+static uint32_t mmi_slab_live_in(const struct mm_slab_cache *cache, struct mmi_slab *s)
+{
+    uint32_t live = s->count - s->free, i;
+    for (i = 0; (cache->flags & MM_SLAB_DEBUG_ALL) && i < mmi_slab_bit_words(s->count); i++)
+        live -= mm_popcount(mmi_slab_held(s)[i]);
+    return live;
+}
+
+static size_t mmi_slab_live(const struct mm_slab_cache *cache)
+{
+    struct mmi_slab *s;
+    size_t live = 0;
+    for (s = cache->partial.first; s != NULL; s = s->next)
+        live += mmi_slab_live_in(cache, s);
+    for (s = cache->full.first; s != NULL; s = s->next)
+        live += mmi_slab_live_in(cache, s);
+    return live;
+}
+
+/* Gives all slabs back, though withdrawn objects may be in them; no object is live. */
+static void mmi_slab_dissolve(struct mm_slab_cache *cache)
+{
+    struct mmi_slab_after after;
+    struct mmi_slab *s;
+    MM_SLAB_LOCK_STATE_T state;
+
+    after.retired = NULL;
+    after.misuse = 0;
+    MM_SLAB_LOCK(&cache->lock, state);
+    while ((s = cache->full.first) != NULL) {
+        mmi_slab_unlink(&cache->full, s);
+        mmi_slab_link(&cache->partial, s, true);
+    }
+    while ((s = cache->partial.first) != NULL) {
+        cache->free += s->count - s->free;
+        mmi_slab_retire(cache, s, &after);
+    }
+    cache->withdrawn = 0;
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    (void)mmi_slab_finish(cache, &after);
+    mmi_slab_trim(cache->heap);
+    if (cache->rest != NULL)
+        mmi_slab_inner_free(cache->heap, MMI_SLAB_BATCHES, cache->rest);
+    cache->rest = NULL;
+}
+
+/* Slabs that wait for readers become empty ones; the wait is over. */
+static void mmi_slab_settle(struct mm_slab_heap *heap, struct mmi_slab *s)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    MM_SLAB_LOCK(&heap->lock, state);
+    while (s != NULL) {
+        struct mmi_slab *next = s->next;
+        s->next = heap->empty;
+        heap->empty = s;
+        heap->empties++;
+        s = next;
+    }
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    mmi_slab_trim(heap);
+}
+
+MM_SLAB_API enum mm_status mm_slab_fini(struct mm_slab_heap *heap)
+{
+    unsigned c;
+
+    if (heap->hooks->grace_wait != NULL)
+        mm_slab_rcu_barrier(heap);
+    if (heap->caches != heap->cls || heap->large != 0)
+        return MM_ERR_BUSY;
+    for (c = 0; c < MM_SLAB_CLASSES; c++) {
+        mmi_slab_unload_all(&heap->cls[c]);
+        if (mmi_slab_live(&heap->cls[c]) != 0)
+            return MM_ERR_BUSY;
+    }
+    for (c = 0; c < MM_SLAB_CLASSES; c++)
+        mmi_slab_dissolve(&heap->cls[c]);
+    for (c = 0; c < MMI_SLAB_INNERS; c++)
+        mmi_slab_dissolve(&heap->inner[c]);
+    (void)mmi_slab_trim_to(heap, 0);
+    if (heap->table_bytes != 0)
+        mmi_slab_sink(heap, heap->table, heap->table_bytes);
+    heap->table = heap->inline_table;
+    heap->buckets = MMI_SLAB_BUCKETS;
+    heap->table_bytes = 0;
+    return MM_OK;
+}
+
+/* ---- General objects ------------------------------------------------------------------------- */
+
+/* Whole pages of the source. */
+static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align, unsigned flags,
+                            uintptr_t caller)
+{
+    const size_t page = mmi_slab_page();
+    const size_t bytes = (size + page - 1) & ~(page - 1);
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_entry *e;
+    bool tried = false;
+    void *p = NULL;
+    size_t buckets;
+
+    if (size > PTRDIFF_MAX - page || align > PTRDIFF_MAX) /* no pointers' difference were larger */
+        return NULL;
+    do {
+        e = (struct mmi_slab_entry *)mmi_slab_inner_alloc(heap, MMI_SLAB_ENTRIES, flags);
+        if (e != NULL)
+            p = mmi_slab_source(heap, bytes, align > MM_SLAB_BYTES ? align : MM_SLAB_BYTES, flags);
+        if (e != NULL && p == NULL)
+            mmi_slab_inner_free(heap, MMI_SLAB_ENTRIES, e);
+    } while (p == NULL && mmi_slab_reclaim(heap, bytes, flags, &tried));
+    if (p == NULL)
+        return NULL;
+    if ((flags & MM_SLAB_ZERO) && heap->hooks->zero != NULL)
+        heap->hooks->zero(heap->hooks->ctx, p, bytes);
+    else if (flags & MM_SLAB_ZERO)
+        (void)MM_SLAB_MEMSET(p, 0, bytes);
+    MM_SLAB_POISON((char *)p + size, bytes - size);
+    e->base = (uintptr_t)p;
+    e->bytes = bytes;
+    e->caller = caller;
+    e->cpu = mmi_slab_cpu_now();
+    MM_SLAB_LOCK(&heap->lock, state);
+    buckets = mmi_slab_enter(heap, e, bytes);
+    heap->large++;
+    heap->large_bytes += bytes;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    mmi_slab_widen(heap, buckets);
+    return p;
+}
+
+MM_SLAB_API void *mmi_slab_kmalloc_slow(struct mm_slab_heap *heap, size_t size, unsigned flags)
+{
+    if (size > MM_SLAB_MAX)
+        return mmi_slab_large(heap, size, MM_SLAB_BYTES, flags, MMI_SLAB_CALLER);
+    return mmi_slab_get(&heap->cls[mmi_slab_class(size)], size, flags, MMI_SLAB_CALLER);
+}
+
+static void *mmi_slab_aligned(struct mm_slab_heap *heap, size_t size, size_t align, unsigned flags,
+                              uintptr_t caller)
+{
+    unsigned c;
+
+    if (!mm_is_pow2(align))
+        return NULL;
+    for (c = size <= MM_SLAB_MAX ? mmi_slab_class(size) : MM_SLAB_CLASSES; c < MM_SLAB_CLASSES; c++)
+        if ((mmi_slab_class_bytes(c) & (align - 1)) == 0)
+            return mmi_slab_get(&heap->cls[c], size, flags, caller);
+    return mmi_slab_large(heap, size != 0 ? size : 1, align, flags, caller);
+}
+
+MM_SLAB_API void *mm_slab_kmalloc_aligned(struct mm_slab_heap *heap, size_t size, size_t align,
+                                          unsigned flags)
+{
+    return mmi_slab_aligned(heap, size, align, flags, MMI_SLAB_CALLER);
+}
+
+/* What the heap knows of the address p. */
+struct mmi_slab_place {
+    struct mm_slab_cache *cache; /* NULL: a large request, or none */
+    struct mmi_slab *slab;
+    char *start;                 /* NULL: in no object */
+    size_t bytes;                /* usable */
+    bool live;                   /* handed out, as far as the slab knows */
+};
+
+/* A large request that p is inside of. The heap's lock is held. */
+static const struct mmi_slab_entry *mmi_slab_around(const struct mm_slab_heap *heap, uintptr_t p)
+{
+    const struct mmi_slab_entry *e;
+    size_t i;
+
+    for (i = 0; i < heap->buckets && heap->large != 0 && p - heap->low < heap->high - heap->low; i++)
+        for (e = heap->table[i]; e != NULL; e = e->next)
+            if (p - e->base < e->bytes)
+                return e;
+    return NULL;
+}
+
+static void mmi_slab_locate(struct mm_slab_heap *heap, const void *p, struct mmi_slab_place *place)
+{
+    const uintptr_t base = (uintptr_t)mmi_slab_of(p);
+    const struct mmi_slab_entry *e;
+    MM_SLAB_LOCK_STATE_T state;
+    uint32_t inside, n;
+
+    mmi_slab_zero(place, sizeof *place);
+    MM_SLAB_LOCK(&heap->lock, state);
+    e = mmi_slab_lookup(heap, base);
+    if (e == NULL || (e->bytes != 0 && (uintptr_t)p - base >= e->bytes))
+        e = mmi_slab_around(heap, (uintptr_t)p);
+    if (e != NULL && e->bytes != 0) {
+        place->start = (char *)e->base;
+        place->bytes = e->bytes;
+        place->live = true;
+    } else if (e != NULL) {
+        place->slab = mmi_slab_of(p);
+        place->cache = place->slab->cache;
+    }
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (place->cache == NULL)
+        return;
+    n = mmi_slab_index(place->slab, p, &inside);
+    if (n >= place->slab->count)
+        return;
+    place->start = mmi_slab_object(place->slab, n);
+    place->bytes = place->cache->size;
+    place->live = !mmi_slab_test(mmi_slab_bits(place->slab), n);
+    if (place->cache->flags & MM_SLAB_DEBUG_ALL) {
+        place->live = place->live && !mmi_slab_test(mmi_slab_held(place->slab), n);
+        if (place->live)
+            place->bytes = mmi_slab_track_of(place->cache, place->start)->size;
+    }
+}
+
+/* A large request ends, if p is the start of one (and it has `bytes`, if that is not 0). */
+static bool mmi_slab_large_free(struct mm_slab_heap *heap, void *p, size_t bytes)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_entry *e;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    e = mmi_slab_lookup(heap, (uintptr_t)p);
+    if (e != NULL && (e->bytes == 0 || (bytes != 0 && e->bytes != bytes)))
+        e = NULL;
+    if (e != NULL) {
+        mmi_slab_leave(heap, e);
+        heap->large--;
+        heap->large_bytes -= e->bytes;
+    }
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (e == NULL)
+        return false;
+    bytes = e->bytes;
+    mmi_slab_inner_free(heap, MMI_SLAB_ENTRIES, e);
+    mmi_slab_sink(heap, p, bytes);
+    return true;
+}
+
+static enum mm_status mmi_slab_kfree_any(struct mm_slab_heap *heap, void *p, const char *where,
+                                         uintptr_t caller)
+{
+    struct mmi_slab_place place;
+
+    if (mmi_slab_large_free(heap, p, 0))
+        return MM_OK;
+    mmi_slab_locate(heap, p, &place);
+    if (place.cache != NULL)
+        return mmi_slab_give(place.cache, place.slab, p, where, caller);
+    if (place.start != NULL)
+        return mmi_slab_refuse(heap, where, "free inside a large object", MM_ERR_ALIGN, NULL, NULL,
+                               p);
+    return mmi_slab_refuse(heap, where, "wild free", MM_ERR_INVALID, NULL, NULL, p);
+}
+
+MM_SLAB_API enum mm_status mmi_slab_kfree_slow(struct mm_slab_heap *heap, void *p)
+{
+    return mmi_slab_kfree_any(heap, p, "mm_slab_kfree", MMI_SLAB_CALLER);
+}
+
+MM_SLAB_API enum mm_status mmi_slab_kfree_sized_slow(struct mm_slab_heap *heap, void *p,
+                                                     size_t size)
+{
+    const size_t page = mmi_slab_page();
+    struct mmi_slab_place place;
+
+    if (size > MM_SLAB_MAX && mmi_slab_large_free(heap, p, (size + page - 1) & ~(page - 1)))
+        return MM_OK;
+    mmi_slab_locate(heap, p, &place);
+    if (size <= MM_SLAB_MAX && place.cache == &heap->cls[mmi_slab_class(size)])
+        return mmi_slab_give(place.cache, place.slab, p, "mm_slab_kfree_sized", MMI_SLAB_CALLER);
+    return mmi_slab_refuse(heap, "mm_slab_kfree_sized",
+                           place.start != NULL ? "free with a wrong size" : "wild free",
+                           MM_ERR_INVALID, place.cache, place.start, p);
+}
+
+MM_SLAB_API enum mm_status mmi_slab_twice(struct mm_slab_heap *heap, void *p)
+{
+    return mmi_slab_refuse(heap, "mm_slab_kfree", "double free", MM_ERR_INVALID,
+                           mmi_slab_of(p)->cache, (char *)p, p);
+}
+
+/* A change of size in place; false if the object has to move. */
+static bool mmi_slab_resize(const struct mmi_slab_place *place, char *p, size_t size, unsigned flags)
+{
+    const struct mm_slab_cache *cache = place->cache;
+    const size_t usable = cache != NULL ? cache->size : place->bytes;
+
+    if (size > usable || (usable > 128 && size <= usable / 2))
+        return false;
+    MM_SLAB_UNPOISON(p, usable);
+    if (cache != NULL && (flags & MM_SLAB_ZERO) && (cache->flags & MM_SLAB_DEBUG_ALL) &&
+        size > place->bytes)
+        (void)MM_SLAB_MEMSET(p + place->bytes, 0, size - place->bytes);
+    MM_SLAB_POISON(p + size, usable - size);
+    if (cache != NULL)
+        mmi_slab_debug_resize(cache, p, size);
+    return true;
+}
+
+static void *mmi_slab_krealloc(struct mm_slab_heap *heap, void *p, size_t size, size_t align,
+                               unsigned flags, uintptr_t caller)
+{
+    struct mmi_slab_place place;
+    void *q;
+
+    if (p == NULL)
+        return mmi_slab_aligned(heap, size, align, flags, caller);
+    if (!mm_is_pow2(align))
+        return NULL;
+    mmi_slab_locate(heap, p, &place);
+    if (!place.live || place.start != p ||
+        (place.cache != NULL && place.cache->kind != MMI_SLAB_CLASS)) {
+        (void)mmi_slab_refuse(heap, "mm_slab_krealloc", "krealloc of no object", MM_ERR_INVALID,
+                              place.cache, place.start, p);
+        return NULL;
+    }
+    if (((uintptr_t)p & (align - 1)) == 0 && mmi_slab_resize(&place, (char *)p, size, flags))
+        return p;
+    q = mmi_slab_aligned(heap, size, align, flags, caller);
+    if (q == NULL)
+        return NULL;
+    MM_SLAB_UNPOISON(p, place.bytes);
+    (void)MM_SLAB_MEMCPY(q, p, size < place.bytes ? size : place.bytes);
+    (void)mmi_slab_kfree_any(heap, p, "mm_slab_krealloc", caller);
+    return q;
+}
+
+MM_SLAB_API void *mm_slab_krealloc_aligned(struct mm_slab_heap *heap, void *p, size_t size,
+                                           size_t align, unsigned flags)
+{
+    return mmi_slab_krealloc(heap, p, size, align, flags, MMI_SLAB_CALLER);
+}
+
+MM_SLAB_API void *mm_slab_krealloc(struct mm_slab_heap *heap, void *p, size_t size, unsigned flags)
+{
+    return mmi_slab_krealloc(heap, p, size, 1, flags, MMI_SLAB_CALLER);
+}
+
+MM_SLAB_API size_t mm_slab_ksize(struct mm_slab_heap *heap, const void *p)
+{
+    struct mmi_slab_place place;
+
+    if (p == NULL)
+        return 0;
+    mmi_slab_locate(heap, p, &place);
+    return place.live && place.start == p ? place.bytes : 0;
+}
+
+MM_SLAB_API size_t mm_slab_usable(struct mm_slab_heap *heap, const void *p)
+{
+    uintptr_t offset;
+
+    if (p == NULL)
+        return 0;
+    if (mmi_slab_trusted(heap, p) && mmi_slab_marked(p, mmi_slab_token(heap), &offset))
+        return mmi_slab_usable(p);
+    return mm_slab_ksize(heap, p);
+}
+
+/* Up to n objects out of the CPU's arrays, refilled as often as it takes. Fewer: the cache has no
+ * more, or no arrays here. */
+static size_t mmi_slab_take_run(struct mm_slab_cache *cache, void **p, size_t n)
+{
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t *l;
+    size_t got = 0;
+
+    while (got < n) {
+        size_t have = 0;
+        MM_SLAB_CPU_PIN(pin);
+        l = mmi_slab_arrays(cache);
+        if (l != NULL && (mmi_slab_ready(l) != 0 || mmi_slab_refill(cache, l))) {
+            have = (size_t)mmi_slab_ready(l);
+            if (have > n - got)
+                have = n - got;
+            (void)MM_SLAB_MEMCPY(p + got, l + (intptr_t)l[MMI_SLAB_POP], have * sizeof *p);
+            mm_store(&l[MMI_SLAB_POP], l[MMI_SLAB_POP] + have);
+        }
+        MM_SLAB_CPU_UNPIN(pin);
+        if (have == 0)
+            break;
+        got += have;
+    }
+    return got;
+}
+
+static size_t mmi_slab_bulk(struct mm_slab_cache *cache, size_t size, unsigned flags, void **p,
+                            size_t n, uintptr_t caller)
+{
+    size_t got = 0, i;
+
+    while (got < n) {
+        const size_t more = mmi_slab_take_run(cache, p + got, n - got);
+        if (MMI_SLAB_SANITIZE || (flags & MM_SLAB_ZERO))
+            for (i = got; i < got + more; i++)
+                mmi_slab_hand_out(p[i], size, cache->size, flags);
+        got += more;
+        if (got == n)
+            break;
+        p[got] = mmi_slab_get(cache, size, flags, caller);
+        if (p[got] == NULL)
+            break;
+        got++;
+    }
+    return got;
+}
+
+MM_SLAB_API size_t mm_slab_kmalloc_bulk(struct mm_slab_heap *heap, size_t size, unsigned flags,
+                                        void **p, size_t n)
+{
+    size_t i;
+
+    if (size <= MM_SLAB_MAX)
+        return mmi_slab_bulk(&heap->cls[mmi_slab_class(size)], size, flags, p, n, MMI_SLAB_CALLER);
+    for (i = 0; i < n; i++) {
+        p[i] = mmi_slab_large(heap, size, MM_SLAB_BYTES, flags, MMI_SLAB_CALLER);
+        if (p[i] == NULL)
+            break;
+    }
+    return i;
+}
+
+/* May p be freed into the CPU's arrays, as far as its mark tells? */
+static bool mmi_slab_plain(struct mm_slab_heap *heap, const void *p, uintptr_t token,
+                           uintptr_t *offset)
+{
+    return p != NULL && mmi_slab_trusted(heap, p) && mmi_slab_marked(p, token, offset) &&
+           mmi_slab_starts(p);
+}
+
+/* Frees p[0] and on into the CPU's arrays, of one cache or (NULL) of the classes. Stops after a
+ * full array, and before what needs more thought. Returns how many. */
+static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache *cache,
+                                void *const *p, size_t n)
+{
+    const uintptr_t token = mmi_slab_token(cache != NULL ? (const void *)cache : (const void *)heap);
+    struct mm_slab_cpu *self;
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t offset = 0, *l = NULL;
+    bool trim = false;
+    size_t i = 0;
+    int pushed = 0;
+
+    MM_SLAB_CPU_PIN(pin);
+    self = MM_SLAB_SELF(heap);
+    if (cache != NULL)
+        l = mmi_slab_arrays(cache);
+    if (cache != NULL ? l == NULL : self == NULL)
+        n = 0;
+    while (i < n && pushed == 0 && mmi_slab_plain(heap, p[i], token, &offset)) {
+        if (cache == NULL)
+            l = (uintptr_t *)(void *)((char *)self + offset);
+        MMI_SLAB_POISON_ALL(p[i]);
+        pushed = mmi_slab_push(l, p[i]);
+        i += pushed >= 0;
+    }
+    if (pushed > 0)
+        trim = mmi_slab_flush(l);
+    MM_SLAB_CPU_UNPIN(pin);
+    if (trim)
+        mmi_slab_trim(heap);
+    return i;
+}
+
+static enum mm_status mmi_slab_free_run(struct mm_slab_heap *heap, struct mm_slab_cache *cache,
+                                        void *const *p, size_t n)
+{
+    enum mm_status first = MM_OK, status;
+    size_t i = 0;
+
+    while (i < n) {
+        const size_t done = mmi_slab_give_run(heap, cache, p + i, n - i);
+        i += done;
+        if (done == 0) {
+            status = cache != NULL ? mm_slab_free(cache, p[i]) : mm_slab_kfree(heap, p[i]);
+            first = first == MM_OK ? status : first;
+            i++;
+        }
+    }
+    return first;
+}
+
+MM_SLAB_API enum mm_status mm_slab_kfree_bulk(struct mm_slab_heap *heap, void *const *p, size_t n)
+{
+    return mmi_slab_free_run(heap, NULL, p, n);
+}
+
+/* ---- Caches ---------------------------------------------------------------------------------- */
+
+static bool mmi_slab_cache_config_good(const struct mm_slab_heap *heap,
+                                       const struct mm_slab_cache_config *config)
+{
+    if (config->name == NULL || config->size == 0 || config->size > MM_SLAB_CACHE_MAX)
+        return false;
+    if (config->align > MM_SLAB_CACHE_MAX || (config->align & (config->align - 1)) != 0)
+        return false;
+    if (!mmi_slab_flags_known(config->flags) || !mmi_slab_flags_known(config->without))
+        return false;
+    if ((config->flags & MM_SLAB_TYPE_STABLE) && heap->hooks->grace_wait == NULL)
+        return false;
+    return config->copy_offset <= config->size &&
+           config->copy_bytes <= config->size - config->copy_offset;
+}
+
+MM_SLAB_API enum mm_status mm_slab_cache_init(struct mm_slab_cache *cache,
+                                              struct mm_slab_heap *heap,
+                                              const struct mm_slab_cache_config *config)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    size_t align;
+
+    if (!mmi_slab_cache_config_good(heap, config))
+        return MM_ERR_INVALID;
+    mmi_slab_zero(cache, sizeof *cache);
+    cache->flags = config->flags | (heap->flags & ~config->without);
+    align = config->align > 8 ? config->align : config->size <= 8 ? 8 : 16;
+    if (config->align != 0 && config->align <= 8)
+        align = 8;
+    if (!mmi_slab_lay_out(cache, (size_t)mm_align_up(config->size, sizeof(uintptr_t)), align))
+        return MM_ERR_INVALID;
+    cache->size = (uint32_t)config->size;
+    cache->heap = heap;
+    cache->kind = MMI_SLAB_NAMED;
+    cache->token = mmi_slab_token(cache);
+    cache->random = heap->random | 1;
+    cache->quota = config->quota;
+    cache->copy_offset = config->copy_offset;
+    cache->copy_bytes = config->copy_bytes;
+    cache->construct = config->construct;
+    cache->destruct = config->destruct;
+    cache->ctx = config->ctx;
+    MM_SLAB_LOCK_INIT(&cache->lock);
+    mmi_slab_set_name(cache, config->name, 0);
+    MM_SLAB_LOCK(&heap->lock, state);
+    cache->next = heap->caches;
+    heap->caches = cache;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return MM_OK;
+}
+
+MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, size_t *live)
+{
+    struct mm_slab_heap *heap = cache->heap;
+    struct mm_slab_cache **at = &heap->caches;
+    MM_SLAB_LOCK_STATE_T state;
+    size_t n, finishing;
+    unsigned cpu;
+
+    if (heap->hooks->grace_wait != NULL)
+        mm_slab_rcu_barrier(heap);
+    mmi_slab_unload_all(cache);
+    n = mmi_slab_live(cache);
+    if (live != NULL)
+        *live = n;
+    if (n != 0)
+        return MM_ERR_BUSY;
+    mmi_slab_dissolve(cache);
+    do { /* another CPU may be at the destructors of the last slabs */
+        MM_SLAB_LOCK(&heap->lock, state);
+        finishing = cache->finishing;
+        MM_SLAB_UNLOCK(&heap->lock, state);
+    } while (finishing != 0);
+    for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
+        if (cache->cpu[cpu] != NULL)
+            mmi_slab_inner_free(heap, MMI_SLAB_ARRAYS, cache->cpu[cpu] - MM_SLAB_SLOTS - 8);
+    MM_SLAB_LOCK(&heap->lock, state);
+    while (*at != cache)
+        at = &(*at)->next;
+    *at = cache->next;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return MM_OK;
+}
+
+MM_SLAB_API void *mmi_slab_alloc_slow(struct mm_slab_cache *cache, unsigned flags)
+{
+    return mmi_slab_get(cache, cache->size, flags, MMI_SLAB_CALLER);
+}
+
+MM_SLAB_API enum mm_status mmi_slab_free_slow(struct mm_slab_cache *cache, void *p)
+{
+    struct mmi_slab_place place;
+
+    mmi_slab_locate(cache->heap, p, &place);
+    if (place.cache == cache)
+        return mmi_slab_give(cache, place.slab, p, "mm_slab_free", MMI_SLAB_CALLER);
+    return mmi_slab_refuse(cache->heap, "mm_slab_free",
+                           place.start != NULL ? "free of another cache's object" : "wild free",
+                           MM_ERR_INVALID, place.cache, place.start, p);
+}
+
+MM_SLAB_API size_t mm_slab_alloc_bulk(struct mm_slab_cache *cache, unsigned flags, void **p,
+                                      size_t n)
+{
+    return mmi_slab_bulk(cache, cache->size, flags, p, n, MMI_SLAB_CALLER);
+}
+
+MM_SLAB_API enum mm_status mm_slab_free_bulk(struct mm_slab_cache *cache, void *const *p, size_t n)
+{
+    return mmi_slab_free_run(cache->heap, cache, p, n);
+}
+
+MM_SLAB_API void mm_slab_cache_set_quota(struct mm_slab_cache *cache, size_t bytes)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    MM_SLAB_LOCK(&cache->lock, state);
+    cache->quota = bytes;
+    MM_SLAB_UNLOCK(&cache->lock, state);
+}
+
+/* ---- Readers without locks ------------------------------------------------------------------- */
+
+/* Adds p to the open batch; false if there is none with room. */
+static bool mmi_slab_defer(struct mm_slab_heap *heap, void *p, struct mmi_slab_batch **full)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_batch *b;
+    bool done = false;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    b = heap->open;
+    if (b != NULL) {
+        b->slot[b->n++] = (uintptr_t)p;
+        heap->deferred++;
+        done = true;
+        if (b->n == MM_SLAB_SLOTS) {
+            heap->open = NULL;
+            *full = b;
+        }
+    }
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return done;
+}
+
+/* A batch that is closed begins to wait. */
+static void mmi_slab_await(struct mm_slab_heap *heap, struct mmi_slab_batch *b)
+{
+    MM_SLAB_LOCK_STATE_T state;
+
+    b->grace = heap->hooks->grace_start(heap->hooks->ctx);
+    b->next = NULL;
+    MM_SLAB_LOCK(&heap->lock, state);
+    *(heap->waiting != NULL ? &heap->waiting_last->next : &heap->waiting) = b;
+    heap->waiting_last = b;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+}
+
+MM_SLAB_API enum mm_status mm_slab_free_rcu(struct mm_slab_heap *heap, void *p)
+{
+    struct mmi_slab_batch *b, *full = NULL;
+    struct mmi_slab_place place;
+    MM_SLAB_LOCK_STATE_T state;
+
+    if (p == NULL)
+        return MM_OK;
+    if (heap->hooks->grace_wait == NULL)
+        return MM_ERR_INVALID;
+    mmi_slab_locate(heap, p, &place);
+    if (!place.live || place.start != p)
+        return mmi_slab_refuse(heap, "mm_slab_free_rcu", "free of no object", MM_ERR_INVALID,
+                               place.cache, place.start, p);
+    while (!mmi_slab_defer(heap, p, &full)) {
+        b = (struct mmi_slab_batch *)mmi_slab_inner_alloc(heap, MMI_SLAB_BATCHES, MM_SLAB_NOWAIT);
+        if (b == NULL) {
+            heap->hooks->grace_wait(heap->hooks->ctx);
+            return mm_slab_kfree(heap, p);
+        }
+        b->n = 0;
+        MM_SLAB_LOCK(&heap->lock, state);
+        if (heap->open == NULL) {
+            heap->open = b;
+            b = NULL;
+        }
+        MM_SLAB_UNLOCK(&heap->lock, state);
+        if (b != NULL)
+            mmi_slab_inner_free(heap, MMI_SLAB_BATCHES, b);
+    }
+    if (full != NULL)
+        mmi_slab_await(heap, full);
+    return MM_OK;
+}
+
+/* Frees what a batch holds, and the batch. */
+static void mmi_slab_release(struct mm_slab_heap *heap, struct mmi_slab_batch *b)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    uintptr_t i;
+
+    for (i = 0; i < b->n; i++)
+        (void)mm_slab_kfree(heap, (void *)b->slot[i]);
+    MM_SLAB_LOCK(&heap->lock, state);
+    heap->deferred -= b->n;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    mmi_slab_inner_free(heap, MMI_SLAB_BATCHES, b);
+}
+
+/* The open batch, if it holds anything, begins to wait. */
+static void mmi_slab_close(struct mm_slab_heap *heap)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_batch *b;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    b = heap->open;
+    heap->open = NULL;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (b != NULL)
+        mmi_slab_await(heap, b);
+}
+
+static bool mmi_slab_over(const struct mm_slab_heap *heap, uintptr_t grace)
+{
+    return heap->hooks->grace_done(heap->hooks->ctx, grace);
+}
+
+/* Frees the oldest batch if its time is over. */
+static bool mmi_slab_release_next(struct mm_slab_heap *heap)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_batch *b;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    b = heap->waiting;
+    if (b != NULL)
+        heap->waiting = b->next;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (b == NULL)
+        return false;
+    if (mmi_slab_over(heap, b->grace)) {
+        mmi_slab_release(heap, b);
+        return true;
+    }
+    MM_SLAB_LOCK(&heap->lock, state);
+    b->next = heap->waiting;
+    if (b->next == NULL)
+        heap->waiting_last = b;
+    heap->waiting = b;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return false;
+}
+
+/* The same for the slabs of type-stable caches. */
+static bool mmi_slab_settle_next(struct mm_slab_heap *heap)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab *s;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    s = heap->stable;
+    if (s != NULL)
+        heap->stable = s->next;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (s == NULL)
+        return false;
+    if (mmi_slab_over(heap, s->grace)) {
+        s->next = NULL;
+        mmi_slab_settle(heap, s);
+        return true;
+    }
+    MM_SLAB_LOCK(&heap->lock, state);
+    s->next = heap->stable;
+    if (s->next == NULL)
+        heap->stable_last = s;
+    heap->stable = s;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return false;
+}
+
+MM_SLAB_API size_t mm_slab_rcu_poll(struct mm_slab_heap *heap)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    size_t left;
+
+    if (heap->hooks->grace_done == NULL)
+        return 0;
+    mmi_slab_close(heap);
+    while (mmi_slab_release_next(heap))
+        continue;
+    while (mmi_slab_settle_next(heap))
+        continue;
+    MM_SLAB_LOCK(&heap->lock, state);
+    left = heap->deferred;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return left;
+}
+
+MM_SLAB_API void mm_slab_rcu_barrier(struct mm_slab_heap *heap)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_batch *b;
+    struct mmi_slab *s;
+
+    if (heap->hooks->grace_wait == NULL)
+        return;
+    mmi_slab_close(heap);
+    MM_SLAB_LOCK(&heap->lock, state);
+    b = heap->waiting;
+    s = heap->stable;
+    heap->waiting = NULL;
+    heap->stable = NULL;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (b != NULL || s != NULL)
+        heap->hooks->grace_wait(heap->hooks->ctx);
+    while (b != NULL) {
+        struct mmi_slab_batch *next = b->next;
+        mmi_slab_release(heap, b);
+        b = next;
+    }
+    mmi_slab_settle(heap, s);
+}
+
+/* ---- Memory back ----------------------------------------------------------------------------- */
+
+/* Empties this CPU's arrays of the cache. */
+static void mmi_slab_unload_own(struct mm_slab_cache *cache)
+{
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t *l;
+
+    MM_SLAB_CPU_PIN(pin);
+    l = mmi_slab_arrays(cache);
+    if (l != NULL)
+        mmi_slab_unload(cache, l);
+    MM_SLAB_CPU_UNPIN(pin);
+}
+
+/* Bytes of the pages of a slab that hold no live object and whose content is not given away yet;
+ * they are marked as such, and as *pages. */
+static size_t mmi_slab_purgeable(struct mmi_slab *s, uintptr_t *pages)
+{
+    const size_t header = sizeof *s + mmi_slab_bit_words(s->count) * sizeof(uintptr_t) * 2;
+    uintptr_t busy = mm_mask((unsigned)((header + MMI_SLAB_GRANULE - 1) / MMI_SLAB_GRANULE));
+    uint32_t n;
+
+    for (n = 0; n < s->count; n++) {
+        if (!mmi_slab_test(mmi_slab_bits(s), n)) {
+            const size_t at = s->first + (size_t)n * s->stride;
+            const unsigned a = (unsigned)(at / MMI_SLAB_GRANULE);
+            const unsigned z = (unsigned)((at + s->stride - 1) / MMI_SLAB_GRANULE);
+            busy |= mm_mask(z + 1) & ~mm_mask(a);
+        }
+    }
+    *pages = ~busy & ~s->purged & mm_mask((unsigned)(MM_SLAB_BYTES / MMI_SLAB_GRANULE));
+    s->purged |= *pages;
+    return mm_popcount(*pages) * MMI_SLAB_GRANULE;
+}
+
+/* Purges free pages of slabs that have live objects. */
+static size_t mmi_slab_purge(struct mm_slab_cache *cache)
+{
+    const struct mm_slab_hooks *hooks = cache->heap->hooks;
+    MM_SLAB_LOCK_STATE_T state;
+    size_t given = 0, left;
+    struct mmi_slab *s;
+
+    if (hooks->purge == NULL || cache->construct != NULL || MMI_SLAB_SANITIZE ||
+        (cache->flags & (MM_SLAB_DEBUG_ALL | MM_SLAB_TYPE_STABLE)) != 0)
+        return 0;
+    MM_SLAB_LOCK(&cache->lock, state);
+    for (left = cache->slabs; left > 0 && (s = cache->partial.first) != NULL; left--) {
+        uintptr_t pages;
+        mmi_slab_unlink(&cache->partial, s);
+        mmi_slab_link(&cache->partial, s, false);
+        given += mmi_slab_purgeable(s, &pages);
+        while (pages != 0) { /* with the lock, or the pages might be handed out meanwhile */
+            const unsigned a = mm_ctz(pages);
+            const unsigned n = ~(pages >> a) != 0 ? mm_ctz(~(pages >> a)) : MM_WORD_BITS;
+            hooks->purge(hooks->ctx, (char *)s + a * MMI_SLAB_GRANULE, n * MMI_SLAB_GRANULE);
+            pages &= ~(mm_mask(n) << a);
+        }
+    }
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    return given;
+}
+
+MM_SLAB_API size_t mm_slab_cache_shrink(struct mm_slab_cache *cache)
+{
+    size_t given;
+
+    mmi_slab_unload_own(cache);
+    mmi_slab_unload_depot(cache);
+    (void)mmi_slab_wake_all(cache);
+    given = mmi_slab_trim_to(cache->heap, 0);
+    return given + mmi_slab_purge(cache);
+}
+
+MM_SLAB_API size_t mm_slab_shrink(struct mm_slab_heap *heap)
+{
+    struct mm_slab_cache *cache = NULL;
+    size_t given = 0;
+
+    if (heap->hooks->grace_done != NULL)
+        (void)mm_slab_rcu_poll(heap);
+    while ((cache = mm_slab_next_cache(heap, cache)) != NULL)
+        if (cache->kind != MMI_SLAB_INNER)
+            given += mm_slab_cache_shrink(cache);
+    return given + mmi_slab_trim_to(heap, 0); /* what the caches of its own had for the others */
+}
+
+MM_SLAB_API enum mm_status mm_slab_drain(struct mm_slab_heap *heap, unsigned cpu)
+{
+    struct mm_slab_cache *cache = NULL;
+    MM_SLAB_CPU_STATE_T pin;
+
+    if (cpu >= MM_CPU_MAX)
+        return MM_ERR_INVALID;
+    while ((cache = mm_slab_next_cache(heap, cache)) != NULL) {
+        uintptr_t *l = __atomic_load_n(&cache->cpu[cpu], __ATOMIC_ACQUIRE);
+        MM_SLAB_CPU_PIN(pin);
+        if (l != NULL)
+            mmi_slab_unload(cache, l);
+        MM_SLAB_CPU_UNPIN(pin);
+    }
+    mmi_slab_trim(heap);
+    return MM_OK;
+}
+
+/* ---- Questions ------------------------------------------------------------------------------- */
+
+MM_SLAB_API enum mm_status mm_slab_bounds(struct mm_slab_heap *heap, const void *p, void **start,
+                                          size_t *bytes)
+{
+    struct mmi_slab_place place;
+
+    mmi_slab_locate(heap, p, &place);
+    if (place.start == NULL && place.cache == NULL)
+        return MM_ERR_NOENT;
+    if (!place.live || (size_t)((const char *)p - place.start) >= place.bytes)
+        return MM_ERR_INVALID;
+    *start = place.start;
+    *bytes = place.bytes;
+    return MM_OK;
+}
+
+MM_SLAB_API enum mm_status mm_slab_check_copy(struct mm_slab_heap *heap, const void *p,
+                                              size_t bytes)
+{
+    struct mmi_slab_place place;
+    size_t at, from = 0, to;
+
+    mmi_slab_locate(heap, p, &place);
+    if (place.start == NULL && place.cache == NULL)
+        return MM_ERR_NOENT;
+    if (!place.live)
+        return MM_ERR_INVALID;
+    to = place.bytes;
+    if (place.cache != NULL && place.cache->copy_bytes != 0) {
+        from = place.cache->copy_offset;
+        to = from + place.cache->copy_bytes;
+    }
+    at = (size_t)((const char *)p - place.start);
+    return at >= from && at <= to && bytes <= to - at ? MM_OK : MM_ERR_PERM;
+}
+
+MM_SLAB_API void mm_slab_get_stats(struct mm_slab_heap *heap, struct mm_slab_stats *stats)
+{
+    MM_SLAB_LOCK_STATE_T state;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    stats->bytes = heap->bytes;
+    stats->peak = heap->peak;
+    stats->quota = heap->quota;
+    stats->slabs = heap->slabs;
+    stats->empty = heap->empties;
+    stats->large = heap->large;
+    stats->large_bytes = heap->large_bytes;
+    stats->deferred = heap->deferred;
+    stats->failures = heap->failures;
+    stats->misuse = __atomic_load_n(&heap->misuse, __ATOMIC_RELAXED);
+    MM_SLAB_UNLOCK(&heap->lock, state);
+}
+
+MM_SLAB_API void mm_slab_cache_get_stats(struct mm_slab_cache *cache,
+                                         struct mm_slab_cache_stats *stats)
+{
+    const struct mmi_slab_batch *b;
+    MM_SLAB_LOCK_STATE_T state;
+    unsigned cpu;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    stats->name = cache->name;
+    stats->size = cache->size;
+    stats->stride = cache->stride;
+    stats->slabs = cache->slabs;
+    stats->objects = cache->slabs * cache->count;
+    stats->bytes = cache->slabs * MM_SLAB_BYTES;
+    stats->quota = cache->quota;
+    stats->refills = cache->refills;
+    stats->flushes = cache->flushes;
+    stats->failures = cache->failures;
+    stats->misuse = __atomic_load_n(&cache->misuse, __ATOMIC_RELAXED);
+    stats->cached = 0;
+    for (b = cache->depot; b != NULL; b = b->next)
+        stats->cached += b->n;
+    for (cpu = 0; cpu < MM_CPU_MAX; cpu++) {
+        const uintptr_t *l = __atomic_load_n(&cache->cpu[cpu], __ATOMIC_ACQUIRE);
+        if (l != NULL)
+            stats->cached += mmi_slab_ready(l) + cache->slots - mmi_slab_room(l);
+    }
+    stats->active = stats->objects - cache->free;
+    stats->active -= stats->cached < stats->active ? stats->cached : stats->active;
+    MM_SLAB_UNLOCK(&cache->lock, state);
+}
+
+MM_SLAB_API struct mm_slab_cache *mm_slab_next_cache(struct mm_slab_heap *heap,
+                                                     const struct mm_slab_cache *cache)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mm_slab_cache *next;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    next = cache != NULL ? cache->next : heap->caches;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return next;
+}
+
+/* Appends text to a line, right-aligned in `width`. */
+static size_t mmi_slab_column(char *line, size_t at, const char *text, size_t width, bool right)
+{
+    size_t n = 0, pad;
+
+    while (text[n] != 0)
+        n++;
+    pad = n < width ? width - n : 0;
+    for (; right && pad > 0; pad--)
+        line[at++] = ' ';
+    for (n = 0; text[n] != 0; n++)
+        line[at++] = text[n];
+    for (; !right && pad > 0; pad--)
+        line[at++] = ' ';
+    line[at] = 0;
+    return at;
+}
+
+MM_SLAB_API void mm_slab_dump(struct mm_slab_heap *heap, void (*print)(void *ctx, const char *line),
+                              void *ctx)
+{
+    struct mm_slab_cache *cache = NULL;
+    struct mm_slab_cache_stats stats;
+    char line[160], digits[24];
+    size_t i, at;
+
+    print(ctx, "name                       active    objects     size per-slab    slabs");
+    while ((cache = mm_slab_next_cache(heap, cache)) != NULL) {
+        uintptr_t column[5];
+        mm_slab_cache_get_stats(cache, &stats);
+        if (stats.slabs == 0)
+            continue;
+        column[0] = stats.active;
+        column[1] = stats.objects;
+        column[2] = stats.size;
+        column[3] = cache->count;
+        column[4] = stats.slabs;
+        at = mmi_slab_column(line, 0, stats.name, MM_SLAB_NAME_MAX - 1, false);
+        for (i = 0; i < 5; i++)
+            at = mmi_slab_column(line, at, mmi_slab_digits(digits + 23, column[i], 10),
+                                 i == 0 || i == 1 ? 10 : i < 4 ? 9 : 9, true);
+        print(ctx, line);
+    }
+}
+
+/* ---- Leaks and checks -------------------------------------------------------------------------- */
+
+static void mmi_slab_tell_slab(struct mm_slab_cache *cache, struct mmi_slab *s,
+                               void (*fn)(void *ctx, const struct mm_slab_object *object),
+                               void *ctx)
+{
+    const bool debug = (cache->flags & MM_SLAB_DEBUG_ALL) != 0;
+    struct mm_slab_object object;
+    uint32_t n;
+
+    for (n = 0; n < s->count; n++) {
+        if (mmi_slab_test(mmi_slab_bits(s), n) || (debug && mmi_slab_test(mmi_slab_held(s), n)))
+            continue;
+        object.cache = cache;
+        object.object = mmi_slab_object(s, n);
+        object.size = cache->size;
+        object.caller = 0;
+        object.cpu = 0;
+        if (debug)
+            object.size = mmi_slab_track_of(cache, mmi_slab_object(s, n))->size;
+        if (cache->flags & MM_SLAB_DEBUG_USER) {
+            object.caller = mmi_slab_track_of(cache, mmi_slab_object(s, n))->alloc_by;
+            object.cpu = mmi_slab_track_of(cache, mmi_slab_object(s, n))->alloc_cpu;
+        }
+        fn(ctx, &object);
+    }
+}
+
+MM_SLAB_API size_t mm_slab_cache_leaks(struct mm_slab_cache *cache,
+                                       void (*fn)(void *ctx, const struct mm_slab_object *object),
+                                       void *ctx)
+{
+    struct mmi_slab *s;
+
+    mmi_slab_unload_all(cache);
+    for (s = cache->partial.first; s != NULL; s = s->next)
+        mmi_slab_tell_slab(cache, s, fn, ctx);
+    for (s = cache->full.first; s != NULL; s = s->next)
+        mmi_slab_tell_slab(cache, s, fn, ctx);
+    return mmi_slab_live(cache);
+}
+
+MM_SLAB_API size_t mm_slab_leaks(struct mm_slab_heap *heap,
+                                 void (*fn)(void *ctx, const struct mm_slab_object *object),
+                                 void *ctx)
+{
+    struct mm_slab_cache *cache = NULL;
+    const struct mmi_slab_entry *e;
+    struct mm_slab_object object;
+    size_t n = 0, i;
+
+    while ((cache = mm_slab_next_cache(heap, cache)) != NULL)
+        if (cache->kind != MMI_SLAB_INNER)
+            n += mm_slab_cache_leaks(cache, fn, ctx);
+    for (i = 0; i < heap->buckets; i++) {
+        for (e = heap->table[i]; e != NULL; e = e->next) {
+            if (e->bytes == 0)
+                continue;
+            object.cache = NULL;
+            object.object = (void *)e->base;
+            object.size = e->bytes;
+            object.caller = e->caller;
+            object.cpu = e->cpu;
+            fn(ctx, &object);
+            n++;
+        }
+    }
+    return n;
+}
+
+/* The entry of the table for a slab; NULL if there is none. */
+static bool mmi_slab_registered(struct mm_slab_heap *heap, const struct mmi_slab *s)
+{
+    return mmi_slab_find(heap, s) == s;
+}
+
+/* The red zones of all objects of a slab, and the poison of those that are free. */
+static bool mmi_slab_sound_objects(struct mm_slab_cache *cache, struct mmi_slab *s)
+{
+#if MM_SLAB_DEBUG >= 1
+    uint32_t n;
+
+    for (n = 0; (cache->flags & MM_SLAB_DEBUG_ALL) && n < s->count; n++) {
+        const bool free = mmi_slab_test(mmi_slab_bits(s), n);
+        const char *object = mmi_slab_object(s, n);
+        if (!free && mmi_slab_test(mmi_slab_held(s), n))
+            continue;
+        if (!mmi_slab_zones_whole(cache, object, "mm_slab_check") ||
+            (free && !mmi_slab_poison_whole(cache, object, "mm_slab_check")))
+            return false;
+    }
+#else
+    (void)cache, (void)s;
+#endif
+    return true;
+}
+
+/* S1 and S2. */
+static bool mmi_slab_sound_header(const struct mm_slab_cache *cache, struct mmi_slab *s)
+{
+    const uintptr_t token = cache->flags & MM_SLAB_DEBUG_ALL ? 0 : cache->token;
+    const uintptr_t *bits = mmi_slab_bits(s);
+    const uint32_t words = mmi_slab_bit_words(s->count), last = s->count & (MM_WORD_BITS - 1);
+    uint32_t n, set = 0;
+
+    for (n = 0; n < MMI_SLAB_MARKS; n++) {
+        const size_t at = n * sizeof(struct mmi_slab_mark) - s->first;
+        if (s->mark[n].token != ((at & (cache->align - 1) & 63) == 0 ? token : 0))
+            return false;
+    }
+    for (n = 0; n < words; n++) {
+        set += mm_popcount(bits[n]);
+        if (n < s->hint && bits[n] != 0)
+            return false;
+    }
+    return set == s->free && (last == 0 || (bits[words - 1] & ~mm_mask(last)) == 0);
+}
+
+static bool mmi_slab_sound(struct mm_slab_cache *cache, struct mmi_slab *s)
+{
+    return ((uintptr_t)s & (MM_SLAB_BYTES - 1)) == 0 && mmi_slab_registered(cache->heap, s) &&
+           s->cache == cache && s->count == cache->count && s->stride == cache->stride &&
+           mmi_slab_sound_header(cache, s) && mmi_slab_sound_objects(cache, s);
+}
+
+/* C2: a list and the slabs in it. Adds up their number and their free objects. */
+static bool mmi_slab_sound_list(struct mm_slab_cache *cache, const struct mmi_slab_list *list,
+                                bool full, size_t *slabs, size_t *free)
+{
+    const struct mmi_slab *before = NULL;
+    struct mmi_slab *s;
+
+    for (s = list->first; s != NULL; before = s, s = s->next) {
+        if (!mmi_slab_sound(cache, s) || s->prev != before || (s->free == 0) != full)
+            return false;
+        *slabs += 1;
+        *free += s->free;
+        if (*slabs > cache->slabs)
+            return false;
+    }
+    return list->first == NULL || list->last == before;
+}
+
+/* Sets (or clears) the bit of a cached object; false if that is no change, or no object. */
+static bool mmi_slab_flip(struct mm_slab_cache *cache, uintptr_t object, bool set)
+{
+    struct mmi_slab *s = mmi_slab_of((const void *)object);
+    uint32_t inside, n;
+    uintptr_t *word, bit;
+
+    if (!mmi_slab_registered(cache->heap, s) || s->cache != cache)
+        return false;
+    n = mmi_slab_index(s, (const void *)object, &inside);
+    if (n >= s->count || inside != 0)
+        return false;
+    word = mmi_slab_bits(s) + (n >> MM_WORD_SHIFT);
+    bit = mm_bit(n & (MM_WORD_BITS - 1));
+    if (((*word & bit) != 0) == set)
+        return false;
+    *word ^= bit;
+    return true;
+}
+
+/* Flips all objects in one CPU's arrays; returns how many could be. */
+static size_t mmi_slab_flip_arrays(struct mm_slab_cache *cache, const uintptr_t *l, bool set)
+{
+    uintptr_t i, n = mmi_slab_ready(l);
+    size_t done = 0;
+
+    for (i = mmi_slab_room(l); i < l[MMI_SLAB_SLOTS]; i++)
+        done += mmi_slab_flip(cache, l[i], set);
+    for (; n > 0; n--)
+        done += mmi_slab_flip(cache, *(l + MMI_SLAB_END - n), set);
+    return done;
+}
+
+/* C1: no cached object is free in its slab, or cached twice. All are marked as free for a moment. */
+static bool mmi_slab_cached_once(struct mm_slab_cache *cache)
+{
+    const struct mmi_slab_batch *b;
+    unsigned cpu, set;
+    uintptr_t i;
+    size_t cached[2] = {0, 0}, done[2] = {0, 0};
+
+    for (set = 2; set-- > 0;) {
+        for (cpu = 0; cpu < MM_CPU_MAX; cpu++) {
+            const uintptr_t *l = cache->cpu[cpu];
+            if (l == NULL)
+                continue;
+            cached[set] += (size_t)(mmi_slab_ready(l) + l[MMI_SLAB_SLOTS] - mmi_slab_room(l));
+            done[set] += mmi_slab_flip_arrays(cache, l, set != 0);
+        }
+        for (b = cache->depot; b != NULL; b = b->next) {
+            cached[set] += b->n;
+            for (i = 0; i < b->n; i++)
+                done[set] += mmi_slab_flip(cache, b->slot[i], set != 0);
+        }
+    }
+    return cached[1] == done[1] && cached[0] == done[0];
+}
+
+MM_SLAB_API enum mm_status mm_slab_cache_check(struct mm_slab_cache *cache)
+{
+    const struct mmi_slab_batch *b;
+    size_t free = 0, slabs = 0, batches = 0;
+
+    if (!mmi_slab_sound_list(cache, &cache->partial, false, &slabs, &free) ||
+        !mmi_slab_sound_list(cache, &cache->full, true, &slabs, &free))
+        return MM_ERR_CORRUPT;
+    for (b = cache->depot; b != NULL; b = b->next, batches++)
+        if (b->n == 0 || b->n > cache->slots || batches == cache->batches)
+            return MM_ERR_CORRUPT;
+    if (free != cache->free || slabs != cache->slabs || batches != cache->batches)
+        return MM_ERR_CORRUPT;
+    return mmi_slab_cached_once(cache) ? MM_OK : MM_ERR_CORRUPT;
+}
+
+static size_t mmi_slab_length(const struct mmi_slab *s)
+{
+    size_t n = 0;
+    for (; s != NULL; s = s->next)
+        n++;
+    return n;
+}
+
+/* H1 to H3. */
+static bool mmi_slab_heap_sound(struct mm_slab_heap *heap)
+{
+    const struct mmi_slab_entry *e;
+    size_t i, entries = 0, large = 0, large_bytes = 0, slabs, empties;
+
+    for (i = 0; i < heap->buckets; i++) {
+        for (e = heap->table[i]; e != NULL; e = e->next) {
+            entries++;
+            large += e->bytes != 0;
+            large_bytes += e->bytes;
+            if (mmi_slab_bucket(heap, e->base) != &heap->table[i] || entries > heap->entries)
+                return false;
+        }
+    }
+    slabs = entries - large;
+    empties = mmi_slab_length(heap->empty);
+    return entries == heap->entries && large == heap->large && large_bytes == heap->large_bytes &&
+           heap->bytes == heap->table_bytes + large_bytes + slabs * MM_SLAB_BYTES &&
+           empties == heap->empties &&
+           slabs == heap->slabs + empties + mmi_slab_length(heap->stable) +
+                        mmi_slab_length(heap->retired);
+}
+
+MM_SLAB_API enum mm_status mm_slab_check(struct mm_slab_heap *heap)
+{
+    struct mm_slab_cache *cache = NULL;
+
+    if (!mmi_slab_heap_sound(heap))
+        return MM_ERR_CORRUPT;
+    while ((cache = mm_slab_next_cache(heap, cache)) != NULL)
+        if (mm_slab_cache_check(cache) != MM_OK)
+            return MM_ERR_CORRUPT;
+    return MM_OK;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MM_SLAB_IMPLEMENTATION */
+
+/*
+ * Permission to use, copy, modify, and/or distribute this software for any purpose with or without
+ * fee is hereby granted.
+ *
+ * THE SOFTWARE IS PROVIDED "AS IS" AND THE AUTHOR DISCLAIMS ALL WARRANTIES WITH REGARD TO THIS
+ * SOFTWARE INCLUDING ALL IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS. IN NO EVENT SHALL THE
+ * AUTHOR BE LIABLE FOR ANY SPECIAL, DIRECT, INDIRECT, OR CONSEQUENTIAL DAMAGES OR ANY DAMAGES
+ * WHATSOEVER RESULTING FROM LOSS OF USE, DATA OR PROFITS, WHETHER IN AN ACTION OF CONTRACT,
+ * NEGLIGENCE OR OTHER TORTIOUS ACTION, ARISING OUT OF OR IN CONNECTION WITH THE USE OR PERFORMANCE
+ * OF THIS SOFTWARE.
+ */

@@ -1,0 +1,118 @@
+/* The check tells every damage: state is corrupted on purpose, one thing at a time. */
+#define SLAB_CPU_NOW cpu_now
+#include "slab_test.h"
+
+static struct mm_slab_cache cache;
+static void *p[2500];
+
+/* A heap with every kind of thing in it: full and partial slabs, empty ones, arrays, a depot, large ones. */
+static void rich(void)
+{
+    struct mm_slab_cache_config c = {0};
+    heap_begin();
+    config.flags = 0;
+    heap_make();
+    c.name = "thing";
+    c.size = 64;
+    assert_int_equal(mm_slab_cache_init(&cache, &heap, &c), MM_OK);
+    for (unsigned i = 0; i < 1500; i++)
+        p[i] = mm_slab_alloc(&cache, 0);
+    for (unsigned round = 0; round < 4; round++) {
+        for (unsigned i = 1500; i < 2500; i++)
+            p[i] = mm_slab_alloc(&cache, 0);
+        for (unsigned i = 1500; i < 2500; i++)
+            assert_int_equal(mm_slab_free(&cache, p[i]), MM_OK);
+    }
+    p[1500] = mm_slab_kmalloc(&heap, 50000, 0);
+    assert_non_null(cache.depot);
+    assert_non_null(cache.full.first);
+    assert_non_null(cache.partial.first);
+    assert_int_equal(mm_slab_check(&heap), MM_OK);
+}
+
+static void end(void)
+{
+    assert_int_equal(mm_slab_check(&heap), MM_OK);
+    assert_int_equal(mm_slab_kfree_bulk(&heap, p, 1501), MM_OK);
+    assert_int_equal(mm_slab_cache_destroy(&cache, NULL), MM_OK);
+    heap_end();
+}
+
+#define assert_found(lvalue, value)                                                                \
+    do {                                                                                           \
+        __typeof__(lvalue) saved_ = lvalue;                                                        \
+        lvalue = (value);                                                                          \
+        assert_true(lvalue != saved_);                                                             \
+        assert_int_equal(mm_slab_check(&heap), MM_ERR_CORRUPT);                                    \
+        lvalue = saved_;                                                                           \
+        assert_int_equal(mm_slab_check(&heap), MM_OK);                                             \
+    } while (0)
+
+static void damage_of_the_heap(void **state)
+{
+    (void)state;
+    rich();
+    assert_found(heap.entries, heap.entries + 1);
+    assert_found(heap.large, 0);
+    assert_found(heap.large_bytes, 1);
+    assert_found(heap.bytes, heap.bytes + 1);
+    assert_found(heap.slabs, heap.slabs - 1);
+    assert_found(heap.empties, heap.empties + 1);
+    struct mmi_slab_entry *e = mmi_slab_lookup(&heap, (uintptr_t)p[1500]);
+    assert_found(e->bytes, 1);
+    e = mmi_slab_lookup(&heap, (uintptr_t)cache.full.first);
+    assert_found(e->base, e->base ^ MM_SLAB_BYTES);
+    end();
+}
+
+static void damage_of_a_cache(void **state)
+{
+    (void)state;
+    rich();
+    assert_found(cache.free, cache.free + 1);
+    assert_found(cache.slabs, cache.slabs + 1);
+    assert_found(cache.slabs, cache.slabs - 1);
+    assert_found(cache.batches, cache.batches + 1);
+    assert_found(cache.batches, cache.batches - 1);
+    assert_found(cache.depot->n, 0);
+    assert_found(cache.depot->n, cache.slots + 1);
+    assert_found(cache.depot->slot[0], cache.depot->slot[1]); /* an object twice */
+    assert_found(cache.depot->slot[0], cache.depot->slot[0] + 8);
+    assert_found(cache.depot->slot[0], (uintptr_t)&cache);
+    uintptr_t *l = cache.cpu[0];
+    assert_true(mmi_slab_ready(l) > 0);
+    assert_found(l[(intptr_t)l[MMI_SLAB_POP]], cache.depot->slot[0]);
+    assert_found(cache.partial.last, cache.full.first);
+    end();
+}
+
+static void damage_of_a_slab(void **state)
+{
+    (void)state;
+    rich();
+    for (unsigned full = 0; full < 2; full++) {
+        struct mmi_slab *s = full ? cache.full.first : cache.partial.first;
+        assert_found(s->free, s->free + 1);
+        assert_found(s->count, s->count - 1);
+        assert_found(s->stride, 0);
+        assert_found(s->cache, NULL);
+        assert_found(s->prev, s);
+        for (unsigned i = 0; i < MMI_SLAB_MARKS; i++)
+            assert_found(s->mark[i].token, s->mark[i].token ^ 2);
+        for (uint32_t w = 0; w < mmi_slab_bit_words(s->count); w++)
+            for (unsigned bit = 0; bit < MM_WORD_BITS; bit++)
+                assert_found(mmi_slab_bits(s)[w], mmi_slab_bits(s)[w] ^ mm_bit(bit));
+    }
+    assert_found(cache.partial.first->hint, 1000);
+    end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(damage_of_the_heap),
+        cmocka_unit_test(damage_of_a_cache),
+        cmocka_unit_test(damage_of_a_slab),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
