@@ -814,14 +814,14 @@ enum mm_pagetable_coding {
     Q(reserved)    /* of a leaf of level 0: must be 0 */                                           \
     Q(reserved_table)
 
-struct mm_pagetable_format {
-    const char *name;
 #define MMI_PT_U(field) uint32_t field;
 #define MMI_PT_Q(field) uint64_t field;
+struct mm_pagetable_format {
     MM_PAGETABLE_FIELDS(MMI_PT_U, MMI_PT_Q)
+    const char *name;
+};
 #undef MMI_PT_U
 #undef MMI_PT_Q
-};
 
 #define MMI_PT_BIT(n) (UINT64_C(1) << (n))
 #define MMI_PT_COMMON_ATTRS                                                                        \
@@ -1687,45 +1687,45 @@ const mmi_pt_emit_t mmi_pt_emit = mm_pagetable_translate;
 #define MMI_PT_VALUE(field, value) value,
 #define MMI_PT_DESCRIBE(name, list)                                                                \
     static const struct mm_pagetable_format mmi_pt_format_##list = {                               \
-        name, MMI_PT_##list(MMI_PT_VALUE, MMI_PT_VALUE)};
+        MMI_PT_##list(MMI_PT_VALUE, MMI_PT_VALUE) name}
 #ifdef MM_PAGETABLE_X86_64
-MMI_PT_DESCRIBE("x86_64", X86_64)
+MMI_PT_DESCRIBE("x86_64", X86_64);
 #endif
 #ifdef MM_PAGETABLE_X86_64_LA57
-MMI_PT_DESCRIBE("x86_64-la57", X86_64_LA57)
+MMI_PT_DESCRIBE("x86_64-la57", X86_64_LA57);
 #endif
 #ifdef MM_PAGETABLE_SV32
-MMI_PT_DESCRIBE("sv32", SV32)
+MMI_PT_DESCRIBE("sv32", SV32);
 #endif
 #ifdef MM_PAGETABLE_SV39
-MMI_PT_DESCRIBE("sv39", SV39)
+MMI_PT_DESCRIBE("sv39", SV39);
 #endif
 #ifdef MM_PAGETABLE_SV48
-MMI_PT_DESCRIBE("sv48", SV48)
+MMI_PT_DESCRIBE("sv48", SV48);
 #endif
 #ifdef MM_PAGETABLE_SV57
-MMI_PT_DESCRIBE("sv57", SV57)
+MMI_PT_DESCRIBE("sv57", SV57);
 #endif
 #ifdef MM_PAGETABLE_EPT
-MMI_PT_DESCRIBE("ept", EPT)
+MMI_PT_DESCRIBE("ept", EPT);
 #endif
 #ifdef MM_PAGETABLE_NPT
-MMI_PT_DESCRIBE("npt", NPT)
+MMI_PT_DESCRIBE("npt", NPT);
 #endif
 #ifdef MM_PAGETABLE_SV39X4
-MMI_PT_DESCRIBE("sv39x4", SV39X4)
+MMI_PT_DESCRIBE("sv39x4", SV39X4);
 #endif
 #ifdef MM_PAGETABLE_SV48X4
-MMI_PT_DESCRIBE("sv48x4", SV48X4)
+MMI_PT_DESCRIBE("sv48x4", SV48X4);
 #endif
 #ifdef MM_PAGETABLE_SV57X4
-MMI_PT_DESCRIBE("sv57x4", SV57X4)
+MMI_PT_DESCRIBE("sv57x4", SV57X4);
 #endif
 #ifdef MM_PAGETABLE_AARCH64_S1
-MMI_PT_DESCRIBE("aarch64-s1", AARCH64_S1)
+MMI_PT_DESCRIBE("aarch64-s1", AARCH64_S1);
 #endif
 #ifdef MM_PAGETABLE_AARCH64_S2
-MMI_PT_DESCRIBE("aarch64-s2", AARCH64_S2)
+MMI_PT_DESCRIBE("aarch64-s2", AARCH64_S2);
 #endif
 #undef MMI_PT_DESCRIBE
 #undef MMI_PT_VALUE
@@ -2388,29 +2388,35 @@ static void mmi_pt_init_types(struct mm_pagetable *pt)
     }
 }
 
-/* Does the configuration make sense? */
+/* Are the hooks there that must be? */
+static bool mmi_pt_hooks_ok(const struct mm_pagetable_hooks *hooks)
+{
+    if (hooks == NULL || hooks->alloc == NULL || hooks->free == NULL)
+        return false;
+#ifdef MM_PAGETABLE_WINDOWS
+    return hooks->open != NULL && hooks->close != NULL;
+#else
+    return true;
+#endif
+}
+
+/* Does the configuration ask for what its format has? */
 static bool mmi_pt_config_ok(const struct mm_pagetable_config *c)
 {
-    const uint32_t policies = MM_PAGETABLE_W_XOR_X | MM_PAGETABLE_PRESET_AD |
-                              MM_PAGETABLE_KEEP_EMPTY;
-    const struct mm_pagetable_hooks *hooks = c->hooks;
+    const struct mm_pagetable_format *format = c->format;
+    uint32_t flags;
 
-    if (c->format == NULL || hooks == NULL || hooks->alloc == NULL || hooks->free == NULL)
+    if (format == NULL || !mmi_pt_hooks_ok(c->hooks))
         return false;
-    if ((c->flags & ~(c->format->features | policies)) != 0)
+    flags = format->features | MM_PAGETABLE_W_XOR_X | MM_PAGETABLE_PRESET_AD |
+            MM_PAGETABLE_KEEP_EMPTY;
+    if ((c->flags & ~flags) != 0 || (c->leaf_levels & ~format->leaf_levels) != 0)
         return false;
-    if ((c->leaf_levels & 1u) == 0 || (c->leaf_levels & ~c->format->leaf_levels) != 0)
-        return false;
-    if (c->pa_bits < 20 || c->pa_bits > c->format->pa_bits || c->format->levels < 2)
+    if ((c->leaf_levels & 1u) == 0 || c->pa_bits < 20 || c->pa_bits > format->pa_bits)
         return false;
     if (c->lock_count > MM_PAGETABLE_LOCKS_MAX || (c->lock_count != 0 && c->locks == NULL))
         return false;
-#ifdef MM_PAGETABLE_WINDOWS
-    if (hooks->open == NULL || hooks->close == NULL)
-        return false;
-#endif
-    return c->format == mm_pagetable_format_of((enum mm_pagetable_id)c->format->id) ||
-           mmi_pt_only_format() == NULL;
+    return mmi_pt_only_format() == NULL || format == mmi_pt_only_format();
 }
 
 /* Is this a place where the format can have a table? */
@@ -3619,35 +3625,52 @@ static bool mmi_pt_good_pa(const struct mm_pagetable *pt, mm_pa_t pa, uint64_t b
     return !mm_add_overflows(pa, bytes - 1, &last) && last >> pt->pa_bits == 0;
 }
 
-MM_PAGETABLE_API enum mm_status mm_pagetable_map(struct mm_pagetable *pt, mm_va_t va, mm_pa_t pa,
-                                                 uint64_t bytes, uint32_t attr, unsigned how,
-                                                 struct mm_pagetable_batch *batch)
+/* Do the smallest leaves that are allowed fit the request? */
+static bool mmi_pt_min_fits(const struct mm_pagetable *pt, uint32_t levels, unsigned how,
+                            uint64_t borders)
+{
+    unsigned min = (how >> 8) & 15u;
+    if (min == 0)
+        return levels != 0;
+    return (levels >> (min - 1) & 1u) != 0 && (borders & (mmi_pt_size(pt, min - 1) - 1)) == 0;
+}
+
+/* What can be said of a mapping before the lock is taken. */
+static enum mm_status mmi_pt_map_args(struct mmi_pt_map *m, struct mm_pagetable *pt, mm_va_t va,
+                                      mm_pa_t pa, uint64_t bytes, uint32_t attr, unsigned how)
 {
     static const char where[] = "mm_pagetable_map";
-    struct mmi_pt_map m;
-    unsigned min = (how >> 8) & 15u;
-    enum mm_status status;
 
-    if ((how & ~0xff1u) != 0 || mmi_pt_new_leaf(pt, attr, &m.leaf) != MM_OK)
+    if ((how & ~0xff1u) != 0 || (how >> 8) > mmi_ptf_levels(pt))
+        return mmi_pt_refuse(pt, where, "how", MM_ERR_INVALID, va);
+    if (mmi_pt_new_leaf(pt, attr, &m->leaf) != MM_OK)
         return mmi_pt_refuse(pt, where, "attributes", MM_ERR_INVALID, va);
     if ((pa & (mmi_pt_size(pt, 0) - 1)) != 0)
         return mmi_pt_refuse(pt, where, "misaligned frame", MM_ERR_ALIGN, va);
     if (bytes == 0 || !mmi_pt_good_pa(pt, pa, bytes))
         return mmi_pt_refuse(pt, where, "frame beyond the width", MM_ERR_INVALID, va);
-    if (min > mmi_ptf_levels(pt))
-        return mmi_pt_refuse(pt, where, "no such level", MM_ERR_INVALID, va);
-    m.levels = mmi_pt_map_levels(pt, how, va, pa);
-    if (m.levels == 0 || (min != 0 && ((va | bytes) & (mmi_pt_size(pt, min - 1) - 1)) != 0) ||
-        (min != 0 && (m.levels >> (min - 1) & 1u) == 0))
+    m->levels = mmi_pt_map_levels(pt, how, va, pa);
+    if (!mmi_pt_min_fits(pt, m->levels, how, va | bytes))
         return mmi_pt_refuse(pt, where, "no leaf fits", MM_ERR_ALIGN, va);
-    status = mmi_pt_enter(&m.call, pt, where, va, bytes, batch);
+    m->pa = pa;
+    m->frames = NULL;
+    m->replace = (how & MM_PAGETABLE_REPLACE) != 0;
+    m->contig = (pt->flags & MM_PAGETABLE_CONTIGUOUS) != 0 && mmi_ptf_contig(pt) != 0 &&
+                ((va ^ pa) >> MM_PAGETABLE_SHIFT & 15) == 0;
+    return MM_OK;
+}
+
+MM_PAGETABLE_API enum mm_status mm_pagetable_map(struct mm_pagetable *pt, mm_va_t va, mm_pa_t pa,
+                                                 uint64_t bytes, uint32_t attr, unsigned how,
+                                                 struct mm_pagetable_batch *batch)
+{
+    struct mmi_pt_map m;
+    enum mm_status status = mmi_pt_map_args(&m, pt, va, pa, bytes, attr, how);
+
+    if (status == MM_OK)
+        status = mmi_pt_enter(&m.call, pt, "mm_pagetable_map", va, bytes, batch);
     if (status != MM_OK)
         return status;
-    m.pa = pa;
-    m.frames = NULL;
-    m.replace = (how & MM_PAGETABLE_REPLACE) != 0;
-    m.contig = (pt->flags & MM_PAGETABLE_CONTIGUOUS) != 0 && mmi_ptf_contig(pt) != 0 &&
-               ((va ^ pa) >> MM_PAGETABLE_SHIFT & 15) == 0;
     return mmi_pt_exit(&m.call, mmi_pt_map_run(&m));
 }
 
@@ -3756,32 +3779,50 @@ static uint64_t mmi_pt_recolor(struct mm_pagetable_batch *b, const struct mmi_pt
     return seen;
 }
 
-MM_PAGETABLE_API enum mm_status mm_pagetable_protect(struct mm_pagetable *pt, mm_va_t va,
-                                                     uint64_t bytes, uint32_t attr, uint32_t mask,
-                                                     struct mm_pagetable_batch *batch)
+/* Is this a sum of groups, and does it hold all attributes given? */
+static bool mmi_pt_good_mask(uint32_t attr, uint32_t mask)
 {
-    static const char where[] = "mm_pagetable_protect";
     const uint32_t groups[] = {MM_PAGETABLE_PERMS, MM_PAGETABLE_TYPES, MM_PAGETABLE_SOFTS,
                                MM_PAGETABLE_KEYS};
-    struct mmi_pt_change change;
-    struct mmi_pt_call call;
-    struct mmi_pt_iter it;
-    enum mm_status status;
-    uint64_t e, seen = 0;
     uint32_t rest = mask, i;
 
     for (i = 0; i < 4; i++)
         if ((mask & groups[i]) == groups[i])
             rest &= ~groups[i];
-    if (rest != 0 || mask == 0 || (attr & ~mask) != 0)
-        return mmi_pt_refuse(pt, where, "mask", MM_ERR_INVALID, va);
+    return mask != 0 && rest == 0 && (attr & ~mask) == 0;
+}
+
+/* The change that gives a leaf the attributes `attr` of the groups in `mask`. */
+static enum mm_status mmi_pt_make_change(const struct mm_pagetable *pt, uint32_t attr,
+                                         uint32_t mask, struct mmi_pt_change *change)
+{
+    bool writable = (attr & MM_PAGETABLE_WRITE) != 0;
+
+    if (!mmi_pt_good_mask(attr, mask))
+        return MM_ERR_INVALID;
     if ((mask & MM_PAGETABLE_PERMS) == 0)
         attr |= MM_PAGETABLE_READ | MM_PAGETABLE_EXEC; /* every format and policy has this */
-    if (mmi_pt_new_leaf(pt, attr, &change.set) != MM_OK)
+    if (mmi_pt_new_leaf(pt, attr, &change->set) != MM_OK)
+        return MM_ERR_INVALID;
+    change->clear = mmi_pt_group_bits(pt, mask);
+    change->set &= change->clear | (writable ? mmi_ptf_dirty(pt) : 0);
+    change->breaks = mmi_ptf_break_first(pt) != 0 && (mask & MM_PAGETABLE_TYPES) != 0;
+    return MM_OK;
+}
+
+MM_PAGETABLE_API enum mm_status mm_pagetable_protect(struct mm_pagetable *pt, mm_va_t va,
+                                                     uint64_t bytes, uint32_t attr, uint32_t mask,
+                                                     struct mm_pagetable_batch *batch)
+{
+    static const char where[] = "mm_pagetable_protect";
+    struct mmi_pt_change change;
+    struct mmi_pt_call call;
+    struct mmi_pt_iter it;
+    enum mm_status status;
+    uint64_t e, seen = 0;
+
+    if (mmi_pt_make_change(pt, attr, mask, &change) != MM_OK)
         return mmi_pt_refuse(pt, where, "attributes", MM_ERR_INVALID, va);
-    change.clear = mmi_pt_group_bits(pt, mask);
-    change.breaks = mmi_ptf_break_first(pt) != 0 && (mask & MM_PAGETABLE_TYPES) != 0;
-    change.set &= change.clear | ((attr & mask & MM_PAGETABLE_WRITE) != 0 ? mmi_ptf_dirty(pt) : 0);
     status = mmi_pt_enter_cut(&call, pt, where, va, bytes, batch);
     if (status != MM_OK)
         return status;
@@ -3821,6 +3862,13 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_swap(struct mm_pagetable *pt, mm_va
     return mmi_pt_exit(&m.call, mmi_pt_map_run(&m));
 }
 
+/* Bits of a level-0 leaf for these of accessed and dirty. */
+static uint64_t mmi_pt_ad_bits(const struct mm_pagetable *pt, uint32_t attr)
+{
+    return mmi_pt_toggle(0, attr, MM_PAGETABLE_ACCESSED, mmi_ptf_accessed(pt)) |
+           mmi_pt_toggle(0, attr, MM_PAGETABLE_DIRTY, mmi_ptf_dirty(pt));
+}
+
 MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va_t va,
                                                   uint32_t set)
 {
@@ -3838,8 +3886,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va
     if (status != MM_OK)
         return status;
     change.clear = 0;
-    change.set = ((set & MM_PAGETABLE_ACCESSED) != 0 ? mmi_ptf_accessed(pt) : 0) |
-                 ((set & MM_PAGETABLE_DIRTY) != 0 ? mmi_ptf_dirty(pt) : 0);
+    change.set = mmi_pt_ad_bits(pt, set);
     mmi_pt_begin(&it, pt, call.off, call.end);
     (void)mmi_pt_next_leaf(&it, &e);
     index = mmi_pt_index(pt, it.off, it.level);
@@ -4039,14 +4086,41 @@ static void mmi_pt_describe(const struct mm_pagetable *pt, uint64_t e, unsigned 
     }
 }
 
+struct mmi_pt_crop {
+    uint32_t which, clear;
+    struct mmi_pt_change change;
+    void (*seen)(void *ctx, const struct mm_pagetable_entry *entry);
+    void *ctx;
+};
+
+/* Harvests one entry; true if it was a leaf with one of the bits. */
+static bool mmi_pt_harvest_here(const struct mmi_pt_crop *crop, const struct mmi_pt_iter *it,
+                                uint64_t e, struct mm_pagetable_batch *b)
+{
+    struct mm_pagetable *pt = it->pt;
+    uint64_t index = mmi_pt_index(pt, it->off, it->level);
+    struct mm_pagetable_entry entry;
+
+    if (!mmi_pt_present(pt, e) || (mmi_pt_decode(pt, e, it->level) & crop->which) == 0)
+        return false;
+    while (crop->clear != 0 && !mmi_pt_cas(pt, it->table[it->level], index, e,
+                                           mmi_pt_changed(pt, &crop->change, e, it->level)))
+        e = mmi_pt_here(it);
+    mmi_pt_describe(pt, e, it->level, it->off, &entry);
+    if ((entry.attr & crop->clear) != 0)
+        mmi_pt_note_change(b, it->off & ~(entry.bytes - 1), entry.bytes, it->level);
+    if (crop->seen != NULL)
+        crop->seen(crop->ctx, &entry);
+    return true;
+}
+
 MM_PAGETABLE_API enum mm_status mm_pagetable_harvest(
     struct mm_pagetable *pt, mm_va_t va, uint64_t bytes, uint32_t which, uint32_t clear,
     void (*seen)(void *ctx, const struct mm_pagetable_entry *entry), void *ctx,
     struct mm_pagetable_batch *batch)
 {
     static const char where[] = "mm_pagetable_harvest";
-    struct mm_pagetable_entry entry;
-    struct mmi_pt_change change;
+    struct mmi_pt_crop crop;
     struct mmi_pt_call call;
     struct mmi_pt_iter it;
     enum mm_status status;
@@ -4057,23 +4131,16 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_harvest(
     status = mmi_pt_enter(&call, pt, where, va, bytes, batch);
     if (status != MM_OK)
         return status;
-    change.clear = ((clear & MM_PAGETABLE_ACCESSED) != 0 ? mmi_ptf_accessed(pt) : 0) |
-                   ((clear & MM_PAGETABLE_DIRTY) != 0 ? mmi_ptf_dirty(pt) : 0);
-    change.set = 0;
+    crop.which = which;
+    crop.clear = clear;
+    crop.change.clear = mmi_pt_ad_bits(pt, clear);
+    crop.change.set = 0;
+    crop.change.breaks = false;
+    crop.seen = seen;
+    crop.ctx = ctx;
     mmi_pt_begin(&it, pt, call.off, call.end);
     while (mmi_pt_next_leaf(&it, &e)) {
-        uint64_t index = mmi_pt_index(pt, it.off, it.level);
-        bool hit = mmi_pt_present(pt, e) && (mmi_pt_decode(pt, e, it.level) & which) != 0;
-        while (hit && clear != 0 &&
-               !mmi_pt_cas(pt, it.table[it.level], index, e,
-                           mmi_pt_changed(pt, &change, e, it.level)))
-            e = mmi_pt_here(&it);
-        mmi_pt_describe(pt, e, it.level, it.off, &entry);
-        if (hit && (entry.attr & clear) != 0)
-            mmi_pt_note_change(call.batch, it.off & ~(entry.bytes - 1), entry.bytes, it.level);
-        if (hit && seen != NULL)
-            seen(ctx, &entry);
-        found += hit;
+        found += mmi_pt_harvest_here(&crop, &it, e, call.batch);
         mmi_pt_move(&it, mmi_pt_entry_end(&it));
     }
     mmi_pt_leave(&it);
@@ -4573,8 +4640,10 @@ static const char *mmi_pt_flaw_of_riscv(const struct mm_pagetable *pt, uint64_t 
 {
     uint64_t n = MMI_PT_BIT(63), pbmt = UINT64_C(3) << 61, group;
 
+    if (!table && ((e & 0xe) == 0 || (e & 6) == 4))
+        return "reserved permissions";
     if (table || mmi_ptf_entry_shift(pt) == 2)
-        return table && level == 0 ? "pointer at the lowest level" : NULL;
+        return NULL;
     if ((pt->flags & MM_PAGETABLE_SVPBMT) == 0 ? (e & pbmt) != 0 : (e & pbmt) == pbmt)
         return "reserved memory type";
     if ((e & n) == 0)
@@ -4598,33 +4667,32 @@ static const char *mmi_pt_flaw_of_ept(const struct mm_pagetable *pt, uint64_t e,
     return !table && (type == 2 || type == 3 || type == 7) ? "reserved memory type" : NULL;
 }
 
+/* Rules of one family; NULL if the entry keeps them. */
+static const char *mmi_pt_flaw_of_family(const struct mm_pagetable *pt, uint64_t e,
+                                         unsigned level, bool table)
+{
+    switch (mmi_ptf_family(pt)) {
+    case MM_PAGETABLE_FAMILY_X86:
+        return (pt->flags & MM_PAGETABLE_NX) == 0 && (e & MMI_PT_BIT(63)) != 0 ? "reserved bits"
+                                                                               : NULL;
+    case MM_PAGETABLE_FAMILY_RISCV: return mmi_pt_flaw_of_riscv(pt, e, level, table);
+    case MM_PAGETABLE_FAMILY_EPT: return mmi_pt_flaw_of_ept(pt, e, table);
+    default: return level == 0 && (e & 2) == 0 ? "block at the lowest level" : NULL;
+    }
+}
+
 /* Why this present entry is malformed; NULL if it is not. */
 static const char *mmi_pt_flaw(const struct mm_pagetable *pt, uint64_t e, unsigned level)
 {
     bool table = mmi_pt_is_table(pt, e, level);
     uint64_t reserved = table ? mmi_ptf_reserved_table(pt) : mmi_ptf_reserved(pt);
-    const char *flaw = NULL;
+    const char *flaw;
 
     if (!table && (mmi_ptf_leaf_levels(pt) >> level & 1u) == 0)
         return "leaf at a level that has none";
     if ((e & reserved) != 0)
         return "reserved bits";
-    switch (mmi_ptf_family(pt)) {
-    case MM_PAGETABLE_FAMILY_X86:
-        if ((pt->flags & MM_PAGETABLE_NX) == 0 && (e & MMI_PT_BIT(63)) != 0)
-            return "reserved bits";
-        break;
-    case MM_PAGETABLE_FAMILY_RISCV:
-        if (!table && ((e & 0xe) == 0 || (e & 6) == 4))
-            return "reserved permissions";
-        flaw = mmi_pt_flaw_of_riscv(pt, e, level, table);
-        break;
-    case MM_PAGETABLE_FAMILY_EPT: flaw = mmi_pt_flaw_of_ept(pt, e, table); break;
-    default:
-        if (level == 0 && (e & 2) == 0)
-            return "block at the lowest level";
-        break;
-    }
+    flaw = mmi_pt_flaw_of_family(pt, e, level, table);
     return flaw != NULL ? flaw : mmi_pt_flaw_of_address(pt, e, level);
 }
 
@@ -4633,85 +4701,119 @@ struct mmi_pt_rights {
     bool read, write, exec, user;
 };
 
+/* Does this condition forbid the access? */
+static enum mm_pagetable_fault mmi_pt_unless(bool allowed)
+{
+    return allowed ? MM_PAGETABLE_FAULT_NONE : MM_PAGETABLE_FAULT_PERMISSION;
+}
+
+/* May this mode touch a page of user mode, or of the supervisor, at all? (SMEP, SMAP) */
+static bool mmi_pt_x86_mode(const struct mmi_pt_rights *r, unsigned access)
+{
+    unsigned guard = (access & MM_PAGETABLE_ACCESS_FETCH) != 0 ? MM_PAGETABLE_CPU_SMEP
+                                                               : MM_PAGETABLE_CPU_SMAP;
+    if ((access & MM_PAGETABLE_ACCESS_USER) != 0)
+        return r->user;
+    return !r->user || (access & guard) == 0;
+}
+
 /* x86_64: SDM vol. 3, 4.6.1 and 4.6.2. */
 static enum mm_pagetable_fault mmi_pt_judge_x86(const struct mm_pagetable *pt,
                                                 const struct mmi_pt_rights *r, uint64_t leaf,
                                                 unsigned access, uint32_t keys)
 {
-    bool by_user = (access & MM_PAGETABLE_ACCESS_USER) != 0;
-    bool write = (access & MM_PAGETABLE_ACCESS_WRITE) != 0;
-    bool fetch = (access & MM_PAGETABLE_ACCESS_FETCH) != 0;
-    bool strict = by_user || (access & MM_PAGETABLE_CPU_WP) != 0;
-    uint32_t key, forbidden;
+    bool strict = (access & (MM_PAGETABLE_ACCESS_USER | MM_PAGETABLE_CPU_WP)) != 0;
+    bool write = (access & MM_PAGETABLE_ACCESS_WRITE) != 0 && strict;
+    uint32_t key = (uint32_t)(leaf >> 59) & 15u;
 
-    if (by_user && !r->user)
+    if (!mmi_pt_x86_mode(r, access))
         return MM_PAGETABLE_FAULT_PERMISSION;
-    if (!by_user && r->user &&
-        (access & (fetch ? MM_PAGETABLE_CPU_SMEP : MM_PAGETABLE_CPU_SMAP)) != 0)
-        return MM_PAGETABLE_FAULT_PERMISSION;
-    if (fetch)
-        return r->exec ? MM_PAGETABLE_FAULT_NONE : MM_PAGETABLE_FAULT_PERMISSION;
-    if (r->user && (pt->flags & MM_PAGETABLE_PKEYS) != 0) {
-        key = (uint32_t)(leaf >> 59) & 15u;
-        forbidden = keys >> 2 * key & (write && strict ? 3u : 1u);
-        if (forbidden != 0)
-            return MM_PAGETABLE_FAULT_KEY;
-    }
-    return write && strict && !r->write ? MM_PAGETABLE_FAULT_PERMISSION : MM_PAGETABLE_FAULT_NONE;
+    if ((access & MM_PAGETABLE_ACCESS_FETCH) != 0)
+        return mmi_pt_unless(r->exec);
+    if (r->user && (pt->flags & MM_PAGETABLE_PKEYS) != 0 &&
+        (keys >> 2 * key & (write ? 3u : 1u)) != 0)
+        return MM_PAGETABLE_FAULT_KEY;
+    return mmi_pt_unless(!write || r->write);
 }
 
-/* RISC-V: privileged 4.3.2, 8.5.1. A second stage sees user accesses only. */
+/* Does the U bit let this mode in? A second stage sees user accesses only. */
+static bool mmi_pt_riscv_mode(const struct mm_pagetable *pt, uint64_t e, unsigned access)
+{
+    bool user_page = (e & 0x10) != 0;
+
+    if (mmi_ptf_user(pt) == 0 || (access & MM_PAGETABLE_ACCESS_USER) != 0)
+        return user_page;
+    return !user_page || ((access & MM_PAGETABLE_ACCESS_FETCH) == 0 &&
+                          (access & MM_PAGETABLE_CPU_SUM) != 0);
+}
+
+/* RISC-V: privileged 4.3.2, 8.5.1. */
 static enum mm_pagetable_fault mmi_pt_judge_riscv(const struct mm_pagetable *pt, uint64_t e,
                                                   unsigned access)
 {
-    bool second = mmi_ptf_user(pt) == 0;
-    bool by_user = second || (access & MM_PAGETABLE_ACCESS_USER) != 0;
     bool write = (access & MM_PAGETABLE_ACCESS_WRITE) != 0;
-    bool fetch = (access & MM_PAGETABLE_ACCESS_FETCH) != 0;
-    uint64_t need = fetch ? 8u : write ? 4u : 2u, used = write ? 0xc0u : 0x40u;
+    uint64_t need = 2, used = write ? 0xc0u : 0x40u;
 
-    if (!fetch && !write && (access & MM_PAGETABLE_CPU_MXR) != 0)
+    if ((access & MM_PAGETABLE_ACCESS_FETCH) != 0)
+        need = 8;
+    else if (write)
+        need = 4;
+    else if ((access & MM_PAGETABLE_CPU_MXR) != 0)
         need = 0xa;
-    if (by_user != ((e & 0x10) != 0) && (by_user || fetch || (access & MM_PAGETABLE_CPU_SUM) == 0))
+    if (!mmi_pt_riscv_mode(pt, e, access) || (e & need) == 0)
         return MM_PAGETABLE_FAULT_PERMISSION;
-    if ((e & need) == 0)
-        return MM_PAGETABLE_FAULT_PERMISSION;
-    if ((e & used) != used && (pt->flags & MM_PAGETABLE_HW_AD) == 0)
-        return MM_PAGETABLE_FAULT_ACCESS_FLAG;
-    return MM_PAGETABLE_FAULT_NONE;
+    return (e & used) != used && (pt->flags & MM_PAGETABLE_HW_AD) == 0
+               ? MM_PAGETABLE_FAULT_ACCESS_FLAG
+               : MM_PAGETABLE_FAULT_NONE;
 }
 
 static enum mm_pagetable_fault mmi_pt_judge_ept(const struct mmi_pt_rights *r, unsigned access)
 {
-    bool ok = (access & MM_PAGETABLE_ACCESS_FETCH) != 0   ? r->exec
-              : (access & MM_PAGETABLE_ACCESS_WRITE) != 0 ? r->write
-                                                          : r->read;
-    return ok ? MM_PAGETABLE_FAULT_NONE : MM_PAGETABLE_FAULT_PERMISSION;
+    if ((access & MM_PAGETABLE_ACCESS_FETCH) != 0)
+        return mmi_pt_unless(r->exec);
+    return mmi_pt_unless((access & MM_PAGETABLE_ACCESS_WRITE) != 0 ? r->write : r->read);
 }
 
-/* AArch64: Arm ARM D8.4.1 (stage 1), D8.4.2 (stage 2). */
+/* AArch64: may it be written, by DBM too? AP[2] forbids writes, S2AP[1] allows them. */
+static bool mmi_pt_arm_writable(const struct mm_pagetable *pt, uint64_t e)
+{
+    bool bit = (e & 0x80) != 0, first = mmi_ptf_user(pt) != 0;
+    return bit != first ||
+           ((pt->flags & MM_PAGETABLE_HW_AD) != 0 && (e & mmi_ptf_write(pt)) != 0);
+}
+
+/* AArch64 stage 1: Arm ARM D8.4.1. What user mode may write, the kernel never executes. */
+static bool mmi_pt_arm_first(const struct mm_pagetable *pt, uint64_t e, unsigned access)
+{
+    bool by_user = (access & MM_PAGETABLE_ACCESS_USER) != 0, open = (e & 0x40) != 0;
+    bool writable = mmi_pt_arm_writable(pt, e);
+
+    if ((access & MM_PAGETABLE_ACCESS_FETCH) != 0)
+        return by_user ? open && (e & MMI_PT_BIT(54)) == 0
+                       : (e & MMI_PT_BIT(53)) == 0 && !(open && writable);
+    if (by_user ? !open : open && (access & MM_PAGETABLE_CPU_SMAP) != 0)
+        return false;
+    return writable || (access & MM_PAGETABLE_ACCESS_WRITE) == 0;
+}
+
+/* AArch64 stage 2: D8.4.2. */
+static bool mmi_pt_arm_second(const struct mm_pagetable *pt, uint64_t e, unsigned access)
+{
+    unsigned xn = (unsigned)(e >> 53) & 3u;
+
+    if ((access & MM_PAGETABLE_ACCESS_FETCH) != 0)
+        return xn == 0 || xn == ((access & MM_PAGETABLE_ACCESS_USER) != 0 ? 1u : 3u);
+    return (access & MM_PAGETABLE_ACCESS_WRITE) != 0 ? mmi_pt_arm_writable(pt, e)
+                                                     : (e & 0x40) != 0;
+}
+
 static enum mm_pagetable_fault mmi_pt_judge_aarch64(const struct mm_pagetable *pt, uint64_t e,
                                                     unsigned access)
 {
-    bool first = mmi_ptf_user(pt) != 0, by_user = (access & MM_PAGETABLE_ACCESS_USER) != 0;
-    bool write = (access & MM_PAGETABLE_ACCESS_WRITE) != 0;
-    bool hw = (pt->flags & MM_PAGETABLE_HW_AD) != 0, ok, open = (e & 0x40) != 0;
-    bool writable = ((e & 0x80) != 0) != first || (hw && (e & MMI_PT_BIT(51)) != 0);
-    unsigned xn = (unsigned)(e >> 53) & 3u;
-
-    if ((e & 0x400) == 0 && !hw)
+    if ((e & 0x400) == 0 && (pt->flags & MM_PAGETABLE_HW_AD) == 0)
         return MM_PAGETABLE_FAULT_ACCESS_FLAG;
-    if ((access & MM_PAGETABLE_ACCESS_FETCH) != 0) {
-        if (!first)
-            ok = xn == 0 || xn == (by_user ? 1u : 3u);
-        else /* what user mode may write, the kernel never executes */
-            ok = by_user ? (xn & 2u) == 0 && open : (xn & 1u) == 0 && !(open && writable);
-        return ok ? MM_PAGETABLE_FAULT_NONE : MM_PAGETABLE_FAULT_PERMISSION;
-    }
-    ok = first ? !by_user || open : write || open;
-    if (first && !by_user && open && (access & MM_PAGETABLE_CPU_SMAP) != 0)
-        ok = false;
-    return ok && (!write || writable) ? MM_PAGETABLE_FAULT_NONE : MM_PAGETABLE_FAULT_PERMISSION;
+    return mmi_pt_unless(mmi_ptf_user(pt) != 0 ? mmi_pt_arm_first(pt, e, access)
+                                               : mmi_pt_arm_second(pt, e, access));
 }
 
 /* Takes the rights that one entry leaves. */
@@ -4793,12 +4895,27 @@ MM_PAGETABLE_API void mm_pagetable_predict(const struct mm_pagetable *pt, mm_va_
 
 /* ---- Walks ------------------------------------------------------------------------------------- */
 
+/* Shows one entry to the visitor; false if it has seen enough. */
+static bool mmi_pt_visit(const struct mm_pagetable_visitor *visitor, const struct mmi_pt_iter *it,
+                         uint64_t e, bool table)
+{
+    struct mm_pagetable_entry entry;
+
+    if ((visitor->levels >> it->level & 1u) == 0 || !mmi_pt_present(it->pt, e))
+        return true;
+    mmi_pt_describe(it->pt, e, it->level, it->off, &entry);
+    if (!table)
+        return visitor->leaf == NULL || visitor->leaf(visitor->ctx, &entry);
+    entry.pa = mmi_pt_table_pa(it->pt, e);
+    entry.attr = 0;
+    return visitor->table == NULL || visitor->table(visitor->ctx, &entry);
+}
+
 MM_PAGETABLE_API enum mm_status mm_pagetable_walk(const struct mm_pagetable *pt, mm_va_t va,
                                                   uint64_t bytes,
                                                   const struct mm_pagetable_visitor *visitor)
 {
     static const char where[] = "mm_pagetable_walk";
-    struct mm_pagetable_entry entry;
     struct mmi_pt_iter it;
     uint64_t off, end, e;
     enum mm_status status = mmi_pt_range(pt, where, va, bytes, &off, &end);
@@ -4810,21 +4927,13 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_walk(const struct mm_pagetable *pt,
         return mmi_pt_refuse(pt, where, "no visitor", MM_ERR_INVALID, va);
     mmi_pt_begin_reading(&it, pt, off, end);
     while (more && it.off < end) {
-        bool wanted = (visitor->levels >> it.level & 1u) != 0;
         e = mmi_pt_here(&it);
         table = mmi_pt_is_table(pt, e, it.level);
-        mmi_pt_describe(pt, e, it.level, it.off, &entry);
-        if (table) {
-            entry.pa = mmi_pt_table_pa(pt, e);
-            entry.attr = 0;
-            if (wanted && visitor->table != NULL)
-                more = visitor->table(visitor->ctx, &entry);
-            mmi_pt_down(&it, entry.pa);
-            continue;
-        }
-        if (wanted && visitor->leaf != NULL && mmi_pt_present(pt, e))
-            more = visitor->leaf(visitor->ctx, &entry);
-        mmi_pt_move(&it, mmi_pt_entry_end(&it));
+        more = mmi_pt_visit(visitor, &it, e, table);
+        if (table)
+            mmi_pt_down(&it, mmi_pt_table_pa(pt, e));
+        else
+            mmi_pt_move(&it, mmi_pt_entry_end(&it));
     }
     mmi_pt_leave(&it);
     return MM_OK;
@@ -5123,28 +5232,36 @@ static void mmi_pt_seen(struct mmi_pt_checking *c, mm_pa_t table)
     c->tables++;
 }
 
-/* One entry: goes down into a table, or on. */
+/* What is wrong with the entry itself; NULL if nothing is. */
+static const char *mmi_pt_flaw_here(const struct mmi_pt_iter *it, uint64_t e)
+{
+    const char *flaw;
+
+    if (!mmi_pt_present(it->pt, e))
+        return e != 0 && (it->level != 0 || (e & MMI_PT_SWAP_MARK) == 0)
+                   ? "not present, and not a swap entry"
+                   : NULL;
+    flaw = mmi_pt_flaw(it->pt, e, it->level);
+    if (flaw == NULL && mmi_pt_in_group(it, e) && !mmi_pt_good_group(it, e))
+        return "broken contiguous group";
+    return flaw;
+}
+
+/* One entry: goes down into a table, or on. Borrowed tables are not entered. */
 static enum mm_status mmi_pt_check_entry(struct mmi_pt_checking *c, struct mmi_pt_iter *it)
 {
     struct mm_pagetable *pt = it->pt;
     uint64_t e = mmi_pt_here(it);
-    const char *flaw = NULL;
-    bool table = mmi_pt_is_table(pt, e, it->level), borrowed;
+    const char *flaw = mmi_pt_flaw_here(it, e);
+    bool table = mmi_pt_is_table(pt, e, it->level);
 
-    if (mmi_pt_present(pt, e))
-        flaw = mmi_pt_flaw(pt, e, it->level);
-    else if (e != 0 && (it->level != 0 || (e & MMI_PT_SWAP_MARK) == 0))
-        flaw = "not present, and not a swap entry";
-    if (flaw == NULL && mmi_pt_in_group(it, e) && !mmi_pt_good_group(it, e))
-        flaw = "broken contiguous group";
-    borrowed = table && it->level == it->top && mmi_pt_note(pt, e) == MMI_PT_BORROWED;
-    if (flaw == NULL && borrowed && !pt->borrows)
-        flaw = "note of a table";
-    if (flaw == NULL && table && !borrowed)
+    if (table && pt->borrows && it->level == it->top && mmi_pt_note(pt, e) == MMI_PT_BORROWED)
+        table = false;
+    if (flaw == NULL && table)
         flaw = mmi_pt_flaw_of_table(c, it, e);
     if (flaw != NULL)
         return mmi_pt_found(c, it, flaw, e);
-    if (table && !borrowed) {
+    if (table) {
         mmi_pt_down(it, mmi_pt_table_pa(pt, e));
         c->path[it->level] = mmi_pt_table_pa(pt, e);
         mmi_pt_seen(c, c->path[it->level]);
