@@ -3680,13 +3680,14 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_map_frames(struct mm_pagetable *pt,
                                                         struct mm_pagetable_batch *batch)
 {
     static const char where[] = "mm_pagetable_map_frames";
+    uint64_t bytes = (uint64_t)count << MM_PAGETABLE_SHIFT;
     struct mmi_pt_map m;
     enum mm_status status;
     size_t i;
 
     if ((how & ~0xf1u) != 0 || mmi_pt_new_leaf(pt, attr, &m.leaf) != MM_OK)
         return mmi_pt_refuse(pt, where, "attributes", MM_ERR_INVALID, va);
-    if (frames == NULL || (uint64_t)count > UINT64_MAX >> MM_PAGETABLE_SHIFT)
+    if (frames == NULL || bytes >> MM_PAGETABLE_SHIFT != count)
         return mmi_pt_refuse(pt, where, "no frames", MM_ERR_INVALID, va);
     for (i = 0; i < count; i++) {
         if ((frames[i] & (mmi_pt_size(pt, 0) - 1)) != 0)
@@ -3694,7 +3695,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_map_frames(struct mm_pagetable *pt,
         if (!mmi_pt_good_pa(pt, frames[i], mmi_pt_size(pt, 0)))
             return mmi_pt_refuse(pt, where, "frame beyond the width", MM_ERR_INVALID, va);
     }
-    status = mmi_pt_enter(&m.call, pt, where, va, (uint64_t)count << MM_PAGETABLE_SHIFT, batch);
+    status = mmi_pt_enter(&m.call, pt, where, va, bytes, batch);
     if (status != MM_OK)
         return status;
     m.pa = 0;
@@ -4552,7 +4553,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap(struct mm_pagetable_cu
 
     if (!mmi_pt_cursor_here(cursor, &e))
         return MM_ERR_LIMIT;
-    if (e != 0 && (cursor->it.level != 0 || (e & mmi_ptf_contig(pt)) != 0))
+    if (e != 0 && (cursor->it.level != 0 || mmi_pt_in_group(&cursor->it, e)))
         return MM_ERR_BUSY;
     if (e != 0) {
         span = mmi_pt_span_here(&cursor->it);
@@ -4874,6 +4875,8 @@ MM_PAGETABLE_API void mm_pagetable_predict(const struct mm_pagetable *pt, mm_va_
     result->fault = MM_PAGETABLE_FAULT_CANONICAL;
     if (mmi_pt_va(pt, off) != va)
         return;
+    if (mmi_ptf_id(pt) == MM_PAGETABLE_ID_NPT) /* all walks count as user's (APM vol. 2, 15.25.5) */
+        access |= MM_PAGETABLE_ACCESS_USER;
     result->fault = MM_PAGETABLE_FAULT_NONE;
     while (!last) {
         last = mmi_pt_step(pt, off, result->level, &table, &e);
