@@ -818,7 +818,7 @@ enum mm_pagetable_coding {
 #define MMI_PT_Q(field) uint64_t field;
 struct mm_pagetable_format {
     MM_PAGETABLE_FIELDS(MMI_PT_U, MMI_PT_Q)
-    const char *name;
+    char name[16];
 };
 #undef MMI_PT_U
 #undef MMI_PT_Q
@@ -1547,6 +1547,40 @@ MM_CORE_INLINE uint64_t mmi_pt_load(const struct mm_pagetable *pt, const void *t
 #endif
 }
 
+/* Shifts by numbers that are no constants: on machines of 32 bits compilers would call a library. */
+MM_CORE_INLINE uint64_t mmi_pt_shl(uint64_t x, unsigned n)
+{
+#if MM_WORD_BITS == 64
+    return x << n;
+#else
+    uint32_t low = (uint32_t)x, high = (uint32_t)(x >> 32);
+    if (n >= 32)
+        return (uint64_t)(low << (n - 32)) << 32;
+    if (n == 0)
+        return x;
+    return (uint64_t)(high << n | low >> (32 - n)) << 32 | low << n;
+#endif
+}
+MM_CORE_INLINE uint64_t mmi_pt_shr(uint64_t x, unsigned n)
+{
+#if MM_WORD_BITS == 64
+    return x >> n;
+#else
+    uint32_t low = (uint32_t)x, high = (uint32_t)(x >> 32);
+    if (n >= 32)
+        return high >> (n - 32);
+    if (n == 0)
+        return x;
+    return (uint64_t)(high >> n) << 32 | (high << (32 - n) | low >> n);
+#endif
+}
+
+/* Bytes of the address space. */
+MM_CORE_INLINE uint64_t mmi_pt_space(const struct mm_pagetable *pt)
+{
+    return mmi_pt_shl(1, mmi_ptf_va_bits(pt));
+}
+
 /* log2 of the bytes that an entry of this level covers. */
 MM_CORE_INLINE unsigned mmi_pt_shift(const struct mm_pagetable *pt, unsigned level)
 {
@@ -1555,20 +1589,20 @@ MM_CORE_INLINE unsigned mmi_pt_shift(const struct mm_pagetable *pt, unsigned lev
 
 MM_CORE_INLINE uint64_t mmi_pt_size(const struct mm_pagetable *pt, unsigned level)
 {
-    return UINT64_C(1) << mmi_pt_shift(pt, level);
+    return mmi_pt_shl(1, mmi_pt_shift(pt, level));
 }
 
 /* Entries of a table of this level; only the top one may have more or fewer than the others. */
 MM_CORE_INLINE uint64_t mmi_pt_entries(const struct mm_pagetable *pt, unsigned level)
 {
     if (level + 1 == mmi_ptf_levels(pt))
-        return UINT64_C(1) << (mmi_ptf_va_bits(pt) - mmi_pt_shift(pt, level));
-    return UINT64_C(1) << mmi_ptf_index_bits(pt);
+        return mmi_pt_shl(1, mmi_ptf_va_bits(pt) - mmi_pt_shift(pt, level));
+    return mmi_pt_shl(1, mmi_ptf_index_bits(pt));
 }
 
 MM_CORE_INLINE uint64_t mmi_pt_index(const struct mm_pagetable *pt, uint64_t off, unsigned level)
 {
-    return (off >> mmi_pt_shift(pt, level)) & (mmi_pt_entries(pt, level) - 1);
+    return mmi_pt_shr(off, mmi_pt_shift(pt, level)) & (mmi_pt_entries(pt, level) - 1);
 }
 
 MM_CORE_INLINE bool mmi_pt_present(const struct mm_pagetable *pt, uint64_t e)
@@ -1586,7 +1620,7 @@ MM_CORE_INLINE bool mmi_pt_is_table(const struct mm_pagetable *pt, uint64_t e, u
 
 MM_CORE_INLINE mm_pa_t mmi_pt_table_pa(const struct mm_pagetable *pt, uint64_t e)
 {
-    return (e & mmi_ptf_pa_mask(pt)) >> mmi_ptf_ppn_shift(pt) << MM_PAGETABLE_SHIFT;
+    return mmi_pt_shr(e & mmi_ptf_pa_mask(pt), mmi_ptf_ppn_shift(pt)) << MM_PAGETABLE_SHIFT;
 }
 
 /* Physical address of `off` in a leaf. Svnapot: the lowest four bits of the frame number come from
@@ -1603,16 +1637,15 @@ MM_CORE_INLINE mm_pa_t mmi_pt_leaf_pa(const struct mm_pagetable *pt, uint64_t e,
 /* The address without its extension, and with it. */
 MM_CORE_INLINE uint64_t mmi_pt_offset(const struct mm_pagetable *pt, mm_va_t va)
 {
-    return va & ((UINT64_C(1) << mmi_ptf_va_bits(pt)) - 1);
+    return va & (mmi_pt_space(pt) - 1);
 }
 MM_CORE_INLINE mm_va_t mmi_pt_va(const struct mm_pagetable *pt, uint64_t off)
 {
-    unsigned bits = mmi_ptf_va_bits(pt);
     if (mmi_ptf_canonical(pt) == MM_PAGETABLE_SIGN_EXTENDED)
-        return (mm_va_t)((int64_t)(off << (64 - bits)) >> (64 - bits));
+        return (off ^ (mmi_pt_space(pt) >> 1)) - (mmi_pt_space(pt) >> 1);
     if (mmi_ptf_canonical(pt) == MM_PAGETABLE_TWO_TABLES &&
         (pt->flags & MM_PAGETABLE_HIGH_HALF) != 0)
-        return off | ~((UINT64_C(1) << bits) - 1);
+        return off | ~(mmi_pt_space(pt) - 1);
     return off;
 }
 
@@ -1732,52 +1765,48 @@ MMI_PT_DESCRIBE("aarch64-s2", AARCH64_S2);
 
 MM_PAGETABLE_API const struct mm_pagetable_format *mm_pagetable_format_of(enum mm_pagetable_id id)
 {
-    static const struct mm_pagetable_format *const all[] = {
+    switch ((int)id) {
 #ifdef MM_PAGETABLE_X86_64
-        &mmi_pt_format_X86_64,
+    case MM_PAGETABLE_ID_X86_64: return &mmi_pt_format_X86_64;
 #endif
 #ifdef MM_PAGETABLE_X86_64_LA57
-        &mmi_pt_format_X86_64_LA57,
+    case MM_PAGETABLE_ID_X86_64_LA57: return &mmi_pt_format_X86_64_LA57;
 #endif
 #ifdef MM_PAGETABLE_SV32
-        &mmi_pt_format_SV32,
+    case MM_PAGETABLE_ID_SV32: return &mmi_pt_format_SV32;
 #endif
 #ifdef MM_PAGETABLE_SV39
-        &mmi_pt_format_SV39,
+    case MM_PAGETABLE_ID_SV39: return &mmi_pt_format_SV39;
 #endif
 #ifdef MM_PAGETABLE_SV48
-        &mmi_pt_format_SV48,
+    case MM_PAGETABLE_ID_SV48: return &mmi_pt_format_SV48;
 #endif
 #ifdef MM_PAGETABLE_SV57
-        &mmi_pt_format_SV57,
+    case MM_PAGETABLE_ID_SV57: return &mmi_pt_format_SV57;
 #endif
 #ifdef MM_PAGETABLE_EPT
-        &mmi_pt_format_EPT,
+    case MM_PAGETABLE_ID_EPT: return &mmi_pt_format_EPT;
 #endif
 #ifdef MM_PAGETABLE_NPT
-        &mmi_pt_format_NPT,
+    case MM_PAGETABLE_ID_NPT: return &mmi_pt_format_NPT;
 #endif
 #ifdef MM_PAGETABLE_SV39X4
-        &mmi_pt_format_SV39X4,
+    case MM_PAGETABLE_ID_SV39X4: return &mmi_pt_format_SV39X4;
 #endif
 #ifdef MM_PAGETABLE_SV48X4
-        &mmi_pt_format_SV48X4,
+    case MM_PAGETABLE_ID_SV48X4: return &mmi_pt_format_SV48X4;
 #endif
 #ifdef MM_PAGETABLE_SV57X4
-        &mmi_pt_format_SV57X4,
+    case MM_PAGETABLE_ID_SV57X4: return &mmi_pt_format_SV57X4;
 #endif
 #ifdef MM_PAGETABLE_AARCH64_S1
-        &mmi_pt_format_AARCH64_S1,
+    case MM_PAGETABLE_ID_AARCH64_S1: return &mmi_pt_format_AARCH64_S1;
 #endif
 #ifdef MM_PAGETABLE_AARCH64_S2
-        &mmi_pt_format_AARCH64_S2,
+    case MM_PAGETABLE_ID_AARCH64_S2: return &mmi_pt_format_AARCH64_S2;
 #endif
-    };
-    size_t i;
-    for (i = 0; i < sizeof all / sizeof all[0]; i++)
-        if (all[i]->id == (uint32_t)id)
-            return all[i];
-    return NULL;
+    default: return NULL;
+    }
 }
 
 /* ---- Entries -------------------------------------------------------------------------------- */
@@ -1798,18 +1827,24 @@ MM_PAGETABLE_API const struct mm_pagetable_format *mm_pagetable_format_of(enum m
 
 static inline unsigned mmi_pt_note(const struct mm_pagetable *pt, uint64_t e)
 {
-    return (unsigned)(e >> mmi_ptf_note_shift(pt)) & 3u;
+    return (unsigned)mmi_pt_shr(e, mmi_ptf_note_shift(pt)) & 3u;
+}
+
+/* Byte n of a word. */
+static inline unsigned mmi_pt_byte(uint64_t word, unsigned n)
+{
+    return (unsigned)mmi_pt_shr(word, 8 * n) & 0xffu;
 }
 
 static inline uint64_t mmi_pt_with_note(const struct mm_pagetable *pt, uint64_t e, unsigned note)
 {
     unsigned shift = mmi_ptf_note_shift(pt);
-    return (e & ~(UINT64_C(3) << shift)) | (uint64_t)note << shift;
+    return (e & ~mmi_pt_shl(3, shift)) | mmi_pt_shl(note, shift);
 }
 
 static inline uint64_t mmi_pt_pa_field(const struct mm_pagetable *pt, mm_pa_t pa)
 {
-    return pa >> MM_PAGETABLE_SHIFT << mmi_ptf_ppn_shift(pt);
+    return mmi_pt_shl(pa >> MM_PAGETABLE_SHIFT, mmi_ptf_ppn_shift(pt));
 }
 
 static inline uint64_t mmi_pt_table_entry(const struct mm_pagetable *pt, mm_pa_t pa, unsigned note)
@@ -1834,7 +1869,7 @@ static inline unsigned mmi_pt_root_level(const struct mm_pagetable *pt)
 
 static inline uint64_t mmi_pt_table_bytes(const struct mm_pagetable *pt, unsigned level)
 {
-    return mmi_pt_entries(pt, level) << mmi_ptf_entry_shift(pt);
+    return mmi_pt_shl(mmi_pt_entries(pt, level), mmi_ptf_entry_shift(pt));
 }
 
 /* A store that readers and hardware may see. Neighbours in one table are stored with relaxed order;
@@ -2044,7 +2079,7 @@ static enum mm_status mmi_pt_encode(const struct mm_pagetable *pt, uint32_t attr
     e ^= (uint64_t)(attr >> 24 & 3u) << 8 & mmi_ptf_share(pt);
     e |= pt->type_bits[(attr >> 8) & 7u];
     if (mmi_ptf_key_shift(pt) != 0)
-        e |= (uint64_t)MM_PAGETABLE_KEY_OF(attr) << mmi_ptf_key_shift(pt);
+        e |= mmi_pt_shl(MM_PAGETABLE_KEY_OF(attr), mmi_ptf_key_shift(pt));
     if (mmi_ptf_family(pt) != MM_PAGETABLE_FAMILY_X86 || (pt->flags & MM_PAGETABLE_NX) != 0)
         MM_PAGETABLE_ASSERT(mmi_pt_present(pt, e));
     *leaf = mmi_pt_sealed(pt, e);
@@ -2077,7 +2112,7 @@ static uint32_t mmi_pt_decode_type(const struct mm_pagetable *pt, uint64_t e)
     if (mmi_ptf_coding(pt) == MM_PAGETABLE_PAT) /* another index of the same type */
         for (type = 0; type < MM_PAGETABLE_TYPE_COUNT; type++) {
             unsigned index = (unsigned)((bits >> 3 & 3) | (bits >> 5 & 4));
-            if ((pt->type_register >> 8 * index & 0xff) == (mmi_ptf_types(pt) >> 8 * type & 0xff))
+            if (mmi_pt_byte(pt->type_register, index) == mmi_pt_byte(mmi_ptf_types(pt), type))
                 return MM_PAGETABLE_TYPE(type);
         }
     return MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE);
@@ -2108,7 +2143,7 @@ static uint32_t mmi_pt_decode(const struct mm_pagetable *pt, uint64_t leaf, unsi
     attr |= mmi_pt_flag(t, mmi_ptf_ignore_pat(pt), MM_PAGETABLE_IGNORE_PAT);
     attr |= (uint32_t)((t & mmi_ptf_share(pt)) >> 8) << 24;
     if (mmi_ptf_key_shift(pt) != 0)
-        attr |= MM_PAGETABLE_KEY(e >> mmi_ptf_key_shift(pt) & 15);
+        attr |= MM_PAGETABLE_KEY(mmi_pt_shr(e, mmi_ptf_key_shift(pt)) & 15);
     return attr;
 }
 
@@ -2124,7 +2159,7 @@ static uint64_t mmi_pt_group_bits(const struct mm_pagetable *pt, uint32_t mask)
     if ((mask & MM_PAGETABLE_SOFTS) != 0)
         bits |= mmi_ptf_cow(pt) | mmi_ptf_soft0(pt) | mmi_ptf_soft1(pt);
     if ((mask & MM_PAGETABLE_KEYS) != 0 && mmi_ptf_key_shift(pt) != 0)
-        bits |= UINT64_C(15) << mmi_ptf_key_shift(pt);
+        bits |= mmi_pt_shl(15, mmi_ptf_key_shift(pt));
     return bits;
 }
 
@@ -2154,7 +2189,7 @@ static enum mm_status mmi_pt_refuse(const struct mm_pagetable *pt, const char *w
 static enum mm_status mmi_pt_range(const struct mm_pagetable *pt, const char *where, mm_va_t va,
                                    uint64_t bytes, uint64_t *off, uint64_t *end)
 {
-    uint64_t first = mmi_pt_offset(pt, va), size = UINT64_C(1) << mmi_ptf_va_bits(pt);
+    uint64_t first = mmi_pt_offset(pt, va), size = mmi_pt_space(pt);
 
     if (bytes == 0 || mmi_pt_va(pt, first) != va)
         return mmi_pt_refuse(pt, where, "no such address", MM_ERR_INVALID, va);
@@ -2173,7 +2208,7 @@ static void mmi_pt_lock(struct mm_pagetable *pt, uint64_t off, uint64_t end,
                         struct mmi_pt_held *held)
 {
     unsigned shift = mmi_pt_shift(pt, mmi_pt_root_level(pt)), i;
-    uint64_t first = off >> shift, count = ((end - 1) >> shift) - first + 1, k;
+    uint64_t first = mmi_pt_shr(off, shift), count = mmi_pt_shr(end - 1, shift) - first + 1, k;
 
     held->which = 0;
     if (pt->lock_count == 0) {
@@ -2278,7 +2313,7 @@ static uint64_t mmi_pt_table_end(const struct mmi_pt_iter *it)
 static bool mmi_pt_outside(const struct mmi_pt_iter *it, uint64_t was)
 {
     return it->level < it->top &&
-           (it->off >= it->end || (it->off ^ was) >> mmi_pt_shift(it->pt, it->level + 1) != 0);
+           (it->off >= it->end || (it->off ^ was) >= mmi_pt_size(it->pt, it->level + 1));
 }
 
 /* Moves to `off`, and up out of the tables that end before it. */
@@ -2361,11 +2396,11 @@ static uint64_t mmi_pt_type_by_register(const struct mm_pagetable *pt, unsigned 
 {
     unsigned i;
     for (i = 0; i < 8; i++) {
-        if ((pt->type_register >> 8 * i & 0xff) != code)
+        if (mmi_pt_byte(pt->type_register, i) != code)
             continue;
         if (mmi_ptf_coding(pt) == MM_PAGETABLE_PAT)
             return (uint64_t)((i & 3u) << 3 | (i & 4u) << 5);
-        return (uint64_t)i << mmi_ptf_type_shift(pt);
+        return mmi_pt_shl(i, mmi_ptf_type_shift(pt));
     }
     return ~UINT64_C(0);
 }
@@ -2378,11 +2413,11 @@ static void mmi_pt_init_types(struct mm_pagetable *pt)
     unsigned type;
 
     for (type = 0; type < MM_PAGETABLE_TYPE_COUNT; type++) {
-        unsigned code = (unsigned)(mmi_ptf_types(pt) >> 8 * type) & 0xffu;
+        unsigned code = mmi_pt_byte(mmi_ptf_types(pt), type);
         if (code == 0xee || (off && type != 0))
             pt->type_bits[type] = ~UINT64_C(0);
         else if (coded)
-            pt->type_bits[type] = (uint64_t)code << mmi_ptf_type_shift(pt);
+            pt->type_bits[type] = mmi_pt_shl(code, mmi_ptf_type_shift(pt));
         else
             pt->type_bits[type] = mmi_pt_type_by_register(pt, code);
     }
@@ -2423,7 +2458,7 @@ static bool mmi_pt_config_ok(const struct mm_pagetable_config *c)
 static bool mmi_pt_good_table(const struct mm_pagetable *pt, mm_pa_t pa, uint64_t bytes)
 {
     uint64_t page = mmi_pt_size(pt, 0), align = bytes > page ? bytes : page;
-    return (pa & (align - 1)) == 0 && pa >> pt->pa_bits == 0;
+    return (pa & (align - 1)) == 0 && pa < mmi_pt_shl(1, pt->pa_bits);
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_init(struct mm_pagetable *pt,
@@ -2605,7 +2640,7 @@ static void mmi_pt_note_range(struct mm_pagetable_batch *b, uint64_t off, uint64
     struct mm_pagetable_range *range = &b->ranges[b->range_count];
     mm_va_t va = mmi_pt_va(pt, off);
 
-    b->pages += bytes >> mmi_pt_shift(pt, level);
+    b->pages += mmi_pt_shr(bytes, mmi_pt_shift(pt, level));
     if (b->pages > pt->flush_pages)
         b->all = true;
     if (b->all)
@@ -2877,7 +2912,7 @@ static uint64_t mmi_pt_count_cut(struct mm_pagetable *pt, uint64_t off, uint64_t
     if (!mmi_pt_present(pt, e))
         return 0;
     for (; (off & (mmi_pt_size(pt, level) - 1)) != 0; level--) {
-        bool shared = off >> mmi_pt_shift(pt, level) == other >> mmi_pt_shift(pt, level);
+        bool shared = (off ^ other) < mmi_pt_size(pt, level);
         if (!shared || (other & (mmi_pt_size(pt, level) - 1)) == 0)
             count++;
     }
@@ -2980,7 +3015,7 @@ static struct mmi_pt_span mmi_pt_span_here(const struct mmi_pt_iter *it)
 
 static uint64_t mmi_pt_span_end(const struct mm_pagetable *pt, const struct mmi_pt_span *span)
 {
-    return span->off + (span->count << mmi_pt_shift(pt, span->level));
+    return span->off + mmi_pt_shl(span->count, mmi_pt_shift(pt, span->level));
 }
 
 /* Length of the run from entry `i` on that continues `e`: the next frames, the same bits. */
@@ -3213,7 +3248,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_unmap(struct mm_pagetable *pt, mm_v
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_destroy(struct mm_pagetable *pt, bool lent_too)
 {
-    uint64_t all = UINT64_C(1) << mmi_ptf_va_bits(pt), e;
+    uint64_t all = mmi_pt_space(pt), e;
     unsigned root = mmi_pt_root_level(pt);
     struct mm_pagetable_batch batch;
     struct mmi_pt_iter it;
@@ -3330,7 +3365,7 @@ static void mmi_pt_write_groups(const struct mmi_pt_map *m, const struct mmi_pt_
             one.index += k;
             one.count = 1;
             e |= mmi_ptf_contig_ppn(pt) != 0
-                     ? mmi_pt_pa_field(pt, pa) | mmi_ptf_contig_ppn(pt) << mmi_ptf_ppn_shift(pt)
+                     ? mmi_pt_pa_field(pt, pa) | mmi_pt_shl(mmi_ptf_contig_ppn(pt), mmi_ptf_ppn_shift(pt))
                      : mmi_pt_pa_field(pt, pa + k * page);
             mmi_pt_write_run(pt, &one, e, linked);
         }
@@ -3438,7 +3473,7 @@ static enum mm_status mmi_pt_fit(const struct mmi_pt_map *m, const struct mmi_pt
     span->count = 0;
     if (!mmi_pt_places(m, it, it->level, end))
         return MM_OK;
-    span->count = (end - it->off) >> mmi_pt_shift(pt, it->level);
+    span->count = mmi_pt_shr(end - it->off, mmi_pt_shift(pt, it->level));
     if (span->table == NULL || (it->level == 0 && (m->commit || m->replace)))
         return MM_OK;
     for (i = 0; i < span->count; i++) {
@@ -3467,7 +3502,7 @@ static void mmi_pt_put(const struct mmi_pt_map *m, struct mmi_pt_iter *it,
         mmi_pt_write(m, span, true);
     mmi_pt_grown(it);
     mmi_pt_note_filled(m->call.batch, span->off,
-                       span->count << mmi_pt_shift(it->pt, span->level), span->level);
+                       mmi_pt_span_end(it->pt, span) - span->off, span->level);
 }
 
 /* Would a table below this entry hold nothing but leaves of the level below? */
@@ -3486,7 +3521,7 @@ static void mmi_pt_grow(struct mmi_pt_map *m, struct mmi_pt_iter *it)
     void *parent = it->table[it->level], *table;
     uint64_t index = mmi_pt_index(pt, it->off, it->level), end = mmi_pt_entry_end(it);
     mm_pa_t pa = mmi_pt_spare_take(&m->call.spare, &table);
-    unsigned below = it->level - 1, bits = mmi_ptf_entry_shift(pt), note = MMI_PT_MANY;
+    unsigned below = it->level - 1, note = MMI_PT_MANY;
     uint64_t bytes = mmi_pt_table_bytes(pt, below);
     struct mmi_pt_span span;
 
@@ -3500,9 +3535,9 @@ static void mmi_pt_grow(struct mmi_pt_map *m, struct mmi_pt_iter *it)
     span.table = table;
     span.level = below;
     span.index = mmi_pt_index(pt, it->off, below);
-    span.count = (end - it->off) >> mmi_pt_shift(pt, below);
+    span.count = mmi_pt_shr(end - it->off, mmi_pt_shift(pt, below));
     span.off = it->off;
-    if (span.count << bits != bytes)
+    if (span.count != mmi_pt_entries(pt, below))
         MM_PAGETABLE_MEMSET(table, 0, (size_t)bytes);
     mmi_pt_write(m, &span, false);
     if (span.count == 1 && (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
@@ -3622,7 +3657,7 @@ static enum mm_status mmi_pt_new_leaf(const struct mm_pagetable *pt, uint32_t at
 static bool mmi_pt_good_pa(const struct mm_pagetable *pt, mm_pa_t pa, uint64_t bytes)
 {
     uint64_t last;
-    return !mm_add_overflows(pa, bytes - 1, &last) && last >> pt->pa_bits == 0;
+    return !mm_add_overflows(pa, bytes - 1, &last) && last < mmi_pt_shl(1, pt->pa_bits);
 }
 
 /* Do the smallest leaves that are allowed fit the request? */
@@ -3753,8 +3788,8 @@ static uint64_t mmi_pt_recolor_run(struct mm_pagetable_batch *b, const struct mm
             e += step;
         } while (i < last && mmi_pt_load(pt, span->table, i) == e);
     }
-    mmi_pt_note_change(b, span->off + ((from - span->index) << mmi_pt_shift(pt, span->level)),
-                       (i - from) << mmi_pt_shift(pt, span->level), span->level);
+    mmi_pt_note_change(b, span->off + (from - span->index) * mmi_pt_size(pt, span->level),
+                       (i - from) * mmi_pt_size(pt, span->level), span->level);
     if (change->breaks) {
         mmi_pt_batch_flush(b);
         mmi_pt_store(pt, span->table, from, next);
@@ -3848,7 +3883,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_swap(struct mm_pagetable *pt, mm_va
     struct mmi_pt_map m;
     enum mm_status status;
 
-    if (value >> bits != 0)
+    if (mmi_pt_shr(value, bits) != 0)
         return mmi_pt_refuse(pt, where, "value", MM_ERR_INVALID, va);
     status = mmi_pt_enter(&m.call, pt, where, va, mmi_pt_size(pt, 0), batch);
     if (status != MM_OK)
@@ -4626,7 +4661,7 @@ static const char *mmi_pt_flaw_of_address(const struct mm_pagetable *pt, uint64_
 {
     uint64_t field = e & mmi_ptf_pa_mask(pt), low;
 
-    if (mmi_pt_table_pa(pt, e) >> pt->pa_bits != 0)
+    if (mmi_pt_table_pa(pt, e) >= mmi_pt_shl(1, pt->pa_bits))
         return "address beyond the physical width";
     if (mmi_pt_is_table(pt, e, level))
         return NULL;
@@ -4649,7 +4684,7 @@ static const char *mmi_pt_flaw_of_riscv(const struct mm_pagetable *pt, uint64_t 
         return "reserved memory type";
     if ((e & n) == 0)
         return NULL;
-    group = e >> mmi_ptf_ppn_shift(pt) & 15;
+    group = mmi_pt_shr(e, mmi_ptf_ppn_shift(pt)) & 15;
     return (pt->flags & MM_PAGETABLE_CONTIGUOUS) == 0 || level != 0 || group != 8
                ? "reserved size of a group"
                : NULL;
@@ -5015,7 +5050,7 @@ static char *mmi_pt_put_hex(char *p, uint64_t value)
 {
     unsigned shift;
     for (shift = 64; shift != 0; shift -= 4)
-        *p++ = "0123456789abcdef"[value >> (shift - 4) & 15];
+        *p++ = "0123456789abcdef"[mmi_pt_shr(value, shift - 4) & 15];
     return p;
 }
 
@@ -5087,7 +5122,7 @@ static bool mmi_pt_dump_run(void *ctx, const struct mm_pagetable_run *run)
 MM_PAGETABLE_API void mm_pagetable_dump(const struct mm_pagetable *pt,
                                         void (*print)(void *ctx, const char *line), void *ctx)
 {
-    uint64_t half = UINT64_C(1) << (mmi_ptf_va_bits(pt) - 1);
+    uint64_t half = mmi_pt_space(pt) >> 1;
     struct mmi_pt_dump dump;
 
     dump.pt = pt;
@@ -5102,7 +5137,7 @@ MM_PAGETABLE_API void mm_pagetable_dump(const struct mm_pagetable *pt,
 MM_PAGETABLE_API void mm_pagetable_get_stats(const struct mm_pagetable *pt,
                                          struct mm_pagetable_stats *stats)
 {
-    uint64_t all = UINT64_C(1) << mmi_ptf_va_bits(pt), e;
+    uint64_t all = mmi_pt_space(pt), e;
     unsigned root = mmi_pt_root_level(pt);
     struct mmi_pt_iter it;
 
@@ -5277,7 +5312,7 @@ static enum mm_status mmi_pt_check_entry(struct mmi_pt_checking *c, struct mmi_p
 MM_PAGETABLE_API enum mm_status mm_pagetable_check(const struct mm_pagetable *pt, mm_pa_t *seen,
                                                    size_t room, struct mm_pagetable_flaw *flaw)
 {
-    uint64_t all = UINT64_C(1) << mmi_ptf_va_bits(pt);
+    uint64_t all = mmi_pt_space(pt);
     struct mmi_pt_checking c;
     struct mmi_pt_iter it;
     enum mm_status status = MM_OK;

@@ -405,7 +405,7 @@ static void all_formats(unsigned index_bits)
     for (unsigned id = 0; id < MM_PAGETABLE_ID_COUNT; id++)
         for (unsigned round = 0; round < 4; round++) {
             rng = mm_test_rng(mm_test_seed(), id * 4 + round + 100 * index_bits);
-            run((enum mm_pagetable_id)id, index_bits, mm_test_ops() / 400);
+            run((enum mm_pagetable_id)id, index_bits, mm_test_ops() / 100);
         }
 }
 
