@@ -15,7 +15,7 @@
 #define MIB ((uint64_t)1 << 20)
 #define GIB ((uint64_t)1 << 30)
 #define RAM_BASE ((mm_pa_t)0x10000000)
-#define RAM_FRAMES 16384u
+#define RAM_FRAMES 4096u
 
 #define RW (MM_PAGETABLE_READ | MM_PAGETABLE_WRITE)
 #define RX (MM_PAGETABLE_READ | MM_PAGETABLE_EXEC)
