@@ -4081,6 +4081,8 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_sweep(struct mm_pagetable *pt, mm_v
 
     if (status != MM_OK)
         return status;
+    if ((pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
+        return mmi_pt_exit(&call, MM_ERR_NOENT); /* I3 */
     mmi_pt_begin(&it, pt, call.off, call.end);
     while (it.off < it.end) {
         e = mmi_pt_here(&it);
