@@ -1,0 +1,439 @@
+/* Random calls of mm_pagetable.h for every format, with its own index bits and with fewer, so that all
+ * levels are reached, against a plain map and a walker of its own; the processor sets accessed and
+ * dirty bits in between; table allocations fail at random, and then nothing has changed. */
+#include "pagetable_model.h"
+
+static struct world w, other;
+static struct mm_test_rng rng;
+static struct cell before[CELLS];
+
+static uint64_t below(uint64_t n)
+{
+    return mm_test_below(&rng, n);
+}
+
+static uint32_t random_attr(const struct world *x)
+{
+    static const uint32_t perms[] = {1, 3, 5, 7, 4, 1, 3, 2, 6, 0};
+    uint32_t attr = perms[below(below(8) == 0 ? 10 : 4)];
+
+    if (below(2) == 0 && (x->walker.kind == WALK_X86 || x->walker.kind == WALK_RISCV || x->walker.kind == WALK_ARM1))
+        attr |= MM_PAGETABLE_USER;
+    if (below(3) == 0)
+        attr |= MM_PAGETABLE_TYPE(below(7));
+    if (below(3) == 0)
+        attr |= (uint32_t)below(8) << 11;
+    if (below(8) == 0)
+        attr |= MM_PAGETABLE_GLOBAL;
+    if (below(8) == 0)
+        attr |= MM_PAGETABLE_EXEC_USER;
+    if (below(8) == 0)
+        attr |= MM_PAGETABLE_KEY(below(16));
+    if (below(8) == 0)
+        attr |= (uint32_t)below(4) << 24;
+    if (below(8) == 0)
+        attr |= MM_PAGETABLE_IGNORE_PAT;
+    return attr;
+}
+
+/* A random piece of the window: often aligned, often small. */
+static void random_range(uint64_t *p, uint64_t *n)
+{
+    uint64_t size = level_pages(&w, (unsigned)below(3));
+    *p = below(w.count);
+    if (below(2) == 0)
+        *p -= absolute(&w, *p) % size < *p ? absolute(&w, *p) % size : *p;
+    *n = below(3) == 0 ? size * (1 + below(3)) : 1 + below(below(2) == 0 ? 4 : w.count);
+    if (*n > w.count - *p)
+        *n = w.count - *p;
+}
+
+/* Does the range lie in one piece of the address space? */
+static bool in_one_half(uint64_t p, uint64_t n)
+{
+    return page_va(&w, p) + (n - 1) * PAGE == page_va(&w, p + n - 1);
+}
+
+static void prepare_failure(void)
+{
+    w.s.ram->fail = (struct mm_test_fail){0, below(3) == 0 ? 1 + below(5) : 0};
+}
+
+/* An error came back: which is right, and did nothing change? */
+static bool refused(enum mm_status status, enum mm_status expected)
+{
+    bool failed = w.s.ram->fail.fail_at != 0 && w.s.ram->fail.calls >= w.s.ram->fail.fail_at;
+    w.s.ram->fail = (struct mm_test_fail){0, 0};
+    if (expected == MM_OK && failed) {
+        assert_int_equal(status, MM_ERR_NOMEM);
+        return true;
+    }
+    assert_int_equal(status, expected);
+    return status != MM_OK;
+}
+
+static void do_map(uint64_t p, uint64_t n)
+{
+    uint32_t attr = random_attr(&w);
+    bool replace = below(2) == 0;
+    unsigned max = below(4) == 0 ? (unsigned)below((unsigned)w.walker.levels) : 7, levels, l;
+    unsigned how = (replace ? MM_PAGETABLE_REPLACE : 0) | (max != 7 ? MM_PAGETABLE_LEAF_MAX(max) : 0);
+    uint64_t frame = below((uint64_t)1 << (w.walker.max_pa - 13)), align = level_pages(&w, (unsigned)below(4));
+    enum mm_status expected = MM_OK, status;
+
+    frame = frame - frame % align + absolute(&w, p) % align;
+    if (!attr_legal(&w, attr) || !in_one_half(p, n))
+        expected = MM_ERR_INVALID;
+    else if (!replace && model_any(&w, p, n, false))
+        expected = MM_ERR_EXISTS;
+    status = mm_pagetable_map(&w.s.pt, page_va(&w, p), frame * PAGE, n * PAGE, attr, how, NULL);
+    if (refused(status, expected))
+        return;
+    levels = w.s.config.leaf_levels;
+    for (l = 0; l < 8; l++)
+        if (l > max)
+            levels &= ~(1u << l);
+    if (replace) {
+        model_cut(&w, p);
+        model_cut(&w, p + n);
+    }
+    model_map(&w, p, n, frame * PAGE, attr, levels, (w.s.config.flags & MM_PAGETABLE_CONTIGUOUS) != 0);
+}
+
+static void do_map_frames(uint64_t p, uint64_t n)
+{
+    mm_pa_t frames[64];
+    uint32_t attr = random_attr(&w);
+    bool replace = below(2) == 0;
+    enum mm_status expected = MM_OK, status;
+
+    n = n > 64 ? 64 : n;
+    for (uint64_t i = 0; i < n; i++)
+        frames[i] = below(1000) * PAGE;
+    if (!attr_legal(&w, attr) || !in_one_half(p, n))
+        expected = MM_ERR_INVALID;
+    else if (!replace && model_any(&w, p, n, false))
+        expected = MM_ERR_EXISTS;
+    status = mm_pagetable_map_frames(&w.s.pt, page_va(&w, p), frames, n, attr, replace, NULL);
+    if (refused(status, expected))
+        return;
+    if (replace) {
+        model_cut(&w, p);
+        model_cut(&w, p + n);
+    }
+    for (uint64_t i = 0; i < n; i++)
+        model_map(&w, p + i, 1, frames[i], attr, 1, false);
+}
+
+static void do_unmap(uint64_t p, uint64_t n)
+{
+    enum mm_status expected = !in_one_half(p, n) ? MM_ERR_INVALID
+                              : model_any(&w, p, n, false) ? MM_OK : MM_ERR_NOENT;
+    enum mm_status status = mm_pagetable_unmap(&w.s.pt, page_va(&w, p), n * PAGE, NULL);
+
+    if (refused(status, expected))
+        return;
+    model_cut(&w, p);
+    model_cut(&w, p + n);
+    memset(&w.cell[p], 0, n * sizeof w.cell[0]);
+}
+
+static void do_protect(uint64_t p, uint64_t n)
+{
+    static const uint32_t groups[] = {MM_PAGETABLE_PERMS, MM_PAGETABLE_TYPES, MM_PAGETABLE_SOFTS,
+                                      MM_PAGETABLE_KEYS};
+    uint32_t mask = groups[below(2) == 0 ? 0 : below(4)], attr, check;
+    enum mm_status expected = MM_OK, status;
+
+    if (below(4) == 0)
+        mask |= groups[below(4)];
+    attr = random_attr(&w) & mask;
+    check = (mask & MM_PAGETABLE_PERMS) != 0 ? attr : attr | RX;
+    if (!attr_legal(&w, check) || !in_one_half(p, n))
+        expected = MM_ERR_INVALID;
+    else if (!model_any(&w, p, n, true))
+        expected = MM_ERR_NOENT;
+    status = mm_pagetable_protect(&w.s.pt, page_va(&w, p), n * PAGE, attr, mask, NULL);
+    if (refused(status, expected))
+        return;
+    model_cut(&w, p);
+    model_cut(&w, p + n);
+    for (uint64_t i = p; i < p + n; i++) {
+        struct cell *c = &w.cell[i];
+        if (c->kind != CELL_MAPPED)
+            continue;
+        c->attr = (c->attr & ~mask) | (attr_back(&w, attr) & mask);
+        if ((attr & MM_PAGETABLE_WRITE) != 0 && (w.s.config.flags & MM_PAGETABLE_PRESET_AD) != 0)
+            c->attr |= MM_PAGETABLE_DIRTY;
+    }
+}
+
+static void do_swap(uint64_t p)
+{
+    uint64_t value = mm_test_rand(&rng) >> (w.walker.entry_bytes == 4 ? 44 : 12);
+    enum mm_status status = mm_pagetable_swap(&w.s.pt, page_va(&w, p), value, NULL);
+
+    if (refused(status, MM_OK))
+        return;
+    model_cut(&w, p);
+    model_cut(&w, p + 1);
+    w.cell[p] = (struct cell){CELL_SWAP, 0, false, value, 0};
+}
+
+static void do_split(uint64_t p)
+{
+    unsigned level = (unsigned)below((unsigned)w.walker.levels);
+    struct cell *c = &w.cell[p];
+    uint64_t size, start, q;
+    enum mm_status expected = c->kind == CELL_MAPPED ? MM_OK : MM_ERR_NOENT;
+    enum mm_status status = mm_pagetable_split(&w.s.pt, page_va(&w, p) + below(PAGE), level, NULL);
+
+    if (refused(status, expected))
+        return;
+    for (unsigned l = c->level; l > level; l--) { /* the sub-leaf around p splits once more */
+        size = level_pages(&w, l);
+        start = p - absolute(&w, p) % size;
+        for (q = start; q < start + size; q++)
+            w.cell[q].level = l - 1;
+    }
+}
+
+/* Do the pages of a leaf of level l from p on make one? */
+static bool fit_together(uint64_t p, unsigned l)
+{
+    const uint32_t marks = MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY;
+    uint64_t size = level_pages(&w, l);
+    if (w.cell[p].pa / PAGE % size != 0)
+        return false;
+    for (uint64_t i = p; i < p + size; i++)
+        if (w.cell[i].kind != CELL_MAPPED || w.cell[i].level != l - 1 ||
+            w.cell[i].pa != w.cell[p].pa + (i - p) * PAGE ||
+            ((w.cell[i].attr ^ w.cell[p].attr) & ~marks) != 0)
+            return false;
+    return true;
+}
+
+static void do_collapse(uint64_t p, uint64_t n)
+{
+    const uint32_t marks = MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY;
+    bool any = false;
+    enum mm_status status;
+
+    if (!in_one_half(p, n)) {
+        refused(mm_pagetable_collapse(&w.s.pt, page_va(&w, p), n * PAGE, NULL), MM_ERR_INVALID);
+        return;
+    }
+    memcpy(before, w.cell, sizeof before);
+    for (unsigned l = 1; l < (unsigned)w.walker.levels; l++)
+        for (uint64_t q = p; (w.s.config.leaf_levels >> l & 1) != 0 && q < p + n; q++) {
+            uint64_t size = level_pages(&w, l), i;
+            uint32_t seen = 0;
+            if (absolute(&w, q) % size != 0 || q + size > p + n || !fit_together(q, l))
+                continue;
+            any = true;
+            for (i = q; i < q + size; i++)
+                seen |= w.cell[i].attr & marks;
+            for (i = q; i < q + size; i++) {
+                w.cell[i].attr |= seen;
+                w.cell[i].level = l;
+                w.cell[i].group = false;
+            }
+        }
+    status = mm_pagetable_collapse(&w.s.pt, page_va(&w, p), n * PAGE, NULL);
+    refused(status, any ? MM_OK : MM_ERR_NOENT);
+}
+
+static void count_leaf(void *ctx, const struct mm_pagetable_entry *entry)
+{
+    (void)entry;
+    ++*(uint64_t *)ctx;
+}
+
+static void do_harvest(uint64_t p, uint64_t n)
+{
+    uint32_t which = (uint32_t)(1 + below(3)) << 6, clear = (uint32_t)below(4) << 6;
+    uint64_t found = 0, expected = 0, i, size;
+    enum mm_status status;
+
+    if (!in_one_half(p, n))
+        return;
+    for (i = p; i < p + n; i += size) { /* whole leaves, also those that reach over the ends */
+        struct cell *c = &w.cell[i];
+        uint64_t start, q;
+        size = c->kind == CELL_MAPPED ? level_pages(&w, c->level) : 1;
+        start = i - absolute(&w, i) % size;
+        if (c->kind == CELL_MAPPED && (c->attr & which) != 0) {
+            expected++;
+            for (q = start; q < start + size; q++)
+                w.cell[q].attr &= ~clear;
+        }
+        size -= i - start;
+    }
+    status = mm_pagetable_harvest(&w.s.pt, page_va(&w, p), n * PAGE, which, clear, count_leaf, &found, NULL);
+    refused(status, expected != 0 ? MM_OK : MM_ERR_NOENT);
+    assert_int_equal(found, expected);
+}
+
+/* Sets bits in the leaf at p in the model. */
+static void model_mark(uint64_t p, uint32_t set)
+{
+    uint64_t size = level_pages(&w, w.cell[p].level), start = p - absolute(&w, p) % size;
+    for (uint64_t q = start; q < start + size; q++)
+        w.cell[q].attr |= set;
+}
+
+static void do_mark(uint64_t p)
+{
+    uint32_t set = (uint32_t)(1 + below(3)) << 6;
+    enum mm_status status = mm_pagetable_mark(&w.s.pt, page_va(&w, p) + below(PAGE), set);
+
+    if (!refused(status, w.cell[p].kind == CELL_MAPPED ? MM_OK : MM_ERR_NOENT))
+        model_mark(p, set);
+}
+
+/* The processor reads or writes a page. */
+static void do_touch(uint64_t p)
+{
+    struct walk_access a = {.write = below(2) == 0, .user = (w.cell[p].attr & MM_PAGETABLE_USER) != 0, .wp = true};
+    struct walked walked = walk(&w.walker, page_va(&w, p), a);
+
+    if (walked.result != WALK_OK || !w.walker.sets_ad)
+        return;
+    walk_touch(&w.walker, &walked, a.write);
+    model_mark(p, MM_PAGETABLE_ACCESSED | (a.write ? MM_PAGETABLE_DIRTY : 0));
+}
+
+/* A run of single steps with a cursor. */
+static void do_cursor(uint64_t p, uint64_t n)
+{
+    struct mm_pagetable_cursor cursor;
+    struct mm_pagetable_entry entry;
+    uint32_t attr = random_attr(&w);
+    enum mm_status status, expected;
+
+    n = n > 64 ? 64 : n;
+    if (!in_one_half(p, n))
+        return;
+    w.s.ram->fail = (struct mm_test_fail){0, 0};
+    assert_int_equal(mm_pagetable_cursor_begin(&cursor, &w.s.pt, page_va(&w, p), n * PAGE, NULL), MM_OK);
+    for (uint64_t i = p; i < p + n; i++) {
+        struct cell *c = &w.cell[i];
+        uint64_t kind = below(4), frame = below(1000);
+        assert_int_equal(mm_pagetable_cursor_seek(&cursor, page_va(&w, i)), MM_OK);
+        if (kind == 0) {
+            expected = !attr_legal(&w, attr) ? MM_ERR_INVALID : c->kind != CELL_NONE ? MM_ERR_EXISTS : MM_OK;
+            assert_int_equal(mm_pagetable_cursor_map(&cursor, frame * PAGE, attr), expected);
+            if (expected == MM_OK)
+                model_map(&w, i, 1, frame * PAGE, attr, 1, false);
+        } else if (kind == 1) {
+            expected = c->kind == CELL_NONE ? MM_ERR_NOENT : c->level != 0 || c->group ? MM_ERR_BUSY : MM_OK;
+            assert_int_equal(mm_pagetable_cursor_unmap(&cursor), expected);
+            if (expected == MM_OK)
+                memset(c, 0, sizeof *c);
+        } else {
+            status = mm_pagetable_cursor_next(&cursor, &entry);
+            assert_int_equal(status, c->kind == CELL_NONE ? MM_ERR_NOENT : MM_OK);
+            if (c->kind == CELL_MAPPED)
+                assert_int_equal(entry.pa + (page_va(&w, i) - entry.va), c->pa);
+        }
+    }
+    mm_pagetable_cursor_end(&cursor);
+}
+
+static void step(void)
+{
+    uint64_t p, n;
+
+    random_range(&p, &n);
+    prepare_failure();
+    switch (below(16)) {
+    case 0: case 1: case 2: do_map(p, n); break;
+    case 3: do_map_frames(p, n); break;
+    case 4: case 5: do_unmap(p, n); break;
+    case 6: case 7: do_protect(p, n); break;
+    case 8: do_swap(p); break;
+    case 9: do_split(p); break;
+    case 10: do_collapse(p, n); break;
+    case 11: do_harvest(p, n); break;
+    case 12: do_mark(p); break;
+    case 13: do_cursor(p, n); break;
+    default: do_touch(p); break;
+    }
+    w.s.ram->fail = (struct mm_test_fail){0, 0};
+    for (unsigned i = 0; i < 4; i++)
+        compare_page(&w, below(w.count), (unsigned)mm_test_rand(&rng));
+}
+
+/* Flags of the processor at random, where the format has them. */
+static void random_flags(void)
+{
+    uint32_t policies = MM_PAGETABLE_W_XOR_X, has = w.format.features;
+    w.s.config.flags ^= (uint32_t)mm_test_rand(&rng) & (has | MM_PAGETABLE_PRESET_AD);
+    if (below(8) == 0)
+        w.s.config.flags |= policies;
+    if (w.walker.kind == WALK_X86 || w.walker.kind == WALK_NPT)
+        w.s.config.flags |= MM_PAGETABLE_HW_AD; /* every processor does */
+    if (w.walker.index_bits < 4)
+        w.s.config.flags &= ~MM_PAGETABLE_CONTIGUOUS;
+    if (below(4) == 0)
+        w.s.config.leaf_levels &= 3;
+    if (below(4) == 0)
+        w.s.config.flush_pages = below(2000);
+}
+
+static void run(enum mm_pagetable_id id, unsigned index_bits, uint64_t ops)
+{
+    uint64_t pages, i;
+
+    world_begin(&w, ram_make(), id, index_bits);
+    random_flags();
+    world_make(&w);
+    pages = (uint64_t)1 << (walk_va_bits(&w.walker) - 12);
+    w.count = pages < 1024 ? (unsigned)pages : index_bits == 0 ? 2048 : 1024;
+    w.first = pages <= w.count ? 0 : pages / 2 - w.count / 2; /* around the hole in the middle */
+    for (i = 0; i < ops; i++) {
+        step();
+        if (i % 256 == 255)
+            compare_all(&w, (unsigned)mm_test_rand(&rng));
+    }
+    compare_all(&w, 0);
+    space_end(&w.s);
+}
+
+static void all_formats(unsigned index_bits)
+{
+    for (unsigned id = 0; id < MM_PAGETABLE_ID_COUNT; id++)
+        for (unsigned round = 0; round < 4; round++) {
+            rng = mm_test_rng(mm_test_seed(), id * 4 + round + 100 * index_bits);
+            run((enum mm_pagetable_id)id, index_bits, mm_test_ops() / 100);
+        }
+}
+
+static void tables_of_four_entries(void **state)
+{
+    (void)state;
+    all_formats(2);
+}
+
+static void tables_of_sixteen_entries(void **state)
+{
+    (void)state;
+    all_formats(4);
+}
+
+static void real_tables(void **state)
+{
+    (void)state;
+    all_formats(0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tables_of_four_entries),
+        cmocka_unit_test(tables_of_sixteen_entries),
+        cmocka_unit_test(real_tables),
+    };
+    (void)other;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
