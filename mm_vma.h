@@ -552,6 +552,7 @@ extern "C" {
 #define MM_VMA_PFN 0x40000u      /* linear: page n of the area is frame `offset` + n; never merged */
 #define MM_VMA_DEVICE 0x80000u   /* linear, with the device memory type */
 #define MM_VMA_GLOBAL 0x100000u  /* the system's own page, in every space; calls refuse to touch it */
+#define MM_VMA_SHMEM 0x200000u     /* shared anonymous memory: `file` came from hook `shared` */
 #define MM_VMA_USER_FLAGS 0xff000000u /* eight flags for the caller; neighbours merge if equal */
 
 #define MM_VMA_PROT (MM_VMA_READ | MM_VMA_WRITE | MM_VMA_EXEC)
@@ -739,6 +740,431 @@ MM_VMA_API enum mm_status mm_vma_map_dup(struct mm_vma_map *to, struct mm_vma_ma
 
 /* MM_OK if M1 to M6 and A1 hold, else MM_ERR_CORRUPT. O(n). Lock for reading. */
 MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map);
+
+/* ---- Results and hooks --------------------------------------------------------------------- */
+
+/* What the calls return: 0, or what the Linux system call returns. X(name, value, meaning) */
+#define MM_VMA_RESULT_LIST(X)                                                                      \
+    X(OK, 0, "done")                                                                               \
+    X(EPERM, -1, "locking is not allowed at all")                                                  \
+    X(EBADF, -9, "a file mapping without a file")                                                  \
+    X(EAGAIN, -11, "the limit of locked memory")                                                   \
+    X(ENOMEM, -12, "no memory, no address range, a limit, or a hole in the range")                 \
+    X(EACCES, -13, "the file does not allow these rights")                                         \
+    X(EFAULT, -14, "the range is not one area")                                                    \
+    X(EEXIST, -17, "something is mapped there")                                                    \
+    X(EINVAL, -22, "invalid argument")                                                             \
+    X(EOVERFLOW, -75, "offset and length beyond the last page of any file")
+
+enum mm_vma_result {
+#define MMI_VMA_RESULT_ENUM(name, value, text) MM_VMA_##name = (value),
+    MM_VMA_RESULT_LIST(MMI_VMA_RESULT_ENUM)
+#undef MMI_VMA_RESULT_ENUM
+};
+
+/* What became of a fault. */
+enum mm_vma_fault {
+    MM_VMA_FAULT_OK = 0,   /* the access may be repeated; also for spurious faults */
+    MM_VMA_FAULT_NONE,     /* nothing is mapped there */
+    MM_VMA_FAULT_GUARD,    /* below a stack that must not grow: the guard gap, or a limit */
+    MM_VMA_FAULT_READ,     /* the area does not allow this access */
+    MM_VMA_FAULT_WRITE,
+    MM_VMA_FAULT_EXEC,
+    MM_VMA_FAULT_BUS,      /* beyond the file's end, or its page cannot be had */
+    MM_VMA_FAULT_NOMEM,
+    MM_VMA_FAULT_RETRY     /* the pager is at work: wait outside, and access again */
+};
+
+struct mm_vma_space;
+
+/* A page of a space as the page table has it. */
+struct mm_vma_entry {
+    mm_va_t va;
+    mm_pa_t pa;    /* frame, if present; else MM_PA_NONE */
+    uint64_t slot; /* swap slot, if not present */
+    unsigned prot; /* MM_VMA_READ ... that the entry grants, with MM_VMA_DEVICE */
+    bool dirty;    /* written since it was mapped, where the table can tell */
+};
+
+/* Who maps a frame: kept by this header for each frame that hook `frame` knows, zero-filled at first.
+ * Changed under the frame's lock only.
+ *
+ * F1  `maps` mappings are noted: `first`, and the rest in `more`
+ * F2  each names a space and a page at which its page table has the frame */
+struct mmi_vma_rmap {
+    uintptr_t space; /* struct mm_vma_space * + 1 if the area is locked */
+    uintptr_t page;
+    struct mmi_vma_rmap *next;
+};
+
+struct mm_vma_frame {
+    uintptr_t maps;
+    uintptr_t kind; /* enum mm_vma_kind, + 4 while a copy is being written out */
+    void *file;     /* pages of files: whom to give the frame back to */
+    uintptr_t index;
+    struct mmi_vma_rmap first;
+};
+
+/* What resident pages are. */
+enum mm_vma_kind {
+    MM_VMA_RSS_ANON = 0,
+    MM_VMA_RSS_FILE = 1,
+    MM_VMA_RSS_SHMEM = 2, /* pages of what hook `shared` made */
+    MM_VMA_RSS_SWAP = 3   /* not resident: in swap slots */
+};
+#define MM_VMA_KINDS 4u
+
+/* What the caller lends to a system. Areas and nodes are needed; page tables need frames, and files
+ * need the pager: a group of hooks is there as a whole or not at all. All are called with the space's lock
+ * held; those marked (frame) with a frame's lock too: they must neither block nor call back. */
+struct mm_vma_hooks {
+    void *ctx;
+    struct mm_vma_node_source nodes; /* thread-safe: spaces share it */
+
+    /* Areas. `copy` (may be NULL) copies the caller's own fields on split and fork. */
+    struct mm_vma *(*area_alloc)(void *ctx);
+    void (*area_free)(void *ctx, struct mm_vma *area);
+    void (*area_copy)(void *ctx, struct mm_vma *to, const struct mm_vma *from);
+
+    /* Files. Each area holds a reference of its own. Both may be NULL, as may `file_name`, which gives
+     * the name for listings. */
+    void (*file_get)(void *ctx, void *file);
+    void (*file_put)(void *ctx, void *file);
+    const char *(*file_name)(void *ctx, void *file);
+
+    /* Page tables; `pt` is the space's. All may be NULL together: then only the map is kept.
+     * map      enters a page; MM_ERR_NOMEM: nothing changed. (frame) where it replaces one: cannot fail
+     * swap     enters a slot; MM_ERR_NOMEM. (frame) where it replaces a page: cannot fail
+     * protect  (frame) sets the rights of a present page; without any it stays known to `next`
+     * clear    (frame) empties an entry
+     * next     (frame) the first entry, present or slot, within [va, end); false: none
+     * flush    (frame) makes all CPUs forget translations of [va, va + bytes)
+     * map may be called for one space by the CPU that has its lock, the others beside it by any. */
+    enum mm_status (*pt_map)(void *ctx, void *pt, mm_va_t va, mm_pa_t pa, unsigned prot);
+    enum mm_status (*pt_swap)(void *ctx, void *pt, mm_va_t va, uint64_t slot);
+    void (*pt_protect)(void *ctx, void *pt, mm_va_t va, unsigned prot);
+    void (*pt_clear)(void *ctx, void *pt, mm_va_t va);
+    bool (*pt_next)(void *ctx, void *pt, mm_va_t va, mm_va_t end, struct mm_vma_entry *entry);
+    void (*pt_flush)(void *ctx, void *pt, mm_va_t va, uint64_t bytes);
+
+    /* Frames. `frame_alloc` returns MM_PA_NONE when there is none; `frame` the record of a frame
+     * (NULL: not counted, as device memory and the zero frame). */
+    mm_pa_t (*frame_alloc)(void *ctx, bool zero);
+    void (*frame_free)(void *ctx, mm_pa_t pa);
+    void (*frame_copy)(void *ctx, mm_pa_t to, mm_pa_t from);
+    struct mm_vma_frame *(*frame)(void *ctx, mm_pa_t pa);
+
+    /* Pager: pages of files. `file_page` gives a frame with a reference of its own; MM_ERR_NOENT beyond the
+     * file's end, MM_ERR_BUSY to have the access repeated. `file_page_put` takes the reference back. `shared`
+     * makes a file of `pages` zero pages for shared anonymous memory, with one reference. */
+    enum mm_status (*file_page)(void *ctx, void *file, uint64_t index, bool write, mm_pa_t *pa);
+    void (*file_page_put)(void *ctx, void *file, uint64_t index, mm_pa_t pa, bool dirty);
+    enum mm_status (*shared)(void *ctx, uint64_t pages, void **file);
+
+    /* Pager: swap. Slots are counted: `swap_out` makes one with a count of 1 and copies the frame to it;
+     * `swap_dup` (frame) and `swap_free` change the count; `swap_in` fills a frame, or MM_ERR_BUSY. */
+    enum mm_status (*swap_out)(void *ctx, mm_pa_t pa, uint64_t *slot);
+    enum mm_status (*swap_in)(void *ctx, uint64_t slot, mm_pa_t pa);
+    void (*swap_dup)(void *ctx, uint64_t slot);
+    void (*swap_free)(void *ctx, uint64_t slot);
+
+    /* Policy; may be NULL. `random`: a number below `below`. `victim`: the LRU's next frame to reclaim,
+     * or MM_PA_NONE; `mapped` tells the LRU of a new frame. */
+    uint64_t (*random)(void *ctx, uint64_t below);
+    mm_pa_t (*victim)(void *ctx);
+    void (*mapped)(void *ctx, mm_pa_t pa);
+};
+
+/* A page, or a few, that each space of a system has above its own range: a trampoline. */
+struct mm_vma_global {
+    mm_va_t va;
+    mm_pa_t pa;
+    uint64_t bytes;
+    unsigned prot;
+};
+#define MM_VMA_GLOBALS 4u
+
+/* What spaces share that share frames: hooks, the frames' locks, the pool of reverse-map notes. */
+struct mm_vma_system {
+    struct mm_vma_hooks hooks;
+    mm_pa_t zero_frame; /* mapped for reads of untouched memory; MM_PA_NONE: none */
+    struct mm_vma_global globals[MM_VMA_GLOBALS];
+    unsigned global_count;
+    MM_VMA_LOCK_T pool_lock;
+    struct mmi_vma_rmap *pool;   /* free notes */
+    struct mmi_vma_rmap *chunks; /* nodes that notes were cut from */
+    struct {
+        MM_VMA_LOCK_T lock;
+    } __attribute__((aligned(MM_VMA_CACHE_LINE))) frames[MM_VMA_FRAME_LOCKS];
+};
+
+/* Limits of a space; MM_VMA_UNLIMITED for none. */
+#define MM_VMA_UNLIMITED UINT64_MAX
+struct mm_vma_limits {
+    uint64_t total;  /* bytes of all areas (RLIMIT_AS) */
+    uint64_t data;   /* bytes of private writable areas, and of the break (RLIMIT_DATA) */
+    uint64_t stack;  /* bytes of a growing stack (RLIMIT_STACK) */
+    uint64_t locked; /* bytes of locked areas (RLIMIT_MEMLOCK); 0: mlock gives EPERM */
+    uint64_t areas;  /* number of areas */
+};
+
+/* Totals of a space, in pages. */
+struct mm_vma_totals {
+    uint64_t areas;
+    uint64_t total;
+    uint64_t locked;
+    uint64_t data;  /* private, writable, no stack */
+    uint64_t stack; /* areas that grow down */
+    uint64_t exec;  /* executable, not writable, no stack */
+    uint64_t rss[MM_VMA_KINDS]; /* by enum mm_vma_kind; MM_VMA_RSS_SWAP counts slots */
+};
+
+/* How a space is laid out. mm_vma_config_init fills in a 47-bit process without limits. */
+struct mm_vma_config {
+    mm_va_t low;       /* lowest address that calls choose or accept as a hint */
+    mm_va_t top;       /* the space ends before it */
+    mm_va_t mmap_base; /* top-down placement starts below it; bottom-up placement at it */
+    bool bottom_up;
+    mm_va_t brk;            /* start of the break; 0: none */
+    uint64_t guard_pages;   /* free pages kept below growing areas */
+    uint64_t random_pages;  /* mmap_base and brk move by a random number below it (hook) */
+    struct mm_vma_limits limits;
+    void *pt; /* for the page table hooks */
+};
+
+/* An address space. Its fields are for this header; take `map` for walking, under the lock.
+ *
+ * S1  the totals are the sums over the areas, but for globals
+ * S2  no two neighbours stand apart that a call has seen together and may merge
+ * S3  spare_count areas wait in `spare` */
+struct mm_vma_space {
+    struct mm_vma_map map;
+    MM_VMA_RWLOCK_T lock;
+    struct mm_vma_system *sys;
+    void *pt;
+    uintptr_t users;      /* threads */
+    uintptr_t references; /* users together count one */
+    uintptr_t low, top, base; /* pages */
+    uintptr_t guard;
+    bool bottom_up;
+    mm_va_t brk_start, brk;
+    struct mm_vma_limits limits;
+    uintptr_t total, locked, data, stack, exec; /* pages */
+    uintptr_t rss[MM_VMA_KINDS];
+    uintptr_t next_anon;
+    struct mm_vma *spare;
+    unsigned spare_count;
+    void *user; /* the caller's own */
+} __attribute__((aligned(MM_VMA_CACHE_LINE)));
+
+/* ---- Set-up and life ------------------------------------------------------------------------- */
+
+/* Prepares what spaces share. `hooks` is copied. MM_ERR_INVALID if a hook group is incomplete. */
+MM_VMA_API enum mm_status mm_vma_system_init(struct mm_vma_system *sys,
+                                             const struct mm_vma_hooks *hooks);
+/* Gives back the memory of the reverse map; all spaces have exited. */
+MM_VMA_API void mm_vma_system_fini(struct mm_vma_system *sys);
+/* Adds pages that every space made later has, mapped to the same frames, out of its calls' reach: at
+ * or above its top. MM_ERR_LIMIT: MM_VMA_GLOBALS are there; MM_ERR_ALIGN: not whole pages. */
+MM_VMA_API enum mm_status mm_vma_system_global(struct mm_vma_system *sys,
+                                               const struct mm_vma_global *global);
+
+MM_VMA_API void mm_vma_config_init(struct mm_vma_config *config);
+
+/* Makes a space with one user and one reference. MM_ERR_INVALID: borders out of order or not whole
+ * pages, or a global below its top; MM_ERR_NOMEM: no memory for the globals. */
+MM_VMA_API enum mm_status mm_vma_space_init(struct mm_vma_space *space, struct mm_vma_system *sys,
+                                            const struct mm_vma_config *config);
+
+/* A thread joins (vfork, clone) or leaves a space. When the last one leaves, all is unmapped in one
+ * pass, and the users' reference goes. mm_vma_leave returns whether that was the last reference: the
+ * caller then frees the struct. O(areas + pages). Any CPU. */
+MM_VMA_API void mm_vma_join(struct mm_vma_space *space);
+MM_VMA_API bool mm_vma_leave(struct mm_vma_space *space);
+/* References keep the struct, not what is mapped. mm_vma_put: true when the last one went. O(1). */
+MM_VMA_API void mm_vma_get(struct mm_vma_space *space);
+MM_VMA_API bool mm_vma_put(struct mm_vma_space *space);
+
+/* Unmaps everything (exec, or exit by hand); the space can be used on. O(areas + pages). */
+MM_VMA_API void mm_vma_clear(struct mm_vma_space *space);
+
+/* Makes `child` (raw memory) a copy of `parent` with page table `pt`: private pages are shared copy on
+ * write, areas with MM_VMA_DONTFORK left out, locks not inherited, MM_VMA_WIPEONFORK areas empty.
+ * MM_VMA_ENOMEM: `child` is raw memory again, `parent` as it was but for write rights that the next
+ * fault gives back. O(areas + private pages). Takes the parent's lock. */
+MM_VMA_API int mm_vma_fork(struct mm_vma_space *child, struct mm_vma_space *parent, void *pt);
+
+/* ---- Calls ------------------------------------------------------------------------------------- */
+
+/* All calls take the space's lock for writing; they are O((areas touched + 1) * log areas), and on top of
+ * that O(pages present) where pages go. A call that fails has changed nothing but where Linux changes part
+ * of the range and its contract says so. */
+
+/* Flags for mmap, with Linux's values. */
+#define MM_VMA_MAP_SHARED 0x1u
+#define MM_VMA_MAP_PRIVATE 0x2u
+#define MM_VMA_MAP_SHARED_VALIDATE 0x3u
+#define MM_VMA_MAP_TYPE 0xfu
+#define MM_VMA_MAP_FIXED 0x10u
+#define MM_VMA_MAP_ANONYMOUS 0x20u
+#define MM_VMA_MAP_32BIT 0x40u /* between 1 and 2 GiB, bottom-up */
+#define MM_VMA_MAP_GROWSDOWN 0x100u
+#define MM_VMA_MAP_LOCKED 0x2000u
+#define MM_VMA_MAP_NORESERVE 0x4000u
+#define MM_VMA_MAP_POPULATE 0x8000u
+#define MM_VMA_MAP_NONBLOCK 0x10000u
+#define MM_VMA_MAP_STACK 0x20000u
+#define MM_VMA_MAP_FIXED_NOREPLACE 0x100000u
+
+struct mm_vma_request {
+    mm_va_t hint;    /* address wanted; with FIXED the address */
+    uint64_t bytes;  /* rounded up to pages */
+    unsigned prot;   /* MM_VMA_READ | MM_VMA_WRITE | MM_VMA_EXEC */
+    unsigned flags;  /* MM_VMA_MAP_... */
+    unsigned may;    /* rights that the file can grant, 0: all (shared mappings only) */
+    void *file;      /* not for ANONYMOUS */
+    uint64_t offset; /* bytes into the file: whole pages */
+    uint64_t align;  /* 0, or a power of two that a chosen address is a multiple of */
+    unsigned user;   /* MM_VMA_USER_FLAGS of the area */
+    void *area_user; /* `user` of the area: neighbours merge only if it is equal */
+};
+
+/* mmap(2). *va is the address. EINVAL: no length, neither shared nor private, misaligned fixed address or
+ * offset, a growing area that is not private and anonymous; EBADF: no file; EOVERFLOW; ENOMEM: no range, a
+ * limit, no memory; EEXIST: NOREPLACE; EPERM, EAGAIN: locked memory; EACCES: rights. */
+MM_VMA_API int mm_vma_mmap(struct mm_vma_space *space, const struct mm_vma_request *request,
+                           mm_va_t *va);
+
+/* munmap(2): whatever is mapped within the range goes. EINVAL: misaligned, no length, beyond the top; ENOMEM:
+ * an area would fall in two and the limit of areas is reached, or there is no memory. */
+MM_VMA_API int mm_vma_munmap(struct mm_vma_space *space, mm_va_t va, uint64_t bytes);
+
+/* mprotect(2). Works up to the first hole, keeps what it did, and returns ENOMEM there. EINVAL:
+ * misaligned, unknown rights; EACCES: rights that the file does not grant, after what stands before it
+ * changed. ENOMEM for want of memory comes before any change. MM_VMA_PROT_GROWSDOWN
+ * extends the range to the start of the growing area that it begins in. */
+#define MM_VMA_PROT_GROWSDOWN 0x1000000u
+MM_VMA_API int mm_vma_mprotect(struct mm_vma_space *space, mm_va_t va, uint64_t bytes,
+                               unsigned prot);
+
+/* mremap(2); *va is the new address. EINVAL: misaligned, no length, no place for the target, ranges that
+ * overlap, DONTUNMAP with another size; EFAULT: the old range is no single area where it must be;
+ * ENOMEM: no place (without MAYMOVE: it cannot grow where it is), a limit, no memory; EAGAIN: locked
+ * memory. When page tables lack memory, the target of FIXED has gone already. */
+#define MM_VMA_REMAP_MAYMOVE 1u
+#define MM_VMA_REMAP_FIXED 2u
+#define MM_VMA_REMAP_DONTUNMAP 4u
+MM_VMA_API int mm_vma_mremap(struct mm_vma_space *space, mm_va_t old, uint64_t old_bytes,
+                             uint64_t bytes, unsigned flags, mm_va_t target, mm_va_t *va);
+
+/* madvise(2), with Linux's numbers. Goes over holes and returns ENOMEM at the end; EINVAL stops. */
+enum mm_vma_advice {
+    MM_VMA_ADV_NORMAL = 0,
+    MM_VMA_ADV_RANDOM = 1,
+    MM_VMA_ADV_SEQUENTIAL = 2,
+    MM_VMA_ADV_WILLNEED = 3, /* pages come in now, as far as the pager has them */
+    MM_VMA_ADV_DONTNEED = 4, /* pages go; private memory reads as zeros, or as the file, again */
+    MM_VMA_ADV_FREE = 8,     /* as DONTNEED, for anonymous private memory */
+    MM_VMA_ADV_DONTFORK = 10,
+    MM_VMA_ADV_DOFORK = 11,
+    MM_VMA_ADV_HUGEPAGE = 14,
+    MM_VMA_ADV_NOHUGEPAGE = 15,
+    MM_VMA_ADV_DONTDUMP = 16,
+    MM_VMA_ADV_DODUMP = 17,
+    MM_VMA_ADV_WIPEONFORK = 18,
+    MM_VMA_ADV_KEEPONFORK = 19
+};
+MM_VMA_API int mm_vma_madvise(struct mm_vma_space *space, mm_va_t va, uint64_t bytes, int advice);
+
+/* mlock(2), munlock(2): the range is widened to pages. EPERM: limit 0; ENOMEM: the limit, a hole (what stands
+ * before it keeps the new state), or pages that cannot be had; EINVAL: it wraps. */
+MM_VMA_API int mm_vma_mlock(struct mm_vma_space *space, mm_va_t va, uint64_t bytes);
+MM_VMA_API int mm_vma_munlock(struct mm_vma_space *space, mm_va_t va, uint64_t bytes);
+
+/* brk(2) as the kernel has it: moves the break to `brk` and returns it, or the old one when refused
+ * (0 asks for it). */
+MM_VMA_API mm_va_t mm_vma_brk(struct mm_vma_space *space, mm_va_t brk);
+
+/* Areas with preset rights, at a fixed free place. */
+enum mm_vma_preset {
+    MM_VMA_CODE,     /* read, execute; anonymous */
+    MM_VMA_DATA,     /* read, write */
+    MM_VMA_STACK,    /* read, write, grows down */
+    MM_VMA_HEAP,     /* the break starts at `va`; `bytes` of it are there at once */
+    MM_VMA_FRAMED,   /* read, write; every page gets a frame at once */
+    MM_VMA_IDENTITY, /* frames at the same addresses; mapped at once */
+    MM_VMA_LINEAR,   /* frames from `pa` on; mapped at once */
+    MM_VMA_IO        /* linear, device memory; mapped at once */
+};
+/* EINVAL, EEXIST, ENOMEM as mmap with FIXED_NOREPLACE; on failure nothing is mapped. `prot`: 0 for the preset's. */
+MM_VMA_API int mm_vma_install(struct mm_vma_space *space, enum mm_vma_preset preset, mm_va_t va,
+                              uint64_t bytes, mm_pa_t pa, unsigned prot);
+
+/* Changes the limits; nothing that is there is taken away. O(1). */
+MM_VMA_API void mm_vma_set_limits(struct mm_vma_space *space, const struct mm_vma_limits *limits);
+/* O(1); the resident counts may move meanwhile. Takes the lock for reading. */
+MM_VMA_API void mm_vma_totals(struct mm_vma_space *space, struct mm_vma_totals *totals);
+
+/* ---- Faults and the reverse map ------------------------------------------------------------------ */
+
+/* Resolves an access of kind MM_VMA_READ, MM_VMA_WRITE or MM_VMA_EXEC (one of them) to `va`. On all but
+ * MM_VMA_FAULT_OK nothing changed, but that a stack may have grown. O(log areas + maps of the page).
+ * Takes the space's lock. */
+MM_VMA_API enum mm_vma_fault mm_vma_fault(struct mm_vma_space *space, mm_va_t va, unsigned access);
+
+/* Has all pages of the range mapped, for writing where private memory is writable. ENOMEM at a hole or
+ * without memory; EFAULT at areas without any right and where the pager has no page; EAGAIN to repeat; EINVAL:
+ * not whole pages, beyond the top. What came in stays. O(pages). Takes the lock. */
+MM_VMA_API int mm_vma_populate(struct mm_vma_space *space, mm_va_t va, uint64_t bytes);
+
+/* Number of places that map the frame; 0 also for frames that are not counted. More than 1: it is shared.
+ * O(1). Takes the frame's lock. */
+MM_VMA_API uintptr_t mm_vma_frame_maps(struct mm_vma_system *sys, mm_pa_t pa);
+
+/* Calls `visit` for each place that maps the frame, until it returns false; it must not call back.
+ * Returns the number of calls. O(maps). Under the frame's lock. */
+MM_VMA_API uintptr_t mm_vma_frame_walk(struct mm_vma_system *sys, mm_pa_t pa,
+                                       bool (*visit)(void *ctx, struct mm_vma_space *space,
+                                                     mm_va_t va),
+                                       void *ctx);
+
+/* Takes a frame away from all who map it. Pages of files go back to the pager; anonymous ones are copied to
+ * swap first, and the frame is freed. MM_ERR_NOENT: nobody maps it; MM_ERR_PERM: an area is locked;
+ * MM_ERR_BUSY: it was written meanwhile; what `swap_out` returned; MM_ERR_INVALID: there is no swap. It
+ * stays mapped then. O(maps). Any CPU, without any space's lock. */
+MM_VMA_API enum mm_status mm_vma_evict(struct mm_vma_system *sys, mm_pa_t pa);
+
+/* Evicts frames that hook `victim` names until `want` went or it has no more, at most 4 * want + 16 tries.
+ * Returns how many went. */
+MM_VMA_API uintptr_t mm_vma_reclaim(struct mm_vma_system *sys, uintptr_t want);
+
+/* ---- Listing and check ----------------------------------------------------------------------------- */
+
+/* The area that covers `va`; its lock must be held by the caller (mm_vma_read_lock). O(log areas). */
+static inline struct mm_vma *mm_vma_find(struct mm_vma_space *space, mm_va_t va)
+{
+    return mm_vma_map_find(&space->map, va);
+}
+
+/* Calls `visit` for each area that touches [low, high), in order, until it returns false. Takes the
+ * lock for reading. Returns the number of calls. */
+MM_VMA_API uintptr_t mm_vma_walk(struct mm_vma_space *space, mm_va_t low, mm_va_t high,
+                                 bool (*visit)(void *ctx, const struct mm_vma *area), void *ctx);
+
+/* Writes the area's line as /proc/PID/maps shows it ("start-end rwxp offset 00:00 0 name"), with a 0 behind
+ * it, cut to `size` bytes; returns its full length without the 0. Device and inode are shown as 0: the
+ * name hook tells files apart. O(1). */
+MM_VMA_API size_t mm_vma_format(const struct mm_vma_space *space, const struct mm_vma *area,
+                                char *text, size_t size);
+
+/* Prints all areas, a call of `print` a line. Takes the lock for reading. */
+MM_VMA_API void mm_vma_list(struct mm_vma_space *space,
+                            void (*print)(void *ctx, const char *line, size_t length), void *ctx);
+
+/* MM_OK if the map is sound (M1 to M6, A1), S1 and S3 hold and, where there are page tables, each page
+ * of the space stands in an area with rights that cover it, and in the reverse map (F2), and the
+ * resident counts are true; else MM_ERR_CORRUPT. O(areas + pages * maps). Takes the lock. */
+MM_VMA_API enum mm_status mm_vma_check(struct mm_vma_space *space);
 /* ---- Hot paths ------------------------------------------------------------------------------- */
 
 #define MMI_VMA_HIGH(page) ((uint32_t)((uint64_t)(page) >> 32))
@@ -1765,15 +2191,6 @@ static void mmi_vma_erase(struct mm_vma_map *map, const struct mm_vma *vma)
     mmi_vma_erase_at(&c, map);
 }
 
-static void mmi_vma_insert(struct mm_vma_map *map, struct mm_vma *vma)
-{
-    struct mm_vma_cursor c;
-
-    if (map->root != NULL)
-        mmi_vma_seek(&c, map, vma->start);
-    mmi_vma_insert_at(&c, map, vma);
-}
-
 /* The area's lowest six flags changed: its word in the leaf follows (M6). */
 static void mmi_vma_set_flags(struct mm_vma_map *map, struct mm_vma *vma, uintptr_t flags)
 {
@@ -2407,6 +2824,3051 @@ MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map)
         more = mmi_vma_leaf_after(&c, map);
     }
     return sound && areas == map->count && nodes == map->nodes ? MM_OK : MM_ERR_CORRUPT;
+}
+
+/* ---- Space: areas and their accounts ------------------------------------------------------------ */
+
+#define MMI_VMA_UNMERGEABLE (MM_VMA_PFN | MM_VMA_DEVICE | MM_VMA_GLOBAL)
+#define MMI_VMA_PAGE_MASK (MM_PAGE_SIZE - 1)
+
+static void mmi_vma_report(const char *where, const char *what, enum mm_status status, mm_va_t va,
+                           const void *object)
+{
+#if MM_VMA_DEBUG >= 1
+    struct mm_report report;
+
+    report.where = where;
+    report.what = what;
+    report.status = status;
+    report.address = va;
+    report.object = object;
+    MM_VMA_REPORT(&report);
+#else
+    (void)where, (void)what, (void)status, (void)va, (void)object;
+#endif
+}
+
+/* Bytes to whole pages, rounding up. */
+static uint64_t mmi_vma_pages(uint64_t bytes)
+{
+    return (bytes >> MM_PAGE_SHIFT) + ((bytes & MMI_VMA_PAGE_MASK) != 0);
+}
+
+static mm_va_t mmi_vma_va(uintptr_t page)
+{
+    return (mm_va_t)page << MM_PAGE_SHIFT;
+}
+
+static uintptr_t mmi_vma_count(const struct mm_vma *vma)
+{
+    return vma->end - vma->start;
+}
+
+static enum mm_status mmi_vma_spares(struct mm_vma_space *space, unsigned count)
+{
+    const struct mm_vma_hooks *hooks = &space->sys->hooks;
+    struct mm_vma *vma;
+
+    while (space->spare_count < count) {
+        vma = hooks->area_alloc(hooks->ctx);
+        if (vma == NULL)
+            return MM_ERR_NOMEM;
+        vma->link = space->spare;
+        space->spare = vma;
+        space->spare_count++;
+    }
+    return MM_OK;
+}
+
+/* Only after mmi_vma_spares. */
+static struct mm_vma *mmi_vma_spare(struct mm_vma_space *space)
+{
+    struct mm_vma *vma = space->spare;
+
+    MM_VMA_ASSERT(vma != NULL);
+    space->spare = vma->link;
+    space->spare_count--;
+    vma->link = NULL;
+    return vma;
+}
+
+static void mmi_vma_area_free(struct mm_vma_space *space, struct mm_vma *vma)
+{
+    const struct mm_vma_hooks *hooks = &space->sys->hooks;
+
+    if (vma->file != NULL && hooks->file_put != NULL)
+        hooks->file_put(hooks->ctx, vma->file);
+    hooks->area_free(hooks->ctx, vma);
+}
+
+static void mmi_vma_free_list(struct mm_vma_space *space, struct mm_vma *list)
+{
+    struct mm_vma *vma;
+
+    while (list != NULL) {
+        vma = list;
+        list = vma->link;
+        mmi_vma_area_free(space, vma);
+    }
+}
+
+static void mmi_vma_area_set(struct mm_vma *vma, uintptr_t start, uintptr_t end, uintptr_t flags,
+                             uintptr_t offset, void *file)
+{
+    mm_store(&vma->start, start);
+    mm_store(&vma->end, end);
+    mm_store(&vma->flags, flags);
+    mm_store(&vma->offset, offset);
+    __atomic_store_n(&vma->file, file, __ATOMIC_RELAXED);
+    vma->anon = 0;
+    vma->link = NULL;
+    vma->user = NULL;
+}
+
+/* A second area like `vma`, in a struct of its own, with a reference of its own to the file. */
+static void mmi_vma_area_twin(struct mm_vma_space *space, struct mm_vma *twin,
+                              const struct mm_vma *vma)
+{
+    const struct mm_vma_hooks *hooks = &space->sys->hooks;
+
+    mmi_vma_area_set(twin, vma->start, vma->end, vma->flags, vma->offset, vma->file);
+    twin->anon = vma->anon;
+    twin->user = vma->user;
+    if (twin->file != NULL && hooks->file_get != NULL)
+        hooks->file_get(hooks->ctx, twin->file);
+    if (hooks->area_copy != NULL)
+        hooks->area_copy(hooks->ctx, twin, vma);
+}
+
+static bool mmi_vma_is_exec(uintptr_t flags)
+{
+    return (flags & (MM_VMA_EXEC | MM_VMA_WRITE | MM_VMA_GROWSDOWN)) == MM_VMA_EXEC;
+}
+
+static bool mmi_vma_is_data(uintptr_t flags)
+{
+    return (flags & (MM_VMA_WRITE | MM_VMA_SHARED | MM_VMA_GROWSDOWN)) == MM_VMA_WRITE;
+}
+
+/* S1: `pages` of an area with these flags come (or go: 0 - pages). */
+static void mmi_vma_account(struct mm_vma_space *space, uintptr_t flags, uintptr_t pages)
+{
+    if ((flags & MM_VMA_GLOBAL) != 0)
+        return;
+    space->total += pages;
+    if ((flags & MM_VMA_LOCKED) != 0)
+        space->locked += pages;
+    if (mmi_vma_is_exec(flags))
+        space->exec += pages;
+    else if ((flags & MM_VMA_GROWSDOWN) != 0)
+        space->stack += pages;
+    else if (mmi_vma_is_data(flags))
+        space->data += pages;
+}
+
+/* Whether `pages` more fit the limits of all and of data. */
+static bool mmi_vma_may_expand(const struct mm_vma_space *space, uintptr_t flags, uint64_t pages)
+{
+    if (space->total + pages > space->limits.total >> MM_PAGE_SHIFT)
+        return false;
+    return !mmi_vma_is_data(flags) ||
+           space->data + pages <= space->limits.data >> MM_PAGE_SHIFT;
+}
+
+static bool mmi_vma_may_lock(const struct mm_vma_space *space, uintptr_t flags, uint64_t pages)
+{
+    return (flags & MM_VMA_LOCKED) == 0 ||
+           space->locked + pages <= space->limits.locked >> MM_PAGE_SHIFT;
+}
+
+/* One of `areas` inserts behind an area that stays in the path's leaf needs no more than that leaf's chain.
+ * What else may happen is covered by a chain for each. */
+static bool mmi_vma_local(const struct mm_vma_cursor *c, const struct mm_vma_map *map,
+                          uintptr_t start, uintptr_t end)
+{
+    const struct mm_vma_node *leaf = c->node[0];
+    uintptr_t pred_end;
+    unsigned i = c->at[0];
+
+    if (leaf->u.leaf.high != MMI_VMA_HIGH(start) || MMI_VMA_HIGH(end) != MMI_VMA_HIGH(start) ||
+        i == 0 || (i == 1 && mmi_vma_leaf_start(leaf, 0) == start))
+        return false;
+    pred_end = mmi_vma_leaf_end(leaf, i - 1);
+    return pred_end >= end || (pred_end <= start && mmi_vma_follower(c, map, i - 1) >= end);
+}
+
+/* Areas and nodes for a call that changes [start, end) by up to `areas` inserts. Changes nothing. */
+static int mmi_vma_reserve(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                           unsigned areas)
+{
+    struct mm_vma_map *map = &space->map;
+    uintptr_t need = areas * (map->height + 2);
+    struct mm_vma_cursor c;
+
+    if (mmi_vma_spares(space, areas) != MM_OK)
+        return MM_VMA_ENOMEM;
+    if (map->pooled >= need)
+        return MM_VMA_OK;
+    if (map->root != NULL) {
+        mmi_vma_seek(&c, map, start);
+        if (mmi_vma_local(&c, map, start, end))
+            need = mmi_vma_splits(&c, map, areas);
+    }
+    return mmi_vma_pool_fill(map, need) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
+}
+
+/* ---- Space: split, merge, cut -------------------------------------------------------------------- */
+
+/* Which identities may become one (rule 1 of the manual). */
+static bool mmi_vma_anon_fits(uintptr_t target, uintptr_t source)
+{
+    if (target == source)
+        return true;
+    return (target == 0 || source == 0) && ((target | source) & 1) == 0;
+}
+
+/* Whether `left` and `right`, which touch, are alike but for their identities. */
+static bool mmi_vma_alike(const struct mm_vma *left, const struct mm_vma *right)
+{
+    return left->flags == right->flags && left->file == right->file && left->user == right->user &&
+           (left->flags & MMI_VMA_UNMERGEABLE) == 0 && left->end == right->start &&
+           left->offset + mmi_vma_count(left) == right->offset;
+}
+
+/* What may join a new or changed range `mid`. */
+static void mmi_vma_joins(struct mm_vma *prev, const struct mm_vma *mid, struct mm_vma *next,
+                          bool *left, bool *right)
+{
+    *left = prev != NULL && mmi_vma_alike(prev, mid) && mmi_vma_anon_fits(prev->anon, mid->anon);
+    *right = next != NULL && mmi_vma_alike(mid, next) && mmi_vma_anon_fits(next->anon, mid->anon);
+    if (*left && *right && prev->anon != 0 && next->anon != 0 && prev->anon != next->anon)
+        *right = false;
+}
+
+/* Moves an area's start, and its offset with it. */
+static void mmi_vma_move_start(struct mm_vma_map *map, struct mm_vma *vma, uintptr_t start)
+{
+    mm_store(&vma->offset, vma->offset + (start - vma->start));
+    mmi_vma_set_start(map, vma, start);
+}
+
+/* Splits an area at `page`; returns the new upper part. One area and one insert are reserved. */
+static struct mm_vma *mmi_vma_split(struct mm_vma_space *space, struct mm_vma *vma, uintptr_t page)
+{
+    struct mm_vma *twin = mmi_vma_spare(space);
+    struct mm_vma_cursor c;
+
+    mmi_vma_area_twin(space, twin, vma);
+    mm_store(&twin->start, page);
+    mm_store(&twin->offset, vma->offset + (page - vma->start));
+    mmi_vma_find_slot(&c, &space->map, vma->start);
+    mmi_vma_set_end_at(&c, &space->map, vma, page);
+    c.at[0]++;
+    mmi_vma_insert_at(&c, &space->map, twin);
+    return twin;
+}
+
+static void mmi_vma_detach(struct mm_vma_space *space, struct mm_vma *vma, struct mm_vma **gone)
+{
+    mmi_vma_erase(&space->map, vma);
+    vma->link = *gone;
+    *gone = vma;
+}
+
+/* The first area that ends behind `page`, or NULL. */
+static struct mm_vma *mmi_vma_from(const struct mm_vma_space *space, uintptr_t page)
+{
+    struct mm_vma_cursor c;
+
+    return mmi_vma_seek_area(&c, &space->map, page) ? mmi_vma_leaf_area(c.node[0], c.at[0]) : NULL;
+}
+
+/* The area that ends highest up to `page` or across it, or NULL. */
+static struct mm_vma *mmi_vma_upto(const struct mm_vma_space *space, uintptr_t page)
+{
+    struct mm_vma_cursor c;
+
+    if (space->map.root == NULL || page == 0)
+        return NULL;
+    mmi_vma_seek(&c, &space->map, page - 1);
+    return mmi_vma_pred(&c, &space->map);
+}
+
+/* Takes [start, end) out of the map. Areas that go whole are put in front of *gone. One area and one
+ * insert are reserved. */
+static void mmi_vma_cut(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                        struct mm_vma **gone)
+{
+    struct mm_vma_map *map = &space->map;
+    struct mm_vma_cursor c;
+    struct mm_vma *vma;
+    uintptr_t to;
+
+    while (mmi_vma_seek_area(&c, map, start)) {
+        vma = mmi_vma_leaf_area(c.node[0], c.at[0]);
+        if (vma->start >= end)
+            return;
+        to = vma->end < end ? vma->end : end;
+        mmi_vma_account(space, vma->flags, (vma->start > start ? vma->start : start) - to);
+        if (vma->start < start) {
+            if (vma->end > end)
+                mmi_vma_move_start(map, mmi_vma_split(space, vma, start), end);
+            else
+                mmi_vma_set_end_at(&c, map, vma, start);
+        } else if (vma->end > end) {
+            mmi_vma_move_start(map, vma, end);
+            return;
+        } else {
+            mmi_vma_erase_at(&c, map);
+            vma->link = *gone;
+            *gone = vma;
+        }
+        if (to == end)
+            return;
+    }
+}
+
+/* Puts `range` (a description, not an object of the map) into the free place it names, joining neighbours
+ * as Linux does. Returns the area that holds it. `fresh` becomes the area, unless NULL is returned in
+ * *fresh: it was not needed. */
+static struct mm_vma *mmi_vma_add(struct mm_vma_space *space, const struct mm_vma *range,
+                                  bool only_left, struct mm_vma *fresh, struct mm_vma **gone)
+{
+    struct mm_vma_map *map = &space->map;
+    struct mm_vma *prev = NULL, *next = NULL, *target = fresh;
+    struct mm_vma_cursor c;
+    bool left, right;
+
+    if (map->root != NULL) {
+        mmi_vma_seek(&c, map, range->start);
+        prev = mmi_vma_pred(&c, map);
+        next = only_left ? NULL : mmi_vma_succ(&c, map);
+    }
+    mmi_vma_joins(prev, range, next, &left, &right);
+    mmi_vma_account(space, range->flags, mmi_vma_count(range));
+    if (left) {
+        uintptr_t end = right ? next->end : range->end;
+
+        target = prev;
+        if (right) {
+            target->anon = target->anon != 0 ? target->anon : next->anon;
+            mmi_vma_detach(space, next, gone);
+        }
+        if (right || c.at[0] == 0) {
+            mmi_vma_set_end(map, prev, end);
+        } else {
+            c.at[0]--;
+            mmi_vma_set_end_at(&c, map, prev, end);
+        }
+    } else if (right) {
+        target = next;
+        mmi_vma_move_start(map, next, range->start);
+    } else {
+        mmi_vma_insert_at(&c, map, fresh);
+    }
+    if (target->anon == 0)
+        target->anon = range->anon;
+    return target;
+}
+
+/* Gives [from, to), all within `vma`, new flags, joining or splitting as Linux does. Returns the area that
+ * covers it now. Two areas and two inserts are reserved. */
+static struct mm_vma *mmi_vma_modify(struct mm_vma_space *space, struct mm_vma *vma, uintptr_t from,
+                                     uintptr_t to, uintptr_t flags, struct mm_vma **gone)
+{
+    struct mm_vma_map *map = &space->map;
+    struct mm_vma *prev, *next, mid = *vma;
+    struct mm_vma_cursor c;
+    bool left, right;
+
+    mid.start = from;
+    mid.end = to;
+    mid.flags = flags;
+    mid.offset += from - vma->start;
+    mmi_vma_account(space, vma->flags, from - to);
+    mmi_vma_account(space, flags, to - from);
+    mmi_vma_find_slot(&c, map, vma->start);
+    prev = from == vma->start ? mmi_vma_pred(&c, map) : NULL;
+    c.at[0]++;
+    next = to == vma->end ? mmi_vma_succ(&c, map) : NULL;
+    mmi_vma_joins(prev, &mid, next, &left, &right);
+    if (left) {
+        if (to == vma->end)
+            mmi_vma_detach(space, vma, gone);
+        else
+            mmi_vma_move_start(map, vma, to);
+        if (right) {
+            prev->anon = prev->anon != 0 ? prev->anon : next->anon;
+            to = next->end;
+            mmi_vma_detach(space, next, gone);
+        }
+        mmi_vma_set_end(map, prev, to);
+        prev->anon = prev->anon != 0 ? prev->anon : mid.anon;
+        return prev;
+    }
+    if (right) {
+        if (from == vma->start)
+            mmi_vma_detach(space, vma, gone);
+        else
+            mmi_vma_set_end(map, vma, from);
+        mmi_vma_move_start(map, next, from);
+        next->anon = next->anon != 0 ? next->anon : mid.anon;
+        return next;
+    }
+    if (from > vma->start)
+        vma = mmi_vma_split(space, vma, from);
+    if (to < vma->end)
+        (void)mmi_vma_split(space, vma, to);
+    mmi_vma_set_flags(map, vma, flags);
+    return vma;
+}
+
+/* Number of areas that modifying [from, to) of `vma` adds at most. */
+static unsigned mmi_vma_parts(const struct mm_vma *vma, uintptr_t from, uintptr_t to)
+{
+    return (unsigned)(from > vma->start) + (unsigned)(to < vma->end);
+}
+
+/* ---- Space: pages, as far as the calls need them --------------------------------------------------- */
+
+static void mmi_vma_zap(struct mm_vma_space *space, uintptr_t start, uintptr_t end);
+static void mmi_vma_reprotect(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                              uintptr_t flags);
+static void mmi_vma_relock(struct mm_vma_space *space, uintptr_t start, uintptr_t end, bool locked);
+static enum mm_status mmi_vma_share(struct mm_vma_space *to, uintptr_t to_page,
+                                    struct mm_vma_space *from, uintptr_t start, uintptr_t end,
+                                    bool cow);
+static enum mm_vma_fault mmi_vma_touch(struct mm_vma_space *space, struct mm_vma *vma,
+                                       uintptr_t page, unsigned access);
+static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t end);
+static bool mmi_vma_share_needed(const struct mm_vma *vma);
+
+/* ---- Space: where a mapping goes ------------------------------------------------------------------- */
+
+/* Lowest page that stays free below an area: its start, or the guard's below a growing one. */
+static uintptr_t mmi_vma_floor(const struct mm_vma_space *space, const struct mm_vma *vma)
+{
+    if ((vma->flags & MM_VMA_GROWSDOWN) == 0)
+        return vma->start;
+    return vma->start > space->guard ? vma->start - space->guard : 0;
+}
+
+/* Linux's search: where the place found ends in a growing area's guard, the search goes on below that
+ * (above it, bottom-up); what lies higher is not looked at again. */
+static uintptr_t mmi_vma_place_down(const struct mm_vma_space *space, uintptr_t low, uintptr_t high,
+                                    uintptr_t pages, uintptr_t mask)
+{
+    struct mmi_vma_want want = {low, high, pages, mask};
+    const struct mm_vma *next;
+    uintptr_t page, end;
+
+    for (;;) {
+        if (want.high < want.low || want.high - want.low < pages)
+            return MMI_VMA_NONE;
+        page = mmi_vma_highest(&space->map, &want);
+        if (page == MMI_VMA_NONE)
+            return page;
+        next = mmi_vma_from(space, page);
+        if (next == NULL || (next->flags & MM_VMA_GROWSDOWN) == 0)
+            return page;
+        end = next->start < want.high ? next->start : want.high;
+        if (mmi_vma_floor(space, next) >= end)
+            return page;
+        want.high = mmi_vma_floor(space, next);
+    }
+}
+
+static uintptr_t mmi_vma_place_up(const struct mm_vma_space *space, uintptr_t low, uintptr_t high,
+                                  uintptr_t pages, uintptr_t mask)
+{
+    struct mmi_vma_want want = {low, high, pages, mask};
+    const struct mm_vma *next;
+    uintptr_t page;
+
+    for (;;) {
+        if (want.high < want.low || want.high - want.low < pages)
+            return MMI_VMA_NONE;
+        page = mmi_vma_lowest(&space->map, &want);
+        if (page == MMI_VMA_NONE)
+            return page;
+        next = mmi_vma_from(space, page);
+        if (next == NULL || (next->flags & MM_VMA_GROWSDOWN) == 0 ||
+            mmi_vma_floor(space, next) >= page + pages)
+            return page;
+        want.low = next->end;
+    }
+}
+
+/* A free place for `pages`: at the hint if that is free, else where the layout says. */
+static uintptr_t mmi_vma_place_any(const struct mm_vma_space *space, uintptr_t hint,
+                                   uintptr_t pages, uintptr_t mask, unsigned flags)
+{
+    const struct mm_vma *next;
+    uintptr_t page = MMI_VMA_NONE;
+
+    if (hint != 0 && hint <= space->top - pages && (hint & mask) == 0) {
+        next = mmi_vma_from(space, hint);
+        if (next == NULL || hint + pages <= mmi_vma_floor(space, next))
+            return hint;
+    }
+    if ((flags & MM_VMA_MAP_32BIT) != 0) {
+        uintptr_t low = (uintptr_t)(UINT64_C(0x40000000) >> MM_PAGE_SHIFT);
+        uintptr_t high = low * 2 < space->top ? low * 2 : space->top;
+
+        return mmi_vma_place_up(space, low > space->low ? low : space->low, high, pages, mask);
+    }
+    if (!space->bottom_up)
+        page = mmi_vma_place_down(space, space->low, space->base, pages, mask);
+    return page != MMI_VMA_NONE ? page
+                                : mmi_vma_place_up(space, space->base, space->top, pages, mask);
+}
+
+/* ---- mmap ------------------------------------------------------------------------------------------- */
+
+/* mmap's range in pages, or a result; *start is the place if it is fixed, else the hint. */
+static int mmi_vma_range(const struct mm_vma_space *space, const struct mm_vma_request *r,
+                         uintptr_t *start, uint64_t *pages)
+{
+    bool fixed = (r->flags & (MM_VMA_MAP_FIXED | MM_VMA_MAP_FIXED_NOREPLACE)) != 0;
+    uint64_t first = r->offset >> MM_PAGE_SHIFT, hint = r->hint >> MM_PAGE_SHIFT;
+
+    if ((r->offset & MMI_VMA_PAGE_MASK) != 0 || (r->align != 0 && !mm_is_pow2(r->align)))
+        return MM_VMA_EINVAL;
+    if ((r->flags & MM_VMA_MAP_ANONYMOUS) == 0 && r->file == NULL)
+        return MM_VMA_EBADF;
+    if (r->bytes == 0)
+        return MM_VMA_EINVAL;
+    *pages = mmi_vma_pages(r->bytes);
+    if (*pages > UINT64_MAX >> MM_PAGE_SHIFT)
+        return MM_VMA_ENOMEM; /* rounded up to 0 */
+    if ((first + *pages) >> (63 - MM_PAGE_SHIFT) >= 2)
+        return MM_VMA_EOVERFLOW;
+    if (space->map.count >= space->limits.areas || *pages > space->top)
+        return MM_VMA_ENOMEM;
+    if (fixed) {
+        if (r->hint > mmi_vma_va(space->top) - (*pages << MM_PAGE_SHIFT))
+            return MM_VMA_ENOMEM;
+        if ((r->hint & MMI_VMA_PAGE_MASK) != 0)
+            return MM_VMA_EINVAL;
+        if (hint < space->low)
+            return MM_VMA_EPERM;
+    } else if (hint != 0 && hint < space->low) {
+        hint = space->low;
+    }
+    *start = hint < space->top ? (uintptr_t)hint : fixed ? space->top : 0;
+    return MM_VMA_OK;
+}
+
+/* The area's flags, or a result. */
+static int mmi_vma_flags_of(const struct mm_vma_request *r, uintptr_t *flags)
+{
+    bool anonymous = (r->flags & MM_VMA_MAP_ANONYMOUS) != 0;
+    uintptr_t may = r->may == 0 || anonymous ? MM_VMA_PROT : r->may & MM_VMA_PROT;
+    uintptr_t f = (r->prot & MM_VMA_PROT) | (r->user & MM_VMA_USER_FLAGS);
+    unsigned type = r->flags & MM_VMA_MAP_TYPE;
+
+    if (type != MM_VMA_MAP_PRIVATE && type != MM_VMA_MAP_SHARED &&
+        (type != MM_VMA_MAP_SHARED_VALIDATE || anonymous))
+        return MM_VMA_EINVAL;
+    if (type == MM_VMA_MAP_PRIVATE)
+        may |= (may & MM_VMA_READ) != 0 ? MM_VMA_WRITE : 0; /* writes go to a copy */
+    else
+        f |= MM_VMA_SHARED;
+    if ((f & MM_VMA_PROT & ~may) != 0)
+        return MM_VMA_EACCES;
+    if ((r->flags & MM_VMA_MAP_GROWSDOWN) != 0) {
+        if (!anonymous || type != MM_VMA_MAP_PRIVATE)
+            return MM_VMA_EINVAL;
+        f |= MM_VMA_GROWSDOWN;
+    }
+    f |= may << MM_VMA_MAY_SHIFT;
+    f |= (r->flags & MM_VMA_MAP_LOCKED) != 0 ? MM_VMA_LOCKED : 0;
+    f |= (r->flags & MM_VMA_MAP_NORESERVE) != 0 ? MM_VMA_NORESERVE : 0;
+    f |= (r->flags & MM_VMA_MAP_STACK) != 0 ? MM_VMA_NOHUGEPAGE : 0;
+    f |= type != MM_VMA_MAP_PRIVATE && anonymous ? MM_VMA_SHMEM : 0;
+    *flags = f;
+    return MM_VMA_OK;
+}
+
+/* A private writable area counts as committed memory. */
+static uintptr_t mmi_vma_accountable(uintptr_t flags)
+{
+    return (flags & (MM_VMA_NORESERVE | MM_VMA_SHARED | MM_VMA_WRITE)) == MM_VMA_WRITE
+               ? MM_VMA_ACCOUNT
+               : 0;
+}
+
+/* Pages of areas within [start, end). */
+static uint64_t mmi_vma_mapped(const struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+{
+    struct mm_vma_cursor c;
+    const struct mm_vma *vma;
+    uint64_t pages = 0;
+    bool more = mmi_vma_seek_area(&c, &space->map, start);
+
+    c.map = NULL;
+    while (more) {
+        vma = mmi_vma_leaf_area(c.node[0], c.at[0]);
+        if (vma->start >= end)
+            break;
+        pages += (vma->end < end ? vma->end : end) - (vma->start > start ? vma->start : start);
+        more = ++c.at[0] < c.node[0]->u.leaf.count || mmi_vma_leaf_after(&c, &space->map);
+    }
+    return pages;
+}
+
+/* Takes [start, end) out of the map and, once that is done for readers too, out of the page table. */
+static void mmi_vma_drop(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+{
+    struct mm_vma *gone = NULL;
+
+    mmi_vma_write_begin(&space->map);
+    mmi_vma_cut(space, start, end, &gone);
+    mmi_vma_write_end(&space->map);
+    mmi_vma_zap(space, start, end);
+    mmi_vma_free_list(space, gone);
+}
+
+/* Maps `range`, whose place is chosen and whose limits are checked: what is there goes. */
+static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *range, void *user, bool fixed)
+{
+    const struct mm_vma_hooks *hooks = &space->sys->hooks;
+    struct mm_vma *gone = NULL, *fresh, *area;
+
+    if (mmi_vma_reserve(space, range->start, range->end, 2) != MM_VMA_OK)
+        return MM_VMA_ENOMEM;
+    if ((range->flags & MM_VMA_SHMEM) != 0 && range->file == NULL) {
+        if (hooks->shared == NULL ||
+            hooks->shared(hooks->ctx, mmi_vma_count(range), &range->file) != MM_OK)
+            return hooks->shared == NULL ? MM_VMA_EINVAL : MM_VMA_ENOMEM;
+    } else if (range->file != NULL && hooks->file_get != NULL) {
+        hooks->file_get(hooks->ctx, range->file);
+    }
+    range->user = user;
+    mmi_vma_write_begin(&space->map);
+    if (fixed)
+        mmi_vma_cut(space, range->start, range->end, &gone);
+    fresh = mmi_vma_spare(space);
+    mmi_vma_area_set(fresh, range->start, range->end, range->flags, range->offset, range->file);
+    fresh->user = user;
+    area = mmi_vma_add(space, range, false, fresh, &gone);
+    mmi_vma_write_end(&space->map);
+    if (area != fresh) { /* it joined a neighbour, which has a reference to the file already */
+        if (range->file != NULL && hooks->file_put != NULL)
+            hooks->file_put(hooks->ctx, range->file);
+        fresh->link = space->spare;
+        space->spare = fresh;
+        space->spare_count++;
+    }
+    if (fixed)
+        mmi_vma_zap(space, range->start, range->end);
+    mmi_vma_free_list(space, gone);
+    return MM_VMA_OK;
+}
+
+/* Locked and total limits, and the rights: mmap's checks behind the choice of a place. */
+static int mmi_vma_admit(const struct mm_vma_space *space, const struct mm_vma_request *r,
+                         uintptr_t start, uintptr_t pages, uintptr_t *flags)
+{
+    bool fixed = (r->flags & MM_VMA_MAP_FIXED) != 0;
+    uint64_t there;
+    int result;
+
+    if ((r->flags & MM_VMA_MAP_LOCKED) != 0) {
+        if (space->limits.locked == 0)
+            return MM_VMA_EPERM;
+        if (!mmi_vma_may_lock(space, MM_VMA_LOCKED, pages))
+            return MM_VMA_EAGAIN;
+    }
+    result = mmi_vma_flags_of(r, flags);
+    if (result != MM_VMA_OK)
+        return result;
+    there = fixed ? mmi_vma_mapped(space, start, start + pages) : 0;
+    if (!mmi_vma_may_expand(space, *flags, pages - there))
+        return MM_VMA_ENOMEM;
+    *flags |= mmi_vma_accountable(*flags);
+    return MM_VMA_OK;
+}
+
+static int mmi_vma_mmap(struct mm_vma_space *space, const struct mm_vma_request *r, mm_va_t *va)
+{
+    bool fixed = (r->flags & MM_VMA_MAP_FIXED) != 0;
+    bool keep = (r->flags & MM_VMA_MAP_FIXED_NOREPLACE) != 0;
+    uintptr_t start, flags, mask, offset;
+    const struct mm_vma *there;
+    struct mm_vma range;
+    uint64_t pages;
+    int result = mmi_vma_range(space, r, &start, &pages);
+
+    if (result != MM_VMA_OK)
+        return result;
+    mask = r->align >> MM_PAGE_SHIFT < 2 ? 0 : (uintptr_t)(r->align >> MM_PAGE_SHIFT) - 1;
+    if (!fixed && !keep)
+        start = mmi_vma_place_any(space, start, (uintptr_t)pages, mask, r->flags);
+    if (start == MMI_VMA_NONE)
+        return MM_VMA_ENOMEM;
+    if (keep) {
+        there = mmi_vma_from(space, start);
+        if (there != NULL && there->start < start + pages)
+            return MM_VMA_EEXIST;
+    }
+    result = mmi_vma_admit(space, r, start, (uintptr_t)pages, &flags);
+    if (result != MM_VMA_OK)
+        return result;
+    offset = (flags & MM_VMA_SHARED) != 0 ? 0 : start; /* A2 */
+    if ((r->flags & MM_VMA_MAP_ANONYMOUS) == 0)
+        offset = (uintptr_t)(r->offset >> MM_PAGE_SHIFT);
+    mmi_vma_area_set(&range, start, start + (uintptr_t)pages, flags, offset,
+                     (r->flags & MM_VMA_MAP_ANONYMOUS) != 0 ? NULL : r->file);
+    result = mmi_vma_enter(space, &range, r->area_user, fixed);
+    if (result == MM_VMA_OK)
+        *va = mmi_vma_va(start);
+    return result;
+}
+
+#define MMI_VMA_LOCK(space, s) MM_VMA_WRITE_LOCK(&(space)->lock, s)
+#define MMI_VMA_UNLOCK(space, s) MM_VMA_WRITE_UNLOCK(&(space)->lock, s)
+
+/* MM_DEBUG 3: the whole check after each call. */
+static void mmi_vma_after(struct mm_vma_space *space)
+{
+#if MM_VMA_DEBUG >= 3
+    MM_VMA_ASSERT(mm_vma_map_check(&space->map) == MM_OK);
+#else
+    (void)space;
+#endif
+}
+
+MM_VMA_API int mm_vma_mmap(struct mm_vma_space *space, const struct mm_vma_request *request,
+                           mm_va_t *va)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+    bool fill = (request->flags & MM_VMA_MAP_LOCKED) != 0 ||
+                (request->flags & (MM_VMA_MAP_POPULATE | MM_VMA_MAP_NONBLOCK)) ==
+                    MM_VMA_MAP_POPULATE;
+    int result;
+
+    MMI_VMA_LOCK(space, state);
+    result = mmi_vma_mmap(space, request, va);
+    if (result == MM_VMA_OK && fill) /* what cannot come now, comes by faults */
+        (void)mmi_vma_fill(space, (uintptr_t)(*va >> MM_PAGE_SHIFT),
+                           (uintptr_t)((*va >> MM_PAGE_SHIFT) + mmi_vma_pages(request->bytes)));
+    mmi_vma_after(space);
+    MMI_VMA_UNLOCK(space, state);
+    return result;
+}
+
+/* ---- munmap --------------------------------------------------------------------------------------------- */
+
+static int mmi_vma_munmap(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+{
+    const struct mm_vma *vma = mmi_vma_from(space, start);
+
+    if (vma == NULL || vma->start >= end)
+        return MM_VMA_OK;
+    if (vma->start < start && vma->end > end && space->map.count >= space->limits.areas)
+        return MM_VMA_ENOMEM;
+    if (mmi_vma_reserve(space, start, end, 1) != MM_VMA_OK)
+        return MM_VMA_ENOMEM;
+    mmi_vma_drop(space, start, end);
+    return MM_VMA_OK;
+}
+
+/* [va, va + bytes) within the space, in pages; false: misaligned or beyond its top. */
+static bool mmi_vma_span(const struct mm_vma_space *space, mm_va_t va, uint64_t bytes,
+                         uintptr_t *start, uintptr_t *end)
+{
+    uint64_t pages = mmi_vma_pages(bytes), first = va >> MM_PAGE_SHIFT;
+
+    if ((va & MMI_VMA_PAGE_MASK) != 0 || first > space->top || pages > space->top - first)
+        return false;
+    *start = (uintptr_t)first;
+    *end = (uintptr_t)(first + pages);
+    return true;
+}
+
+MM_VMA_API int mm_vma_munmap(struct mm_vma_space *space, mm_va_t va, uint64_t bytes)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+    uintptr_t start, end;
+    int result;
+
+    if (!mmi_vma_span(space, va, bytes, &start, &end) || start == end)
+        return MM_VMA_EINVAL;
+    MMI_VMA_LOCK(space, state);
+    result = mmi_vma_munmap(space, start, end);
+    mmi_vma_after(space);
+    MMI_VMA_UNLOCK(space, state);
+    return result;
+}
+
+/* ---- mprotect, madvise, mlock: a walk over areas that changes flags ------------------------------------- */
+
+/* The flags that mprotect gives an area, or a result. Source of the accounting rule: the manual's rule 1. */
+static int mmi_vma_protected(const struct mm_vma_space *space, const struct mm_vma *vma,
+                             unsigned prot, uintptr_t pages, uintptr_t *flags)
+{
+    uintptr_t f = (vma->flags & ~(uintptr_t)MM_VMA_PROT) | prot;
+
+    if ((prot & ~(f >> MM_VMA_MAY_SHIFT) & MM_VMA_PROT) != 0)
+        return MM_VMA_EACCES;
+    if (f != vma->flags && (f & MM_VMA_WRITE) != 0) {
+        if (!mmi_vma_may_expand(space, f, pages) && mmi_vma_may_expand(space, vma->flags, pages))
+            return MM_VMA_ENOMEM;
+        if ((vma->flags & (MM_VMA_ACCOUNT | MM_VMA_WRITE | MM_VMA_SHARED | MM_VMA_NORESERVE)) == 0)
+            f |= MM_VMA_ACCOUNT;
+    } else if (f != vma->flags && vma->file == NULL && vma->anon == 0) {
+        f &= ~(uintptr_t)MM_VMA_ACCOUNT;
+    }
+    *flags = f;
+    return MM_VMA_OK;
+}
+
+/* Changes the part [from, to) of `vma` to `flags`, in the map only. */
+static int mmi_vma_change(struct mm_vma_space *space, struct mm_vma **vma, uintptr_t from,
+                          uintptr_t to, uintptr_t flags)
+{
+    struct mm_vma *gone = NULL;
+
+    if (flags == (*vma)->flags)
+        return MM_VMA_OK;
+    if (space->map.count + mmi_vma_parts(*vma, from, to) > space->limits.areas)
+        return MM_VMA_ENOMEM;
+    mmi_vma_write_begin(&space->map);
+    *vma = mmi_vma_modify(space, *vma, from, to, flags, &gone);
+    mmi_vma_write_end(&space->map);
+    mmi_vma_free_list(space, gone);
+    return MM_VMA_OK;
+}
+
+static int mmi_vma_mprotect(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                            unsigned prot)
+{
+    struct mm_vma *vma = mmi_vma_from(space, start);
+    bool down = (prot & MM_VMA_PROT_GROWSDOWN) != 0;
+    uintptr_t to, flags;
+    int result;
+
+    prot &= MM_VMA_PROT;
+    if (vma == NULL || vma->start >= end || (!down && vma->start > start))
+        return MM_VMA_ENOMEM;
+    if (down && (vma->flags & MM_VMA_GROWSDOWN) == 0)
+        return MM_VMA_EINVAL;
+    start = down ? vma->start : start;
+    if (mmi_vma_reserve(space, start, end, 2) != MM_VMA_OK)
+        return MM_VMA_ENOMEM;
+    for (;;) {
+        to = vma->end < end ? vma->end : end;
+        result = mmi_vma_protected(space, vma, prot, to - start, &flags);
+        if (result == MM_VMA_OK && flags != vma->flags) {
+            result = mmi_vma_change(space, &vma, start, to, flags);
+            if (result == MM_VMA_OK)
+                mmi_vma_reprotect(space, start, to, flags);
+        }
+        if (result != MM_VMA_OK || to == end)
+            return result;
+        start = to;
+        vma = mmi_vma_from(space, start);
+        if (vma == NULL || vma->start != start)
+            return MM_VMA_ENOMEM;
+    }
+}
+
+MM_VMA_API int mm_vma_mprotect(struct mm_vma_space *space, mm_va_t va, uint64_t bytes,
+                               unsigned prot)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+    uint64_t last = space->top, end = (va >> MM_PAGE_SHIFT) + mmi_vma_pages(bytes);
+    int result;
+
+    if ((va & MMI_VMA_PAGE_MASK) != 0)
+        return MM_VMA_EINVAL;
+    if (bytes == 0)
+        return MM_VMA_OK;
+    if (end > UINT64_MAX >> MM_PAGE_SHIFT)
+        return MM_VMA_ENOMEM; /* it wraps */
+    if ((prot & ~(MM_VMA_PROT | MM_VMA_PROT_GROWSDOWN)) != 0)
+        return MM_VMA_EINVAL;
+    if (va >> MM_PAGE_SHIFT >= last)
+        return MM_VMA_ENOMEM;
+    MMI_VMA_LOCK(space, state);
+    result = mmi_vma_mprotect(space, (uintptr_t)(va >> MM_PAGE_SHIFT),
+                              (uintptr_t)(end < last ? end : last), prot);
+    if (result == MM_VMA_OK && end > last)
+        result = MM_VMA_ENOMEM; /* a hole up there */
+    mmi_vma_after(space);
+    MMI_VMA_UNLOCK(space, state);
+    return result;
+}
+
+/* The flags that an advice gives an area; *pages: it is about pages instead. */
+static int mmi_vma_advised(const struct mm_vma *vma, int advice, uintptr_t *flags, bool *pages)
+{
+    const uintptr_t order = MM_VMA_RANDOM | MM_VMA_SEQUENTIAL;
+    const uintptr_t huge = MM_VMA_HUGEPAGE | MM_VMA_NOHUGEPAGE;
+    uintptr_t f = vma->flags;
+
+    *pages = false;
+    switch (advice) {
+    case MM_VMA_ADV_NORMAL: f &= ~order; break;
+    case MM_VMA_ADV_RANDOM: f = (f & ~order) | MM_VMA_RANDOM; break;
+    case MM_VMA_ADV_SEQUENTIAL: f = (f & ~order) | MM_VMA_SEQUENTIAL; break;
+    case MM_VMA_ADV_DONTFORK: f |= MM_VMA_DONTFORK; break;
+    case MM_VMA_ADV_DOFORK: f &= ~(uintptr_t)MM_VMA_DONTFORK; break;
+    case MM_VMA_ADV_HUGEPAGE: f = (f & ~huge) | MM_VMA_HUGEPAGE; break;
+    case MM_VMA_ADV_NOHUGEPAGE: f = (f & ~huge) | MM_VMA_NOHUGEPAGE; break;
+    case MM_VMA_ADV_DONTDUMP: f |= MM_VMA_DONTDUMP; break;
+    case MM_VMA_ADV_DODUMP: f &= ~(uintptr_t)MM_VMA_DONTDUMP; break;
+    case MM_VMA_ADV_WIPEONFORK: f |= MM_VMA_WIPEONFORK; break;
+    case MM_VMA_ADV_KEEPONFORK: f &= ~(uintptr_t)MM_VMA_WIPEONFORK; break;
+    default: *pages = true;
+    }
+    *flags = f;
+    return (advice == MM_VMA_ADV_WIPEONFORK && (vma->file != NULL || (f & MM_VMA_SHARED) != 0)) ||
+                   ((f & MMI_VMA_UNMERGEABLE) != 0 &&
+                    (advice == MM_VMA_ADV_DOFORK || advice == MM_VMA_ADV_DODUMP))
+               ? MM_VMA_EINVAL
+               : MM_VMA_OK;
+}
+
+/* Advice about pages, for the part [from, to) of an area. */
+static int mmi_vma_advise_pages(struct mm_vma_space *space, const struct mm_vma *vma, int advice,
+                                uintptr_t from, uintptr_t to)
+{
+    uintptr_t refused = MM_VMA_LOCKED | MMI_VMA_UNMERGEABLE;
+
+    if (advice == MM_VMA_ADV_WILLNEED) {
+        if (vma->file != NULL)
+            (void)mmi_vma_fill(space, from, to);
+        return MM_VMA_OK;
+    }
+    if (advice == MM_VMA_ADV_FREE && (vma->file != NULL || (vma->flags & MM_VMA_SHARED) != 0))
+        return MM_VMA_EINVAL;
+    if ((vma->flags & refused) != 0)
+        return MM_VMA_EINVAL;
+    mmi_vma_zap(space, from, to);
+    return MM_VMA_OK;
+}
+
+static bool mmi_vma_advice_known(int advice)
+{
+    switch (advice) {
+    case MM_VMA_ADV_NORMAL: case MM_VMA_ADV_RANDOM: case MM_VMA_ADV_SEQUENTIAL:
+    case MM_VMA_ADV_WILLNEED: case MM_VMA_ADV_DONTNEED: case MM_VMA_ADV_FREE:
+    case MM_VMA_ADV_DONTFORK: case MM_VMA_ADV_DOFORK: case MM_VMA_ADV_HUGEPAGE:
+    case MM_VMA_ADV_NOHUGEPAGE: case MM_VMA_ADV_DONTDUMP: case MM_VMA_ADV_DODUMP:
+    case MM_VMA_ADV_WIPEONFORK: case MM_VMA_ADV_KEEPONFORK: return true;
+    default: return false;
+    }
+}
+
+static int mmi_vma_madvise(struct mm_vma_space *space, uintptr_t start, uintptr_t end, int advice)
+{
+    struct mm_vma *vma = mmi_vma_from(space, start);
+    int result, holes = MM_VMA_OK;
+    uintptr_t to, flags;
+    bool pages;
+
+    if (mmi_vma_reserve(space, start, end, 2) != MM_VMA_OK)
+        return MM_VMA_ENOMEM;
+    while (start < end) {
+        if (vma == NULL || vma->start >= end)
+            return MM_VMA_ENOMEM;
+        if (start < vma->start) {
+            holes = MM_VMA_ENOMEM;
+            start = vma->start;
+        }
+        to = vma->end < end ? vma->end : end;
+        result = mmi_vma_advised(vma, advice, &flags, &pages);
+        if (result == MM_VMA_OK)
+            result = pages ? mmi_vma_advise_pages(space, vma, advice, start, to)
+                           : mmi_vma_change(space, &vma, start, to, flags);
+        if (result != MM_VMA_OK)
+            return result;
+        start = to;
+        vma = mmi_vma_from(space, start);
+    }
+    return holes;
+}
+
+MM_VMA_API int mm_vma_madvise(struct mm_vma_space *space, mm_va_t va, uint64_t bytes, int advice)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+    uint64_t end = (va >> MM_PAGE_SHIFT) + mmi_vma_pages(bytes), top = space->top;
+    int result;
+
+    if (!mmi_vma_advice_known(advice) || (va & MMI_VMA_PAGE_MASK) != 0 ||
+        end > UINT64_MAX >> MM_PAGE_SHIFT)
+        return MM_VMA_EINVAL;
+    if (bytes == 0)
+        return MM_VMA_OK;
+    if (va >> MM_PAGE_SHIFT >= top)
+        return MM_VMA_ENOMEM;
+    MMI_VMA_LOCK(space, state);
+    result = mmi_vma_madvise(space, (uintptr_t)(va >> MM_PAGE_SHIFT),
+                             (uintptr_t)(end < top ? end : top), advice);
+    if (result == MM_VMA_OK && end > top)
+        result = MM_VMA_ENOMEM;
+    mmi_vma_after(space);
+    MMI_VMA_UNLOCK(space, state);
+    return result;
+}
+
+/* Gives or takes the lock flag up to the first hole. */
+static int mmi_vma_lock_range(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                              uintptr_t lock)
+{
+    struct mm_vma *vma = mmi_vma_from(space, start);
+    uintptr_t to, flags;
+    int result;
+
+    if (vma == NULL || vma->start > start)
+        return MM_VMA_ENOMEM;
+    if (mmi_vma_reserve(space, start, end, 2) != MM_VMA_OK)
+        return MM_VMA_ENOMEM;
+    while (start < end) {
+        if (vma == NULL || vma->start > start)
+            return MM_VMA_ENOMEM;
+        to = vma->end < end ? vma->end : end;
+        flags = (vma->flags & ~(uintptr_t)MM_VMA_LOCKED) | lock;
+        if ((vma->flags & MMI_VMA_UNMERGEABLE) == 0 && flags != vma->flags) {
+            result = mmi_vma_change(space, &vma, start, to, flags);
+            if (result != MM_VMA_OK)
+                return result;
+            mmi_vma_relock(space, start, to, lock != 0);
+        }
+        start = to;
+        vma = mmi_vma_from(space, start);
+    }
+    return MM_VMA_OK;
+}
+
+/* Pages of locked areas within [start, end). */
+static uint64_t mmi_vma_locked_in(const struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+{
+    const struct mm_vma *vma = mmi_vma_from(space, start);
+    uint64_t pages = 0;
+
+    while (vma != NULL && vma->start < end) {
+        if ((vma->flags & MM_VMA_LOCKED) != 0)
+            pages += (vma->end < end ? vma->end : end) - (vma->start > start ? vma->start : start);
+        vma = mmi_vma_from(space, vma->end);
+    }
+    return pages;
+}
+
+static int mmi_vma_mlock(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+{
+    uint64_t locked = space->locked + (uint64_t)(end - start), limit = space->limits.locked;
+    int result;
+
+    if (locked > limit >> MM_PAGE_SHIFT)
+        locked -= mmi_vma_locked_in(space, start, end);
+    if (locked > limit >> MM_PAGE_SHIFT)
+        return MM_VMA_ENOMEM;
+    result = mmi_vma_lock_range(space, start, end, MM_VMA_LOCKED);
+    if (result != MM_VMA_OK)
+        return result;
+    result = mmi_vma_fill(space, start, end);
+    return result == MM_VMA_EFAULT ? MM_VMA_ENOMEM : result;
+}
+
+/* The range of mlock and munlock, widened to pages. */
+static int mmi_vma_lock_span(const struct mm_vma_space *space, mm_va_t va, uint64_t bytes,
+                             uintptr_t *start, uintptr_t *end)
+{
+    uint64_t sum, first = va >> MM_PAGE_SHIFT, last;
+
+    if (mm_add_overflows(va & MMI_VMA_PAGE_MASK, bytes, &sum))
+        sum = UINT64_MAX;
+    last = first + mmi_vma_pages(sum);
+    if (sum > UINT64_MAX - MMI_VMA_PAGE_MASK || last > UINT64_MAX >> MM_PAGE_SHIFT)
+        return MM_VMA_EINVAL;
+    if (last > space->top)
+        return first == last ? MM_VMA_OK : MM_VMA_ENOMEM;
+    *start = (uintptr_t)first;
+    *end = (uintptr_t)last;
+    return MM_VMA_OK;
+}
+
+static int mmi_vma_lock_call(struct mm_vma_space *space, mm_va_t va, uint64_t bytes, bool lock)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+    uintptr_t start = 0, end = 0;
+    int result = mmi_vma_lock_span(space, va, bytes, &start, &end);
+
+    if (result != MM_VMA_OK || start == end)
+        return result;
+    MMI_VMA_LOCK(space, state);
+    result = lock ? mmi_vma_mlock(space, start, end) : mmi_vma_lock_range(space, start, end, 0);
+    mmi_vma_after(space);
+    MMI_VMA_UNLOCK(space, state);
+    return result;
+}
+
+MM_VMA_API int mm_vma_mlock(struct mm_vma_space *space, mm_va_t va, uint64_t bytes)
+{
+    if (space->limits.locked == 0)
+        return MM_VMA_EPERM;
+    return mmi_vma_lock_call(space, va, bytes, true);
+}
+
+MM_VMA_API int mm_vma_munlock(struct mm_vma_space *space, mm_va_t va, uint64_t bytes)
+{
+    return mmi_vma_lock_call(space, va, bytes, false);
+}
+
+/* ---- mremap --------------------------------------------------------------------------------------------- */
+
+/* One call in progress; all in pages. */
+struct mmi_vma_remap {
+    struct mm_vma_space *space;
+    uintptr_t old, old_pages, pages, target;
+    unsigned flags;
+};
+
+/* What mremap checks of an area that grows or moves. Rule 6 of the manual. */
+static int mmi_vma_remap_admit(const struct mmi_vma_remap *r, const struct mm_vma *vma)
+{
+    uintptr_t checked = r->pages < r->old_pages ? r->pages : r->old_pages;
+    uintptr_t grow = r->pages > r->old_pages ? r->pages - r->old_pages : 0;
+    bool fixed = (vma->flags & MMI_VMA_UNMERGEABLE) != 0;
+
+    if (r->old_pages == 0 && (vma->flags & MM_VMA_SHARED) == 0)
+        return MM_VMA_EINVAL;
+    if (fixed && (r->flags & MM_VMA_REMAP_DONTUNMAP) != 0)
+        return MM_VMA_EINVAL;
+    if (checked > vma->end - r->old)
+        return MM_VMA_EFAULT;
+    if (grow == 0)
+        return MM_VMA_OK;
+    if (vma->offset + (r->old - vma->start) > UINTPTR_MAX - r->pages)
+        return MM_VMA_EINVAL;
+    if (fixed)
+        return MM_VMA_EFAULT;
+    if (!mmi_vma_may_lock(r->space, vma->flags, grow))
+        return MM_VMA_EAGAIN;
+    return mmi_vma_may_expand(r->space, vma->flags, grow) ? MM_VMA_OK : MM_VMA_ENOMEM;
+}
+
+/* Grows the area's end in place, joining only what follows. */
+static int mmi_vma_remap_extend(const struct mmi_vma_remap *r, struct mm_vma *vma)
+{
+    struct mm_vma_space *space = r->space;
+    struct mm_vma mid = *vma, *next, *gone = NULL;
+    uintptr_t was = vma->end, end = r->old + r->pages;
+    bool left, right;
+
+    if (mmi_vma_reserve(space, was, end, 1) != MM_VMA_OK)
+        return MM_VMA_ENOMEM;
+    mid.start = was;
+    mid.end = end;
+    mid.offset += was - vma->start;
+    next = mmi_vma_from(space, end);
+    mmi_vma_joins(NULL, &mid, next, &left, &right);
+    mmi_vma_write_begin(&space->map);
+    mmi_vma_account(space, vma->flags, end - was);
+    if (right) {
+        vma->anon = vma->anon != 0 ? vma->anon : next->anon;
+        end = next->end;
+        mmi_vma_detach(space, next, &gone);
+    }
+    mmi_vma_set_end(&space->map, vma, end);
+    mmi_vma_write_end(&space->map);
+    mmi_vma_free_list(space, gone);
+    if ((vma->flags & MM_VMA_LOCKED) != 0)
+        (void)mmi_vma_fill(space, was, r->old + r->pages);
+    return MM_VMA_OK;
+}
+
+/* The old range after its pages moved: gone, or (DONTUNMAP) empty and unlocked. */
+static void mmi_vma_remap_source(const struct mmi_vma_remap *r, struct mm_vma *copy,
+                                 struct mm_vma **gone)
+{
+    struct mm_vma_space *space = r->space;
+    uintptr_t end = r->old + r->old_pages, flags;
+    struct mm_vma *vma;
+
+    if ((r->flags & MM_VMA_REMAP_DONTUNMAP) == 0) {
+        mmi_vma_cut(space, r->old, end, gone);
+        return;
+    }
+    vma = mmi_vma_from(space, r->old);
+    flags = vma->flags & ~(uintptr_t)MM_VMA_LOCKED;
+    if (flags != vma->flags) { /* the whole area, as Linux does */
+        space->locked -= mmi_vma_count(vma);
+        mmi_vma_set_flags(&space->map, vma, flags);
+    }
+    if (vma != copy && vma->start == r->old && vma->end == end)
+        vma->anon = 0;
+}
+
+/* Moves one area's part [old, old + old_pages) to [target, target + pages), where the map is free. Three areas
+ * and inserts are reserved. */
+static int mmi_vma_remap_move(const struct mmi_vma_remap *r, struct mm_vma *vma)
+{
+    struct mm_vma_space *space = r->space;
+    struct mm_vma range = *vma, *gone = NULL, *fresh, *area;
+    uintptr_t old_end = r->old + r->old_pages;
+    bool share = mmi_vma_share_needed(vma);
+
+    if (share && mmi_vma_share(space, r->target, space, r->old, old_end, false) != MM_OK) {
+        mmi_vma_zap(space, r->target, r->target + r->old_pages);
+        return MM_VMA_ENOMEM;
+    }
+    range.start = r->target;
+    range.end = r->target + r->pages;
+    range.offset += r->old - vma->start;
+    if (vma->file == NULL && vma->anon == 0)
+        range.offset = r->target; /* A2 */
+    fresh = mmi_vma_spare(space);
+    mmi_vma_area_twin(space, fresh, &range);
+    mmi_vma_write_begin(&space->map);
+    area = mmi_vma_add(space, &range, false, fresh, &gone);
+    mmi_vma_remap_source(r, area, &gone);
+    mmi_vma_write_end(&space->map);
+    if (area != fresh) {
+        fresh->link = gone;
+        gone = fresh;
+    }
+    mmi_vma_zap(space, r->old, old_end);
+    mmi_vma_free_list(space, gone);
+    if ((range.flags & MM_VMA_LOCKED) != 0)
+        (void)mmi_vma_fill(space, range.start, range.end);
+    return MM_VMA_OK;
+}
+
+/* Chooses the place, frees it and moves there: FIXED, DONTUNMAP, or because growth in place failed. */
+static int mmi_vma_remap_to(struct mmi_vma_remap *r)
+{
+    struct mm_vma_space *space = r->space;
+    struct mm_vma *vma = mmi_vma_from(space, r->old);
+    bool fixed = (r->flags & MM_VMA_REMAP_FIXED) != 0;
+
+    if (mmi_vma_reserve(space, 0, space->top, 5) != MM_VMA_OK)
+        return MM_VMA_ENOMEM;
+    if (space->map.count + 3 > space->limits.areas)
+        return MM_VMA_ENOMEM;
+    if ((r->flags & MM_VMA_REMAP_DONTUNMAP) != 0 &&
+        !mmi_vma_may_expand(space, vma->flags,
+                            r->pages - (fixed ? mmi_vma_mapped(space, r->target,
+                                                               r->target + r->pages)
+                                              : 0)))
+        return MM_VMA_ENOMEM;
+    if (!fixed) {
+        r->target = mmi_vma_place_any(space, r->target, r->pages, 0, 0);
+        if (r->target == MMI_VMA_NONE)
+            return MM_VMA_ENOMEM;
+    } else {
+        mmi_vma_drop(space, r->target, r->target + r->pages);
+    }
+    if (r->pages < r->old_pages) {
+        mmi_vma_drop(space, r->old + r->pages, r->old + r->old_pages);
+        r->old_pages = r->pages;
+    }
+    return mmi_vma_remap_move(r, mmi_vma_from(space, r->old));
+}
+
+/* FIXED with equal sizes: each area of the range moves, and holes stay holes. */
+static int mmi_vma_remap_each(struct mmi_vma_remap *all)
+{
+    uintptr_t start = all->old, end = all->old + all->old_pages, from = start;
+    struct mmi_vma_remap one = *all;
+    struct mm_vma *vma;
+    unsigned areas = 0;
+    int result;
+
+    for (vma = mmi_vma_from(all->space, from); vma != NULL && vma->start < end;
+         vma = mmi_vma_from(all->space, vma->end))
+        areas++;
+    if (areas > 1 && mmi_vma_reserve(all->space, 0, all->space->top, areas * 2 + 5) != MM_VMA_OK)
+        return MM_VMA_ENOMEM;
+    for (vma = mmi_vma_from(all->space, from); vma != NULL && vma->start < end;
+         vma = mmi_vma_from(all->space, from)) {
+        if (from == start && vma->start > start)
+            return MM_VMA_EFAULT;
+        if ((vma->flags & MMI_VMA_UNMERGEABLE) != 0 && (from != start || vma->end < end))
+            return MM_VMA_EFAULT;
+        one.old = vma->start > start ? vma->start : start;
+        from = vma->end < end ? vma->end : end;
+        one.pages = one.old_pages = from - one.old;
+        one.target = all->target + (one.old - start);
+        result = mmi_vma_remap_admit(&one, vma);
+        if (result == MM_VMA_OK)
+            result = mmi_vma_remap_to(&one);
+        if (result != MM_VMA_OK)
+            return result;
+    }
+    return from == start ? MM_VMA_EFAULT : MM_VMA_OK;
+}
+
+/* Without a new address: the same size, smaller, or larger. */
+static int mmi_vma_remap_at(struct mmi_vma_remap *r)
+{
+    struct mm_vma_space *space = r->space;
+    struct mm_vma *vma = mmi_vma_from(space, r->old);
+    const struct mm_vma *next;
+    uintptr_t end = r->old + r->pages;
+    int result;
+
+    if (vma == NULL || vma->start > r->old)
+        return MM_VMA_EFAULT;
+    r->target = r->old;
+    if (r->pages == r->old_pages)
+        return MM_VMA_OK;
+    if (r->pages < r->old_pages)
+        return mmi_vma_munmap(space, end, r->old + r->old_pages);
+    result = mmi_vma_remap_admit(r, vma);
+    if (result != MM_VMA_OK)
+        return result;
+    next = mmi_vma_from(space, vma->end);
+    if (r->old + r->old_pages == vma->end && end > vma->end && end <= space->top &&
+        (next == NULL || next->start >= end))
+        return mmi_vma_remap_extend(r, vma);
+    if ((r->flags & MM_VMA_REMAP_MAYMOVE) == 0)
+        return MM_VMA_ENOMEM;
+    r->target = 0;
+    return mmi_vma_remap_to(r);
+}
+
+/* The arguments alone, in Linux's order. */
+static int mmi_vma_remap_args(struct mmi_vma_remap *r, mm_va_t old, uint64_t old_bytes,
+                              uint64_t bytes, unsigned flags, mm_va_t target)
+{
+    uint64_t top = r->space->top, pages = mmi_vma_pages(bytes), old_pages = mmi_vma_pages(old_bytes);
+    bool placed = (flags & (MM_VMA_REMAP_FIXED | MM_VMA_REMAP_DONTUNMAP)) != 0;
+    uint64_t to = target >> MM_PAGE_SHIFT, from = old >> MM_PAGE_SHIFT;
+
+    if (old_pages > UINT64_MAX >> MM_PAGE_SHIFT)
+        old_pages = 0; /* as the rounding of a machine word has it */
+    if ((flags & ~7u) != 0 || (old & MMI_VMA_PAGE_MASK) != 0 || pages == 0 || pages > top)
+        return MM_VMA_EINVAL;
+    if (placed) {
+        if (target > (top - pages) << MM_PAGE_SHIFT || (target & MMI_VMA_PAGE_MASK) != 0 ||
+            (flags & MM_VMA_REMAP_MAYMOVE) == 0)
+            return MM_VMA_EINVAL;
+        if ((flags & MM_VMA_REMAP_DONTUNMAP) != 0 && old_pages != pages)
+            return MM_VMA_EINVAL;
+        if (from + old_pages > to && to + pages > from)
+            return MM_VMA_EINVAL;
+    }
+    if (from >= top)
+        return MM_VMA_EFAULT;
+    r->old = (uintptr_t)from;
+    r->pages = (uintptr_t)pages;
+    r->flags = flags;
+    r->target = placed ? (uintptr_t)to : 0;
+    /* a range beyond the top is longer than any area: no need to keep its length */
+    r->old_pages = (uintptr_t)(old_pages < top - from ? old_pages : top - from);
+    if (old_pages > top - from && pages >= old_pages)
+        return MM_VMA_EFAULT;
+    return MM_VMA_OK;
+}
+
+MM_VMA_API int mm_vma_mremap(struct mm_vma_space *space, mm_va_t old, uint64_t old_bytes,
+                             uint64_t bytes, unsigned flags, mm_va_t target, mm_va_t *va)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+    struct mmi_vma_remap r;
+    const struct mm_vma *vma;
+    int result;
+
+    r.space = space;
+    result = mmi_vma_remap_args(&r, old, old_bytes, bytes, flags, target);
+    if (result != MM_VMA_OK)
+        return result;
+    MMI_VMA_LOCK(space, state);
+    if ((flags & MM_VMA_REMAP_FIXED) != 0 && r.pages == r.old_pages) {
+        result = mmi_vma_remap_each(&r);
+    } else if ((flags & (MM_VMA_REMAP_FIXED | MM_VMA_REMAP_DONTUNMAP)) != 0) {
+        vma = mmi_vma_from(space, r.old);
+        result = vma == NULL || vma->start > r.old ? MM_VMA_EFAULT : mmi_vma_remap_admit(&r, vma);
+        if (result == MM_VMA_OK)
+            result = mmi_vma_remap_to(&r);
+    } else {
+        result = mmi_vma_remap_at(&r);
+    }
+    if (result == MM_VMA_OK)
+        *va = mmi_vma_va(r.target);
+    mmi_vma_after(space);
+    MMI_VMA_UNLOCK(space, state);
+    return result;
+}
+
+/* ---- brk ------------------------------------------------------------------------------------------------ */
+
+static bool mmi_vma_brk_grow(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+{
+    uintptr_t flags = MM_VMA_READ | MM_VMA_WRITE | MM_VMA_MAY | MM_VMA_ACCOUNT;
+    const struct mm_vma *next = mmi_vma_from(space, start);
+    struct mm_vma range, *fresh, *gone = NULL;
+
+    if (end > space->top || (next != NULL && end + 1 > mmi_vma_floor(space, next)))
+        return false;
+    if (!mmi_vma_may_expand(space, flags, end - start) ||
+        space->map.count >= space->limits.areas ||
+        mmi_vma_reserve(space, start, end, 1) != MM_VMA_OK)
+        return false;
+    mmi_vma_area_set(&range, start, end, flags, start, NULL);
+    fresh = mmi_vma_spare(space);
+    mmi_vma_area_set(fresh, start, end, flags, start, NULL);
+    mmi_vma_write_begin(&space->map);
+    if (mmi_vma_add(space, &range, true, fresh, &gone) != fresh) {
+        fresh->link = space->spare;
+        space->spare = fresh;
+        space->spare_count++;
+    }
+    mmi_vma_write_end(&space->map);
+    return true;
+}
+
+static bool mmi_vma_brk_shrink(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+{
+    const struct mm_vma *vma = mmi_vma_upto(space, end);
+
+    if (vma == NULL || vma->end < end || mmi_vma_reserve(space, start, end, 1) != MM_VMA_OK)
+        return false;
+    mmi_vma_drop(space, start, end);
+    return true;
+}
+
+MM_VMA_API mm_va_t mm_vma_brk(struct mm_vma_space *space, mm_va_t brk)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+    uintptr_t was, now;
+    mm_va_t result;
+    bool done;
+
+    MMI_VMA_LOCK(space, state);
+    if (brk >= space->brk_start && brk <= mmi_vma_va(space->top) &&
+        brk - space->brk_start <= space->limits.data) {
+        was = (uintptr_t)mmi_vma_pages(space->brk);
+        now = (uintptr_t)mmi_vma_pages(brk);
+        done = was == now ||
+               (now > was ? mmi_vma_brk_grow(space, was, now) : mmi_vma_brk_shrink(space, now, was));
+        if (done)
+            space->brk = brk;
+    }
+    result = space->brk;
+    mmi_vma_after(space);
+    MMI_VMA_UNLOCK(space, state);
+    return result;
+}
+
+/* ---- Presets ---------------------------------------------------------------------------------------------- */
+
+/* Enters an area with given flags at a fixed free place, its pages at once where asked for. */
+static int mmi_vma_install(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                           uintptr_t flags, uintptr_t offset, bool now)
+{
+    const struct mm_vma *there = mmi_vma_from(space, start);
+    struct mm_vma range;
+    int result;
+
+    if (there != NULL && there->start < end)
+        return MM_VMA_EEXIST;
+    if (!mmi_vma_may_expand(space, flags, end - start) || space->map.count >= space->limits.areas)
+        return MM_VMA_ENOMEM;
+    flags |= MM_VMA_MAY | mmi_vma_accountable(flags);
+    mmi_vma_area_set(&range, start, end, flags, offset, NULL);
+    result = mmi_vma_enter(space, &range, NULL, false);
+    if (result == MM_VMA_OK && now && space->sys->hooks.pt_map != NULL) {
+        result = mmi_vma_fill(space, start, end);
+        if (result != MM_VMA_OK && mmi_vma_reserve(space, start, end, 1) == MM_VMA_OK)
+            mmi_vma_drop(space, start, end);
+    }
+    return result;
+}
+
+MM_VMA_API int mm_vma_install(struct mm_vma_space *space, enum mm_vma_preset preset, mm_va_t va,
+                              uint64_t bytes, mm_pa_t pa, unsigned prot)
+{
+    /* rights and flags, whether the pages come at once, whether frames are given */
+    static const struct {
+        unsigned flags;
+        bool now, linear;
+    } kinds[] = {{MM_VMA_READ | MM_VMA_EXEC, false, false},
+                 {MM_VMA_READ | MM_VMA_WRITE, false, false},
+                 {MM_VMA_READ | MM_VMA_WRITE | MM_VMA_GROWSDOWN, false, false},
+                 {MM_VMA_READ | MM_VMA_WRITE, false, false},
+                 {MM_VMA_READ | MM_VMA_WRITE, true, false},
+                 {MM_VMA_READ | MM_VMA_WRITE | MM_VMA_PFN | MM_VMA_SHARED, true, true},
+                 {MM_VMA_READ | MM_VMA_WRITE | MM_VMA_PFN | MM_VMA_SHARED, true, true},
+                 {MM_VMA_READ | MM_VMA_WRITE | MM_VMA_PFN | MM_VMA_SHARED | MM_VMA_DEVICE, true,
+                  true}};
+    MM_VMA_RWLOCK_STATE_T state;
+    uintptr_t start, end, flags;
+    int result;
+
+    if ((unsigned)preset > MM_VMA_IO || !mmi_vma_span(space, va, bytes, &start, &end) ||
+        start == end || start < space->low || (prot & ~MM_VMA_PROT) != 0)
+        return MM_VMA_EINVAL;
+    flags = kinds[preset].flags;
+    if (prot != 0)
+        flags = (flags & ~(uintptr_t)MM_VMA_PROT) | prot;
+    pa = preset == MM_VMA_IDENTITY ? va : pa;
+    if (kinds[preset].linear && ((pa & MMI_VMA_PAGE_MASK) != 0 || pa > MM_PA_NONE - bytes))
+        return MM_VMA_EINVAL;
+    MMI_VMA_LOCK(space, state);
+    result = mmi_vma_install(space, start, end, flags,
+                             kinds[preset].linear ? (uintptr_t)(pa >> MM_PAGE_SHIFT) : start,
+                             kinds[preset].now);
+    if (result == MM_VMA_OK && preset == MM_VMA_HEAP) {
+        space->brk_start = va;
+        space->brk = va + bytes;
+    }
+    mmi_vma_after(space);
+    MMI_VMA_UNLOCK(space, state);
+    return result;
+}
+
+/* ---- Limits, totals ----------------------------------------------------------------------------------------- */
+
+MM_VMA_API void mm_vma_set_limits(struct mm_vma_space *space, const struct mm_vma_limits *limits)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+
+    MMI_VMA_LOCK(space, state);
+    space->limits = *limits;
+    MMI_VMA_UNLOCK(space, state);
+}
+
+MM_VMA_API void mm_vma_totals(struct mm_vma_space *space, struct mm_vma_totals *totals)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+    unsigned i;
+
+    MM_VMA_READ_LOCK(&space->lock, state);
+    totals->areas = space->map.count;
+    totals->total = space->total;
+    totals->locked = space->locked;
+    totals->data = space->data;
+    totals->stack = space->stack;
+    totals->exec = space->exec;
+    for (i = 0; i < MM_VMA_KINDS; i++)
+        totals->rss[i] = mm_load(&space->rss[i]);
+    MM_VMA_READ_UNLOCK(&space->lock, state);
+}
+
+/* ---- Reverse map ---------------------------------------------------------------------------------------------- */
+
+#define MMI_VMA_WRITEBACK 4u /* a copy goes to swap: cleared by whoever may change the page */
+#define MMI_VMA_NOTES (sizeof(struct mm_vma_node) / sizeof(struct mmi_vma_rmap))
+
+/* A note for a further mapping of a frame, or NULL. */
+static struct mmi_vma_rmap *mmi_vma_note_get(struct mm_vma_system *sys)
+{
+    MM_VMA_LOCK_STATE_T state;
+    struct mmi_vma_rmap *note, *cut;
+    struct mm_vma_node *node;
+    unsigned i;
+
+    MM_VMA_LOCK(&sys->pool_lock, state);
+    note = sys->pool;
+    if (note != NULL)
+        sys->pool = note->next;
+    MM_VMA_UNLOCK(&sys->pool_lock, state);
+    if (note != NULL)
+        return note;
+    node = sys->hooks.nodes.alloc(sys->hooks.nodes.ctx);
+    if (node == NULL)
+        return NULL;
+    cut = (struct mmi_vma_rmap *)(void *)node; /* [0] chains the chunks, [1] is the caller's */
+    MM_VMA_LOCK(&sys->pool_lock, state);
+    cut[0].next = sys->chunks;
+    sys->chunks = cut;
+    for (i = 2; i < MMI_VMA_NOTES; i++) {
+        cut[i].next = sys->pool;
+        sys->pool = &cut[i];
+    }
+    MM_VMA_UNLOCK(&sys->pool_lock, state);
+    return &cut[1];
+}
+
+static void mmi_vma_note_put(struct mm_vma_system *sys, struct mmi_vma_rmap *notes)
+{
+    MM_VMA_LOCK_STATE_T state;
+    struct mmi_vma_rmap *note;
+
+    if (notes == NULL)
+        return;
+    MM_VMA_LOCK(&sys->pool_lock, state);
+    while (notes != NULL) {
+        note = notes;
+        notes = note->next;
+        note->next = sys->pool;
+        sys->pool = note;
+    }
+    MM_VMA_UNLOCK(&sys->pool_lock, state);
+}
+
+static MM_VMA_LOCK_T *mmi_vma_frame_lock(struct mm_vma_system *sys, mm_pa_t pa)
+{
+    return &sys->frames[(pa >> MM_PAGE_SHIFT) & (MM_VMA_FRAME_LOCKS - 1)].lock;
+}
+
+/* Notes a mapping (F1). *note is taken if the frame had one already. */
+static void mmi_vma_frame_add(struct mm_vma_frame *frame, uintptr_t space, uintptr_t page,
+                              struct mmi_vma_rmap **note)
+{
+    struct mmi_vma_rmap *added = &frame->first;
+
+    if (frame->maps != 0) {
+        added = *note;
+        *note = NULL;
+        added->next = frame->first.next;
+        frame->first.next = added;
+    } else {
+        added->next = NULL;
+    }
+    added->space = space;
+    added->page = page;
+    frame->maps++;
+}
+
+static struct mmi_vma_rmap *mmi_vma_frame_find(struct mm_vma_frame *frame,
+                                               const struct mm_vma_space *space, uintptr_t page)
+{
+    struct mmi_vma_rmap *note;
+
+    if (frame->maps == 0)
+        return NULL;
+    for (note = &frame->first; note != NULL; note = note->next)
+        if ((note->space & ~(uintptr_t)1) == (uintptr_t)space && note->page == page)
+            return note;
+    return NULL;
+}
+
+/* Forgets a mapping; returns the note that is free now, if one is. */
+static struct mmi_vma_rmap *mmi_vma_frame_remove(struct mm_vma_frame *frame,
+                                                 const struct mm_vma_space *space, uintptr_t page)
+{
+    struct mmi_vma_rmap *note = mmi_vma_frame_find(frame, space, page), *next, **link;
+
+    MM_VMA_ASSERT(note != NULL);
+    if (note == NULL)
+        return NULL;
+    frame->maps--;
+    if (frame->maps == 0) {
+        frame->kind = MM_VMA_RSS_ANON;
+        return NULL;
+    }
+    if (note == &frame->first) { /* the next one moves in */
+        next = note->next;
+        *note = *next;
+        next->next = NULL;
+        return next;
+    }
+    for (link = &frame->first.next; *link != note; link = &(*link)->next)
+        continue;
+    *link = note->next;
+    note->next = NULL;
+    return note;
+}
+
+/* ---- Pages: entries, locked ------------------------------------------------------------------------------------- */
+
+/* An entry of a space, with its frame locked where that is counted. */
+struct mmi_vma_spot {
+    struct mm_vma_entry e;
+    struct mm_vma_frame *frame; /* NULL: a slot, or not counted */
+    MM_VMA_LOCK_STATE_T state;
+};
+
+/* The first entry within [page, end); false if there is none. The caller has the space's lock, so that only
+ * eviction can change the entry beside it, and not while the frame is locked. */
+static bool mmi_vma_spot_lock(struct mm_vma_space *space, uintptr_t page, uintptr_t end,
+                              struct mmi_vma_spot *spot)
+{
+    struct mm_vma_system *sys = space->sys;
+    const struct mm_vma_hooks *h = &sys->hooks;
+    struct mm_vma_entry again;
+
+    while (h->pt_next(h->ctx, space->pt, mmi_vma_va(page), mmi_vma_va(end), &spot->e)) {
+        spot->frame = spot->e.pa == MM_PA_NONE ? NULL : h->frame(h->ctx, spot->e.pa);
+        if (spot->frame == NULL)
+            return true;
+        MM_VMA_LOCK(mmi_vma_frame_lock(sys, spot->e.pa), spot->state);
+        if (h->pt_next(h->ctx, space->pt, spot->e.va, spot->e.va + MM_PAGE_SIZE, &again) &&
+            again.pa == spot->e.pa) {
+            spot->e = again;
+            return true;
+        }
+        MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, spot->e.pa), spot->state);
+    }
+    return false;
+}
+
+static void mmi_vma_spot_unlock(struct mm_vma_space *space, struct mmi_vma_spot *spot)
+{
+    if (spot->frame != NULL)
+        MM_VMA_UNLOCK(mmi_vma_frame_lock(space->sys, spot->e.pa), spot->state);
+}
+
+static uintptr_t mmi_vma_spot_page(const struct mmi_vma_spot *spot)
+{
+    return (uintptr_t)(spot->e.va >> MM_PAGE_SHIFT);
+}
+
+/* A frame that a space no longer maps: what must wait until all CPUs have forgotten it. */
+struct mmi_vma_release {
+    mm_pa_t pa;
+    uintptr_t kind;
+    void *file;
+    uintptr_t index;
+    bool dirty, last;
+};
+
+#define MMI_VMA_BATCH 32u
+
+struct mmi_vma_gather {
+    struct mm_vma_space *space;
+    mm_va_t from, to; /* to be flushed; from == to: nothing */
+    unsigned count;
+    struct mmi_vma_release item[MMI_VMA_BATCH];
+};
+
+static void mmi_vma_release(struct mm_vma_system *sys, const struct mmi_vma_release *item)
+{
+    const struct mm_vma_hooks *h = &sys->hooks;
+
+    if (item->kind != MM_VMA_RSS_ANON)
+        h->file_page_put(h->ctx, item->file, item->index, item->pa, item->dirty);
+    else if (item->last)
+        h->frame_free(h->ctx, item->pa);
+}
+
+static void mmi_vma_gather_flush(struct mmi_vma_gather *g)
+{
+    const struct mm_vma_hooks *h = &g->space->sys->hooks;
+    unsigned i;
+
+    if (g->from != g->to)
+        h->pt_flush(h->ctx, g->space->pt, g->from, g->to - g->from);
+    for (i = 0; i < g->count; i++)
+        mmi_vma_release(g->space->sys, &g->item[i]);
+    g->count = 0;
+    g->from = g->to = 0;
+}
+
+static void mmi_vma_gather_init(struct mmi_vma_gather *g, struct mm_vma_space *space)
+{
+    g->space = space;
+    g->count = 0;
+    g->from = g->to = 0;
+}
+
+static void mmi_vma_gather_va(struct mmi_vma_gather *g, mm_va_t va)
+{
+    if (g->from == g->to)
+        g->from = va;
+    g->to = va + MM_PAGE_SIZE;
+}
+
+static void mmi_vma_rss(struct mm_vma_space *space, uintptr_t kind, uintptr_t add)
+{
+    (void)mm_fetch_add(&space->rss[kind & 3], add);
+}
+
+/* Takes the locked spot's mapping out of the reverse map, and says what to release. The entry is the
+ * caller's; unlocks. */
+static void mmi_vma_unmap_spot(struct mm_vma_space *space, struct mmi_vma_spot *spot,
+                               struct mmi_vma_release *item)
+{
+    struct mmi_vma_rmap *note;
+
+    item->pa = spot->e.pa;
+    item->kind = spot->frame->kind & 3;
+    item->file = spot->frame->file;
+    item->index = spot->frame->index;
+    item->dirty = spot->e.dirty;
+    note = mmi_vma_frame_remove(spot->frame, space, mmi_vma_spot_page(spot));
+    item->last = spot->frame->maps == 0;
+    mmi_vma_rss(space, item->kind, (uintptr_t)0 - 1);
+    mmi_vma_spot_unlock(space, spot);
+    mmi_vma_note_put(space->sys, note);
+}
+
+/* Empties all entries of a range: as many steps as there are entries, however long it is. */
+static void mmi_vma_zap(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+    struct mmi_vma_gather gather;
+    struct mmi_vma_spot spot;
+
+    if (h->pt_next == NULL)
+        return;
+    mmi_vma_gather_init(&gather, space);
+    while (start < end && mmi_vma_spot_lock(space, start, end, &spot)) {
+        h->pt_clear(h->ctx, space->pt, spot.e.va);
+        start = mmi_vma_spot_page(&spot) + 1;
+        if (spot.e.pa == MM_PA_NONE) {
+            h->swap_free(h->ctx, spot.e.slot);
+            mmi_vma_rss(space, MM_VMA_RSS_SWAP, (uintptr_t)0 - 1);
+            continue;
+        }
+        mmi_vma_gather_va(&gather, spot.e.va);
+        if (spot.frame != NULL)
+            mmi_vma_unmap_spot(space, &spot, &gather.item[gather.count++]);
+        if (gather.count == MMI_VMA_BATCH)
+            mmi_vma_gather_flush(&gather);
+    }
+    mmi_vma_gather_flush(&gather);
+}
+
+/* Present pages get the rights that the area has now; write rights come back by faults, which know
+ * who else has the page. */
+static void mmi_vma_reprotect(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                              uintptr_t flags)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+    struct mmi_vma_gather gather;
+    struct mmi_vma_spot spot;
+    unsigned prot;
+
+    if (h->pt_next == NULL)
+        return;
+    mmi_vma_gather_init(&gather, space);
+    while (start < end && mmi_vma_spot_lock(space, start, end, &spot)) {
+        start = mmi_vma_spot_page(&spot) + 1;
+        if (spot.e.pa != MM_PA_NONE) {
+            prot = (unsigned)flags & MM_VMA_PROT & ~(MM_VMA_WRITE & ~spot.e.prot);
+            prot |= spot.e.prot & MM_VMA_DEVICE;
+            if ((spot.e.prot & ~prot) != 0)
+                mmi_vma_gather_va(&gather, spot.e.va);
+            h->pt_protect(h->ctx, space->pt, spot.e.va, prot);
+        }
+        mmi_vma_spot_unlock(space, &spot);
+    }
+    mmi_vma_gather_flush(&gather);
+}
+
+/* Marks the reverse map's notes of present pages: eviction passes by locked ones. */
+static void mmi_vma_relock(struct mm_vma_space *space, uintptr_t start, uintptr_t end, bool locked)
+{
+    struct mmi_vma_rmap *note;
+    struct mmi_vma_spot spot;
+
+    if (space->sys->hooks.pt_next == NULL)
+        return;
+    while (start < end && mmi_vma_spot_lock(space, start, end, &spot)) {
+        start = mmi_vma_spot_page(&spot) + 1;
+        note = spot.frame == NULL ? NULL
+                                  : mmi_vma_frame_find(spot.frame, space, mmi_vma_spot_page(&spot));
+        if (note != NULL)
+            note->space = (uintptr_t)space | (uintptr_t)locked;
+        mmi_vma_spot_unlock(space, &spot);
+    }
+}
+
+/* ---- Pages: entering ------------------------------------------------------------------------------------------- */
+
+/* A page to be mapped. */
+struct mmi_vma_page {
+    uintptr_t page;
+    mm_pa_t pa;
+    uintptr_t kind;
+    void *file;
+    uintptr_t index;
+    unsigned prot;
+};
+
+static uintptr_t mmi_vma_tag(const struct mm_vma_space *space, const struct mm_vma *vma)
+{
+    return (uintptr_t)space | (uintptr_t)((vma->flags & MM_VMA_LOCKED) != 0);
+}
+
+/* Notes the mapping in the frame's record. False: no memory for the note. */
+static bool mmi_vma_page_note(struct mm_vma_space *space, const struct mm_vma *vma,
+                              const struct mmi_vma_page *p)
+{
+    struct mm_vma_system *sys = space->sys;
+    struct mm_vma_frame *frame = sys->hooks.frame(sys->hooks.ctx, p->pa);
+    struct mmi_vma_rmap *note = NULL;
+    MM_VMA_LOCK_STATE_T state;
+
+    if (frame == NULL)
+        return true;
+    if (p->kind != MM_VMA_RSS_ANON) { /* others may map it too */
+        note = mmi_vma_note_get(sys);
+        if (note == NULL)
+            return false;
+        note->next = NULL;
+    }
+    MM_VMA_LOCK(mmi_vma_frame_lock(sys, p->pa), state);
+    if (frame->maps == 0) {
+        frame->kind = p->kind;
+        frame->file = p->file;
+        frame->index = p->index;
+    }
+    mmi_vma_frame_add(frame, mmi_vma_tag(space, vma), p->page, &note);
+    MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, p->pa), state);
+    mmi_vma_rss(space, p->kind, 1);
+    mmi_vma_note_put(sys, note);
+    return true;
+}
+
+/* Undoes it. */
+static void mmi_vma_page_unnote(struct mm_vma_space *space, const struct mmi_vma_page *p)
+{
+    struct mm_vma_system *sys = space->sys;
+    struct mm_vma_frame *frame = sys->hooks.frame(sys->hooks.ctx, p->pa);
+    struct mmi_vma_rmap *note;
+    MM_VMA_LOCK_STATE_T state;
+
+    if (frame == NULL)
+        return;
+    MM_VMA_LOCK(mmi_vma_frame_lock(sys, p->pa), state);
+    note = mmi_vma_frame_remove(frame, space, p->page);
+    MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, p->pa), state);
+    mmi_vma_rss(space, p->kind, (uintptr_t)0 - 1);
+    mmi_vma_note_put(sys, note);
+}
+
+/* Enters a page where none is. On MM_ERR_NOMEM the frame stays the caller's. */
+static enum mm_status mmi_vma_page_enter(struct mm_vma_space *space, const struct mm_vma *vma,
+                                         const struct mmi_vma_page *p)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+
+    if (!mmi_vma_page_note(space, vma, p))
+        return MM_ERR_NOMEM;
+    if (h->pt_map(h->ctx, space->pt, mmi_vma_va(p->page), p->pa, p->prot) != MM_OK) {
+        mmi_vma_page_unnote(space, p);
+        return MM_ERR_NOMEM;
+    }
+    if (h->mapped != NULL)
+        h->mapped(h->ctx, p->pa);
+    return MM_OK;
+}
+
+static void mmi_vma_page_init(struct mmi_vma_page *p, uintptr_t page, mm_pa_t pa, unsigned prot)
+{
+    p->page = page;
+    p->pa = pa;
+    p->kind = MM_VMA_RSS_ANON;
+    p->file = NULL;
+    p->index = 0;
+    p->prot = prot;
+}
+
+/* A new anonymous page for `page`, which has no entry. */
+static enum mm_vma_fault mmi_vma_enter_anon(struct mm_vma_space *space, const struct mm_vma *vma,
+                                            uintptr_t page, mm_pa_t pa)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+    struct mmi_vma_page p;
+
+    mmi_vma_page_init(&p, page, pa, (unsigned)vma->flags & MM_VMA_PROT);
+    if (mmi_vma_page_enter(space, vma, &p) == MM_OK)
+        return MM_VMA_FAULT_OK;
+    h->frame_free(h->ctx, pa);
+    return MM_VMA_FAULT_NOMEM;
+}
+
+static enum mm_vma_fault mmi_vma_pager_fault(enum mm_status status)
+{
+    switch (status) {
+    case MM_OK: return MM_VMA_FAULT_OK;
+    case MM_ERR_NOMEM: return MM_VMA_FAULT_NOMEM;
+    case MM_ERR_BUSY: return MM_VMA_FAULT_RETRY;
+    default: return MM_VMA_FAULT_BUS;
+    }
+}
+
+/* A page of a file: itself, or for a write to private memory a copy. */
+static enum mm_vma_fault mmi_vma_enter_file(struct mm_vma_space *space, const struct mm_vma *vma,
+                                            uintptr_t page, bool write)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+    bool shared = (vma->flags & MM_VMA_SHARED) != 0;
+    struct mmi_vma_page p;
+    enum mm_vma_fault fault;
+    mm_pa_t copy = MM_PA_NONE;
+
+    mmi_vma_page_init(&p, page, MM_PA_NONE, (unsigned)vma->flags & MM_VMA_PROT);
+    p.index = vma->offset + (page - vma->start);
+    p.file = vma->file;
+    p.kind = (vma->flags & MM_VMA_SHMEM) != 0 ? MM_VMA_RSS_SHMEM : MM_VMA_RSS_FILE;
+    if (write && !shared) {
+        copy = h->frame_alloc(h->ctx, false);
+        if (copy == MM_PA_NONE)
+            return MM_VMA_FAULT_NOMEM;
+    }
+    fault = mmi_vma_pager_fault(h->file_page(h->ctx, p.file, p.index, write && shared, &p.pa));
+    if (fault != MM_VMA_FAULT_OK) {
+        if (copy != MM_PA_NONE)
+            h->frame_free(h->ctx, copy);
+        return fault;
+    }
+    if (copy != MM_PA_NONE) {
+        h->frame_copy(h->ctx, copy, p.pa);
+        h->file_page_put(h->ctx, p.file, p.index, p.pa, false);
+        return mmi_vma_enter_anon(space, vma, page, copy);
+    }
+    if (!write)
+        p.prot &= ~MM_VMA_WRITE; /* the first write is told to the pager, or breaks the sharing */
+    if (mmi_vma_page_enter(space, vma, &p) == MM_OK)
+        return MM_VMA_FAULT_OK;
+    h->file_page_put(h->ctx, p.file, p.index, p.pa, false);
+    return MM_VMA_FAULT_NOMEM;
+}
+
+/* The page has no entry. */
+static enum mm_vma_fault mmi_vma_absent(struct mm_vma_space *space, const struct mm_vma *vma,
+                                        uintptr_t page, bool write)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+    unsigned prot = (unsigned)vma->flags & MM_VMA_PROT;
+    mm_va_t va = mmi_vma_va(page);
+    mm_pa_t pa = MM_PA_NONE;
+
+    if ((vma->flags & MM_VMA_PFN) != 0) {
+        pa = (mm_pa_t)(vma->offset + (page - vma->start)) << MM_PAGE_SHIFT;
+        prot |= (unsigned)vma->flags & MM_VMA_DEVICE;
+    } else if (vma->file != NULL) {
+        return mmi_vma_enter_file(space, vma, page, write);
+    } else if (!write && space->sys->zero_frame != MM_PA_NONE) {
+        pa = space->sys->zero_frame;
+        prot &= ~MM_VMA_WRITE;
+    }
+    if (pa != MM_PA_NONE)
+        return h->pt_map(h->ctx, space->pt, va, pa, prot) == MM_OK ? MM_VMA_FAULT_OK
+                                                                   : MM_VMA_FAULT_NOMEM;
+    pa = h->frame_alloc(h->ctx, true);
+    return pa == MM_PA_NONE ? MM_VMA_FAULT_NOMEM : mmi_vma_enter_anon(space, vma, page, pa);
+}
+
+/* The page is in a swap slot. */
+static enum mm_vma_fault mmi_vma_swapped(struct mm_vma_space *space, const struct mm_vma *vma,
+                                         uintptr_t page, uint64_t slot)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+    mm_pa_t pa = h->frame_alloc(h->ctx, false);
+    enum mm_vma_fault fault;
+
+    if (pa == MM_PA_NONE)
+        return MM_VMA_FAULT_NOMEM;
+    fault = mmi_vma_pager_fault(h->swap_in(h->ctx, slot, pa));
+    if (fault != MM_VMA_FAULT_OK) {
+        h->frame_free(h->ctx, pa);
+        return fault;
+    }
+    fault = mmi_vma_enter_anon(space, vma, page, pa);
+    if (fault == MM_VMA_FAULT_OK) {
+        h->swap_free(h->ctx, slot);
+        mmi_vma_rss(space, MM_VMA_RSS_SWAP, (uintptr_t)0 - 1);
+    }
+    return fault;
+}
+
+/* Gives the writer a copy of a private page that others have too. `spot` is not locked any more. */
+static enum mm_vma_fault mmi_vma_copy(struct mm_vma_space *space, const struct mm_vma *vma,
+                                      uintptr_t page)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+    unsigned prot = (unsigned)vma->flags & MM_VMA_PROT;
+    mm_pa_t copy = h->frame_alloc(h->ctx, false);
+    struct mmi_vma_gather gather;
+    struct mmi_vma_spot spot;
+    struct mmi_vma_page p;
+
+    if (copy == MM_PA_NONE)
+        return MM_VMA_FAULT_NOMEM;
+    mmi_vma_page_init(&p, page, copy, prot);
+    if (!mmi_vma_spot_lock(space, page, page + 1, &spot) || spot.e.pa == MM_PA_NONE) {
+        h->frame_free(h->ctx, copy); /* evicted meanwhile: the access is repeated */
+        return MM_VMA_FAULT_OK;
+    }
+    h->frame_copy(h->ctx, copy, spot.e.pa);
+    (void)h->pt_map(h->ctx, space->pt, spot.e.va, copy, prot); /* replaces: cannot fail */
+    mmi_vma_gather_init(&gather, space);
+    mmi_vma_gather_va(&gather, spot.e.va);
+    if (spot.frame != NULL)
+        mmi_vma_unmap_spot(space, &spot, &gather.item[gather.count++]);
+    (void)mmi_vma_page_note(space, vma, &p); /* the frame's first: needs no memory */
+    mmi_vma_gather_flush(&gather);
+    if (h->mapped != NULL)
+        h->mapped(h->ctx, copy);
+    return MM_VMA_FAULT_OK;
+}
+
+/* The page is there; `spot` is locked. */
+static enum mm_vma_fault mmi_vma_present(struct mm_vma_space *space, const struct mm_vma *vma,
+                                         struct mmi_vma_spot *spot, bool write)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+    unsigned prot = ((unsigned)vma->flags & MM_VMA_PROT) | (spot->e.prot & MM_VMA_DEVICE);
+    bool shared = (vma->flags & MM_VMA_SHARED) != 0, sole;
+
+    sole = spot->frame != NULL && (spot->frame->kind & 3) == MM_VMA_RSS_ANON && spot->frame->maps == 1;
+    if (write && (spot->e.prot & MM_VMA_WRITE) == 0 && !shared && !sole) {
+        mmi_vma_spot_unlock(space, spot);
+        return mmi_vma_copy(space, vma, mmi_vma_spot_page(spot));
+    }
+    if (write && spot->frame != NULL)
+        spot->frame->kind &= ~(uintptr_t)MMI_VMA_WRITEBACK;
+    if (!write)
+        prot &= ~(MM_VMA_WRITE & ~spot->e.prot);
+    if (prot != spot->e.prot)
+        h->pt_protect(h->ctx, space->pt, spot->e.va, prot);
+    mmi_vma_spot_unlock(space, spot);
+    h->pt_flush(h->ctx, space->pt, spot->e.va, MM_PAGE_SIZE); /* this CPU's old entry, at least */
+    return MM_VMA_FAULT_OK;
+}
+
+/* ---- Faults -------------------------------------------------------------------------------------------------------- */
+
+/* Whether an area may lend its identity to `vma`, which touches it at `page`: they would merge but
+ * for rights. */
+static bool mmi_vma_anon_lends(const struct mm_vma *left, const struct mm_vma *right,
+                               const struct mm_vma *lender)
+{
+    return left != NULL && right != NULL && left->end == right->start && lender->anon != 0 &&
+           (lender->anon & 1) == 0 && left->file == right->file &&
+           ((left->flags ^ right->flags) & ~(uintptr_t)MM_VMA_PROT) == 0 &&
+           left->offset + mmi_vma_count(left) == right->offset;
+}
+
+/* The first page of anonymous memory is about to come (A3): its neighbour's identity, or a new one. */
+static void mmi_vma_identify(struct mm_vma_space *space, struct mm_vma *vma)
+{
+    const struct mm_vma *next, *prev;
+
+    if (vma->anon != 0 || (vma->flags & (MM_VMA_SHARED | MMI_VMA_UNMERGEABLE)) != 0)
+        return;
+    next = mmi_vma_from(space, vma->end);
+    prev = mmi_vma_upto(space, vma->start);
+    if (mmi_vma_anon_lends(vma, next, next))
+        vma->anon = next->anon;
+    else if (mmi_vma_anon_lends(prev, vma, prev))
+        vma->anon = prev->anon;
+    else
+        vma->anon = ++space->next_anon * 2;
+}
+
+/* An access of a kind that the area allows. */
+static enum mm_vma_fault mmi_vma_touch(struct mm_vma_space *space, struct mm_vma *vma,
+                                       uintptr_t page, unsigned access)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+    bool write = (access & MM_VMA_WRITE) != 0;
+    struct mmi_vma_spot spot;
+
+    if (write || (vma->file == NULL && h->pt_map != NULL && space->sys->zero_frame == MM_PA_NONE))
+        mmi_vma_identify(space, vma);
+    if (h->pt_map == NULL)
+        return MM_VMA_FAULT_OK;
+    if (!mmi_vma_spot_lock(space, page, page + 1, &spot))
+        return mmi_vma_absent(space, vma, page, write);
+    if (spot.e.pa == MM_PA_NONE)
+        return mmi_vma_swapped(space, vma, page, spot.e.slot);
+    return mmi_vma_present(space, vma, &spot, write);
+}
+
+/* Extends a growing area down to `page`. Rule 3 of the manual. */
+static bool mmi_vma_stack_grow(struct mm_vma_space *space, struct mm_vma *vma, uintptr_t page)
+{
+    const struct mm_vma *prev = mmi_vma_upto(space, vma->start);
+    uintptr_t grow = vma->start - page;
+
+    if (page < space->low)
+        return false;
+    if (prev != NULL && (prev->flags & MM_VMA_GROWSDOWN) == 0 && (prev->flags & MM_VMA_PROT) != 0 &&
+        page - prev->end < space->guard)
+        return false;
+    mmi_vma_identify(space, vma);
+    if (!mmi_vma_may_expand(space, vma->flags, grow) ||
+        vma->end - page > space->limits.stack >> MM_PAGE_SHIFT ||
+        !mmi_vma_may_lock(space, vma->flags, grow) || grow > vma->offset ||
+        mmi_vma_reserve(space, page, vma->end, 1) != MM_VMA_OK)
+        return false;
+    mmi_vma_write_begin(&space->map);
+    mmi_vma_account(space, vma->flags, grow);
+    mmi_vma_move_start(&space->map, vma, page);
+    mmi_vma_write_end(&space->map);
+    return true;
+}
+
+/* Reading is allowed where writing is: no machine has pages that can only be written. */
+static bool mmi_vma_allows(const struct mm_vma *vma, unsigned access)
+{
+    unsigned rights = (unsigned)vma->flags & MM_VMA_PROT;
+
+    if ((rights & MM_VMA_WRITE) != 0)
+        rights |= MM_VMA_READ;
+    return (access & ~rights) == 0;
+}
+
+static enum mm_vma_fault mmi_vma_fault(struct mm_vma_space *space, uintptr_t page, unsigned access)
+{
+    struct mm_vma *vma = mmi_vma_from(space, page);
+
+    if (vma == NULL || (vma->start > page && (vma->flags & MM_VMA_GROWSDOWN) == 0))
+        return MM_VMA_FAULT_NONE;
+    if (vma->start > page && !mmi_vma_stack_grow(space, vma, page))
+        return MM_VMA_FAULT_GUARD;
+    if (!mmi_vma_allows(vma, access))
+        return access == MM_VMA_READ    ? MM_VMA_FAULT_READ
+               : access == MM_VMA_WRITE ? MM_VMA_FAULT_WRITE
+                                        : MM_VMA_FAULT_EXEC;
+    return mmi_vma_touch(space, vma, page, access);
+}
+
+MM_VMA_API enum mm_vma_fault mm_vma_fault(struct mm_vma_space *space, mm_va_t va, unsigned access)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+    enum mm_vma_fault fault;
+
+    if (MMI_VMA_BEYOND(va))
+        return MM_VMA_FAULT_NONE;
+    access = (access & MM_VMA_WRITE) != 0  ? MM_VMA_WRITE
+             : (access & MM_VMA_EXEC) != 0 ? MM_VMA_EXEC
+                                           : MM_VMA_READ;
+    MMI_VMA_LOCK(space, state);
+    fault = mmi_vma_fault(space, (uintptr_t)(va >> MM_PAGE_SHIFT), access);
+    mmi_vma_after(space);
+    MMI_VMA_UNLOCK(space, state);
+    return fault;
+}
+
+/* The access that brings an area's pages in; 0 if it allows none. */
+static unsigned mmi_vma_fill_access(const struct mm_vma *vma)
+{
+    unsigned rights = (unsigned)vma->flags & MM_VMA_PROT;
+
+    if ((rights & MM_VMA_WRITE) != 0 && (vma->flags & (MM_VMA_SHARED | MM_VMA_PFN)) != MM_VMA_SHARED)
+        return MM_VMA_WRITE;
+    if ((rights & (MM_VMA_READ | MM_VMA_WRITE)) != 0)
+        return MM_VMA_READ;
+    return rights;
+}
+
+/* Brings in all pages of a range; goes on behind what fails to be an area's. */
+static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+{
+    bool pages = space->sys->hooks.pt_map != NULL;
+    enum mm_vma_fault fault = MM_VMA_FAULT_OK;
+    struct mm_vma *vma;
+    unsigned access;
+    uintptr_t to;
+
+    while (start < end) {
+        vma = mmi_vma_from(space, start);
+        if (vma == NULL || vma->start > start)
+            return MM_VMA_ENOMEM;
+        access = mmi_vma_fill_access(vma);
+        if (access == 0)
+            return MM_VMA_EFAULT;
+        to = vma->end < end ? vma->end : end;
+        for (; start < to && fault == MM_VMA_FAULT_OK; start = pages ? start + 1 : to)
+            fault = mmi_vma_touch(space, vma, start, access);
+        if (fault != MM_VMA_FAULT_OK)
+            return fault == MM_VMA_FAULT_NOMEM   ? MM_VMA_ENOMEM
+                   : fault == MM_VMA_FAULT_RETRY ? MM_VMA_EAGAIN
+                                                 : MM_VMA_EFAULT;
+    }
+    return MM_VMA_OK;
+}
+
+MM_VMA_API int mm_vma_populate(struct mm_vma_space *space, mm_va_t va, uint64_t bytes)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+    uintptr_t start, end;
+    int result;
+
+    if (!mmi_vma_span(space, va, bytes, &start, &end))
+        return MM_VMA_EINVAL;
+    MMI_VMA_LOCK(space, state);
+    result = mmi_vma_fill(space, start, end);
+    mmi_vma_after(space);
+    MMI_VMA_UNLOCK(space, state);
+    return result;
+}
+
+/* ---- Fork ---------------------------------------------------------------------------------------------------------- */
+
+/* Only pages of private memory stand nowhere but in the page table. */
+static bool mmi_vma_share_needed(const struct mm_vma *vma)
+{
+    return vma->anon != 0;
+}
+
+/* Maps one page of `from` at `page` of `to` as well. */
+static enum mm_status mmi_vma_share_spot(struct mm_vma_space *to, uintptr_t page,
+                                         struct mm_vma_space *from, struct mmi_vma_spot *spot,
+                                         struct mmi_vma_rmap **note, unsigned prot, bool locked)
+{
+    const struct mm_vma_hooks *h = &to->sys->hooks;
+    struct mmi_vma_page p;
+
+    mmi_vma_page_init(&p, page, spot->e.pa, prot);
+    if (spot->e.pa == MM_PA_NONE) {
+        if (h->pt_swap(h->ctx, to->pt, mmi_vma_va(page), spot->e.slot) != MM_OK)
+            return MM_ERR_NOMEM;
+        h->swap_dup(h->ctx, spot->e.slot);
+        mmi_vma_rss(to, MM_VMA_RSS_SWAP, 1);
+        return MM_OK;
+    }
+    if (spot->frame == NULL)
+        return h->pt_map(h->ctx, to->pt, mmi_vma_va(page), p.pa, prot);
+    if ((spot->frame->kind & 3) != MM_VMA_RSS_ANON) { /* the pager has it: a fault brings it */
+        mmi_vma_spot_unlock(from, spot);
+        return MM_OK;
+    }
+    if ((spot->e.prot & ~prot) != 0)
+        h->pt_protect(h->ctx, from->pt, spot->e.va, prot);
+    mmi_vma_frame_add(spot->frame, (uintptr_t)to | (uintptr_t)locked, page, note);
+    mmi_vma_spot_unlock(from, spot);
+    mmi_vma_rss(to, MM_VMA_RSS_ANON, 1);
+    if (h->pt_map(h->ctx, to->pt, mmi_vma_va(page), p.pa, prot) == MM_OK)
+        return MM_OK;
+    mmi_vma_page_unnote(to, &p);
+    return MM_ERR_NOMEM;
+}
+
+/* Maps the pages of [start, end) of `from` at to_page of `to` as well; `cow`: neither may write
+ * to them now. MM_ERR_NOMEM: some are mapped there, which the caller zaps. */
+static enum mm_status mmi_vma_share(struct mm_vma_space *to, uintptr_t to_page,
+                                    struct mm_vma_space *from, uintptr_t start, uintptr_t end,
+                                    bool cow)
+{
+    struct mmi_vma_rmap *note = NULL;
+    uintptr_t page = start, first = start;
+    enum mm_status status = MM_OK;
+    struct mmi_vma_gather gather;
+    struct mmi_vma_spot spot;
+    bool locked = false;
+    unsigned prot;
+
+    if (from->sys->hooks.pt_next == NULL)
+        return MM_OK;
+    mmi_vma_gather_init(&gather, from);
+    while (page < end && status == MM_OK) {
+        note = note != NULL ? note : mmi_vma_note_get(to->sys);
+        if (note == NULL) {
+            status = MM_ERR_NOMEM;
+            break;
+        }
+        if (!mmi_vma_spot_lock(from, page, end, &spot))
+            break;
+        page = mmi_vma_spot_page(&spot);
+        prot = spot.e.prot & ~(cow || spot.frame == NULL ? MM_VMA_WRITE : 0u);
+        if (spot.frame != NULL && !cow) {
+            const struct mmi_vma_rmap *own = mmi_vma_frame_find(spot.frame, from, page);
+
+            locked = own != NULL && (own->space & 1) != 0;
+        }
+        if ((spot.e.prot & ~prot) != 0)
+            mmi_vma_gather_va(&gather, spot.e.va);
+        status = mmi_vma_share_spot(to, to_page + (page - first), from, &spot, &note, prot, locked);
+        page++;
+    }
+    if (note != NULL)
+        note->next = NULL;
+    mmi_vma_note_put(to->sys, note);
+    mmi_vma_gather_flush(&gather);
+    return status;
+}
+
+/* What mm_vma_map_dup needs to know. */
+struct mmi_vma_fork {
+    struct mm_vma_space *child, *parent;
+};
+
+static struct mm_vma *mmi_vma_fork_area(void *ctx, struct mm_vma *area, bool *failed)
+{
+    struct mmi_vma_fork *fork = (struct mmi_vma_fork *)ctx;
+    struct mm_vma_space *child = fork->child;
+    struct mm_vma *twin;
+
+    if ((area->flags & MM_VMA_DONTFORK) != 0)
+        return NULL;
+    if (mmi_vma_spares(child, 1) != MM_OK) {
+        *failed = true;
+        return NULL;
+    }
+    twin = mmi_vma_spare(child);
+    mmi_vma_area_twin(child, twin, area);
+    mm_store(&twin->flags, area->flags & ~(uintptr_t)MM_VMA_LOCKED);
+    twin->anon = 0;
+    if (area->anon != 0 && (area->flags & MM_VMA_WIPEONFORK) == 0)
+        twin->anon = ++child->next_anon * 2 + 1;
+    mmi_vma_account(child, twin->flags, mmi_vma_count(twin));
+    return twin;
+}
+
+/* Frees a space's areas, nodes and spares, in one walk. Its pages are gone already. */
+static void mmi_vma_teardown(struct mm_vma_space *space)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+    struct mm_vma_cursor c;
+    struct mm_vma *vma;
+
+    for (vma = mm_vma_cursor_seek(&c, &space->map, 0); vma != NULL; vma = mm_vma_cursor_next(&c)) {
+        mmi_vma_account(space, vma->flags, 0 - mmi_vma_count(vma));
+        mmi_vma_area_free(space, vma);
+    }
+    mmi_vma_write_begin(&space->map);
+    mm_vma_map_fini(&space->map);
+    while (space->spare != NULL) {
+        vma = mmi_vma_spare(space);
+        h->area_free(h->ctx, vma);
+    }
+}
+
+static void mmi_vma_space_raw(struct mm_vma_space *space, struct mm_vma_system *sys, void *pt)
+{
+    MM_VMA_MEMSET(space, 0, sizeof *space);
+    mm_vma_map_init(&space->map, &sys->hooks.nodes);
+    MM_VMA_RWLOCK_INIT(&space->lock);
+    space->sys = sys;
+    space->pt = pt;
+    space->users = 1;
+    space->references = 1;
+}
+
+static enum mm_status mmi_vma_fork_pages(struct mm_vma_space *child, struct mm_vma_space *parent)
+{
+    const struct mm_vma_hooks *h = &child->sys->hooks;
+    enum mm_status status = MM_OK;
+    struct mm_vma_cursor c;
+    struct mm_vma *vma;
+    uintptr_t page;
+
+    if (h->pt_map == NULL)
+        return MM_OK;
+    for (vma = mm_vma_cursor_seek(&c, &child->map, 0); vma != NULL && status == MM_OK;
+         vma = mm_vma_cursor_next(&c)) {
+        if (mmi_vma_share_needed(vma))
+            status = mmi_vma_share(child, vma->start, parent, vma->start, vma->end, true);
+        for (page = vma->start; (vma->flags & MM_VMA_GLOBAL) != 0 && status == MM_OK &&
+                                page < vma->end;
+             page++)
+            status = mmi_vma_absent(child, vma, page, false) == MM_VMA_FAULT_OK ? MM_OK
+                                                                              : MM_ERR_NOMEM;
+    }
+    return status;
+}
+
+MM_VMA_API int mm_vma_fork(struct mm_vma_space *child, struct mm_vma_space *parent, void *pt)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+    struct mmi_vma_fork fork;
+    enum mm_status status;
+
+    mmi_vma_space_raw(child, parent->sys, pt);
+    fork.child = child;
+    fork.parent = parent;
+    MMI_VMA_LOCK(parent, state);
+    child->low = parent->low;
+    child->top = parent->top;
+    child->base = parent->base;
+    child->guard = parent->guard;
+    child->bottom_up = parent->bottom_up;
+    child->brk_start = parent->brk_start;
+    child->brk = parent->brk;
+    child->limits = parent->limits;
+    child->next_anon = parent->next_anon;
+    child->user = parent->user;
+    status = mm_vma_map_dup(&child->map, &parent->map, mmi_vma_fork_area, &fork);
+    if (status == MM_OK)
+        status = mmi_vma_fork_pages(child, parent);
+    mm_vma_map_trim(&child->map);
+    if (status != MM_OK) {
+        mmi_vma_zap(child, 0, MMI_VMA_TOP);
+        mmi_vma_teardown(child);
+    }
+    MMI_VMA_UNLOCK(parent, state);
+    return status == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
+}
+
+/* ---- Set-up and life ------------------------------------------------------------------------------------------------- */
+
+MM_VMA_API enum mm_status mm_vma_system_init(struct mm_vma_system *sys,
+                                             const struct mm_vma_hooks *hooks)
+{
+    const struct mm_vma_hooks *h = hooks;
+    bool tables, frames, files, swap;
+    unsigned i;
+
+    if (sys == NULL || h == NULL || h->nodes.alloc == NULL || h->nodes.free == NULL ||
+        h->area_alloc == NULL || h->area_free == NULL ||
+        (h->file_get == NULL) != (h->file_put == NULL))
+        return MM_ERR_INVALID;
+    tables = h->pt_map != NULL;
+    if (tables != (h->pt_protect != NULL) || tables != (h->pt_clear != NULL) ||
+        tables != (h->pt_next != NULL) || tables != (h->pt_flush != NULL))
+        return MM_ERR_INVALID;
+    frames = h->frame_alloc != NULL;
+    if (frames != tables || frames != (h->frame_free != NULL) || frames != (h->frame_copy != NULL) ||
+        frames != (h->frame != NULL))
+        return MM_ERR_INVALID;
+    files = h->file_page != NULL;
+    swap = h->swap_out != NULL;
+    if (files != (h->file_page_put != NULL) || swap != (h->swap_in != NULL) ||
+        swap != (h->swap_dup != NULL) || swap != (h->swap_free != NULL) ||
+        swap != (h->pt_swap != NULL) || ((files || swap) && !tables))
+        return MM_ERR_INVALID;
+    MM_VMA_MEMSET(sys, 0, sizeof *sys);
+    sys->hooks = *hooks;
+    sys->zero_frame = MM_PA_NONE;
+    MM_VMA_LOCK_INIT(&sys->pool_lock);
+    for (i = 0; i < MM_VMA_FRAME_LOCKS; i++)
+        MM_VMA_LOCK_INIT(&sys->frames[i].lock);
+    return MM_OK;
+}
+
+MM_VMA_API void mm_vma_system_fini(struct mm_vma_system *sys)
+{
+    struct mmi_vma_rmap *chunk;
+
+    while (sys->chunks != NULL) {
+        chunk = sys->chunks;
+        sys->chunks = chunk->next;
+        sys->hooks.nodes.free(sys->hooks.nodes.ctx, (struct mm_vma_node *)(void *)chunk);
+    }
+    sys->pool = NULL;
+}
+
+MM_VMA_API enum mm_status mm_vma_system_global(struct mm_vma_system *sys,
+                                               const struct mm_vma_global *global)
+{
+    if (sys->global_count == MM_VMA_GLOBALS)
+        return MM_ERR_LIMIT;
+    if (((global->va | global->pa | global->bytes) & MMI_VMA_PAGE_MASK) != 0)
+        return MM_ERR_ALIGN;
+    if (global->bytes == 0 || MMI_VMA_BEYOND(global->va) || global->va > MM_PA_NONE - global->bytes ||
+        (global->prot & ~MM_VMA_PROT) != 0)
+        return MM_ERR_INVALID;
+    sys->globals[sys->global_count++] = *global;
+    return MM_OK;
+}
+
+MM_VMA_API void mm_vma_config_init(struct mm_vma_config *config)
+{
+    MM_VMA_MEMSET(config, 0, sizeof *config);
+    config->low = UINT64_C(0x10000);
+    config->top = UINT64_C(0x7ffffffff000);
+    if (config->top >> MM_PAGE_SHIFT >= MMI_VMA_TOP)
+        config->top = (mm_va_t)(MMI_VMA_TOP >> 1) << MM_PAGE_SHIFT;
+    config->top &= ~MMI_VMA_PAGE_MASK;
+    config->mmap_base = (config->top - (UINT64_C(136) << 20)) & ~MMI_VMA_PAGE_MASK;
+    config->guard_pages = MM_VMA_GUARD_PAGES;
+    config->limits.total = MM_VMA_UNLIMITED;
+    config->limits.data = MM_VMA_UNLIMITED;
+    config->limits.stack = MM_VMA_UNLIMITED;
+    config->limits.locked = MM_VMA_UNLIMITED;
+    config->limits.areas = MM_VMA_UNLIMITED;
+}
+
+/* The system's global pages. */
+static enum mm_status mmi_vma_add_globals(struct mm_vma_space *space)
+{
+    const struct mm_vma_system *sys = space->sys;
+    const struct mm_vma_global *g;
+    struct mm_vma *vma;
+    uintptr_t page;
+    unsigned i;
+
+    for (i = 0; i < sys->global_count; i++) {
+        g = &sys->globals[i];
+        if (g->va >> MM_PAGE_SHIFT < space->top)
+            return MM_ERR_INVALID;
+        if (mmi_vma_spares(space, 1) != MM_OK)
+            return MM_ERR_NOMEM;
+        vma = mmi_vma_spare(space);
+        mmi_vma_area_set(vma, (uintptr_t)(g->va >> MM_PAGE_SHIFT),
+                         (uintptr_t)((g->va + g->bytes) >> MM_PAGE_SHIFT),
+                         g->prot | MM_VMA_PFN | MM_VMA_GLOBAL | MM_VMA_SHARED | MM_VMA_MAY,
+                         (uintptr_t)(g->pa >> MM_PAGE_SHIFT), NULL);
+        if (mm_vma_map_insert(&space->map, vma) != MM_OK) {
+            mmi_vma_area_free(space, vma);
+            return MM_ERR_NOMEM;
+        }
+        for (page = vma->start; sys->hooks.pt_map != NULL && page < vma->end; page++)
+            if (mmi_vma_absent(space, vma, page, false) != MM_VMA_FAULT_OK)
+                return MM_ERR_NOMEM;
+    }
+    return MM_OK;
+}
+
+MM_VMA_API enum mm_status mm_vma_space_init(struct mm_vma_space *space, struct mm_vma_system *sys,
+                                            const struct mm_vma_config *config)
+{
+    const struct mm_vma_hooks *h = &sys->hooks;
+    enum mm_status status;
+    uint64_t random = 0;
+
+    if (((config->low | config->top | config->mmap_base | config->brk) & MMI_VMA_PAGE_MASK) != 0 ||
+        config->low >= config->top || config->top >> MM_PAGE_SHIFT > MMI_VMA_TOP ||
+        config->mmap_base < config->low || config->mmap_base > config->top ||
+        config->brk > config->top || config->guard_pages > config->top >> MM_PAGE_SHIFT)
+        return MM_ERR_INVALID;
+    mmi_vma_space_raw(space, sys, config->pt);
+    space->low = (uintptr_t)(config->low >> MM_PAGE_SHIFT);
+    space->top = (uintptr_t)(config->top >> MM_PAGE_SHIFT);
+    space->base = (uintptr_t)(config->mmap_base >> MM_PAGE_SHIFT);
+    space->guard = (uintptr_t)config->guard_pages;
+    space->bottom_up = config->bottom_up;
+    space->brk_start = config->brk;
+    space->limits = config->limits;
+    if (h->random != NULL && config->random_pages != 0) {
+        random = h->random(h->ctx, config->random_pages);
+        if (!config->bottom_up)
+            space->base -= (uintptr_t)(random < space->base - space->low ? random : 0);
+        else
+            space->base += (uintptr_t)(random < space->top - space->base ? random : 0);
+        random = h->random(h->ctx, config->random_pages);
+        if (config->brk != 0 && random < (config->top - config->brk) >> MM_PAGE_SHIFT)
+            space->brk_start += random << MM_PAGE_SHIFT;
+    }
+    space->brk = space->brk_start;
+    status = mmi_vma_add_globals(space);
+    if (status != MM_OK) {
+        mmi_vma_zap(space, 0, MMI_VMA_TOP);
+        mmi_vma_teardown(space);
+    }
+    return status;
+}
+
+MM_VMA_API void mm_vma_get(struct mm_vma_space *space)
+{
+    (void)mm_fetch_add(&space->references, 1);
+}
+
+MM_VMA_API bool mm_vma_put(struct mm_vma_space *space)
+{
+    uintptr_t before = mm_fetch_add(&space->references, (uintptr_t)0 - 1);
+
+    if (before == 0) {
+        (void)mm_fetch_add(&space->references, 1);
+        mmi_vma_report("mm_vma_put", "more puts than references", MM_ERR_INVALID, 0, space);
+    }
+    return before == 1;
+}
+
+MM_VMA_API void mm_vma_join(struct mm_vma_space *space)
+{
+    (void)mm_fetch_add(&space->users, 1);
+}
+
+MM_VMA_API bool mm_vma_leave(struct mm_vma_space *space)
+{
+    uintptr_t before = mm_fetch_add(&space->users, (uintptr_t)0 - 1);
+    MM_VMA_RWLOCK_STATE_T state;
+
+    if (before == 0) {
+        (void)mm_fetch_add(&space->users, 1);
+        mmi_vma_report("mm_vma_leave", "more leaves than users", MM_ERR_INVALID, 0, space);
+    }
+    if (before != 1)
+        return false;
+    MMI_VMA_LOCK(space, state);
+    mmi_vma_zap(space, 0, MMI_VMA_TOP);
+    mmi_vma_teardown(space);
+    MMI_VMA_UNLOCK(space, state);
+    return mm_vma_put(space);
+}
+
+MM_VMA_API void mm_vma_clear(struct mm_vma_space *space)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+
+    MMI_VMA_LOCK(space, state);
+    mmi_vma_drop(space, 0, space->top);
+    space->brk = space->brk_start;
+    MMI_VMA_UNLOCK(space, state);
+}
+
+/* ---- Reverse map: questions, eviction -------------------------------------------------------------------------------- */
+
+MM_VMA_API uintptr_t mm_vma_frame_maps(struct mm_vma_system *sys, mm_pa_t pa)
+{
+    struct mm_vma_frame *frame = sys->hooks.frame == NULL ? NULL
+                                                          : sys->hooks.frame(sys->hooks.ctx, pa);
+    MM_VMA_LOCK_STATE_T state;
+    uintptr_t maps;
+
+    if (frame == NULL)
+        return 0;
+    MM_VMA_LOCK(mmi_vma_frame_lock(sys, pa), state);
+    maps = frame->maps;
+    MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, pa), state);
+    return maps;
+}
+
+MM_VMA_API uintptr_t mm_vma_frame_walk(struct mm_vma_system *sys, mm_pa_t pa,
+                                       bool (*visit)(void *ctx, struct mm_vma_space *space,
+                                                     mm_va_t va),
+                                       void *ctx)
+{
+    struct mm_vma_frame *frame = sys->hooks.frame == NULL ? NULL
+                                                          : sys->hooks.frame(sys->hooks.ctx, pa);
+    const struct mmi_vma_rmap *note;
+    MM_VMA_LOCK_STATE_T state;
+    uintptr_t calls = 0;
+
+    if (frame == NULL)
+        return 0;
+    MM_VMA_LOCK(mmi_vma_frame_lock(sys, pa), state);
+    for (note = frame->maps == 0 ? NULL : &frame->first; note != NULL; note = note->next) {
+        calls++;
+        if (!visit(ctx, (struct mm_vma_space *)(note->space & ~(uintptr_t)1),
+                   mmi_vma_va(note->page)))
+            break;
+    }
+    MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, pa), state);
+    return calls;
+}
+
+/* Whether all who map the locked frame have it in their tables and none has it locked; *dirty: one wrote. */
+static enum mm_status mmi_vma_evictable(struct mm_vma_system *sys, const struct mm_vma_frame *frame,
+                                        mm_pa_t pa, bool *dirty)
+{
+    const struct mm_vma_hooks *h = &sys->hooks;
+    const struct mmi_vma_rmap *note;
+    struct mm_vma_entry e;
+
+    if (frame->maps == 0)
+        return MM_ERR_NOENT;
+    *dirty = false;
+    for (note = &frame->first; note != NULL; note = note->next) {
+        const struct mm_vma_space *space = (struct mm_vma_space *)(note->space & ~(uintptr_t)1);
+        mm_va_t va = mmi_vma_va(note->page);
+
+        if ((note->space & 1) != 0)
+            return MM_ERR_PERM;
+        if (!h->pt_next(h->ctx, space->pt, va, va + MM_PAGE_SIZE, &e) || e.pa != pa)
+            return MM_ERR_BUSY; /* on its way into a table, or out of it */
+        *dirty = *dirty || e.dirty;
+    }
+    return MM_OK;
+}
+
+/* Every CPU that maps the locked frame loses the right to write to it. */
+static void mmi_vma_freeze(struct mm_vma_system *sys, const struct mm_vma_frame *frame)
+{
+    const struct mm_vma_hooks *h = &sys->hooks;
+    const struct mmi_vma_rmap *note;
+    struct mm_vma_entry e;
+
+    for (note = &frame->first; note != NULL; note = note->next) {
+        const struct mm_vma_space *space = (struct mm_vma_space *)(note->space & ~(uintptr_t)1);
+        mm_va_t va = mmi_vma_va(note->page);
+
+        if (h->pt_next(h->ctx, space->pt, va, va + MM_PAGE_SIZE, &e) &&
+            (e.prot & MM_VMA_WRITE) != 0) {
+            h->pt_protect(h->ctx, space->pt, va, e.prot & ~MM_VMA_WRITE);
+            h->pt_flush(h->ctx, space->pt, va, MM_PAGE_SIZE);
+        }
+    }
+}
+
+/* Takes the locked frame out of all tables, leaving `slot` there (or nothing, for pages of files).
+ * Returns the notes that are free now. */
+static struct mmi_vma_rmap *mmi_vma_unmap_all(struct mm_vma_system *sys, struct mm_vma_frame *frame,
+                                              bool swap, uint64_t slot)
+{
+    const struct mm_vma_hooks *h = &sys->hooks;
+    struct mmi_vma_rmap *note, *notes = frame->first.next;
+    uintptr_t kind = frame->kind & 3;
+
+    for (note = &frame->first; note != NULL; note = note->next) {
+        struct mm_vma_space *space = (struct mm_vma_space *)(note->space & ~(uintptr_t)1);
+        mm_va_t va = mmi_vma_va(note->page);
+
+        if (swap) {
+            (void)h->pt_swap(h->ctx, space->pt, va, slot); /* replaces: cannot fail */
+            if (note != &frame->first)
+                h->swap_dup(h->ctx, slot);
+            mmi_vma_rss(space, MM_VMA_RSS_SWAP, 1);
+        } else {
+            h->pt_clear(h->ctx, space->pt, va);
+        }
+        h->pt_flush(h->ctx, space->pt, va, MM_PAGE_SIZE);
+        mmi_vma_rss(space, kind, (uintptr_t)0 - 1);
+    }
+    frame->maps = 0;
+    frame->kind = MM_VMA_RSS_ANON;
+    frame->first.next = NULL;
+    return notes;
+}
+
+static enum mm_status mmi_vma_evict_file(struct mm_vma_system *sys, struct mm_vma_frame *frame,
+                                         mm_pa_t pa, MM_VMA_LOCK_STATE_T state, bool dirty)
+{
+    const struct mm_vma_hooks *h = &sys->hooks;
+    uintptr_t maps = frame->maps, index = frame->index;
+    void *file = frame->file;
+    struct mmi_vma_rmap *notes = mmi_vma_unmap_all(sys, frame, false, 0);
+
+    MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, pa), state);
+    mmi_vma_note_put(sys, notes);
+    for (; maps != 0; maps--) {
+        h->file_page_put(h->ctx, file, index, pa, dirty);
+        dirty = false;
+    }
+    return MM_OK;
+}
+
+/* The content goes to swap while all can still read the page; a write meanwhile keeps it. Nothing fails
+ * once the first table has changed. */
+static enum mm_status mmi_vma_evict_anon(struct mm_vma_system *sys, struct mm_vma_frame *frame,
+                                         mm_pa_t pa, MM_VMA_LOCK_STATE_T state)
+{
+    const struct mm_vma_hooks *h = &sys->hooks;
+    struct mmi_vma_rmap *notes = NULL;
+    enum mm_status status;
+    uint64_t slot;
+    bool dirty;
+
+    mmi_vma_freeze(sys, frame);
+    frame->kind |= MMI_VMA_WRITEBACK;
+    MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, pa), state);
+    status = h->swap_out(h->ctx, pa, &slot);
+    MM_VMA_LOCK(mmi_vma_frame_lock(sys, pa), state);
+    if (status == MM_OK) {
+        status = (frame->kind & MMI_VMA_WRITEBACK) == 0 ? MM_ERR_BUSY
+                                                       : mmi_vma_evictable(sys, frame, pa, &dirty);
+        if (status == MM_OK)
+            notes = mmi_vma_unmap_all(sys, frame, true, slot);
+        else
+            h->swap_free(h->ctx, slot);
+    }
+    frame->kind &= ~(uintptr_t)MMI_VMA_WRITEBACK;
+    MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, pa), state);
+    mmi_vma_note_put(sys, notes);
+    if (status == MM_OK)
+        h->frame_free(h->ctx, pa);
+    return status;
+}
+
+MM_VMA_API enum mm_status mm_vma_evict(struct mm_vma_system *sys, mm_pa_t pa)
+{
+    struct mm_vma_frame *frame = sys->hooks.frame == NULL ? NULL
+                                                          : sys->hooks.frame(sys->hooks.ctx, pa);
+    MM_VMA_LOCK_STATE_T state;
+    enum mm_status status;
+    bool dirty = false;
+
+    if (frame == NULL)
+        return MM_ERR_NOENT;
+    MM_VMA_LOCK(mmi_vma_frame_lock(sys, pa), state);
+    status = mmi_vma_evictable(sys, frame, pa, &dirty);
+    if (status == MM_OK && (frame->kind & MMI_VMA_WRITEBACK) != 0)
+        status = MM_ERR_BUSY;
+    if (status == MM_OK && frame->kind != MM_VMA_RSS_ANON)
+        return mmi_vma_evict_file(sys, frame, pa, state, dirty);
+    if (status == MM_OK && sys->hooks.swap_out != NULL)
+        return mmi_vma_evict_anon(sys, frame, pa, state);
+    MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, pa), state);
+    return status == MM_OK ? MM_ERR_INVALID : status;
+}
+
+MM_VMA_API uintptr_t mm_vma_reclaim(struct mm_vma_system *sys, uintptr_t want)
+{
+    uintptr_t went = 0, tries = 4 * want + 16;
+    mm_pa_t pa;
+
+    if (sys->hooks.victim == NULL)
+        return 0;
+    while (went < want && tries-- != 0) {
+        pa = sys->hooks.victim(sys->hooks.ctx);
+        if (pa == MM_PA_NONE)
+            break;
+        went += mm_vma_evict(sys, pa) == MM_OK;
+    }
+    return went;
+}
+
+/* ---- Listing ------------------------------------------------------------------------------------------------------------ */
+
+MM_VMA_API uintptr_t mm_vma_walk(struct mm_vma_space *space, mm_va_t low, mm_va_t high,
+                                 bool (*visit)(void *ctx, const struct mm_vma *area), void *ctx)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+    struct mm_vma_cursor c;
+    struct mm_vma *vma;
+    uintptr_t calls = 0;
+
+    MM_VMA_READ_LOCK(&space->lock, state);
+    for (vma = mm_vma_cursor_seek(&c, &space->map, low); vma != NULL && mm_vma_start(vma) < high;
+         vma = mm_vma_cursor_next(&c)) {
+        calls++;
+        if (!visit(ctx, vma))
+            break;
+    }
+    MM_VMA_READ_UNLOCK(&space->lock, state);
+    return calls;
+}
+
+/* A line under construction, cut at `size` - 1. */
+struct mmi_vma_line {
+    char *text;
+    size_t size, length;
+};
+
+static void mmi_vma_put_char(struct mmi_vma_line *line, char c)
+{
+    if (line->length + 1 < line->size)
+        line->text[line->length] = c;
+    line->length++;
+}
+
+static void mmi_vma_put_text(struct mmi_vma_line *line, const char *text)
+{
+    while (*text != 0)
+        mmi_vma_put_char(line, *text++);
+}
+
+/* At least eight digits. */
+static void mmi_vma_put_hex(struct mmi_vma_line *line, uint64_t value)
+{
+    unsigned shift = 28;
+
+    while (shift < 60 && value >> (shift + 4) != 0)
+        shift += 4;
+    for (;; shift -= 4) {
+        mmi_vma_put_char(line, "0123456789abcdef"[(value >> shift) & 15]);
+        if (shift == 0)
+            break;
+    }
+}
+
+static const char *mmi_vma_name(const struct mm_vma_space *space, const struct mm_vma *vma)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+
+    if (vma->file != NULL)
+        return h->file_name != NULL ? h->file_name(h->ctx, vma->file) : "";
+    if ((vma->flags & MM_VMA_GROWSDOWN) != 0)
+        return "[stack]";
+    if (space->brk > space->brk_start && mm_vma_start(vma) < space->brk &&
+        mm_vma_end(vma) > space->brk_start)
+        return "[heap]";
+    return "";
+}
+
+MM_VMA_API size_t mm_vma_format(const struct mm_vma_space *space, const struct mm_vma *area,
+                                char *text, size_t size)
+{
+    bool linear = (area->flags & MM_VMA_PFN) != 0;
+    const char *name = mmi_vma_name(space, area);
+    struct mmi_vma_line line;
+
+    line.text = text;
+    line.size = size;
+    line.length = 0;
+    mmi_vma_put_hex(&line, mm_vma_start(area));
+    mmi_vma_put_char(&line, '-');
+    mmi_vma_put_hex(&line, mm_vma_end(area));
+    mmi_vma_put_char(&line, ' ');
+    mmi_vma_put_char(&line, (area->flags & MM_VMA_READ) != 0 ? 'r' : '-');
+    mmi_vma_put_char(&line, (area->flags & MM_VMA_WRITE) != 0 ? 'w' : '-');
+    mmi_vma_put_char(&line, (area->flags & MM_VMA_EXEC) != 0 ? 'x' : '-');
+    mmi_vma_put_char(&line, (area->flags & MM_VMA_SHARED) != 0 ? 's' : 'p');
+    mmi_vma_put_char(&line, ' ');
+    mmi_vma_put_hex(&line, area->file != NULL || linear ? mmi_vma_va(area->offset) : 0);
+    mmi_vma_put_text(&line, " 00:00 0 ");
+    while (*name != 0 && line.length < 73)
+        mmi_vma_put_char(&line, ' ');
+    mmi_vma_put_text(&line, name);
+    if (size != 0)
+        text[line.length < size ? line.length : size - 1] = 0;
+    return line.length;
+}
+
+MM_VMA_API void mm_vma_list(struct mm_vma_space *space,
+                            void (*print)(void *ctx, const char *line, size_t length), void *ctx)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+    struct mm_vma_cursor c;
+    struct mm_vma *vma;
+    char text[256];
+    size_t length;
+
+    MM_VMA_READ_LOCK(&space->lock, state);
+    for (vma = mm_vma_cursor_seek(&c, &space->map, 0); vma != NULL; vma = mm_vma_cursor_next(&c)) {
+        length = mm_vma_format(space, vma, text, sizeof text);
+        print(ctx, text, length < sizeof text ? length : sizeof text - 1);
+    }
+    MM_VMA_READ_UNLOCK(&space->lock, state);
+}
+
+/* ---- Check ---------------------------------------------------------------------------------------------------------------- */
+
+/* One entry against its area and the reverse map; counts it in rss. */
+static bool mmi_vma_entry_sound(struct mm_vma_space *space, uintptr_t page, uintptr_t *next,
+                                uintptr_t *rss)
+{
+    struct mmi_vma_spot spot;
+    const struct mm_vma *vma;
+    unsigned prot;
+    bool sound;
+
+    if (!mmi_vma_spot_lock(space, page, MMI_VMA_TOP, &spot)) {
+        *next = MMI_VMA_TOP;
+        return true;
+    }
+    page = mmi_vma_spot_page(&spot);
+    *next = page + 1;
+    vma = mmi_vma_from(space, page);
+    sound = vma != NULL && vma->start <= page;
+    if (spot.e.pa == MM_PA_NONE) {
+        rss[MM_VMA_RSS_SWAP]++;
+    } else if (sound) {
+        prot = spot.e.prot & MM_VMA_PROT;
+        sound = (prot & ~(unsigned)vma->flags) == 0;
+    }
+    if (spot.frame != NULL) {
+        rss[spot.frame->kind & 3]++;
+        sound = sound && mmi_vma_frame_find(spot.frame, space, page) != NULL;
+    }
+    mmi_vma_spot_unlock(space, &spot);
+    return sound;
+}
+
+static bool mmi_vma_pages_sound(struct mm_vma_space *space)
+{
+    uintptr_t page, rss[MM_VMA_KINDS] = {0, 0, 0, 0};
+    bool sound = true;
+    unsigned i;
+
+    if (space->sys->hooks.pt_next == NULL)
+        return true;
+    for (page = 0; sound && page < MMI_VMA_TOP;)
+        sound = mmi_vma_entry_sound(space, page, &page, rss);
+    for (i = 0; i < MM_VMA_KINDS; i++)
+        sound = sound && rss[i] == mm_load(&space->rss[i]);
+    return sound;
+}
+
+MM_VMA_API enum mm_status mm_vma_check(struct mm_vma_space *space)
+{
+    MM_VMA_RWLOCK_STATE_T state;
+    struct mm_vma_space sums;
+    struct mm_vma_cursor c;
+    struct mm_vma *vma;
+    unsigned spares = 0;
+    bool sound;
+
+    MMI_VMA_LOCK(space, state);
+    sums.total = sums.locked = sums.data = sums.stack = sums.exec = 0;
+    sound = mm_vma_map_check(&space->map) == MM_OK;
+    for (vma = sound ? mm_vma_cursor_seek(&c, &space->map, 0) : NULL; vma != NULL;
+         vma = mm_vma_cursor_next(&c)) {
+        mmi_vma_account(&sums, vma->flags, mmi_vma_count(vma));
+        sound = sound && vma->link == NULL;
+    }
+    for (vma = space->spare; vma != NULL && spares <= space->spare_count; vma = vma->link)
+        spares++;
+    sound = sound && sums.total == space->total && sums.locked == space->locked &&
+            sums.data == space->data && sums.stack == space->stack && sums.exec == space->exec &&
+            spares == space->spare_count;
+    sound = sound && mmi_vma_pages_sound(space);
+    MMI_VMA_UNLOCK(space, state);
+    return sound ? MM_OK : MM_ERR_CORRUPT;
 }
 
 #ifdef __cplusplus
