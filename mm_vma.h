@@ -923,11 +923,12 @@ struct mm_vma_totals {
 struct mm_vma_config {
     mm_va_t low;       /* lowest address that calls choose or accept as a hint */
     mm_va_t top;       /* the space ends before it */
-    mm_va_t mmap_base; /* top-down placement starts below it; bottom-up placement at it */
+    mm_va_t mmap_base; /* top-down placement starts below it */
+    mm_va_t up_base;   /* bottom-up placement starts at it: also what top-down falls back to */
     bool bottom_up;
     mm_va_t brk;            /* start of the break; 0: none */
     uint64_t guard_pages;   /* free pages kept below growing areas */
-    uint64_t random_pages;  /* mmap_base and brk move by a random number below it (hook) */
+    uint64_t random_pages;  /* the bases and brk move by random numbers below it (hook) */
     struct mm_vma_limits limits;
     void *pt; /* for the page table hooks */
 };
@@ -944,7 +945,7 @@ struct mm_vma_space {
     void *pt;
     uintptr_t users;      /* threads */
     uintptr_t references; /* users together count one */
-    uintptr_t low, top, base; /* pages */
+    uintptr_t low, top, base, up_base; /* pages */
     uintptr_t guard;
     bool bottom_up;
     mm_va_t brk_start, brk;
@@ -3320,7 +3321,7 @@ static uintptr_t mmi_vma_place_any(const struct mm_vma_space *space, uintptr_t h
     if (!space->bottom_up)
         page = mmi_vma_place_down(space, space->low, space->base, pages, mask);
     return page != MMI_VMA_NONE ? page
-                                : mmi_vma_place_up(space, space->base, space->top, pages, mask);
+                                : mmi_vma_place_up(space, space->up_base, space->top, pages, mask);
 }
 
 /* ---- mmap ------------------------------------------------------------------------------------------- */
@@ -3330,7 +3331,7 @@ static int mmi_vma_range(const struct mm_vma_space *space, const struct mm_vma_r
                          uintptr_t *start, uint64_t *pages)
 {
     bool fixed = (r->flags & (MM_VMA_MAP_FIXED | MM_VMA_MAP_FIXED_NOREPLACE)) != 0;
-    uint64_t first = r->offset >> MM_PAGE_SHIFT, hint = r->hint >> MM_PAGE_SHIFT;
+    uint64_t hint = r->hint >> MM_PAGE_SHIFT;
 
     if ((r->offset & MMI_VMA_PAGE_MASK) != 0 || (r->align != 0 && !mm_is_pow2(r->align)))
         return MM_VMA_EINVAL;
@@ -3341,8 +3342,6 @@ static int mmi_vma_range(const struct mm_vma_space *space, const struct mm_vma_r
     *pages = mmi_vma_pages(r->bytes);
     if (*pages > UINT64_MAX >> MM_PAGE_SHIFT)
         return MM_VMA_ENOMEM; /* rounded up to 0 */
-    if ((first + *pages) >> (63 - MM_PAGE_SHIFT) >= 2)
-        return MM_VMA_EOVERFLOW;
     if (space->map.count >= space->limits.areas || *pages > space->top)
         return MM_VMA_ENOMEM;
     if (fixed) {
@@ -3367,6 +3366,9 @@ static int mmi_vma_flags_of(const struct mm_vma_request *r, uintptr_t *flags)
     uintptr_t f = (r->prot & MM_VMA_PROT) | (r->user & MM_VMA_USER_FLAGS);
     unsigned type = r->flags & MM_VMA_MAP_TYPE;
 
+    if (!anonymous &&
+        (r->offset >> MM_PAGE_SHIFT) + mmi_vma_pages(r->bytes) > INT64_MAX >> MM_PAGE_SHIFT)
+        return MM_VMA_EOVERFLOW;
     if (type != MM_VMA_MAP_PRIVATE && type != MM_VMA_MAP_SHARED &&
         (type != MM_VMA_MAP_SHARED_VALIDATE || anonymous))
         return MM_VMA_EINVAL;
@@ -3646,7 +3648,7 @@ static int mmi_vma_mprotect(struct mm_vma_space *space, uintptr_t start, uintptr
 {
     struct mm_vma *vma = mmi_vma_from(space, start);
     bool down = (prot & MM_VMA_PROT_GROWSDOWN) != 0;
-    uintptr_t to, flags;
+    uintptr_t to, flags, was;
     int result;
 
     prot &= MM_VMA_PROT;
@@ -3661,13 +3663,16 @@ static int mmi_vma_mprotect(struct mm_vma_space *space, uintptr_t start, uintptr
         to = vma->end < end ? vma->end : end;
         result = mmi_vma_protected(space, vma, prot, to - start, &flags);
         if (result == MM_VMA_OK && flags != vma->flags) {
+            was = vma->flags & (MM_VMA_WRITE | MM_VMA_SHARED | MM_VMA_LOCKED);
             result = mmi_vma_change(space, &vma, start, to, flags);
             if (result == MM_VMA_OK)
                 mmi_vma_reprotect(space, start, to, flags);
+            if (result == MM_VMA_OK && was == MM_VMA_LOCKED && (flags & MM_VMA_WRITE) != 0)
+                (void)mmi_vma_fill(space, start, to); /* locked pages get their copies now */
         }
-        if (result != MM_VMA_OK || to == end)
+        start = vma->end > to ? vma->end : to; /* what joined needs no change */
+        if (result != MM_VMA_OK || start >= end)
             return result;
-        start = to;
         vma = mmi_vma_from(space, start);
         if (vma == NULL || vma->start != start)
             return MM_VMA_ENOMEM;
@@ -3785,7 +3790,7 @@ static int mmi_vma_madvise(struct mm_vma_space *space, uintptr_t start, uintptr_
                            : mmi_vma_change(space, &vma, start, to, flags);
         if (result != MM_VMA_OK)
             return result;
-        start = to;
+        start = vma->end > to ? vma->end : to;
         vma = mmi_vma_from(space, start);
     }
     return holes;
@@ -3837,7 +3842,7 @@ static int mmi_vma_lock_range(struct mm_vma_space *space, uintptr_t start, uintp
                 return result;
             mmi_vma_relock(space, start, to, lock != 0);
         }
-        start = to;
+        start = vma->end > to ? vma->end : to;
         vma = mmi_vma_from(space, start);
     }
     return MM_VMA_OK;
@@ -3989,6 +3994,8 @@ static void mmi_vma_remap_source(const struct mmi_vma_remap *r, struct mm_vma *c
     uintptr_t end = r->old + r->old_pages, flags;
     struct mm_vma *vma;
 
+    if (r->old_pages == 0) /* shared memory is mapped once more */
+        return;
     if ((r->flags & MM_VMA_REMAP_DONTUNMAP) == 0) {
         mmi_vma_cut(space, r->old, end, gone);
         return;
@@ -4045,6 +4052,8 @@ static int mmi_vma_remap_to(struct mmi_vma_remap *r)
     struct mm_vma *vma = mmi_vma_from(space, r->old);
     bool fixed = (r->flags & MM_VMA_REMAP_FIXED) != 0;
 
+    if (fixed && r->old_pages == 0 && r->target == r->old)
+        return MM_VMA_EFAULT; /* the target would take the source away */
     if (mmi_vma_reserve(space, 0, space->top, 5) != MM_VMA_OK)
         return MM_VMA_ENOMEM;
     if (space->map.count + 3 > space->limits.areas)
@@ -4083,7 +4092,7 @@ static int mmi_vma_remap_each(struct mmi_vma_remap *all)
         areas++;
     if (areas > 1 && mmi_vma_reserve(all->space, 0, all->space->top, areas * 2 + 5) != MM_VMA_OK)
         return MM_VMA_ENOMEM;
-    for (vma = mmi_vma_from(all->space, from); vma != NULL && vma->start < end;
+    for (vma = mmi_vma_from(all->space, from); vma != NULL && vma->start < end && from < end;
          vma = mmi_vma_from(all->space, from)) {
         if (from == start && vma->start > start)
             return MM_VMA_EFAULT;
@@ -5264,6 +5273,7 @@ MM_VMA_API int mm_vma_fork(struct mm_vma_space *child, struct mm_vma_space *pare
     child->low = parent->low;
     child->top = parent->top;
     child->base = parent->base;
+    child->up_base = parent->up_base;
     child->guard = parent->guard;
     child->bottom_up = parent->bottom_up;
     child->brk_start = parent->brk_start;
@@ -5354,6 +5364,7 @@ MM_VMA_API void mm_vma_config_init(struct mm_vma_config *config)
         config->top = (mm_va_t)(MMI_VMA_TOP >> 1) << MM_PAGE_SHIFT;
     config->top &= ~MMI_VMA_PAGE_MASK;
     config->mmap_base = (config->top - (UINT64_C(136) << 20)) & ~MMI_VMA_PAGE_MASK;
+    config->up_base = (mm_va_t)((uintptr_t)(config->top >> MM_PAGE_SHIFT) / 3) << MM_PAGE_SHIFT;
     config->guard_pages = MM_VMA_GUARD_PAGES;
     config->limits.total = MM_VMA_UNLIMITED;
     config->limits.data = MM_VMA_UNLIMITED;
@@ -5400,25 +5411,26 @@ MM_VMA_API enum mm_status mm_vma_space_init(struct mm_vma_space *space, struct m
     enum mm_status status;
     uint64_t random = 0;
 
-    if (((config->low | config->top | config->mmap_base | config->brk) & MMI_VMA_PAGE_MASK) != 0 ||
+    if (((config->low | config->top | config->mmap_base | config->up_base | config->brk) &
+         MMI_VMA_PAGE_MASK) != 0 ||
         config->low >= config->top || config->top >> MM_PAGE_SHIFT > MMI_VMA_TOP ||
         config->mmap_base < config->low || config->mmap_base > config->top ||
+        config->up_base < config->low || config->up_base > config->top ||
         config->brk > config->top || config->guard_pages > config->top >> MM_PAGE_SHIFT)
         return MM_ERR_INVALID;
     mmi_vma_space_raw(space, sys, config->pt);
     space->low = (uintptr_t)(config->low >> MM_PAGE_SHIFT);
     space->top = (uintptr_t)(config->top >> MM_PAGE_SHIFT);
     space->base = (uintptr_t)(config->mmap_base >> MM_PAGE_SHIFT);
+    space->up_base = (uintptr_t)(config->up_base >> MM_PAGE_SHIFT);
     space->guard = (uintptr_t)config->guard_pages;
     space->bottom_up = config->bottom_up;
     space->brk_start = config->brk;
     space->limits = config->limits;
     if (h->random != NULL && config->random_pages != 0) {
         random = h->random(h->ctx, config->random_pages);
-        if (!config->bottom_up)
-            space->base -= (uintptr_t)(random < space->base - space->low ? random : 0);
-        else
-            space->base += (uintptr_t)(random < space->top - space->base ? random : 0);
+        space->base -= (uintptr_t)(random < space->base - space->low ? random : 0);
+        space->up_base += (uintptr_t)(random < space->top - space->up_base ? random : 0);
         random = h->random(h->ctx, config->random_pages);
         if (config->brk != 0 && random < (config->top - config->brk) >> MM_PAGE_SHIFT)
             space->brk_start += random << MM_PAGE_SHIFT;
