@@ -1,6 +1,181 @@
-/* mm_vma.h */
+/* mm_vma.h - v0.1.0 - address spaces: areas, mmap and its kin, faults, reverse map - 0BSD
+ *
+ *   Keeps what is mapped where, answers the memory calls of a program as Linux does, resolves faults, and
+ *   knows for each frame who maps it. Frames, page tables, files and swap are the caller's, by hooks.
+ *
+ *   In exactly one C or C++ file:
+ *       #define MM_VMA_IMPLEMENTATION
+ *       #include "mm_vma.h"
+ *   In every other file include it without the macro. The text of the licence (0BSD) stands at the end
+ *   of this file.
+ *
+ * CONTENTS
+ *
+ *   Quick start . Hooks and options . Concepts . What Linux does . Guarantees . Limits  (this comment)
+ *   Core block . Areas . The map . Results and hooks . Set-up and life . Calls . Faults and the reverse
+ *   map . Listing and check . Hot paths . Implementation . Licence
+ *
+ * QUICK START
+ *
+ *   --- quick start (quickstart.c) ---
+ *   #define MM_VMA_IMPLEMENTATION
+ *   #include "mm_vma.h"
+ *
+ *   #include <stdio.h>
+ *   #include <stdlib.h>
+ *   #include <string.h>
+ *
+ *   static struct mm_vma_node *node_alloc(void *ctx)
+ *   {
+ *       (void)ctx;
+ *       return (struct mm_vma_node *)aligned_alloc(64, sizeof(struct mm_vma_node));
+ *   }
+ *   static void node_free(void *ctx, struct mm_vma_node *node)
+ *   {
+ *       (void)ctx;
+ *       free(node);
+ *   }
+ *   static struct mm_vma *area_alloc(void *ctx)
+ *   {
+ *       (void)ctx;
+ *       return (struct mm_vma *)aligned_alloc(64, sizeof(struct mm_vma));
+ *   }
+ *   static void area_free(void *ctx, struct mm_vma *area)
+ *   {
+ *       (void)ctx;
+ *       free(area);
+ *   }
+ *   static void print(void *ctx, const char *line, size_t length)
+ *   {
+ *       (void)ctx;
+ *       (void)length;
+ *       puts(line);
+ *   }
+ *
+ *   int main(void)
+ *   {
+ *       struct mm_vma_system sys;
+ *       struct mm_vma_space space;
+ *       struct mm_vma_hooks hooks; // only the map here: no page tables, no frames
+ *       struct mm_vma_config config;
+ *       struct mm_vma_request request;
+ *       mm_va_t va;
+ *
+ *       memset(&hooks, 0, sizeof hooks);
+ *       hooks.nodes.alloc = node_alloc;
+ *       hooks.nodes.free = node_free;
+ *       hooks.area_alloc = area_alloc;
+ *       hooks.area_free = area_free;
+ *       mm_vma_config_init(&config);
+ *       if (mm_vma_system_init(&sys, &hooks) != MM_OK ||
+ *           mm_vma_space_init(&space, &sys, &config) != MM_OK)
+ *           return 1;
+ *
+ *       memset(&request, 0, sizeof request);
+ *       request.bytes = 64 * 4096;
+ *       request.prot = MM_VMA_READ | MM_VMA_WRITE;
+ *       request.flags = MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS;
+ *       if (mm_vma_mmap(&space, &request, &va) != MM_VMA_OK)
+ *           return 1;
+ *       if (mm_vma_mprotect(&space, va + 16 * 4096, 4096, MM_VMA_READ) != MM_VMA_OK)
+ *           return 1; // three areas now
+ *       mm_vma_list(&space, print, NULL);
+ *       if (mm_vma_fault(&space, va + 16 * 4096, MM_VMA_WRITE) != MM_VMA_FAULT_WRITE)
+ *           return 1;
+ *       if (mm_vma_check(&space) != MM_OK)
+ *           return 1;
+ *       return mm_vma_leave(&space) ? 0 : 1; // the last user: all is given back
+ *   }
+ *   --- end ---
+ *
+ * HOOKS AND OPTIONS (define before the include; all are optional)
+ *
+ *   MM_VMA_IMPLEMENTATION     emit the implementation here
+ *   MM_VMA_STATIC             all functions are static: for use inside one file
+ *   MM_VMA_RWLOCK_T, _RWLOCK_STATE_T, _RWLOCK_INIT(l), _READ_LOCK(l, s), _READ_UNLOCK(l, s),
+ *   _WRITE_LOCK(l, s), _WRITE_UNLOCK(l, s)
+ *                             the spaces' lock, in place of MM_RWLOCK_T and so on: all or none. It is held
+ *                             over the hooks: if those sleep, it has to be a lock that may
+ *   MM_VMA_LOCK_T, _LOCK_STATE_T, _LOCK_INIT(l), _LOCK(l, s), _UNLOCK(l, s)
+ *                             the frames' locks, in place of MM_LOCK and so on: all or none
+ *   MM_VMA_MEMSET, MM_VMA_ASSERT(x), MM_VMA_DEBUG, MM_VMA_REPORT(report)
+ *                             in place of MM_MEMSET and so on
+ *   MM_VMA_FRAME_LOCKS        locks that frames share (64)
+ *   MM_VMA_GUARD_PAGES        default of the guard below growing areas (256)
+ *
+ *   Hooks at run time stand in struct mm_vma_hooks: nodes and areas (needed), page tables with frames, files,
+ *   swap, policy. With nodes and areas alone a space keeps its map and nothing else.
+ *
+ * CONCEPTS
+ *
+ *   Area       a range of pages with the same rights, flags and file: struct mm_vma. 64 bytes; a kernel
+ *              embeds it in a struct of its own.
+ *   Map        the areas in order: a B+-tree in nodes of 512 bytes, keys apart from values, that knows the longest
+ *              gap below each node. A leaf's pages share the bits from 2^32 up, so that 32 bits are a key, and a
+ *              leaf of 31 areas has its keys on two cache lines. The lowest six flags stand in the leaf.
+ *   Space      a map with limits, totals, layout, a page table.
+ *   System     what spaces that share frames have in common: hooks, the reverse map.
+ *   Identity   a number that anonymous memory gets with its first page (Linux's anon_vma). Areas whose
+ *              memory has different histories do not merge.
+ *   Reverse    each counted frame has a record (hook `frame`) of the spaces and addresses that map it: one in
+ *   map        the record, more in notes that are cut from nodes. Fork, mremap and eviction keep it true page by
+ *              page; splitting and merging areas do not touch it.
+ *   Faults     come back as OK when the access may be repeated. A private page that several map is copied on
+ *              the first write; who maps it alone takes it over.
+ *   Eviction   from a frame to all who map it: their write rights go, the content goes to swap, and if nobody wrote
+ *              meanwhile their entries become the slot, and the frame is free.
+ *
+ * WHAT LINUX DOES, and this header with it (6.18; found by comparing call by call with the kernel)
+ *
+ *   1  Areas merge if they touch and agree in rights, sharing, file and consecutive offsets, all flags, `user`, and
+ *      identity. The accounting flag is one of them: private memory has it once it was writable, untouched anonymous
+ *      memory loses it when it becomes read-only. Of two identities one may be missing, unless the
+ *      other was inherited by fork. A new mapping that fits both sides of different identity joins the left.
+ *   2  A hint is taken if the range is free and clear of the guard of what follows; else the place is the highest below
+ *      mmap_base, and if there is none the lowest from up_base. FIXED and FIXED_NOREPLACE ignore guards.
+ *   3  A growing area wants guard_pages free below it. A place found within that guard sends the search on below
+ *      it, past what is free elsewhere above. It grows by faults down to the area before it, unless that has rights, does
+ *      not grow itself and would be nearer than the guard; a growing area without rights grows before it faults.
+ *   4  munmap of what is not mapped is fine.
+ *   5  mprotect, mlock and munlock stop at the first hole with ENOMEM and keep what they did; madvise goes over
+ *      holes and says ENOMEM at the end. Locked memory that becomes writable gets its pages at once.
+ *   6  mremap: shrinking never looks at borders of areas; growth needs the range to end where the area
+ *      ends, else it moves or fails; growth in place joins only the area behind. FIXED with equal sizes moves
+ *      several areas with the holes between them. DONTUNMAP leaves the old range empty, without locks. An old
+ *      length of 0 maps shared memory once more.
+ *   7  brk returns the break, moved or not; a page stays free between it and the next area.
+ *   8  fork leaves out DONTFORK areas and locks; WIPEONFORK areas come empty.
+ *
+ *   Deliberate differences: a FIXED mmap that a limit refuses leaves the areas in its way whole (Linux
+ *   has split them then), and a refused mremap its target mapped; the limit of areas is exact; memory for
+ *   a call is there before its first change. Reading needs MM_VMA_READ or MM_VMA_WRITE (x86 lets any
+ *   right read). Alignment to huge pages is by request only. mlock of memory without
+ *   rights and MADV_HUGEPAGE set flags whatever the machine can do.
+ *
+ * GUARANTEES
+ *
+ *   Errors     A call that fails has changed nothing, but where rule 5 says so, and where page tables lack
+ *              memory in the middle of a FIXED mremap, whose target has gone then.
+ *   Time       Calls O((areas touched + 1) * log areas) and O(pages present) where pages go: never the length of a
+ *              range. Lookup, insert, erase and search for a gap O(log areas).
+ *   Memory     about 22 bytes an area beside struct mm_vma; 56 bytes for a frame's record, 24 for each further
+ *              mapping of it.
+ *   Threads    Calls and faults take the space's lock; lookups by mm_vma_map_read take none. Eviction takes
+ *              locks of frames only. Order: space (parent before child), frame, pool of notes.
+ *   Stack      below 2 KiB, without recursion.
+ *
+ * LIMITS
+ *
+ *   Page numbers are machine words: all of the 2^64 bytes on a 64-bit host, 16 TiB less a page on a 32-bit
+ *   one. 2^40 areas. 4 global ranges. Anonymous shared memory needs the hook `shared`. Faults of one space are
+ *   resolved one at a time.
+ */
 #ifndef MM_VMA_H
 #define MM_VMA_H
+
+#define MM_VMA_VERSION_MAJOR 0
+#define MM_VMA_VERSION_MINOR 1
+#define MM_VMA_VERSION_PATCH 0
 
 /* mm core begin */
 #ifndef MM_CORE_H
@@ -970,6 +1145,8 @@ MM_VMA_API void mm_vma_system_fini(struct mm_vma_system *sys);
 MM_VMA_API enum mm_status mm_vma_system_global(struct mm_vma_system *sys,
                                                const struct mm_vma_global *global);
 
+/* Fills in: addresses from 64 KiB up to 2^47 - one page, placement top-down from 136 MiB below that (on a 32-bit host
+ * half of what it reaches), 256 guard pages, no limits, no break, no page table. */
 MM_VMA_API void mm_vma_config_init(struct mm_vma_config *config);
 
 /* Makes a space with one user and one reference. MM_ERR_INVALID: borders out of order or not whole
@@ -1104,7 +1281,7 @@ MM_VMA_API int mm_vma_install(struct mm_vma_space *space, enum mm_vma_preset pre
 /* Changes the limits; nothing that is there is taken away. O(1). */
 MM_VMA_API void mm_vma_set_limits(struct mm_vma_space *space, const struct mm_vma_limits *limits);
 /* O(1); the resident counts may move meanwhile. Takes the lock for reading. */
-MM_VMA_API void mm_vma_totals(struct mm_vma_space *space, struct mm_vma_totals *totals);
+MM_VMA_API void mm_vma_read_totals(struct mm_vma_space *space, struct mm_vma_totals *totals);
 
 /* ---- Faults and the reverse map ------------------------------------------------------------------ */
 
@@ -1210,9 +1387,9 @@ MM_CORE_INLINE unsigned mmi_vma_inner_rank(const struct mm_vma_node *node, uintp
     const uintptr_t *key = node->u.inner.key;
     unsigned i;
 
-    i = mm_load(&key[11]) <= page ? 12 : 0;
-    i += mm_load(&key[i + 5]) <= page ? 6 : 0;
-    i += mm_load(&key[i + 2]) <= page ? 3 : 0;
+    i = mm_load(&key[11]) <= page ? 12u : 0u;
+    i += mm_load(&key[i + 5]) <= page ? 6u : 0u;
+    i += mm_load(&key[i + 2]) <= page ? 3u : 0u;
     i += (unsigned)(mm_load(&key[i + 1]) <= page) << 1;
     i += (unsigned)(mm_load(&key[i]) <= page);
     return i - (unsigned)(i != 0);
@@ -2313,37 +2490,51 @@ MM_VMA_API enum mm_status mm_vma_map_erase(struct mm_vma_map *map, struct mm_vma
     return MM_OK;
 }
 
+/* Nothing has changed since the even sequence `seq` was read. */
+static bool mmi_vma_read_valid(const struct mm_vma_map *map, uintptr_t seq)
+{
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return (seq & 1) == 0 && mm_load(&map->seq) == seq;
+}
+
+/* The word of the area that starts last up to `page`, beside a writer: what is read is followed only once it is
+ * known to belong together. False: a writer was there. */
+static bool mmi_vma_read_word(const struct mm_vma_map *map, uintptr_t seq, uintptr_t page,
+                              uintptr_t *word)
+{
+    uintptr_t level = mm_load(&map->height);
+    const struct mm_vma_node *node = __atomic_load_n(&map->root, __ATOMIC_RELAXED);
+    uint32_t high;
+    unsigned i;
+
+    *word = 0;
+    for (;; level--) {
+        if (!mmi_vma_read_valid(map, seq))
+            return false;
+        if (level == 0 || node == NULL)
+            break;
+        node = mmi_vma_child(node, mmi_vma_inner_rank(node, page));
+    }
+    if (node == NULL)
+        return true;
+    high = mmi_vma_get32(&node->u.leaf.high);
+    i = high == MMI_VMA_HIGH(page) ? mmi_vma_leaf_rank(node, (uint32_t)page) : 0;
+    if (high < MMI_VMA_HIGH(page))
+        i = mmi_vma_get32(&node->u.leaf.count);
+    if (i != 0 && i <= MM_VMA_LEAF_AREAS)
+        *word = mm_load(&node->u.leaf.area[i - 1]);
+    return mmi_vma_read_valid(map, seq);
+}
+
 MM_VMA_API enum mm_status mm_vma_map_read(const struct mm_vma_map *map, mm_va_t va,
                                           struct mm_vma_view *view)
 {
-    uintptr_t seq = mm_load_acquire(&map->seq), page = (uintptr_t)(va >> MM_PAGE_SHIFT), level, word;
-    const struct mm_vma_node *node;
+    uintptr_t seq = mm_load_acquire(&map->seq), word;
     const struct mm_vma *vma;
-    uint32_t high;
-    unsigned i, count;
 
     if (MMI_VMA_BEYOND(va))
         return MM_ERR_NOENT;
-    level = mm_load(&map->height);
-    node = __atomic_load_n(&map->root, __ATOMIC_RELAXED);
-    /* what was read is followed only once it is known to belong together */
-    for (;; node = mmi_vma_child(node, i), level--) {
-        __atomic_thread_fence(__ATOMIC_ACQUIRE);
-        if ((seq & 1) != 0 || mm_load(&map->seq) != seq)
-            return MM_ERR_BUSY;
-        if (level == 0 || node == NULL)
-            break;
-        i = mmi_vma_inner_rank(node, page);
-    }
-    if (node == NULL)
-        return MM_ERR_NOENT;
-    high = mmi_vma_get32(&node->u.leaf.high);
-    count = mmi_vma_get32(&node->u.leaf.count);
-    i = high == MMI_VMA_HIGH(page) ? mmi_vma_leaf_rank(node, (uint32_t)page)
-                                   : high < MMI_VMA_HIGH(page) ? count : 0;
-    word = i == 0 || i > MM_VMA_LEAF_AREAS ? 0 : mm_load(&node->u.leaf.area[i - 1]);
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    if (mm_load(&map->seq) != seq)
+    if (!mmi_vma_read_word(map, seq, (uintptr_t)(va >> MM_PAGE_SHIFT), &word))
         return MM_ERR_BUSY;
     if (word == 0)
         return MM_ERR_NOENT;
@@ -2354,8 +2545,7 @@ MM_VMA_API enum mm_status mm_vma_map_read(const struct mm_vma_map *map, mm_va_t 
     view->offset = mm_load(&vma->offset);
     view->file = __atomic_load_n(&vma->file, __ATOMIC_RELAXED);
     view->area = vma;
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    if (mm_load(&map->seq) != seq)
+    if (!mmi_vma_read_valid(map, seq))
         return MM_ERR_BUSY;
     return va < view->end ? MM_OK : MM_ERR_NOENT;
 }
@@ -2748,26 +2938,32 @@ MM_VMA_API enum mm_status mm_vma_map_dup(struct mm_vma_map *to, struct mm_vma_ma
 
 /* ---- Map: check ---------------------------------------------------------------------------------- */
 
-/* M1, M2, M6 and A1 of one leaf, and that it starts at or behind *end, which moves on. */
+/* M2, M6 and A1 of one slot, and that it starts at or behind *end, which moves on. */
+static bool mmi_vma_slot_sound(const struct mm_vma_node *leaf, unsigned i, uintptr_t *end)
+{
+    const struct mmi_vma_leaf *l = &leaf->u.leaf;
+    const struct mm_vma *vma = mmi_vma_leaf_area(leaf, i);
+    uint32_t last;
+
+    if (vma == NULL || vma->start >= vma->end || vma->start < *end || vma->end > MMI_VMA_TOP)
+        return false;
+    last = MMI_VMA_HIGH(vma->end - 1) == l->high ? (uint32_t)(vma->end - 1) : UINT32_MAX;
+    *end = vma->end;
+    return vma->start == mmi_vma_leaf_start(leaf, i) && l->last[i] == last &&
+           ((l->area[i] ^ vma->flags) & MM_VMA_INLINE_FLAGS) == 0;
+}
+
+/* M1 of a leaf, and its slots. */
 static bool mmi_vma_leaf_sound(const struct mm_vma_node *leaf, uintptr_t *end)
 {
     const struct mmi_vma_leaf *l = &leaf->u.leaf;
-    const struct mm_vma *vma;
-    uint32_t last;
     unsigned i;
 
     if (l->count == 0 || l->count > MM_VMA_LEAF_AREAS)
         return false;
-    for (i = 0; i < l->count; i++) {
-        vma = mmi_vma_leaf_area(leaf, i);
-        if (vma == NULL || vma->start >= vma->end || vma->start < *end || vma->end > MMI_VMA_TOP)
+    for (i = 0; i < l->count; i++)
+        if (!mmi_vma_slot_sound(leaf, i, end))
             return false;
-        last = MMI_VMA_HIGH(vma->end - 1) == l->high ? (uint32_t)(vma->end - 1) : UINT32_MAX;
-        if (vma->start != mmi_vma_leaf_start(leaf, i) || l->last[i] != last ||
-            ((l->area[i] ^ vma->flags) & MM_VMA_INLINE_FLAGS) != 0)
-            return false;
-        *end = vma->end;
-    }
     for (; i < MM_VMA_LEAF_AREAS; i++)
         if (l->start[i] != MMI_VMA_NO_START)
             return false;
@@ -2794,37 +2990,53 @@ static bool mmi_vma_inner_sound(const struct mm_vma_node *node, uintptr_t level)
     return true;
 }
 
+/* The path to the first leaf. */
+static void mmi_vma_leftmost(struct mm_vma_cursor *c, const struct mm_vma_map *map)
+{
+    uintptr_t level;
+
+    c->node[map->height] = map->root;
+    c->at[map->height] = 0;
+    for (level = map->height; level != 0; level--) {
+        c->node[level - 1] = c->node[level]->u.inner.child[0];
+        c->at[level - 1] = 0;
+    }
+}
+
+/* The inner nodes that the walk enters with this leaf, and the leaf's gaps. Counts nodes. */
+static bool mmi_vma_path_sound(const struct mm_vma_cursor *c, const struct mm_vma_map *map,
+                               uintptr_t *nodes)
+{
+    uintptr_t level;
+
+    for (level = 1; level <= map->height && c->at[level - 1] == 0; level++) {
+        if (c->at[level] != 0)
+            continue;
+        *nodes += 1;
+        if (!mmi_vma_inner_sound(c->node[level], level))
+            return false;
+    }
+    return map->height == 0 || c->node[1]->u.inner.gap[c->at[1]] ==
+                                   mmi_vma_leaf_gap(c->node[0], mmi_vma_behind(c, map, 0));
+}
+
 MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map)
 {
     struct mm_vma_cursor c;
-    uintptr_t level, end = 0, areas = 0, nodes = 0;
-    bool more = map->root != NULL, sound = map->height + 1 < MM_VMA_LEVELS;
+    uintptr_t end = 0, areas = 0, nodes = 0;
 
-    if (more && sound) { /* the leftmost path */
-        c.node[map->height] = map->root;
-        c.at[map->height] = 0;
-        for (level = map->height; level != 0; level--) {
-            c.at[level] = 0;
-            c.node[level - 1] = c.node[level]->u.inner.child[0];
-        }
-        c.at[0] = 0;
+    if (map->height + 1 >= MM_VMA_LEVELS)
+        return MM_ERR_CORRUPT;
+    if (map->root != NULL) {
+        mmi_vma_leftmost(&c, map);
+        do {
+            nodes++;
+            if (!mmi_vma_leaf_sound(c.node[0], &end) || !mmi_vma_path_sound(&c, map, &nodes))
+                return MM_ERR_CORRUPT;
+            areas += c.node[0]->u.leaf.count;
+        } while (mmi_vma_leaf_after(&c, map));
     }
-    while (more && sound) {
-        for (level = 1; level <= map->height && c.at[level - 1] == 0; level++) {
-            if (c.at[level] == 0 && sound) { /* a node is judged when the walk enters it */
-                nodes++;
-                sound = mmi_vma_inner_sound(c.node[level], level);
-            }
-        }
-        nodes++;
-        sound = sound && mmi_vma_leaf_sound(c.node[0], &end);
-        areas += c.node[0]->u.leaf.count;
-        if (sound && map->height != 0)
-            sound = c.node[1]->u.inner.gap[c.at[1]] ==
-                    mmi_vma_leaf_gap(c.node[0], mmi_vma_behind(&c, map, 0));
-        more = mmi_vma_leaf_after(&c, map);
-    }
-    return sound && areas == map->count && nodes == map->nodes ? MM_OK : MM_ERR_CORRUPT;
+    return areas == map->count && nodes == map->nodes ? MM_OK : MM_ERR_CORRUPT;
 }
 
 /* ---- Space: areas and their accounts ------------------------------------------------------------ */
@@ -2858,6 +3070,21 @@ static uint64_t mmi_vma_pages(uint64_t bytes)
 static mm_va_t mmi_vma_va(uintptr_t page)
 {
     return (mm_va_t)page << MM_PAGE_SHIFT;
+}
+
+static uintptr_t mmi_vma_min(uintptr_t a, uintptr_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t mmi_vma_min64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uintptr_t mmi_vma_max(uintptr_t a, uintptr_t b)
+{
+    return a > b ? a : b;
 }
 
 static uintptr_t mmi_vma_count(const struct mm_vma *vma)
@@ -3109,8 +3336,8 @@ static void mmi_vma_cut(struct mm_vma_space *space, uintptr_t start, uintptr_t e
         vma = mmi_vma_leaf_area(c.node[0], c.at[0]);
         if (vma->start >= end)
             return;
-        to = vma->end < end ? vma->end : end;
-        mmi_vma_account(space, vma->flags, (vma->start > start ? vma->start : start) - to);
+        to = mmi_vma_min(vma->end, end);
+        mmi_vma_account(space, vma->flags, mmi_vma_max(vma->start, start) - to);
         if (vma->start < start) {
             if (vma->end > end)
                 mmi_vma_move_start(map, mmi_vma_split(space, vma, start), end);
@@ -3172,6 +3399,34 @@ static struct mm_vma *mmi_vma_add(struct mm_vma_space *space, const struct mm_vm
     return target;
 }
 
+/* A joined area has the identity of the part that has one. */
+static void mmi_vma_inherit(struct mm_vma *vma, uintptr_t anon)
+{
+    if (vma->anon == 0)
+        vma->anon = anon;
+}
+
+/* `prev` takes over `vma` up to `to`, and with it all of `next` if that is not NULL. */
+static struct mm_vma *mmi_vma_join_left(struct mm_vma_space *space, struct mm_vma *prev,
+                                        struct mm_vma *vma, uintptr_t to, struct mm_vma *next,
+                                        struct mm_vma **gone)
+{
+    uintptr_t anon = vma->anon;
+
+    if (to == vma->end)
+        mmi_vma_detach(space, vma, gone);
+    else
+        mmi_vma_move_start(&space->map, vma, to);
+    if (next != NULL) {
+        mmi_vma_inherit(prev, next->anon);
+        to = next->end;
+        mmi_vma_detach(space, next, gone);
+    }
+    mmi_vma_set_end(&space->map, prev, to);
+    mmi_vma_inherit(prev, anon);
+    return prev;
+}
+
 /* Gives [from, to), all within `vma`, new flags, joining or splitting as Linux does. Returns the area that
  * covers it now. Two areas and two inserts are reserved. */
 static struct mm_vma *mmi_vma_modify(struct mm_vma_space *space, struct mm_vma *vma, uintptr_t from,
@@ -3193,27 +3448,15 @@ static struct mm_vma *mmi_vma_modify(struct mm_vma_space *space, struct mm_vma *
     c.at[0]++;
     next = to == vma->end ? mmi_vma_succ(&c, map) : NULL;
     mmi_vma_joins(prev, &mid, next, &left, &right);
-    if (left) {
-        if (to == vma->end)
-            mmi_vma_detach(space, vma, gone);
-        else
-            mmi_vma_move_start(map, vma, to);
-        if (right) {
-            prev->anon = prev->anon != 0 ? prev->anon : next->anon;
-            to = next->end;
-            mmi_vma_detach(space, next, gone);
-        }
-        mmi_vma_set_end(map, prev, to);
-        prev->anon = prev->anon != 0 ? prev->anon : mid.anon;
-        return prev;
-    }
+    if (left)
+        return mmi_vma_join_left(space, prev, vma, to, right ? next : NULL, gone);
     if (right) {
         if (from == vma->start)
             mmi_vma_detach(space, vma, gone);
         else
             mmi_vma_set_end(map, vma, from);
         mmi_vma_move_start(map, next, from);
-        next->anon = next->anon != 0 ? next->anon : mid.anon;
+        mmi_vma_inherit(next, mid.anon);
         return next;
     }
     if (from > vma->start)
@@ -3326,68 +3569,82 @@ static uintptr_t mmi_vma_place_any(const struct mm_vma_space *space, uintptr_t h
 
 /* ---- mmap ------------------------------------------------------------------------------------------- */
 
+/* A fixed range's place. */
+static int mmi_vma_range_fixed(const struct mm_vma_space *space, const struct mm_vma_request *r,
+                               uintptr_t *start, uint64_t pages)
+{
+    if (r->hint > mmi_vma_va(space->top) - (pages << MM_PAGE_SHIFT))
+        return MM_VMA_ENOMEM;
+    if ((r->hint & MMI_VMA_PAGE_MASK) != 0)
+        return MM_VMA_EINVAL;
+    *start = (uintptr_t)(r->hint >> MM_PAGE_SHIFT);
+    return *start < space->low ? MM_VMA_EPERM : MM_VMA_OK;
+}
+
 /* mmap's range in pages, or a result; *start is the place if it is fixed, else the hint. */
 static int mmi_vma_range(const struct mm_vma_space *space, const struct mm_vma_request *r,
                          uintptr_t *start, uint64_t *pages)
 {
-    bool fixed = (r->flags & (MM_VMA_MAP_FIXED | MM_VMA_MAP_FIXED_NOREPLACE)) != 0;
     uint64_t hint = r->hint >> MM_PAGE_SHIFT;
 
-    if ((r->offset & MMI_VMA_PAGE_MASK) != 0 || (r->align != 0 && !mm_is_pow2(r->align)))
+    if ((r->offset & MMI_VMA_PAGE_MASK) != 0 || (r->align & (r->align - 1)) != 0)
         return MM_VMA_EINVAL;
     if ((r->flags & MM_VMA_MAP_ANONYMOUS) == 0 && r->file == NULL)
         return MM_VMA_EBADF;
     if (r->bytes == 0)
         return MM_VMA_EINVAL;
     *pages = mmi_vma_pages(r->bytes);
-    if (*pages > UINT64_MAX >> MM_PAGE_SHIFT)
-        return MM_VMA_ENOMEM; /* rounded up to 0 */
     if (space->map.count >= space->limits.areas || *pages > space->top)
         return MM_VMA_ENOMEM;
-    if (fixed) {
-        if (r->hint > mmi_vma_va(space->top) - (*pages << MM_PAGE_SHIFT))
-            return MM_VMA_ENOMEM;
-        if ((r->hint & MMI_VMA_PAGE_MASK) != 0)
-            return MM_VMA_EINVAL;
-        if (hint < space->low)
-            return MM_VMA_EPERM;
-    } else if (hint != 0 && hint < space->low) {
-        hint = space->low;
-    }
-    *start = hint < space->top ? (uintptr_t)hint : fixed ? space->top : 0;
+    if ((r->flags & (MM_VMA_MAP_FIXED | MM_VMA_MAP_FIXED_NOREPLACE)) != 0)
+        return mmi_vma_range_fixed(space, r, start, *pages);
+    *start = hint < space->top ? (uintptr_t)hint : 0;
+    if (*start != 0)
+        *start = mmi_vma_max(*start, space->low);
+    return MM_VMA_OK;
+}
+
+/* Whether mmap's flags name a kind of mapping that there is; a file's pages have numbers below 2^63 bytes. */
+static int mmi_vma_kind_of(const struct mm_vma_request *r)
+{
+    bool anonymous = (r->flags & MM_VMA_MAP_ANONYMOUS) != 0;
+    unsigned type = r->flags & MM_VMA_MAP_TYPE;
+
+    if (!anonymous &&
+        (r->offset >> MM_PAGE_SHIFT) + mmi_vma_pages(r->bytes) > INT64_MAX >> MM_PAGE_SHIFT)
+        return MM_VMA_EOVERFLOW;
+    if (type == 0 || type > (anonymous ? MM_VMA_MAP_PRIVATE : MM_VMA_MAP_SHARED_VALIDATE))
+        return MM_VMA_EINVAL;
+    if ((r->flags & MM_VMA_MAP_GROWSDOWN) != 0 && (!anonymous || type != MM_VMA_MAP_PRIVATE))
+        return MM_VMA_EINVAL;
     return MM_VMA_OK;
 }
 
 /* The area's flags, or a result. */
 static int mmi_vma_flags_of(const struct mm_vma_request *r, uintptr_t *flags)
 {
+    static const unsigned same[][2] = {{MM_VMA_MAP_LOCKED, MM_VMA_LOCKED},
+                                       {MM_VMA_MAP_NORESERVE, MM_VMA_NORESERVE},
+                                       {MM_VMA_MAP_STACK, MM_VMA_NOHUGEPAGE},
+                                       {MM_VMA_MAP_GROWSDOWN, MM_VMA_GROWSDOWN}};
     bool anonymous = (r->flags & MM_VMA_MAP_ANONYMOUS) != 0;
+    bool shared = (r->flags & MM_VMA_MAP_TYPE) != MM_VMA_MAP_PRIVATE;
     uintptr_t may = r->may == 0 || anonymous ? MM_VMA_PROT : r->may & MM_VMA_PROT;
     uintptr_t f = (r->prot & MM_VMA_PROT) | (r->user & MM_VMA_USER_FLAGS);
-    unsigned type = r->flags & MM_VMA_MAP_TYPE;
+    unsigned i;
+    int result = mmi_vma_kind_of(r);
 
-    if (!anonymous &&
-        (r->offset >> MM_PAGE_SHIFT) + mmi_vma_pages(r->bytes) > INT64_MAX >> MM_PAGE_SHIFT)
-        return MM_VMA_EOVERFLOW;
-    if (type != MM_VMA_MAP_PRIVATE && type != MM_VMA_MAP_SHARED &&
-        (type != MM_VMA_MAP_SHARED_VALIDATE || anonymous))
-        return MM_VMA_EINVAL;
-    if (type == MM_VMA_MAP_PRIVATE)
-        may |= (may & MM_VMA_READ) != 0 ? MM_VMA_WRITE : 0; /* writes go to a copy */
-    else
-        f |= MM_VMA_SHARED;
+    if (result != MM_VMA_OK)
+        return result;
+    if (!shared && (may & MM_VMA_READ) != 0)
+        may |= MM_VMA_WRITE; /* writes go to a copy */
     if ((f & MM_VMA_PROT & ~may) != 0)
         return MM_VMA_EACCES;
-    if ((r->flags & MM_VMA_MAP_GROWSDOWN) != 0) {
-        if (!anonymous || type != MM_VMA_MAP_PRIVATE)
-            return MM_VMA_EINVAL;
-        f |= MM_VMA_GROWSDOWN;
-    }
+    for (i = 0; i < sizeof same / sizeof same[0]; i++)
+        f |= (r->flags & same[i][0]) != 0 ? same[i][1] : 0;
     f |= may << MM_VMA_MAY_SHIFT;
-    f |= (r->flags & MM_VMA_MAP_LOCKED) != 0 ? MM_VMA_LOCKED : 0;
-    f |= (r->flags & MM_VMA_MAP_NORESERVE) != 0 ? MM_VMA_NORESERVE : 0;
-    f |= (r->flags & MM_VMA_MAP_STACK) != 0 ? MM_VMA_NOHUGEPAGE : 0;
-    f |= type != MM_VMA_MAP_PRIVATE && anonymous ? MM_VMA_SHMEM : 0;
+    if (shared)
+        f |= anonymous ? MM_VMA_SHARED | MM_VMA_SHMEM : MM_VMA_SHARED;
     *flags = f;
     return MM_VMA_OK;
 }
@@ -3413,7 +3670,7 @@ static uint64_t mmi_vma_mapped(const struct mm_vma_space *space, uintptr_t start
         vma = mmi_vma_leaf_area(c.node[0], c.at[0]);
         if (vma->start >= end)
             break;
-        pages += (vma->end < end ? vma->end : end) - (vma->start > start ? vma->start : start);
+        pages += mmi_vma_min(vma->end, end) - mmi_vma_max(vma->start, start);
         more = ++c.at[0] < c.node[0]->u.leaf.count || mmi_vma_leaf_after(&c, &space->map);
     }
     return pages;
@@ -3431,21 +3688,49 @@ static void mmi_vma_drop(struct mm_vma_space *space, uintptr_t start, uintptr_t 
     mmi_vma_free_list(space, gone);
 }
 
+static void mmi_vma_file_get(struct mm_vma_space *space, void *file)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+
+    if (file != NULL && h->file_get != NULL)
+        h->file_get(h->ctx, file);
+}
+
+/* An area that was not needed after all waits for the next call. */
+static void mmi_vma_unspare(struct mm_vma_space *space, struct mm_vma *vma)
+{
+    vma->link = space->spare;
+    space->spare = vma;
+    space->spare_count++;
+}
+
+/* A reference to the file for a range to come; for shared anonymous memory a new file. */
+static int mmi_vma_enter_reference(struct mm_vma_space *space, struct mm_vma *range)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+
+    if ((range->flags & MM_VMA_SHMEM) == 0) {
+        mmi_vma_file_get(space, range->file);
+        return MM_VMA_OK;
+    }
+    if (h->shared == NULL)
+        return MM_VMA_EINVAL;
+    return h->shared(h->ctx, mmi_vma_count(range), &range->file) == MM_OK ? MM_VMA_OK
+                                                                         : MM_VMA_ENOMEM;
+}
+
 /* Maps `range`, whose place is chosen and whose limits are checked: what is there goes. */
 static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *range, void *user, bool fixed)
 {
     const struct mm_vma_hooks *hooks = &space->sys->hooks;
     struct mm_vma *gone = NULL, *fresh, *area;
+    int result;
 
     if (mmi_vma_reserve(space, range->start, range->end, 2) != MM_VMA_OK)
         return MM_VMA_ENOMEM;
-    if ((range->flags & MM_VMA_SHMEM) != 0 && range->file == NULL) {
-        if (hooks->shared == NULL ||
-            hooks->shared(hooks->ctx, mmi_vma_count(range), &range->file) != MM_OK)
-            return hooks->shared == NULL ? MM_VMA_EINVAL : MM_VMA_ENOMEM;
-    } else if (range->file != NULL && hooks->file_get != NULL) {
-        hooks->file_get(hooks->ctx, range->file);
-    }
+    result = mmi_vma_enter_reference(space, range);
+    if (result != MM_VMA_OK)
+        return result;
     range->user = user;
     mmi_vma_write_begin(&space->map);
     if (fixed)
@@ -3458,9 +3743,7 @@ static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *range, void 
     if (area != fresh) { /* it joined a neighbour, which has a reference to the file already */
         if (range->file != NULL && hooks->file_put != NULL)
             hooks->file_put(hooks->ctx, range->file);
-        fresh->link = space->spare;
-        space->spare = fresh;
-        space->spare_count++;
+        mmi_vma_unspare(space, fresh);
     }
     if (fixed)
         mmi_vma_zap(space, range->start, range->end);
@@ -3492,37 +3775,43 @@ static int mmi_vma_admit(const struct mm_vma_space *space, const struct mm_vma_r
     return MM_VMA_OK;
 }
 
+/* The place: the fixed one if it may be used, else a free one. */
+static int mmi_vma_choose(const struct mm_vma_space *space, const struct mm_vma_request *r,
+                          uintptr_t *start, uintptr_t pages)
+{
+    uint64_t align = r->align >> MM_PAGE_SHIFT;
+    const struct mm_vma *there;
+
+    if ((r->flags & MM_VMA_MAP_FIXED_NOREPLACE) != 0) {
+        there = mmi_vma_from(space, *start);
+        return there != NULL && there->start < *start + pages ? MM_VMA_EEXIST : MM_VMA_OK;
+    }
+    if ((r->flags & MM_VMA_MAP_FIXED) != 0)
+        return MM_VMA_OK;
+    *start = mmi_vma_place_any(space, *start, pages, align < 2 ? 0 : (uintptr_t)align - 1, r->flags);
+    return *start == MMI_VMA_NONE ? MM_VMA_ENOMEM : MM_VMA_OK;
+}
+
 static int mmi_vma_mmap(struct mm_vma_space *space, const struct mm_vma_request *r, mm_va_t *va)
 {
-    bool fixed = (r->flags & MM_VMA_MAP_FIXED) != 0;
-    bool keep = (r->flags & MM_VMA_MAP_FIXED_NOREPLACE) != 0;
-    uintptr_t start, flags, mask, offset;
-    const struct mm_vma *there;
+    bool anonymous = (r->flags & MM_VMA_MAP_ANONYMOUS) != 0;
+    uintptr_t start = 0, flags = 0, offset;
     struct mm_vma range;
-    uint64_t pages;
+    uint64_t pages = 0;
     int result = mmi_vma_range(space, r, &start, &pages);
 
-    if (result != MM_VMA_OK)
-        return result;
-    mask = r->align >> MM_PAGE_SHIFT < 2 ? 0 : (uintptr_t)(r->align >> MM_PAGE_SHIFT) - 1;
-    if (!fixed && !keep)
-        start = mmi_vma_place_any(space, start, (uintptr_t)pages, mask, r->flags);
-    if (start == MMI_VMA_NONE)
-        return MM_VMA_ENOMEM;
-    if (keep) {
-        there = mmi_vma_from(space, start);
-        if (there != NULL && there->start < start + pages)
-            return MM_VMA_EEXIST;
-    }
-    result = mmi_vma_admit(space, r, start, (uintptr_t)pages, &flags);
+    if (result == MM_VMA_OK)
+        result = mmi_vma_choose(space, r, &start, (uintptr_t)pages);
+    if (result == MM_VMA_OK)
+        result = mmi_vma_admit(space, r, start, (uintptr_t)pages, &flags);
     if (result != MM_VMA_OK)
         return result;
     offset = (flags & MM_VMA_SHARED) != 0 ? 0 : start; /* A2 */
-    if ((r->flags & MM_VMA_MAP_ANONYMOUS) == 0)
+    if (!anonymous)
         offset = (uintptr_t)(r->offset >> MM_PAGE_SHIFT);
     mmi_vma_area_set(&range, start, start + (uintptr_t)pages, flags, offset,
-                     (r->flags & MM_VMA_MAP_ANONYMOUS) != 0 ? NULL : r->file);
-    result = mmi_vma_enter(space, &range, r->area_user, fixed);
+                     anonymous ? NULL : r->file);
+    result = mmi_vma_enter(space, &range, r->area_user, (r->flags & MM_VMA_MAP_FIXED) != 0);
     if (result == MM_VMA_OK)
         *va = mmi_vma_va(start);
     return result;
@@ -3536,9 +3825,8 @@ static void mmi_vma_after(struct mm_vma_space *space)
 {
 #if MM_VMA_DEBUG >= 3
     MM_VMA_ASSERT(mm_vma_map_check(&space->map) == MM_OK);
-#else
-    (void)space;
 #endif
+    (void)space;
 }
 
 MM_VMA_API int mm_vma_mmap(struct mm_vma_space *space, const struct mm_vma_request *request,
@@ -3643,40 +3931,50 @@ static int mmi_vma_change(struct mm_vma_space *space, struct mm_vma **vma, uintp
     return MM_VMA_OK;
 }
 
+/* mprotect for the part [from, to) of *vma, which becomes the area that has it then. */
+static int mmi_vma_protect(struct mm_vma_space *space, struct mm_vma **vma, uintptr_t from,
+                           uintptr_t to, unsigned prot)
+{
+    uintptr_t flags, was = (*vma)->flags;
+    int result = mmi_vma_protected(space, *vma, prot, to - from, &flags);
+
+    if (result != MM_VMA_OK || flags == was)
+        return result;
+    result = mmi_vma_change(space, vma, from, to, flags);
+    if (result != MM_VMA_OK)
+        return result;
+    mmi_vma_reprotect(space, from, to, flags);
+    if ((was & (MM_VMA_WRITE | MM_VMA_SHARED | MM_VMA_LOCKED)) == MM_VMA_LOCKED &&
+        (flags & MM_VMA_WRITE) != 0)
+        (void)mmi_vma_fill(space, from, to); /* locked pages get their copies now */
+    return MM_VMA_OK;
+}
+
 static int mmi_vma_mprotect(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
                             unsigned prot)
 {
     struct mm_vma *vma = mmi_vma_from(space, start);
-    bool down = (prot & MM_VMA_PROT_GROWSDOWN) != 0;
-    uintptr_t to, flags, was;
+    uintptr_t to;
     int result;
 
-    prot &= MM_VMA_PROT;
-    if (vma == NULL || vma->start >= end || (!down && vma->start > start))
-        return MM_VMA_ENOMEM;
-    if (down && (vma->flags & MM_VMA_GROWSDOWN) == 0)
-        return MM_VMA_EINVAL;
-    start = down ? vma->start : start;
+    if ((prot & MM_VMA_PROT_GROWSDOWN) != 0) {
+        if (vma == NULL || vma->start >= end)
+            return MM_VMA_ENOMEM;
+        if ((vma->flags & MM_VMA_GROWSDOWN) == 0)
+            return MM_VMA_EINVAL;
+        start = vma->start;
+    }
     if (mmi_vma_reserve(space, start, end, 2) != MM_VMA_OK)
         return MM_VMA_ENOMEM;
-    for (;;) {
-        to = vma->end < end ? vma->end : end;
-        result = mmi_vma_protected(space, vma, prot, to - start, &flags);
-        if (result == MM_VMA_OK && flags != vma->flags) {
-            was = vma->flags & (MM_VMA_WRITE | MM_VMA_SHARED | MM_VMA_LOCKED);
-            result = mmi_vma_change(space, &vma, start, to, flags);
-            if (result == MM_VMA_OK)
-                mmi_vma_reprotect(space, start, to, flags);
-            if (result == MM_VMA_OK && was == MM_VMA_LOCKED && (flags & MM_VMA_WRITE) != 0)
-                (void)mmi_vma_fill(space, start, to); /* locked pages get their copies now */
-        }
-        start = vma->end > to ? vma->end : to; /* what joined needs no change */
-        if (result != MM_VMA_OK || start >= end)
-            return result;
-        vma = mmi_vma_from(space, start);
-        if (vma == NULL || vma->start != start)
+    do {
+        if (vma == NULL || vma->start > start)
             return MM_VMA_ENOMEM;
-    }
+        to = mmi_vma_min(vma->end, end);
+        result = mmi_vma_protect(space, &vma, start, to, prot & MM_VMA_PROT);
+        start = mmi_vma_max(vma->end, to); /* what joined needs no change */
+        vma = mmi_vma_from(space, start);
+    } while (result == MM_VMA_OK && start < end);
+    return result;
 }
 
 MM_VMA_API int mm_vma_mprotect(struct mm_vma_space *space, mm_va_t va, uint64_t bytes,
@@ -3783,14 +4081,14 @@ static int mmi_vma_madvise(struct mm_vma_space *space, uintptr_t start, uintptr_
             holes = MM_VMA_ENOMEM;
             start = vma->start;
         }
-        to = vma->end < end ? vma->end : end;
+        to = mmi_vma_min(vma->end, end);
         result = mmi_vma_advised(vma, advice, &flags, &pages);
         if (result == MM_VMA_OK)
             result = pages ? mmi_vma_advise_pages(space, vma, advice, start, to)
                            : mmi_vma_change(space, &vma, start, to, flags);
         if (result != MM_VMA_OK)
             return result;
-        start = vma->end > to ? vma->end : to;
+        start = mmi_vma_max(vma->end, to);
         vma = mmi_vma_from(space, start);
     }
     return holes;
@@ -3834,7 +4132,7 @@ static int mmi_vma_lock_range(struct mm_vma_space *space, uintptr_t start, uintp
     while (start < end) {
         if (vma == NULL || vma->start > start)
             return MM_VMA_ENOMEM;
-        to = vma->end < end ? vma->end : end;
+        to = mmi_vma_min(vma->end, end);
         flags = (vma->flags & ~(uintptr_t)MM_VMA_LOCKED) | lock;
         if ((vma->flags & MMI_VMA_UNMERGEABLE) == 0 && flags != vma->flags) {
             result = mmi_vma_change(space, &vma, start, to, flags);
@@ -3842,7 +4140,7 @@ static int mmi_vma_lock_range(struct mm_vma_space *space, uintptr_t start, uintp
                 return result;
             mmi_vma_relock(space, start, to, lock != 0);
         }
-        start = vma->end > to ? vma->end : to;
+        start = mmi_vma_max(vma->end, to);
         vma = mmi_vma_from(space, start);
     }
     return MM_VMA_OK;
@@ -3856,7 +4154,7 @@ static uint64_t mmi_vma_locked_in(const struct mm_vma_space *space, uintptr_t st
 
     while (vma != NULL && vma->start < end) {
         if ((vma->flags & MM_VMA_LOCKED) != 0)
-            pages += (vma->end < end ? vma->end : end) - (vma->start > start ? vma->start : start);
+            pages += mmi_vma_min(vma->end, end) - mmi_vma_max(vma->start, start);
         vma = mmi_vma_from(space, vma->end);
     }
     return pages;
@@ -3932,6 +4230,19 @@ struct mmi_vma_remap {
     unsigned flags;
 };
 
+/* Whether the area may have `grow` more pages. */
+static int mmi_vma_remap_growth(const struct mmi_vma_remap *r, const struct mm_vma *vma,
+                                uintptr_t grow)
+{
+    if (vma->offset + (r->old - vma->start) > UINTPTR_MAX - r->pages)
+        return MM_VMA_EINVAL;
+    if ((vma->flags & MMI_VMA_UNMERGEABLE) != 0)
+        return MM_VMA_EFAULT;
+    if (!mmi_vma_may_lock(r->space, vma->flags, grow))
+        return MM_VMA_EAGAIN;
+    return mmi_vma_may_expand(r->space, vma->flags, grow) ? MM_VMA_OK : MM_VMA_ENOMEM;
+}
+
 /* What mremap checks of an area that grows or moves. Rule 6 of the manual. */
 static int mmi_vma_remap_admit(const struct mmi_vma_remap *r, const struct mm_vma *vma)
 {
@@ -3945,15 +4256,7 @@ static int mmi_vma_remap_admit(const struct mmi_vma_remap *r, const struct mm_vm
         return MM_VMA_EINVAL;
     if (checked > vma->end - r->old)
         return MM_VMA_EFAULT;
-    if (grow == 0)
-        return MM_VMA_OK;
-    if (vma->offset + (r->old - vma->start) > UINTPTR_MAX - r->pages)
-        return MM_VMA_EINVAL;
-    if (fixed)
-        return MM_VMA_EFAULT;
-    if (!mmi_vma_may_lock(r->space, vma->flags, grow))
-        return MM_VMA_EAGAIN;
-    return mmi_vma_may_expand(r->space, vma->flags, grow) ? MM_VMA_OK : MM_VMA_ENOMEM;
+    return grow == 0 ? MM_VMA_OK : mmi_vma_remap_growth(r, vma, grow);
 }
 
 /* Grows the area's end in place, joining only what follows. */
@@ -4078,37 +4381,44 @@ static int mmi_vma_remap_to(struct mmi_vma_remap *r)
     return mmi_vma_remap_move(r, mmi_vma_from(space, r->old));
 }
 
+/* Areas within [start, end). */
+static unsigned mmi_vma_areas_in(const struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+{
+    const struct mm_vma *vma = mmi_vma_from(space, start);
+    unsigned areas = 0;
+
+    for (; vma != NULL && vma->start < end; vma = mmi_vma_from(space, vma->end))
+        areas++;
+    return areas;
+}
+
 /* FIXED with equal sizes: each area of the range moves, and holes stay holes. */
 static int mmi_vma_remap_each(struct mmi_vma_remap *all)
 {
     uintptr_t start = all->old, end = all->old + all->old_pages, from = start;
+    unsigned areas = mmi_vma_areas_in(all->space, start, end);
     struct mmi_vma_remap one = *all;
     struct mm_vma *vma;
-    unsigned areas = 0;
-    int result;
+    int result = MM_VMA_OK;
 
-    for (vma = mmi_vma_from(all->space, from); vma != NULL && vma->start < end;
-         vma = mmi_vma_from(all->space, vma->end))
-        areas++;
-    if (areas > 1 && mmi_vma_reserve(all->space, 0, all->space->top, areas * 2 + 5) != MM_VMA_OK)
+    vma = mmi_vma_from(all->space, start);
+    if (areas == 0 || vma->start > start)
+        return MM_VMA_EFAULT;
+    if (mmi_vma_reserve(all->space, 0, all->space->top, areas * 2 + 3) != MM_VMA_OK)
         return MM_VMA_ENOMEM;
-    for (vma = mmi_vma_from(all->space, from); vma != NULL && vma->start < end && from < end;
-         vma = mmi_vma_from(all->space, from)) {
-        if (from == start && vma->start > start)
-            return MM_VMA_EFAULT;
-        if ((vma->flags & MMI_VMA_UNMERGEABLE) != 0 && (from != start || vma->end < end))
-            return MM_VMA_EFAULT;
-        one.old = vma->start > start ? vma->start : start;
-        from = vma->end < end ? vma->end : end;
+    while (result == MM_VMA_OK && from < end && vma != NULL && vma->start < end) {
+        one.old = mmi_vma_max(vma->start, start);
+        from = mmi_vma_min(vma->end, end);
         one.pages = one.old_pages = from - one.old;
         one.target = all->target + (one.old - start);
         result = mmi_vma_remap_admit(&one, vma);
+        if (areas > 1 && (vma->flags & MMI_VMA_UNMERGEABLE) != 0)
+            result = MM_VMA_EFAULT;
         if (result == MM_VMA_OK)
             result = mmi_vma_remap_to(&one);
-        if (result != MM_VMA_OK)
-            return result;
+        vma = mmi_vma_from(all->space, from);
     }
-    return from == start ? MM_VMA_EFAULT : MM_VMA_OK;
+    return result;
 }
 
 /* Without a new address: the same size, smaller, or larger. */
@@ -4140,37 +4450,45 @@ static int mmi_vma_remap_at(struct mmi_vma_remap *r)
     return mmi_vma_remap_to(r);
 }
 
+/* The arguments that say where to: only with FIXED or DONTUNMAP. All in pages. */
+static int mmi_vma_remap_target(const struct mm_vma_space *space, uint64_t from,
+                                uint64_t old_pages, uint64_t pages, unsigned flags, mm_va_t target)
+{
+    uint64_t to = target >> MM_PAGE_SHIFT;
+
+    if (to > space->top - pages || (target & MMI_VMA_PAGE_MASK) != 0 ||
+        (flags & MM_VMA_REMAP_MAYMOVE) == 0)
+        return MM_VMA_EINVAL;
+    if ((flags & MM_VMA_REMAP_DONTUNMAP) != 0 && old_pages != pages)
+        return MM_VMA_EINVAL;
+    return from + old_pages > to && to + pages > from ? MM_VMA_EINVAL : MM_VMA_OK;
+}
+
 /* The arguments alone, in Linux's order. */
 static int mmi_vma_remap_args(struct mmi_vma_remap *r, mm_va_t old, uint64_t old_bytes,
                               uint64_t bytes, unsigned flags, mm_va_t target)
 {
     uint64_t top = r->space->top, pages = mmi_vma_pages(bytes), old_pages = mmi_vma_pages(old_bytes);
     bool placed = (flags & (MM_VMA_REMAP_FIXED | MM_VMA_REMAP_DONTUNMAP)) != 0;
-    uint64_t to = target >> MM_PAGE_SHIFT, from = old >> MM_PAGE_SHIFT;
+    uint64_t from = old >> MM_PAGE_SHIFT;
+    int result = MM_VMA_OK;
 
     if (old_pages > UINT64_MAX >> MM_PAGE_SHIFT)
         old_pages = 0; /* as the rounding of a machine word has it */
-    if ((flags & ~7u) != 0 || (old & MMI_VMA_PAGE_MASK) != 0 || pages == 0 || pages > top)
-        return MM_VMA_EINVAL;
-    if (placed) {
-        if (target > (top - pages) << MM_PAGE_SHIFT || (target & MMI_VMA_PAGE_MASK) != 0 ||
-            (flags & MM_VMA_REMAP_MAYMOVE) == 0)
-            return MM_VMA_EINVAL;
-        if ((flags & MM_VMA_REMAP_DONTUNMAP) != 0 && old_pages != pages)
-            return MM_VMA_EINVAL;
-        if (from + old_pages > to && to + pages > from)
-            return MM_VMA_EINVAL;
-    }
-    if (from >= top)
+    if ((flags & ~7u) != 0 || (old & MMI_VMA_PAGE_MASK) != 0 || pages - 1 >= top)
+        return MM_VMA_EINVAL; /* pages: 0 too */
+    if (placed)
+        result = mmi_vma_remap_target(r->space, from, old_pages, pages, flags, target);
+    if (result != MM_VMA_OK)
+        return result;
+    if (from >= top || (old_pages > top - from && pages >= old_pages))
         return MM_VMA_EFAULT;
     r->old = (uintptr_t)from;
     r->pages = (uintptr_t)pages;
     r->flags = flags;
-    r->target = placed ? (uintptr_t)to : 0;
+    r->target = placed ? (uintptr_t)(target >> MM_PAGE_SHIFT) : 0;
     /* a range beyond the top is longer than any area: no need to keep its length */
-    r->old_pages = (uintptr_t)(old_pages < top - from ? old_pages : top - from);
-    if (old_pages > top - from && pages >= old_pages)
-        return MM_VMA_EFAULT;
+    r->old_pages = (uintptr_t)mmi_vma_min64(old_pages, top - from);
     return MM_VMA_OK;
 }
 
@@ -4222,11 +4540,8 @@ static bool mmi_vma_brk_grow(struct mm_vma_space *space, uintptr_t start, uintpt
     fresh = mmi_vma_spare(space);
     mmi_vma_area_set(fresh, start, end, flags, start, NULL);
     mmi_vma_write_begin(&space->map);
-    if (mmi_vma_add(space, &range, true, fresh, &gone) != fresh) {
-        fresh->link = space->spare;
-        space->spare = fresh;
-        space->spare_count++;
-    }
+    if (mmi_vma_add(space, &range, true, fresh, &gone) != fresh)
+        mmi_vma_unspare(space, fresh);
     mmi_vma_write_end(&space->map);
     return true;
 }
@@ -4289,6 +4604,14 @@ static int mmi_vma_install(struct mm_vma_space *space, uintptr_t start, uintptr_
     return result;
 }
 
+static bool mmi_vma_frames_fit(bool linear, mm_pa_t pa, uint64_t bytes)
+{
+    if (!linear)
+        return true;
+    return (pa & MMI_VMA_PAGE_MASK) == 0 && pa <= MM_PA_NONE - bytes &&
+           (pa >> MM_PAGE_SHIFT) <= UINTPTR_MAX - (bytes >> MM_PAGE_SHIFT);
+}
+
 MM_VMA_API int mm_vma_install(struct mm_vma_space *space, enum mm_vma_preset preset, mm_va_t va,
                               uint64_t bytes, mm_pa_t pa, unsigned prot)
 {
@@ -4309,14 +4632,13 @@ MM_VMA_API int mm_vma_install(struct mm_vma_space *space, enum mm_vma_preset pre
     uintptr_t start, end, flags;
     int result;
 
-    if ((unsigned)preset > MM_VMA_IO || !mmi_vma_span(space, va, bytes, &start, &end) ||
-        start == end || start < space->low || (prot & ~MM_VMA_PROT) != 0)
+    if ((unsigned)preset > MM_VMA_IO || (prot & ~MM_VMA_PROT) != 0 || bytes == 0 ||
+        !mmi_vma_span(space, va, bytes, &start, &end) || start < space->low)
         return MM_VMA_EINVAL;
-    flags = kinds[preset].flags;
-    if (prot != 0)
-        flags = (flags & ~(uintptr_t)MM_VMA_PROT) | prot;
+    flags = kinds[preset].flags & ~(prot != 0 ? MM_VMA_PROT : 0u);
+    flags |= prot;
     pa = preset == MM_VMA_IDENTITY ? va : pa;
-    if (kinds[preset].linear && ((pa & MMI_VMA_PAGE_MASK) != 0 || pa > MM_PA_NONE - bytes))
+    if (!mmi_vma_frames_fit(kinds[preset].linear, pa, bytes))
         return MM_VMA_EINVAL;
     MMI_VMA_LOCK(space, state);
     result = mmi_vma_install(space, start, end, flags,
@@ -4342,7 +4664,7 @@ MM_VMA_API void mm_vma_set_limits(struct mm_vma_space *space, const struct mm_vm
     MMI_VMA_UNLOCK(space, state);
 }
 
-MM_VMA_API void mm_vma_totals(struct mm_vma_space *space, struct mm_vma_totals *totals)
+MM_VMA_API void mm_vma_read_totals(struct mm_vma_space *space, struct mm_vma_totals *totals)
 {
     MM_VMA_RWLOCK_STATE_T state;
     unsigned i;
@@ -4520,7 +4842,7 @@ static uintptr_t mmi_vma_spot_page(const struct mmi_vma_spot *spot)
 }
 
 /* A frame that a space no longer maps: what must wait until all CPUs have forgotten it. */
-struct mmi_vma_release {
+struct mmi_vma_released {
     mm_pa_t pa;
     uintptr_t kind;
     void *file;
@@ -4534,10 +4856,10 @@ struct mmi_vma_gather {
     struct mm_vma_space *space;
     mm_va_t from, to; /* to be flushed; from == to: nothing */
     unsigned count;
-    struct mmi_vma_release item[MMI_VMA_BATCH];
+    struct mmi_vma_released item[MMI_VMA_BATCH];
 };
 
-static void mmi_vma_release(struct mm_vma_system *sys, const struct mmi_vma_release *item)
+static void mmi_vma_release(struct mm_vma_system *sys, const struct mmi_vma_released *item)
 {
     const struct mm_vma_hooks *h = &sys->hooks;
 
@@ -4582,7 +4904,7 @@ static void mmi_vma_rss(struct mm_vma_space *space, uintptr_t kind, uintptr_t ad
 /* Takes the locked spot's mapping out of the reverse map, and says what to release. The entry is the
  * caller's; unlocks. */
 static void mmi_vma_unmap_spot(struct mm_vma_space *space, struct mmi_vma_spot *spot,
-                               struct mmi_vma_release *item)
+                               struct mmi_vma_released *item)
 {
     struct mmi_vma_rmap *note;
 
@@ -5069,7 +5391,7 @@ static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t e
         access = mmi_vma_fill_access(vma);
         if (access == 0)
             return MM_VMA_EFAULT;
-        to = vma->end < end ? vma->end : end;
+        to = mmi_vma_min(vma->end, end);
         for (; start < to && fault == MM_VMA_FAULT_OK; start = pages ? start + 1 : to)
             fault = mmi_vma_touch(space, vma, start, access);
         if (fault != MM_VMA_FAULT_OK)
@@ -5136,6 +5458,16 @@ static enum mm_status mmi_vma_share_spot(struct mm_vma_space *to, uintptr_t page
     return MM_ERR_NOMEM;
 }
 
+/* Whether the spot's page belongs to a locked area. */
+static bool mmi_vma_spot_locked(const struct mm_vma_space *space, const struct mmi_vma_spot *spot)
+{
+    const struct mmi_vma_rmap *note =
+        spot->frame == NULL ? NULL
+                            : mmi_vma_frame_find(spot->frame, space, mmi_vma_spot_page(spot));
+
+    return note != NULL && (note->space & 1) != 0;
+}
+
 /* Maps the pages of [start, end) of `from` at to_page of `to` as well; `cow`: neither may write
  * to them now. MM_ERR_NOMEM: some are mapped there, which the caller zaps. */
 static enum mm_status mmi_vma_share(struct mm_vma_space *to, uintptr_t to_page,
@@ -5163,11 +5495,7 @@ static enum mm_status mmi_vma_share(struct mm_vma_space *to, uintptr_t to_page,
             break;
         page = mmi_vma_spot_page(&spot);
         prot = spot.e.prot & ~(cow || spot.frame == NULL ? MM_VMA_WRITE : 0u);
-        if (spot.frame != NULL && !cow) {
-            const struct mmi_vma_rmap *own = mmi_vma_frame_find(spot.frame, from, page);
-
-            locked = own != NULL && (own->space & 1) != 0;
-        }
+        locked = !cow && mmi_vma_spot_locked(from, &spot);
         if ((spot.e.prot & ~prot) != 0)
             mmi_vma_gather_va(&gather, spot.e.va);
         status = mmi_vma_share_spot(to, to_page + (page - first), from, &spot, &note, prot, locked);
@@ -5295,30 +5623,32 @@ MM_VMA_API int mm_vma_fork(struct mm_vma_space *child, struct mm_vma_space *pare
 
 /* ---- Set-up and life ------------------------------------------------------------------------------------------------- */
 
+/* Hook groups that are there only in part; a count of a group's members is compared with 0 and all. */
+static bool mmi_vma_hooks_whole(const struct mm_vma_hooks *h)
+{
+    unsigned needed = (unsigned)(h->nodes.alloc != NULL) + (unsigned)(h->nodes.free != NULL) +
+                      (unsigned)(h->area_alloc != NULL) + (unsigned)(h->area_free != NULL);
+    unsigned tables = (unsigned)(h->pt_map != NULL) + (unsigned)(h->pt_protect != NULL) + (unsigned)(h->pt_clear != NULL) +
+                      (unsigned)(h->pt_next != NULL) + (unsigned)(h->pt_flush != NULL);
+    unsigned frames = (unsigned)(h->frame_alloc != NULL) + (unsigned)(h->frame_free != NULL) +
+                      (unsigned)(h->frame_copy != NULL) + (unsigned)(h->frame != NULL);
+    unsigned files = (unsigned)(h->file_page != NULL) + (unsigned)(h->file_page_put != NULL);
+    unsigned swap = (unsigned)(h->swap_out != NULL) + (unsigned)(h->swap_in != NULL) + (unsigned)(h->swap_dup != NULL) +
+                    (unsigned)(h->swap_free != NULL) + (unsigned)(h->pt_swap != NULL);
+
+    if (needed != 4 || (h->file_get == NULL) != (h->file_put == NULL) || files == 1)
+        return false;
+    if (tables == 0)
+        return frames + files + swap == 0;
+    return tables == 5 && frames == 4 && (swap == 0 || swap == 5);
+}
+
 MM_VMA_API enum mm_status mm_vma_system_init(struct mm_vma_system *sys,
                                              const struct mm_vma_hooks *hooks)
 {
-    const struct mm_vma_hooks *h = hooks;
-    bool tables, frames, files, swap;
     unsigned i;
 
-    if (sys == NULL || h == NULL || h->nodes.alloc == NULL || h->nodes.free == NULL ||
-        h->area_alloc == NULL || h->area_free == NULL ||
-        (h->file_get == NULL) != (h->file_put == NULL))
-        return MM_ERR_INVALID;
-    tables = h->pt_map != NULL;
-    if (tables != (h->pt_protect != NULL) || tables != (h->pt_clear != NULL) ||
-        tables != (h->pt_next != NULL) || tables != (h->pt_flush != NULL))
-        return MM_ERR_INVALID;
-    frames = h->frame_alloc != NULL;
-    if (frames != tables || frames != (h->frame_free != NULL) || frames != (h->frame_copy != NULL) ||
-        frames != (h->frame != NULL))
-        return MM_ERR_INVALID;
-    files = h->file_page != NULL;
-    swap = h->swap_out != NULL;
-    if (files != (h->file_page_put != NULL) || swap != (h->swap_in != NULL) ||
-        swap != (h->swap_dup != NULL) || swap != (h->swap_free != NULL) ||
-        swap != (h->pt_swap != NULL) || ((files || swap) && !tables))
+    if (sys == NULL || hooks == NULL || !mmi_vma_hooks_whole(hooks))
         return MM_ERR_INVALID;
     MM_VMA_MEMSET(sys, 0, sizeof *sys);
     sys->hooks = *hooks;
@@ -5404,19 +5734,39 @@ static enum mm_status mmi_vma_add_globals(struct mm_vma_space *space)
     return MM_OK;
 }
 
+static bool mmi_vma_config_fits(const struct mm_vma_config *c)
+{
+    mm_va_t all = c->low | c->top | c->mmap_base | c->up_base | c->brk;
+
+    return (all & MMI_VMA_PAGE_MASK) == 0 && c->low < c->top &&
+           c->top >> MM_PAGE_SHIFT <= MMI_VMA_TOP && c->mmap_base >= c->low &&
+           c->mmap_base <= c->top && c->up_base >= c->low && c->up_base <= c->top &&
+           c->brk <= c->top && c->guard_pages <= c->top >> MM_PAGE_SHIFT;
+}
+
+/* Moves the bases and the break, each by a number of its own, where there is room for it. */
+static void mmi_vma_randomise(struct mm_vma_space *space, const struct mm_vma_config *config)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+    uint64_t random;
+
+    if (h->random == NULL || config->random_pages == 0)
+        return;
+    random = h->random(h->ctx, config->random_pages);
+    space->base -= (uintptr_t)(random < space->base - space->low ? random : 0);
+    random = h->random(h->ctx, config->random_pages);
+    space->up_base += (uintptr_t)(random < space->top - space->up_base ? random : 0);
+    random = h->random(h->ctx, config->random_pages);
+    if (config->brk != 0 && random < (config->top - config->brk) >> MM_PAGE_SHIFT)
+        space->brk_start += random << MM_PAGE_SHIFT;
+}
+
 MM_VMA_API enum mm_status mm_vma_space_init(struct mm_vma_space *space, struct mm_vma_system *sys,
                                             const struct mm_vma_config *config)
 {
-    const struct mm_vma_hooks *h = &sys->hooks;
     enum mm_status status;
-    uint64_t random = 0;
 
-    if (((config->low | config->top | config->mmap_base | config->up_base | config->brk) &
-         MMI_VMA_PAGE_MASK) != 0 ||
-        config->low >= config->top || config->top >> MM_PAGE_SHIFT > MMI_VMA_TOP ||
-        config->mmap_base < config->low || config->mmap_base > config->top ||
-        config->up_base < config->low || config->up_base > config->top ||
-        config->brk > config->top || config->guard_pages > config->top >> MM_PAGE_SHIFT)
+    if (!mmi_vma_config_fits(config))
         return MM_ERR_INVALID;
     mmi_vma_space_raw(space, sys, config->pt);
     space->low = (uintptr_t)(config->low >> MM_PAGE_SHIFT);
@@ -5427,14 +5777,7 @@ MM_VMA_API enum mm_status mm_vma_space_init(struct mm_vma_space *space, struct m
     space->bottom_up = config->bottom_up;
     space->brk_start = config->brk;
     space->limits = config->limits;
-    if (h->random != NULL && config->random_pages != 0) {
-        random = h->random(h->ctx, config->random_pages);
-        space->base -= (uintptr_t)(random < space->base - space->low ? random : 0);
-        space->up_base += (uintptr_t)(random < space->top - space->up_base ? random : 0);
-        random = h->random(h->ctx, config->random_pages);
-        if (config->brk != 0 && random < (config->top - config->brk) >> MM_PAGE_SHIFT)
-            space->brk_start += random << MM_PAGE_SHIFT;
-    }
+    mmi_vma_randomise(space, config);
     space->brk = space->brk_start;
     status = mmi_vma_add_globals(space);
     if (status != MM_OK) {
@@ -5856,29 +6199,31 @@ static bool mmi_vma_pages_sound(struct mm_vma_space *space)
     return sound;
 }
 
+/* S1 and S3. */
+static bool mmi_vma_sums_sound(struct mm_vma_space *space)
+{
+    struct mm_vma_space sums;
+    struct mm_vma_cursor c;
+    const struct mm_vma *vma;
+    unsigned spares = 0;
+
+    sums.total = sums.locked = sums.data = sums.stack = sums.exec = 0;
+    for (vma = mm_vma_cursor_seek(&c, &space->map, 0); vma != NULL; vma = mm_vma_cursor_next(&c))
+        mmi_vma_account(&sums, vma->flags, mmi_vma_count(vma));
+    for (vma = space->spare; vma != NULL && spares <= space->spare_count; vma = vma->link)
+        spares++;
+    return sums.total == space->total && sums.locked == space->locked && sums.data == space->data &&
+           sums.stack == space->stack && sums.exec == space->exec && spares == space->spare_count;
+}
+
 MM_VMA_API enum mm_status mm_vma_check(struct mm_vma_space *space)
 {
     MM_VMA_RWLOCK_STATE_T state;
-    struct mm_vma_space sums;
-    struct mm_vma_cursor c;
-    struct mm_vma *vma;
-    unsigned spares = 0;
     bool sound;
 
     MMI_VMA_LOCK(space, state);
-    sums.total = sums.locked = sums.data = sums.stack = sums.exec = 0;
-    sound = mm_vma_map_check(&space->map) == MM_OK;
-    for (vma = sound ? mm_vma_cursor_seek(&c, &space->map, 0) : NULL; vma != NULL;
-         vma = mm_vma_cursor_next(&c)) {
-        mmi_vma_account(&sums, vma->flags, mmi_vma_count(vma));
-        sound = sound && vma->link == NULL;
-    }
-    for (vma = space->spare; vma != NULL && spares <= space->spare_count; vma = vma->link)
-        spares++;
-    sound = sound && sums.total == space->total && sums.locked == space->locked &&
-            sums.data == space->data && sums.stack == space->stack && sums.exec == space->exec &&
-            spares == space->spare_count;
-    sound = sound && mmi_vma_pages_sound(space);
+    sound = mm_vma_map_check(&space->map) == MM_OK && mmi_vma_sums_sound(space) &&
+            mmi_vma_pages_sound(space);
     MMI_VMA_UNLOCK(space, state);
     return sound ? MM_OK : MM_ERR_CORRUPT;
 }

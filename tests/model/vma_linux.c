@@ -306,7 +306,7 @@ static bool do_mmap(struct run *r)
         flags |= MAP_LOCKED;
     if (chance(r, 5))
         flags |= MAP_STACK;
-    if (hint + length > r->window + r->pages * PS)
+    if (hint + ((length + PS - 1) & ~(PS - 1)) > r->window + r->pages * PS)
         hint &= ~(PS - 1); /* the model's addresses end there, the kernel's do not */
     snprintf(r->what, sizeof r->what, "mmap(%lx, %zx, %d, %x, fd %d, %lx)", hint, length, prot,
              (unsigned)flags, fd, (unsigned long)offset);
