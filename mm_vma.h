@@ -166,8 +166,8 @@
  *
  * LIMITS
  *
- *   Page numbers are machine words: all of the 2^64 bytes on a 64-bit host, 16 TiB less a page on a 32-bit
- *   one. 2^40 areas. 4 global ranges. Anonymous shared memory needs the hook `shared`. Faults of one space are
+ *   Page numbers are machine words: 2^64 bytes on a 64-bit host, 16 TiB on a 32-bit one, each less the last
+ *   page. 2^40 areas. 4 global ranges. Anonymous shared memory needs the hook `shared`. Faults of one space are
  *   resolved one at a time.
  */
 #ifndef MM_VMA_H
@@ -1348,14 +1348,14 @@ MM_VMA_API enum mm_status mm_vma_check(struct mm_vma_space *space);
 #define MMI_VMA_HIGH(page) ((uint32_t)((uint64_t)(page) >> 32))
 #define MMI_VMA_PREFETCH(p) __builtin_prefetch(p)
 
-/* Page numbers end here. On a 32-bit host that is 2^32 - 1 pages: 16 TiB of guest addresses. */
+/* Page numbers end here, so that the address behind any page has 64 bits: on a 32-bit host at 2^32 - 1
+ * pages, 16 TiB of guest addresses. */
 #if MM_WORD_BITS == 64
-#define MMI_VMA_TOP ((uintptr_t)1 << (64 - MM_PAGE_SHIFT))
-#define MMI_VMA_BEYOND(va) false
+#define MMI_VMA_TOP (UINTPTR_MAX >> MM_PAGE_SHIFT)
 #else
 #define MMI_VMA_TOP UINTPTR_MAX
-#define MMI_VMA_BEYOND(va) ((va) >> MM_PAGE_SHIFT >= MMI_VMA_TOP)
 #endif
+#define MMI_VMA_BEYOND(va) ((va) >> MM_PAGE_SHIFT >= MMI_VMA_TOP)
 
 MM_CORE_INLINE uint32_t mmi_vma_get32(const uint32_t *p)
 {
@@ -3168,6 +3168,14 @@ static void mmi_vma_area_twin(struct mm_vma_space *space, struct mm_vma *twin,
         hooks->area_copy(hooks->ctx, twin, vma);
 }
 
+/* The rights that pages of an area have: no machine has pages that can only be written. */
+static unsigned mmi_vma_rights(uintptr_t flags)
+{
+    unsigned rights = (unsigned)flags & MM_VMA_PROT;
+
+    return (rights & MM_VMA_WRITE) != 0 ? rights | MM_VMA_READ : rights;
+}
+
 static bool mmi_vma_is_exec(uintptr_t flags)
 {
     return (flags & (MM_VMA_EXEC | MM_VMA_WRITE | MM_VMA_GROWSDOWN)) == MM_VMA_EXEC;
@@ -4963,7 +4971,7 @@ static void mmi_vma_reprotect(struct mm_vma_space *space, uintptr_t start, uintp
     while (start < end && mmi_vma_spot_lock(space, start, end, &spot)) {
         start = mmi_vma_spot_page(&spot) + 1;
         if (spot.e.pa != MM_PA_NONE) {
-            prot = (unsigned)flags & MM_VMA_PROT & ~(MM_VMA_WRITE & ~spot.e.prot);
+            prot = mmi_vma_rights(flags) & ~(MM_VMA_WRITE & ~spot.e.prot);
             prot |= spot.e.prot & MM_VMA_DEVICE;
             if ((spot.e.prot & ~prot) != 0)
                 mmi_vma_gather_va(&gather, spot.e.va);
@@ -5090,7 +5098,7 @@ static enum mm_vma_fault mmi_vma_enter_anon(struct mm_vma_space *space, const st
     const struct mm_vma_hooks *h = &space->sys->hooks;
     struct mmi_vma_page p;
 
-    mmi_vma_page_init(&p, page, pa, (unsigned)vma->flags & MM_VMA_PROT);
+    mmi_vma_page_init(&p, page, pa, mmi_vma_rights(vma->flags));
     if (mmi_vma_page_enter(space, vma, &p) == MM_OK)
         return MM_VMA_FAULT_OK;
     h->frame_free(h->ctx, pa);
@@ -5117,7 +5125,7 @@ static enum mm_vma_fault mmi_vma_enter_file(struct mm_vma_space *space, const st
     enum mm_vma_fault fault;
     mm_pa_t copy = MM_PA_NONE;
 
-    mmi_vma_page_init(&p, page, MM_PA_NONE, (unsigned)vma->flags & MM_VMA_PROT);
+    mmi_vma_page_init(&p, page, MM_PA_NONE, mmi_vma_rights(vma->flags));
     p.index = vma->offset + (page - vma->start);
     p.file = vma->file;
     p.kind = (vma->flags & MM_VMA_SHMEM) != 0 ? MM_VMA_RSS_SHMEM : MM_VMA_RSS_FILE;
@@ -5150,7 +5158,7 @@ static enum mm_vma_fault mmi_vma_absent(struct mm_vma_space *space, const struct
                                         uintptr_t page, bool write)
 {
     const struct mm_vma_hooks *h = &space->sys->hooks;
-    unsigned prot = (unsigned)vma->flags & MM_VMA_PROT;
+    unsigned prot = mmi_vma_rights(vma->flags);
     mm_va_t va = mmi_vma_va(page);
     mm_pa_t pa = MM_PA_NONE;
 
@@ -5198,7 +5206,7 @@ static enum mm_vma_fault mmi_vma_copy(struct mm_vma_space *space, const struct m
                                       uintptr_t page)
 {
     const struct mm_vma_hooks *h = &space->sys->hooks;
-    unsigned prot = (unsigned)vma->flags & MM_VMA_PROT;
+    unsigned prot = mmi_vma_rights(vma->flags);
     mm_pa_t copy = h->frame_alloc(h->ctx, false);
     struct mmi_vma_gather gather;
     struct mmi_vma_spot spot;
@@ -5229,7 +5237,7 @@ static enum mm_vma_fault mmi_vma_present(struct mm_vma_space *space, const struc
                                          struct mmi_vma_spot *spot, bool write)
 {
     const struct mm_vma_hooks *h = &space->sys->hooks;
-    unsigned prot = ((unsigned)vma->flags & MM_VMA_PROT) | (spot->e.prot & MM_VMA_DEVICE);
+    unsigned prot = mmi_vma_rights(vma->flags) | (spot->e.prot & MM_VMA_DEVICE);
     bool shared = (vma->flags & MM_VMA_SHARED) != 0, sole;
 
     sole = spot->frame != NULL && (spot->frame->kind & 3) == MM_VMA_RSS_ANON && spot->frame->maps == 1;
@@ -5321,16 +5329,6 @@ static bool mmi_vma_stack_grow(struct mm_vma_space *space, struct mm_vma *vma, u
     return true;
 }
 
-/* Reading is allowed where writing is: no machine has pages that can only be written. */
-static bool mmi_vma_allows(const struct mm_vma *vma, unsigned access)
-{
-    unsigned rights = (unsigned)vma->flags & MM_VMA_PROT;
-
-    if ((rights & MM_VMA_WRITE) != 0)
-        rights |= MM_VMA_READ;
-    return (access & ~rights) == 0;
-}
-
 static enum mm_vma_fault mmi_vma_fault(struct mm_vma_space *space, uintptr_t page, unsigned access)
 {
     struct mm_vma *vma = mmi_vma_from(space, page);
@@ -5339,7 +5337,7 @@ static enum mm_vma_fault mmi_vma_fault(struct mm_vma_space *space, uintptr_t pag
         return MM_VMA_FAULT_NONE;
     if (vma->start > page && !mmi_vma_stack_grow(space, vma, page))
         return MM_VMA_FAULT_GUARD;
-    if (!mmi_vma_allows(vma, access))
+    if ((access & ~mmi_vma_rights(vma->flags)) != 0)
         return access == MM_VMA_READ    ? MM_VMA_FAULT_READ
                : access == MM_VMA_WRITE ? MM_VMA_FAULT_WRITE
                                         : MM_VMA_FAULT_EXEC;
@@ -6174,7 +6172,7 @@ static bool mmi_vma_entry_sound(struct mm_vma_space *space, uintptr_t page, uint
         rss[MM_VMA_RSS_SWAP]++;
     } else if (sound) {
         prot = spot.e.prot & MM_VMA_PROT;
-        sound = (prot & ~(unsigned)vma->flags) == 0;
+        sound = (prot & ~mmi_vma_rights(vma->flags)) == 0;
     }
     if (spot.frame != NULL) {
         rss[spot.frame->kind & 3]++;
