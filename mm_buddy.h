@@ -1797,8 +1797,8 @@ static inline void mmi_buddy_pb_freed(struct mm_buddy *b, uint32_t word, unsigne
         mmi_buddy_pb_hint(b, pb, hint);
 }
 
-/* Drops the reporting marks of the granules that n to end - 1 touch (I7). Granules do not cross
- * regions. */
+/* Drops the reporting marks of the granules that n to end - 1, of one page block, touch (I7). Granules do
+ * not cross regions. */
 static void mmi_buddy_unmark(struct mm_buddy *b, uint32_t n, uint32_t end)
 {
     const uint32_t granule = b->report == 0 ? 0 : 1u << (b->report - 1);
@@ -1806,9 +1806,7 @@ static void mmi_buddy_unmark(struct mm_buddy *b, uint32_t n, uint32_t end)
 
     if (granule == 0)
         return;
-    if (head > n) /* starts below number 0 */
-        head += granule;
-    for (; head < end; head += granule)
+    for (; head < end; head += granule) /* one that starts below number 0, and has no mark, wraps */
         if (mmi_buddy_state(b, head) == MMI_BUDDY_MARK)
             mmi_buddy_set_state(b, head, MMI_BUDDY_CLEAR);
 }

@@ -431,6 +431,15 @@ static void a_block_shrinks_and_grows_in_place(void **state)
     assert_int_equal(free_pages(&a), 64);
     assert_int_equal(block_at(&a, BASE).bytes, 64 * PAGE);
     assert_int_equal(mm_buddy_free_order(&a.b, BASE, 6), MM_OK);
+    for (unsigned back = 1; back <= 4; back++) { /* up to the arena's last page */
+        const mm_pa_t last = BASE + (128 - back) * PAGE;
+        assert_int_equal(mm_buddy_alloc_at(&a.b, last, 0, 0), MM_OK);
+        if (back == 2 || back == 4)
+            assert_int_equal(mm_buddy_resize(&a.b, last, back / 2), MM_OK);
+        assert_refused(&a, mm_buddy_resize_exact(&a.b, last, (back + 1) * PAGE), MM_ERR_BUSY);
+        assert_int_equal(mm_buddy_resize_exact(&a.b, last, back * PAGE), MM_OK);
+        assert_int_equal(mm_buddy_free(&a.b, last), MM_OK);
+    }
     arena_end(&a);
 }
 
@@ -530,6 +539,12 @@ static void an_arena_grows_within_its_span(void **state)
     assert_refused(&a, mm_buddy_grow(&a.b, BASE - PAGE, PAGE), MM_ERR_INVALID);
     assert_refused(&a, mm_buddy_grow(&a.b, BASE + 300 * PAGE, PAGE - 1), MM_ERR_INVALID);
     assert_refused(&a, mm_buddy_free(&a.b, BASE + 300 * PAGE), MM_ERR_INVALID);
+    arena_end(&a);
+    arena_begin(&a, 100);
+    a.config.base += 5 * PAGE; /* amid a page block: what lies below is not the arena's */
+    arena_make(&a);
+    assert_refused(&a, mm_buddy_grow(&a.b, BASE + 4 * PAGE, PAGE), MM_ERR_INVALID);
+    assert_refused(&a, mm_buddy_reserve(&a.b, BASE + 4 * PAGE, 2 * PAGE), MM_ERR_INVALID);
     arena_end(&a);
 }
 
