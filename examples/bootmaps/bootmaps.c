@@ -816,7 +816,7 @@ static enum mm_status fdt_blocks(struct bytes blob, struct fdt *f)
     const uint64_t tree = be32(p + 8), strings = be32(p + 12), reservations = be32(p + 16);
     uint64_t tree_size;
 
-    if (tree > blob.size || reservations > blob.size || tree % 4 != 0)
+    if (tree > blob.size || reservations > blob.size)
         return MM_ERR_CORRUPT;
     tree_size = be32(p + 20) >= 17 ? be32(p + 36) : blob.size - tree; /* version 16 does not tell */
     if (!within(blob, tree, tree_size) || !within(blob, strings, be32(p + 32)))
