@@ -55,6 +55,9 @@ static void free_below(uint64_t table, int level)
 
 static void bare_close(void)
 {
+    for (int i = 0; i < LEAVES; i++) /* large leaves may stand in their place */
+        *walk(PAGE_VA + (uint64_t)i * 512 * 4096, 1) =
+            (uint64_t)((unsigned char *)(uintptr_t)leaf_table[i] - page_pool) | 7;
     free_below(root, 3);
 }
 
