@@ -1,7 +1,7 @@
 # Verbs: bench, count. Everything is built under build/bench/.
 #   make bench FILTER=REGEX   only the benchmarks ROW/ALLOCATOR that match
 #   make bench REPS=N         repetitions of each, 5 unless said otherwise
-#   make bench WITHOUT=buddy  leaves an allocator out (frame, buddy); after make clean
+#   make bench WITHOUT=buddy  leaves an allocator out (frame, buddy, pagetable); after make clean
 
 FILTER ?= $(BENCH_FILTER)
 WITHOUT ?=
@@ -11,10 +11,12 @@ bench_dir := build/bench
 bench_cc = $(or $(GCC),gcc)
 bench_flags := -std=gnu11 -D_GNU_SOURCE -O2 -g -falign-functions=64 -falign-loops=64 -Wall -Wextra -I. \
     $(if $(findstring frame,$(WITHOUT)),-DBENCH_NO_FRAME) \
-    $(if $(findstring buddy,$(WITHOUT)),-DBENCH_NO_BUDDY)
-bench_sources := $(filter-out bench/count.c $(WITHOUT:%=bench/adapt_%.c), \
+    $(if $(findstring buddy,$(WITHOUT)),-DBENCH_NO_BUDDY) \
+    $(if $(findstring pagetable,$(WITHOUT)),-DBENCH_NO_PAGETABLE)
+bench_sources := $(filter-out bench/count.c $(foreach w,$(WITHOUT),$(wildcard bench/adapt_$(w)*.c)), \
     $(wildcard bench/*.c bench/baseline/*.c))
-bench_common := $(filter-out bench/main.c bench/work_%.c bench/trace.c,$(bench_sources))
+bench_common := $(filter-out bench/main.c bench/work_%.c bench/trace.c bench/adapt_pagetable%.c \
+    bench/baseline/pagetable_%.c,$(bench_sources))
 bench_objects = $(patsubst bench/%.c,$(bench_dir)/%.o,$(1))
 
 .PHONY: bench bench-build count count-build count-record

@@ -3,6 +3,7 @@
  * A benchmark is called ROW/ALLOCATOR. BENCH_FILTER is a regular expression for these names,
  * BENCH_REPS the number of repetitions. report.py turns the JSON file of --benchmark_out into the
  * table and the page. */
+#include "pagetable.h"
 #include "rows.h"
 #include "work.h"
 
@@ -123,6 +124,8 @@ struct cell {
     const struct bench_ops *ops;
     const struct heap_row *heap_row;
     const struct bench_heap_ops *heap;
+    const struct page_row *page_row;
+    const struct page_ops *pages;
 };
 
 /* Threads of one run stay on processors of their own, where the machine has them. */
@@ -188,6 +191,15 @@ static void run_heap_cell(gb_state *st, void *arg)
     cell->heap_row->run(st, cell->heap);
     if (heap_failure() != NULL)
         gb_error(st, heap_failure());
+}
+
+static void run_page_cell(gb_state *st, void *arg)
+{
+    const struct cell *cell = arg;
+    show_progress(cell->page_row->name, cell->pages->name);
+    cell->page_row->run(st, cell->pages, cell->page_row);
+    if (page_failure() != NULL)
+        gb_error(st, page_failure());
 }
 
 /* ---- registration ---- */
@@ -271,6 +283,24 @@ static void register_heaps(void)
     }
 }
 
+static void register_page_tables(void)
+{
+    for (const struct page_row *row = page_rows; row->name != NULL; row++) {
+        for (int i = 0; bench_page_tables[i] != NULL; i++) {
+            const struct page_ops *ops = bench_page_tables[i];
+            const char *name =
+                row->can == NULL || row->can(ops) ? wanted(row->name, ops->name) : NULL;
+            if (name == NULL)
+                continue;
+            struct cell *cell = &plan.cells[plan.ncells++];
+            *cell = (struct cell){.page_row = row, .pages = ops};
+            gb_bench *b = gb_register(name, run_page_cell, cell);
+            gb_use_manual_time(gb_repetitions(gb_iterations(b, row->iterations), plan.repetitions));
+            progress.total += plan.repetitions;
+        }
+    }
+}
+
 #ifdef __clang__
 #define BENCH_COMPILER "clang"
 #else
@@ -289,6 +319,10 @@ static void describe_allocators(void)
         snprintf(key, sizeof key, "heap_%02d %s", i, bench_heaps[i]->name);
         gb_context(key, bench_heaps[i]->title);
     }
+    for (int i = 0; bench_page_tables[i] != NULL; i++) {
+        snprintf(key, sizeof key, "pagetable_%02d %s", i, bench_page_tables[i]->name);
+        gb_context(key, bench_page_tables[i]->title);
+    }
     snprintf(key, sizeof key, "%u", bench_nframes());
     gb_context("frames", key);
     gb_context("compiler", BENCH_COMPILER " " __VERSION__);
@@ -305,6 +339,7 @@ int main(int argc, char **argv)
         register_group(bench_rows[i]);
     register_group(trace_rows());
     register_heaps();
+    register_page_tables();
     describe_allocators();
     if (plan.ncells == 0) {
         fprintf(stderr, "bench: no benchmark matches BENCH_FILTER\n");

@@ -99,6 +99,26 @@ GROUPS = [
             "heap.mixed2k": "2,000 objects of mixed sizes; a step frees one and allocates another",
         },
     ),
+    (
+        "Page tables",
+        "ns a page; translations: ns each",
+        "1 GiB at an aligned address; tables come from a pool of recycled pages that are not zeroed. "
+        "bare: stores into tables that were found in advance; walk: a walk from the root for each "
+        "page. Sparse: 16,384 random pages of 128 GiB, a call each.",
+        {
+            "map4k": "262,144 pages of 4 KiB mapped in one call",
+            "map2m": "512 leaves of 2 MiB, a leaf",
+            "translate": "random addresses, independent of each other",
+            "translate_dep": "each address depends on the last result",
+            "protect": "write taken away from the whole range",
+            "unmap": "the whole range, every leaf seen, tables freed (bare and walk: kept)",
+            "unmap.whole": "the same, leaves not wanted",
+            "spmap": "sparse pages mapped, tables made",
+            "spmap.kept": "the same, tables there already",
+            "spunmap": "sparse pages unmapped, empty tables freed (bare and walk: kept)",
+            "spunmap.kept": "the same, tables kept",
+        },
+    ),
     ("Other", "ns an operation", "", {}),
 ]
 PREFIXES = {
@@ -115,6 +135,10 @@ COLOURS = {
     "bitmap": "#0072b2",
     "buddy": "#d55e00",
     "slab": "#cc79a7",
+    "pagetable": "#0072b2",
+    "pagetable39": "#d55e00",
+    "bare": "#000000",
+    "walk": "#8a8a8a",
     "empty": "#c4c4c4",
     "stack": "#000000",
     "freelist": "#8a8a8a",

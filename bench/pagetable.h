@@ -1,0 +1,51 @@
+/* pagetable.h - what a page table is to the benchmark: whole workloads, so that each implementation
+ * has its own loops */
+#ifndef BENCH_PAGETABLE_H
+#define BENCH_PAGETABLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct gb_state;
+
+struct page_ops {
+    const char *name, *title;
+    void (*open)(void);  /* an empty table */
+    void (*close)(void); /* every table goes back to the pool */
+    void (*map)(uint64_t va, uint64_t pa, uint64_t bytes, int level); /* leaves of this level */
+    void (*protect)(uint64_t va, uint64_t bytes);                     /* takes write away */
+    void (*unmap)(uint64_t va, uint64_t bytes); /* tables kept, or freed with every leaf seen */
+    void (*unmap_whole)(uint64_t va, uint64_t bytes); /* leaves not wanted; NULL: it cannot */
+    uint64_t (*translate)(const uint64_t *va, size_t n);    /* sum of the results */
+    uint64_t (*translate_dep)(uint64_t va, size_t n);       /* each address from the last result */
+    void (*map_each)(const uint64_t *va, size_t n, int keep);   /* a call for each page of 4 KiB; */
+    void (*unmap_each)(const uint64_t *va, size_t n, int keep); /* keep: tables stay when empty */
+};
+
+/* The list of page tables, up to NULL. */
+extern const struct page_ops *const bench_page_tables[];
+
+/* Tables: pages of 4 KiB that are recycled as they are, not zeroed; the last one freed is first. */
+extern unsigned char *page_pool;
+uint64_t page_take(void); /* offset in page_pool */
+void page_give(uint64_t offset);
+
+/* A row: one workload for every page table that can do it. */
+struct page_row {
+    const char *name;
+    int64_t iterations;
+    int (*can)(const struct page_ops *ops);
+    void (*run)(struct gb_state *st, const struct page_ops *ops, const struct page_row *row);
+    int which;
+};
+extern const struct page_row page_rows[];
+const char *page_failure(void); /* what went wrong in the last run, or NULL */
+
+#define PAGE_VA UINT64_C(0x2000000000) /* 1 GiB of it, aligned to 1 GiB */
+#define PAGE_PA UINT64_C(0x100000000)
+#define PAGE_GIB (UINT64_C(1) << 30)
+
+/* The next address of translate_dep inside the 1 GiB. */
+#define PAGE_NEXT(va, pa) (PAGE_VA + (((pa) * UINT64_C(0x9e3779b97f4a7c15) + (va)) >> 20 & (PAGE_GIB - 1)))
+
+#endif
