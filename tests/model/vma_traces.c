@@ -410,6 +410,7 @@ static void replay(const char *name)
     mm_vma_system_fini(&r->sys);
     assert_int_equal(r->source.live, 0);
     assert_true(r->calls != 0 && r->snapshots != 0);
+    assert_int_equal(r->elsewhere, 0);
     free(r->process);
     free(trace.ops);
     free(r);
