@@ -6076,17 +6076,16 @@ static void mmi_vma_put_text(struct mmi_vma_line *line, const char *text)
 }
 
 /* At least eight digits. */
+/* At least eight digits. By halves: a shift of 64 bits would be a library's function on machines of 32. */
 static void mmi_vma_put_hex(struct mmi_vma_line *line, uint64_t value)
 {
-    unsigned shift = 28;
+    const uint32_t half[2] = {(uint32_t)value, (uint32_t)(value >> 32)};
+    unsigned digit = 7;
 
-    while (shift < 60 && value >> (shift + 4) != 0)
-        shift += 4;
-    for (;; shift -= 4) {
-        mmi_vma_put_char(line, "0123456789abcdef"[(value >> shift) & 15]);
-        if (shift == 0)
-            break;
-    }
+    while (digit < 15 && half[1] >> (digit - 7) * 4 != 0)
+        digit++;
+    for (digit++; digit-- > 0;)
+        mmi_vma_put_char(line, "0123456789abcdef"[half[digit >> 3] >> (digit & 7) * 4 & 15]);
 }
 
 static const char *mmi_vma_name(const struct mm_vma_space *space, const struct mm_vma *vma)
