@@ -1075,6 +1075,7 @@ struct kmm_space *kmm_space_create(uint64_t quota)
     config.low = kmm.config.user_low;
     config.top = kmm.config.user_top;
     config.mmap_base = mm_align_down(config.top - (config.top - config.low) / 4, MM_PAGE_SIZE);
+    config.up_base = config.low;
     config.guard_pages = 16;
     config.limits.stack = (uint64_t)1 << 20;
     config.random_pages = 256;
