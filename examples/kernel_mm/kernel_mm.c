@@ -1266,7 +1266,7 @@ uint64_t kmm_free_frames(void)
     (void)mm_slab_shrink(&kmm.heap);
     buddy_trim();
     kmm_get_stats(&stats);
-    return stats.free;
+    return stats.free + (mm_buddy_free_bytes(&kmm.buddy) >> MM_PAGE_SHIFT);
 }
 
 static void put_mb(struct text *t, const char *name, uint64_t frames)

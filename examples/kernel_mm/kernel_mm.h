@@ -161,7 +161,9 @@ struct kmm_stats {
     uint64_t slab_bytes, swapped, swap_slots, evicted, swapped_in, faults;
 };
 void kmm_get_stats(struct kmm_stats *stats);
-uint64_t kmm_free_frames(void); /* after the caches have given back what is empty */
+/* Frames that nobody uses, those among mm_buddy's page runs too, after the caches gave back what they can.
+ * Nothing else may run. */
+uint64_t kmm_free_frames(void);
 void kmm_summary(void);         /* prints the above in MB and percent */
 
 enum kmm_health { KMM_HEALTHY, KMM_LEAK, KMM_CORRUPT };
