@@ -116,14 +116,13 @@ static bool mapping(void)
 
 static bool write_xor_execute(void)
 {
-    static const volatile int constant = 1;
     mm_pa_t pa = kmm_alloc_pages(0);
     uintptr_t text = (uintptr_t)&write_xor_execute;
     kmm_set_debug(0);
     EXPECT(kmm_map(DEMO_VA(0), pa, PAGE, RW | MM_PAGETABLE_EXEC) == MM_ERR_INVALID);
     kmm_set_debug(1);
     EXPECT(faults_to_write((volatile void *)text));
-    EXPECT(faults_to_write((volatile void *)(uintptr_t)&constant));
+    EXPECT(faults_to_write((volatile void *)(uintptr_t)"a constant"));
     EXPECT(faults_to_write(kmm_at(arch_image_pa(text)))); /* the other way to it */
     EXPECT(faults_to_execute(kmm_at(pa)));
     return kmm_free_pages(pa, 0) == MM_OK;

@@ -149,7 +149,7 @@ static int load_image(struct kmm_space *space)
     }
     if (error == 0)
         error = kmm_region_alloc(space, KMM_STACK, STACK_TOP - 4 * MM_PAGE_SIZE, 4 * MM_PAGE_SIZE, 0);
-    return error == 0 ? kmm_region_alloc(space, KMM_HEAP, HEAP, 0, 0) : error;
+    return error == 0 ? kmm_region_alloc(space, KMM_HEAP, HEAP, MM_PAGE_SIZE, 0) : error;
 }
 
 struct process *process_create(unsigned number, uint64_t argument, uint64_t quota)

@@ -207,10 +207,15 @@ static void flush_here(const struct mm_pagetable_flush *flush)
 void port_poll(void)
 {
     uintptr_t *mine = &shootdown.pending[port_cpu()];
-    if (__atomic_load_n(mine, __ATOMIC_ACQUIRE) == 0)
+    unsigned long state;
+    if (mm_load_acquire(mine) == 0)
         return;
-    flush_here(shootdown.what);
-    __atomic_store_n(mine, 0, __ATOMIC_RELEASE);
+    state = port_irq_save(); /* the interrupt asks for the same */
+    if (mm_load_acquire(mine) != 0) {
+        flush_here(shootdown.what);
+        mm_store_release(mine, 0);
+    }
+    port_irq_restore(state);
 }
 
 void arch_flush(const struct mm_pagetable_flush *flush)
