@@ -1,0 +1,379 @@
+/* kernel.c - processes, system calls, page faults, start */
+#include <stdarg.h>
+#include "kernel.h"
+
+bool trying[MM_CPU_MAX];
+struct kmm_file disk_file;
+static struct kmm_file image_file;
+static struct process *current[MM_CPU_MAX];
+extern unsigned char user_image[], user_image_end[];
+
+/* ---- Text ------------------------------------------------------------------------------------------ */
+
+static MM_LOCK_T console_lock;
+
+static void put_number(uint64_t n, unsigned base)
+{
+    char digits[20];
+    unsigned i = 0;
+    do
+        digits[i++] = "0123456789abcdef"[n % base];
+    while ((n /= base) != 0);
+    while (i != 0)
+        arch_putc(digits[--i]);
+}
+
+void print(const char *format, ...)
+{
+    MM_LOCK_STATE_T state;
+    const char *s;
+    va_list list;
+    va_start(list, format);
+    MM_LOCK(&console_lock, state);
+    for (; *format != 0; format++) {
+        if (*format != '%') {
+            arch_putc(*format);
+            continue;
+        }
+        format++;
+        if (*format == 's')
+            for (s = va_arg(list, const char *); *s != 0; s++)
+                arch_putc(*s);
+        else
+            put_number(va_arg(list, uint64_t), *format == 'x' ? 16 : 10);
+    }
+    MM_UNLOCK(&console_lock, state);
+    va_end(list);
+}
+
+void print_line(const char *line)
+{
+    print("  %s\n", line);
+}
+
+void panic(const char *why, uint64_t at)
+{
+    print("PANIC: %s at %x\n", why, at);
+    arch_exit(false);
+}
+
+/* ---- Memory functions that compilers call ------------------------------------------------------------ */
+
+void *memset(void *to, int byte, size_t n)
+{
+    unsigned char *p = to;
+    while (n-- != 0)
+        *p++ = (unsigned char)byte;
+    return to;
+}
+
+void *memcpy(void *restrict to, const void *restrict from, size_t n)
+{
+    unsigned char *p = to;
+    const unsigned char *q = from;
+    while (n-- != 0)
+        *p++ = *q++;
+    return to;
+}
+
+void *memmove(void *to, const void *from, size_t n)
+{
+    unsigned char *p = to;
+    const unsigned char *q = from;
+    if (p < q)
+        return memcpy(to, from, n);
+    while (n-- != 0)
+        p[n] = q[n];
+    return to;
+}
+
+int memcmp(const void *a, const void *b, size_t n)
+{
+    const unsigned char *p = a, *q = b;
+    for (; n != 0; n--, p++, q++)
+        if (*p != *q)
+            return *p - *q;
+    return 0;
+}
+
+/* ---- Processes --------------------------------------------------------------------------------------- */
+
+#define STACK_TOP ((mm_va_t)0x70000000)
+#define HEAP ((mm_va_t)0x10000000)
+
+/* What is read of an ELF64 file (System V ABI, "Object Files"). */
+struct elf {
+    unsigned char id[16];
+    uint16_t type, machine;
+    uint32_t version;
+    uint64_t entry, phoff, shoff;
+    uint32_t flags;
+    uint16_t ehsize, phentsize, phnum;
+};
+struct elf_segment {
+    uint32_t type, flags;
+    uint64_t offset, va, pa, file_bytes, bytes, align;
+};
+
+/* Maps a segment: the file's pages, private; what lies behind them is zero. */
+static int load_segment(struct kmm_space *space, const struct elf_segment *s)
+{
+    const unsigned prot = PROT_R | ((s->flags & 2) != 0 ? PROT_W : 0) | ((s->flags & 1) != 0 ? PROT_X : 0);
+    const uint64_t skew = s->va & (MM_PAGE_SIZE - 1);
+    const mm_va_t from = s->va - skew, middle = mm_align_up(s->va + s->file_bytes, MM_PAGE_SIZE),
+                  end = mm_align_up(s->va + s->bytes, MM_PAGE_SIZE);
+    const mm_va_t file_end = s->va + s->file_bytes;
+    static const unsigned char zeros[MM_PAGE_SIZE];
+    mm_va_t va = 0;
+    int error = 0;
+    if (middle > from && s->file_bytes != 0)
+        error = kmm_mmap(space, from, middle - from, prot, MM_VMA_MAP_PRIVATE | MM_VMA_MAP_FIXED,
+                         &image_file, s->offset - skew, &va);
+    if (error == 0 && s->file_bytes != 0 && (prot & PROT_W) != 0 && file_end != middle &&
+        !kmm_copy_out(space, file_end, zeros, middle - file_end))
+        error = -12;
+    if (error == 0 && end > middle)
+        error = kmm_mmap(space, middle, end - middle, prot,
+                         MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS | MM_VMA_MAP_FIXED, NULL, 0, &va);
+    return error;
+}
+
+static int load_image(struct kmm_space *space)
+{
+    const struct elf *elf = (const void *)user_image;
+    int error = 0;
+    for (unsigned i = 0; i < elf->phnum && error == 0; i++) {
+        const struct elf_segment *s = (const void *)(user_image + elf->phoff + i * elf->phentsize);
+        if (s->type == 1)
+            error = load_segment(space, s);
+    }
+    if (error == 0)
+        error = kmm_region_alloc(space, KMM_STACK, STACK_TOP - 4 * MM_PAGE_SIZE, 4 * MM_PAGE_SIZE, 0);
+    return error == 0 ? kmm_region_alloc(space, KMM_HEAP, HEAP, MM_PAGE_SIZE, 0) : error;
+}
+
+struct process *process_create(unsigned number, uint64_t argument, uint64_t quota)
+{
+    struct process *p = kmm_alloc(sizeof *p, MM_SLAB_ZERO);
+    if (p == NULL)
+        return NULL;
+    p->space = kmm_space_create(quota);
+    if (p->space != NULL && load_image(p->space) == 0) {
+        frame_start(&p->frame, ((const struct elf *)(const void *)user_image)->entry, STACK_TOP - 64,
+                    number, argument);
+        return p;
+    }
+    process_destroy(p);
+    return NULL;
+}
+
+void process_run(struct process *p)
+{
+    const unsigned cpu = MM_CPU_ID();
+    struct process *before = current[cpu];
+    current[cpu] = p;
+    arch_load_root(kmm_space_root(p->space));
+    arch_enter_user(&p->frame);
+    current[cpu] = before;
+    arch_load_root(before != NULL ? kmm_space_root(before->space) : kmm_kernel_root());
+}
+
+void process_destroy(struct process *p)
+{
+    if (p->child != NULL)
+        process_destroy(p->child);
+    if (p->space != NULL)
+        kmm_space_destroy(p->space);
+    (void)kmm_free(p);
+}
+
+static int64_t sys_clone(struct process *p, struct frame *frame)
+{
+    struct process *child;
+    if (p->child != NULL)
+        return -11;
+    child = kmm_alloc(sizeof *child, MM_SLAB_ZERO);
+    if (child == NULL)
+        return -12;
+    child->space = kmm_space_clone(p->space);
+    if (child->space == NULL) {
+        (void)kmm_free(child);
+        return -12;
+    }
+    child->frame = *frame;
+    frame_result(&child->frame, 0);
+    p->child = child;
+    return 1;
+}
+
+static int64_t sys_wait(struct process *p)
+{
+    struct process *child = p->child;
+    int64_t code;
+    if (child == NULL)
+        return -10;
+    process_run(child);
+    code = child->exited ? child->code : -1;
+    p->child = NULL;
+    process_destroy(child);
+    return code;
+}
+
+static int64_t sys_write(struct process *p, mm_va_t text, uint64_t bytes)
+{
+    char part[65];
+    if (bytes >= sizeof part)
+        return -22;
+    if (!kmm_copy_in(p->space, part, text, bytes))
+        return -14;
+    part[bytes] = 0;
+    print("%s", part);
+    return (int64_t)bytes;
+}
+
+static int64_t sys_mmap(struct process *p, mm_va_t hint, uint64_t bytes, unsigned prot, unsigned flags)
+{
+    mm_va_t va = 0;
+    int error = kmm_mmap(p->space, hint, bytes, prot, flags, (flags & MAP_ANON_) != 0 ? NULL : &disk_file, 0,
+                         &va);
+    return error != 0 ? error : (int64_t)va;
+}
+
+static int64_t call(struct process *p, struct frame *frame)
+{
+    const uint64_t a = frame_argument(frame, 0), b = frame_argument(frame, 1),
+                   c = frame_argument(frame, 2), d = frame_argument(frame, 3);
+    switch (frame_call(frame)) {
+    case SYS_EXIT:
+        p->exited = true;
+        p->code = (int)a;
+        arch_leave_user();
+    case SYS_WRITE: return sys_write(p, a, b);
+    case SYS_MMAP: return sys_mmap(p, a, b, (unsigned)c, (unsigned)d);
+    case SYS_MUNMAP: return kmm_region_free(p->space, a, b);
+    case SYS_MPROTECT: return kmm_region_protect(p->space, a, b, (unsigned)c);
+    case SYS_BRK: return (int64_t)mm_vma_brk(&p->space->vma, a);
+    case SYS_CLONE: return sys_clone(p, frame);
+    case SYS_WAIT: return sys_wait(p);
+    default: return -38;
+    }
+}
+
+void kernel_syscall(struct frame *frame)
+{
+    frame_result(frame, (uint64_t)call(current[MM_CPU_ID()], frame));
+}
+
+static _Noreturn void process_kill(struct process *p, enum mm_vma_fault fault, mm_va_t va)
+{
+    p->fault = fault;
+    p->va = va;
+    arch_leave_user();
+}
+
+void kernel_page_fault(struct frame *frame, mm_va_t va, unsigned access, bool user)
+{
+    const unsigned cpu = MM_CPU_ID();
+    enum mm_vma_fault fault;
+    if (user) {
+        fault = kmm_fault(current[cpu]->space, va, access);
+        if (fault != MM_VMA_FAULT_OK)
+            process_kill(current[cpu], fault, va);
+    } else if (trying[cpu]) {
+        frame_return(frame, 1);
+    } else {
+        print("kernel: access %u to %x\n", (uint64_t)access, va);
+        panic("page fault in the kernel", frame_pc(frame));
+    }
+}
+
+void kernel_trap(struct frame *frame, uint64_t cause, bool user)
+{
+    if (user)
+        process_kill(current[MM_CPU_ID()], MM_VMA_FAULT_NONE, frame_pc(frame));
+    print("kernel: trap %u\n", cause);
+    panic("trap in the kernel", frame_pc(frame));
+}
+
+/* ---- CPUs ------------------------------------------------------------------------------------------------- */
+
+static unsigned cpus = 1;
+static void (*job)(unsigned cpu);
+static uintptr_t job_number, job_done;
+
+void on_all_cpus(void (*f)(unsigned cpu))
+{
+    job = f;
+    mm_store(&job_done, 0);
+    (void)mm_fetch_add(&job_number, 1);
+    arch_wake();
+    f(MM_CPU_ID());
+    while (mm_load_acquire(&job_done) != cpus - 1)
+        MM_CPU_RELAX();
+}
+
+void kernel_cpu(void)
+{
+    uintptr_t seen = 0;
+    for (;;) {
+        arch_wait(&job_number, seen);
+        seen++;
+        job(MM_CPU_ID());
+        (void)mm_fetch_add(&job_done, 1);
+    }
+}
+
+unsigned kernel_cpus(void)
+{
+    return cpus;
+}
+
+/* Interrupts use the memory manager too. */
+void kernel_tick(void)
+{
+    void *p = kmm_alloc(100, MM_SLAB_NOWAIT);
+    if (p != NULL)
+        (void)kmm_free(p);
+}
+
+/* ---- Start -------------------------------------------------------------------------------------------------- */
+
+static void print_map(const struct kmm_config *config)
+{
+    static const char *const types[] = {"usable", "boot loader", "ACPI tables", "kernel",
+                                        "ACPI NVS", "device", "reserved", "bad"};
+    print("memory map:\n");
+    for (size_t i = 0; i < config->map_count; i++)
+        print("  %x + %x %s\n", config->map[i].base, config->map[i].size, types[config->map[i].type]);
+}
+
+void kernel_main(struct kmm_config *config, const char *options)
+{
+    static unsigned char disk[5 * MM_PAGE_SIZE];
+    enum mm_status status;
+    unsigned failed;
+    print("mm example kernel, %s tables\n", config->format->name);
+    print_map(config);
+    config->swap_bytes = (uint64_t)8 << 20;
+    config->user_low = 0x10000;
+    config->user_top = (mm_va_t)1 << 37;
+    config->flush = arch_flush;
+    config->clock = arch_clock;
+    config->print = print_line;
+    status = kmm_init(config);
+    if (status != MM_OK)
+        panic(mm_status_name(status), 0);
+    arch_load_root(kmm_kernel_root());
+    for (unsigned i = 0; i < 5; i++)
+        disk[i * MM_PAGE_SIZE] = (unsigned char)(i + 1);
+    if (kmm_file_open(&image_file, "programs", user_image, (uint64_t)(user_image_end - user_image)) != MM_OK ||
+        kmm_file_open(&disk_file, "disk", disk, sizeof disk) != MM_OK)
+        panic("no memory for files", 0);
+    kmm_summary();
+    cpus = arch_start_cpus();
+    print("%u CPUs\n", (uint64_t)cpus);
+    failed = demo_run(options);
+    kmm_summary();
+    print("%s\n", failed == 0 ? "ALL PASSED" : "SOME FAILED");
+    arch_exit(failed == 0);
+}

@@ -1,0 +1,428 @@
+/* arch.c - x86_64: devices, descriptor tables, traps, CPUs. Sources: Intel SDM vol. 3; the PVH boot protocol
+ * (Xen, docs/misc/pvh.pandoc); ISA debug exit (QEMU, hw/misc/debugexit.c). */
+#include "../kernel_common/kernel.h"
+#include "asm.h"
+
+#define BASE UINT64_C(0xffffffff80000000)   /* of the image */
+#define DIRECT UINT64_C(0xffff888000000000) /* of physical memory */
+#define VMAP UINT64_C(0xffffffffc0000000)
+#define VECTOR_TIMER 32
+#define VECTOR_IPI 33
+#define EXIT_PORT 0xf4
+
+extern unsigned char image_pa[], image_text[], image_rodata[], image_data[], image_end[];
+extern unsigned char trap_stubs[], trap_syscall[], trampoline[], trampoline_end[];
+extern uint64_t boot_info, boot_la57;
+extern uint32_t cpus_entered;
+void user_enter(struct frame *frame, uint64_t *rsp0);
+_Noreturn void user_leave(uint64_t *rsp0);
+void arch_main(unsigned cpu);
+void arch_trap(struct frame *f);
+
+/* ---- Instructions ----------------------------------------------------------------------------------- */
+
+static inline void out8(uint16_t port, uint8_t value)
+{
+    __asm__ volatile("outb %0, %1" ::"a"(value), "Nd"(port));
+}
+static inline uint8_t in8(uint16_t port)
+{
+    uint8_t value;
+    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+static inline uint64_t read_cr2(void)
+{
+    uint64_t value;
+    __asm__ volatile("mov %%cr2, %0" : "=r"(value));
+    return value;
+}
+static inline uint64_t read_cr4(void)
+{
+    uint64_t value;
+    __asm__ volatile("mov %%cr4, %0" : "=r"(value));
+    return value;
+}
+static inline void write_cr4(uint64_t value)
+{
+    __asm__ volatile("mov %0, %%cr4" ::"r"(value) : "memory");
+}
+static inline void cpuid(uint32_t leaf, uint32_t r[4])
+{
+    __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(0));
+}
+
+/* ---- Serial port, end, clock --------------------------------------------------------------------------- */
+
+void arch_putc(char c)
+{
+    while ((in8(0x3fd) & 0x20) == 0)
+        continue;
+    out8(0x3f8, (uint8_t)c);
+}
+
+/* QEMU ends with status 2 * value + 1. */
+void arch_exit(bool pass)
+{
+    out8(EXIT_PORT, pass ? 0x10 : 0x11);
+    for (;;)
+        __asm__ volatile("cli\n\thlt");
+}
+
+uint64_t arch_clock(void)
+{
+    uint32_t low, high;
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    return (uint64_t)high << 32 | low;
+}
+
+uint64_t arch_milliseconds(unsigned n)
+{
+    return n * UINT64_C(2000000); /* at 2 GHz; nothing depends on it */
+}
+
+/* ---- Descriptor tables ------------------------------------------------------------------------------------ */
+
+struct tss {
+    uint32_t reserved;
+    uint64_t rsp0;
+    uint8_t rest[92];
+} __attribute__((packed, aligned(4)));
+
+static struct {
+    uint16_t pad[3];
+    uint16_t limit;
+    uint64_t base;
+} gdt_pointer, idt_pointer;
+static uint64_t gdt[5 + 2 * MM_CPU_MAX];
+static struct {
+    uint64_t low, high;
+} idt[256];
+static struct tss tss[MM_CPU_MAX];
+
+static void idt_set(unsigned vector, const unsigned char *at, unsigned privilege)
+{
+    const uint64_t va = (uintptr_t)at;
+    idt[vector].low = (va & 0xffff) | (uint64_t)SEL_CODE << 16 |
+                      (uint64_t)(0x8e | privilege << 5) << 40 | (va >> 16 & 0xffff) << 48;
+    idt[vector].high = va >> 32;
+}
+
+static void tables_make(void)
+{
+    gdt[SEL_CODE / 8] = UINT64_C(0x00af9a000000ffff);
+    gdt[SEL_DATA / 8] = UINT64_C(0x00cf92000000ffff);
+    gdt[SEL_USER_DATA / 8] = UINT64_C(0x00cff2000000ffff);
+    gdt[SEL_USER_CODE / 8] = UINT64_C(0x00affa000000ffff);
+    for (unsigned i = 0; i < 48; i++)
+        idt_set(i, trap_stubs + 16 * i, 0);
+    idt_set(0x80, trap_syscall, 3);
+}
+
+static void tables_load(unsigned cpu)
+{
+    const uint64_t base = (uintptr_t)&tss[cpu];
+    gdt[5 + 2 * cpu] = (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 | UINT64_C(0x89) << 40 |
+                       (base >> 24 & 0xff) << 56;
+    gdt[6 + 2 * cpu] = base >> 32;
+    gdt_pointer.limit = sizeof gdt - 1;
+    gdt_pointer.base = (uintptr_t)gdt;
+    idt_pointer.limit = sizeof idt - 1;
+    idt_pointer.base = (uintptr_t)idt;
+    __asm__ volatile("lgdt %0\n\tlidt %1" ::"m"(gdt_pointer.limit), "m"(idt_pointer.limit) : "memory");
+    __asm__ volatile("pushq $0x08\n\tleaq 1f(%%rip), %%rax\n\tpushq %%rax\n\tlretq\n1:" ::: "rax", "memory");
+    __asm__ volatile("mov %w0, %%ds\n\tmov %w0, %%es\n\tmov %w0, %%ss\n\tmov %w1, %%fs\n\tmov %w1, %%gs\n\t"
+                     "ltr %w2" ::"r"(SEL_DATA), "r"(0), "r"(SEL_TSS + 16 * cpu));
+}
+
+/* PGE; SMEP and SMAP where there are: the kernel reaches user memory by the direct map only. */
+static void features_on(void)
+{
+    uint32_t r[4];
+    uint64_t cr4 = read_cr4() | 0x80;
+    cpuid(0, r);
+    if (r[0] >= 7) {
+        cpuid(7, r);
+        cr4 |= (r[1] & 1u << 7) != 0 ? 1u << 20 : 0;
+        cr4 |= (r[1] & 1u << 20) != 0 ? 1u << 21 : 0;
+    }
+    write_cr4(cr4);
+}
+
+/* ---- Local APIC --------------------------------------------------------------------------------------------- */
+
+static volatile uint32_t *lapic;
+enum { APIC_EOI = 0xb0, APIC_SPURIOUS = 0xf0, APIC_COMMAND = 0x300, APIC_TIMER = 0x320,
+       APIC_COUNT = 0x380, APIC_DIVIDE = 0x3e0 };
+enum { IPI_INIT = 0xc4500, IPI_START = 0xc4600, IPI_OTHERS = 0xc4000 };
+
+static void lapic_command(uint32_t command)
+{
+    while ((lapic[APIC_COMMAND / 4] & 1u << 12) != 0)
+        __builtin_ia32_pause();
+    lapic[APIC_COMMAND / 4] = command;
+}
+
+static void lapic_on(void)
+{
+    lapic[APIC_SPURIOUS / 4] = 0x100 | 47;
+}
+
+void arch_tick(bool on)
+{
+    lapic[APIC_DIVIDE / 4] = 0xb;
+    lapic[APIC_TIMER / 4] = on ? 1u << 17 | VECTOR_TIMER : 1u << 16;
+    lapic[APIC_COUNT / 4] = on ? 2000000 : 0;
+}
+
+mm_pa_t arch_device(void)
+{
+    return 0xfee00030; /* the local APIC's version */
+}
+
+/* ---- TLB shootdown ------------------------------------------------------------------------------------------- */
+
+static uintptr_t online = 1; /* CPUs that count, a bit each */
+static struct {
+    uintptr_t lock;
+    const struct mm_pagetable_flush *what;
+    uintptr_t pending[MM_CPU_MAX];
+} shootdown;
+
+static void flush_here(const struct mm_pagetable_flush *flush)
+{
+    const uint64_t cr4 = read_cr4();
+    if (flush->all || flush->tables_unlink) {
+        write_cr4(cr4 & ~(uint64_t)0x80); /* global entries too: SDM vol. 3, 4.10.4.1 */
+        write_cr4(cr4);
+        return;
+    }
+    for (unsigned i = 0; i < flush->count; i++) {
+        const struct mm_pagetable_range *r = &flush->ranges[i];
+        for (mm_va_t va = r->va; va - r->va < r->bytes; va += MM_PAGE_SIZE << (9 * r->level))
+            __asm__ volatile("invlpg (%0)" ::"r"(va) : "memory");
+    }
+}
+
+void port_poll(void)
+{
+    uintptr_t *mine = &shootdown.pending[port_cpu()];
+    unsigned long state;
+    if (mm_load_acquire(mine) == 0)
+        return;
+    state = port_irq_save(); /* the interrupt asks for the same */
+    if (mm_load_acquire(mine) != 0) {
+        flush_here(shootdown.what);
+        mm_store_release(mine, 0);
+    }
+    port_irq_restore(state);
+}
+
+void arch_flush(const struct mm_pagetable_flush *flush)
+{
+    const unsigned long state = port_irq_save();
+    const unsigned me = port_cpu();
+    if (!flush->filled_only) {
+        port_lock(&shootdown.lock);
+        shootdown.what = flush;
+        for (unsigned i = 0; i < MM_CPU_MAX; i++)
+            if (i != me && (mm_load(&online) >> i & 1) != 0)
+                mm_store_release(&shootdown.pending[i], 1);
+        if (mm_load(&online) != mm_bit(me))
+            lapic_command(IPI_OTHERS | VECTOR_IPI);
+        flush_here(flush);
+        for (unsigned i = 0; i < MM_CPU_MAX; i++)
+            while (i != me && mm_load_acquire(&shootdown.pending[i]) != 0)
+                __builtin_ia32_pause();
+        mm_store_release(&shootdown.lock, 0);
+    }
+    port_irq_restore(state);
+}
+
+void arch_load_root(uint64_t root)
+{
+    __asm__ volatile("mov %0, %%cr3" ::"r"(root) : "memory");
+}
+
+/* ---- CPUs -------------------------------------------------------------------------------------------------------- */
+
+static void pause_for(unsigned milliseconds)
+{
+    for (uint64_t end = arch_clock() + arch_milliseconds(milliseconds); arch_clock() < end;)
+        __builtin_ia32_pause();
+}
+
+unsigned arch_start_cpus(void)
+{
+    unsigned all;
+    lapic = kmm_map_device(0xfee00000, 4096);
+    lapic_on();
+    lapic_command(IPI_INIT);
+    pause_for(10);
+    lapic_command(IPI_START | TRAMPOLINE >> 12);
+    pause_for(1);
+    lapic_command(IPI_START | TRAMPOLINE >> 12);
+    pause_for(100);
+    all = __atomic_load_n(&cpus_entered, __ATOMIC_ACQUIRE);
+    while (mm_popcount(mm_load_acquire(&online)) != all)
+        __builtin_ia32_pause();
+    __asm__ volatile("sti");
+    return all;
+}
+
+void arch_wake(void)
+{
+    if (mm_load(&online) != 1)
+        lapic_command(IPI_OTHERS | VECTOR_IPI);
+}
+
+void arch_wait(const uintptr_t *word, uintptr_t value)
+{
+    for (;;) {
+        __asm__ volatile("cli" ::: "memory");
+        if (mm_load_acquire(word) != value)
+            break;
+        __asm__ volatile("sti\n\thlt" ::: "memory"); /* no interrupt gets in between */
+    }
+    __asm__ volatile("sti" ::: "memory");
+}
+
+void arch_enter_user(struct frame *frame)
+{
+    uint64_t *rsp0 = (uint64_t *)(void *)((char *)&tss[port_cpu()] + 4);
+    user_enter(frame, rsp0);
+}
+
+void arch_leave_user(void)
+{
+    user_leave((uint64_t *)(void *)((char *)&tss[port_cpu()] + 4));
+}
+
+/* ---- Traps ----------------------------------------------------------------------------------------------------------- */
+
+static void page_fault(struct frame *f, mm_va_t va)
+{
+    const unsigned access = (f->error & 16) != 0  ? MM_VMA_EXEC
+                            : (f->error & 2) != 0 ? MM_VMA_WRITE
+                                                  : MM_VMA_READ;
+    kernel_page_fault(f, va, access, (f->cs & 3) != 0);
+}
+
+void arch_trap(struct frame *f)
+{
+    switch (f->vector) {
+    case 14: page_fault(f, read_cr2()); break;
+    case 0x80: kernel_syscall(f); break;
+    case VECTOR_IPI:
+        lapic[APIC_EOI / 4] = 0;
+        port_poll();
+        break;
+    case VECTOR_TIMER:
+        lapic[APIC_EOI / 4] = 0;
+        kernel_tick();
+        break;
+    case 47: break; /* spurious */
+    default: kernel_trap(f, f->vector, (f->cs & 3) != 0);
+    }
+}
+
+/* ---- Start ------------------------------------------------------------------------------------------------------------- */
+
+/* struct hvm_start_info and hvm_memmap_table_entry */
+struct pvh_info {
+    uint32_t magic, version, flags, modules;
+    uint64_t module_list, command_line, rsdp, map;
+    uint32_t map_count, reserved;
+};
+struct pvh_range {
+    uint64_t base, size;
+    uint32_t type, reserved;
+};
+
+uint64_t arch_image_pa(uintptr_t va)
+{
+    return va - BASE;
+}
+
+static size_t read_map(const struct pvh_info *info, struct mm_frame_range *map, size_t room)
+{
+    static const enum mm_frame_type types[] = {MM_FRAME_RESERVED, MM_FRAME_USABLE, MM_FRAME_RESERVED,
+                                               MM_FRAME_ACPI_RECLAIM, MM_FRAME_ACPI_NVS, MM_FRAME_BAD};
+    const struct pvh_range *r = kmm_pointer(DIRECT, info->map);
+    size_t n = 0;
+    for (uint32_t i = 0; i < info->map_count && n + 3 < room; i++) {
+        map[n].base = r[i].base;
+        map[n].size = r[i].size;
+        map[n++].type = r[i].type < 6 ? types[r[i].type] : MM_FRAME_RESERVED;
+    }
+    map[n].base = 0;
+    map[n].size = MM_PAGE_SIZE;
+    map[n++].type = MM_FRAME_RESERVED;
+    map[n].base = TRAMPOLINE;
+    map[n].size = MM_PAGE_SIZE;
+    map[n++].type = MM_FRAME_KERNEL;
+    map[n].base = (uintptr_t)image_pa;
+    map[n].size = (uintptr_t)image_end - BASE - (uintptr_t)image_pa;
+    map[n++].type = MM_FRAME_KERNEL;
+    return n;
+}
+
+static void part(struct kmm_mapping *m, unsigned char *from, unsigned char *to, uint32_t attr)
+{
+    m->va = (uintptr_t)from;
+    m->pa = (uintptr_t)from - BASE;
+    m->bytes = (uint64_t)(to - from);
+    m->attr = attr | MM_PAGETABLE_READ | MM_PAGETABLE_GLOBAL;
+}
+
+static _Noreturn void start_first(void)
+{
+    static struct mm_frame_range map[64];
+    static struct kmm_mapping mappings[3];
+    static struct mm_frame_zone_config zones[3];
+    static struct kmm_config config;
+    const struct pvh_info *info = kmm_pointer(DIRECT, boot_info);
+    const char *options = info->command_line != 0 ? kmm_pointer(DIRECT, info->command_line) : "";
+    out8(0x3f9, 0);
+    out8(0x21, 0xff); /* no interrupts from the old controllers */
+    out8(0xa1, 0xff);
+    MM_MEMCPY(kmm_pointer(DIRECT, TRAMPOLINE), trampoline, (size_t)(trampoline_end - trampoline));
+    part(&mappings[0], image_text, image_rodata, MM_PAGETABLE_EXEC);
+    part(&mappings[1], image_rodata, image_data, 0);
+    part(&mappings[2], image_data, image_end, MM_PAGETABLE_WRITE);
+    zones[0].name = "DMA";
+    zones[0].end = zones[1].start = 16 << 20;
+    zones[1].name = "DMA32";
+    zones[1].end = zones[2].start = UINT64_C(1) << 32;
+    zones[2].name = "Normal";
+    zones[2].end = MM_PA_NONE;
+    config.map = map;
+    config.map_count = read_map(info, map, 64);
+    config.zones = zones;
+    config.zone_count = 3;
+    config.format = mm_pagetable_format_of(boot_la57 != 0 ? MM_PAGETABLE_ID_X86_64_LA57
+                                                          : MM_PAGETABLE_ID_X86_64);
+    config.direct = DIRECT;
+    config.vmap = VMAP;
+    config.mappings = mappings;
+    config.mapping_count = 3;
+    kernel_main(&config, options);
+}
+
+void arch_main(unsigned cpu)
+{
+    if (cpu == 0)
+        tables_make();
+    if (cpu >= MM_CPU_MAX)
+        for (;;)
+            __asm__ volatile("cli\n\thlt");
+    tables_load(cpu);
+    features_on();
+    if (cpu == 0)
+        start_first();
+    arch_load_root(kmm_kernel_root());
+    lapic_on();
+    (void)mm_fetch_or(&online, mm_bit(cpu));
+    __asm__ volatile("sti");
+    kernel_cpu();
+}

@@ -1,0 +1,528 @@
+/* examples/kernel_mm over memory of this program in the part of physical memory; the page tables are walked
+ * by the library itself (the kernels of examples/ have the processor do it). */
+#include "mm_test.h"
+
+#define MM_PAGETABLE_X86_64
+#include "../../examples/kernel_mm/kernel_mm.c"
+
+#define RAM_BYTES ((uint64_t)48 << 20)
+#define LOW ((mm_va_t)0x10000)
+#define TOP ((mm_va_t)1 << 38)
+#define R MM_VMA_READ
+#define W MM_VMA_WRITE
+#define X MM_VMA_EXEC
+#define PAGE MM_PAGE_SIZE
+#define PRIVATE (MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS)
+
+static unsigned char *ram;
+static unsigned flushes, lines;
+
+static void test_flush(const struct mm_pagetable_flush *flush)
+{
+    (void)flush;
+    flushes++;
+}
+
+static uint64_t test_clock(void)
+{
+    static uint64_t now;
+    return now += 1000;
+}
+
+static void test_print(const char *line)
+{
+    lines += line[0] != 0;
+    printf("# %s\n", line);
+}
+
+static enum mm_status start_with(uint64_t ram_bytes, uint64_t swap_bytes, enum mm_pagetable_id format)
+{
+    static struct mm_frame_zone_config zones[2];
+    const struct mm_frame_range map[] = {{0, ram_bytes, MM_FRAME_USABLE},
+                                         {0x9f000, 0x61000, MM_FRAME_RESERVED},
+                                         {0x100000, 0x20000, MM_FRAME_KERNEL}};
+    struct kmm_config config = {0};
+    struct kmm_mapping image = {0, 0x100000, 0x20000, MM_PAGETABLE_READ | MM_PAGETABLE_EXEC};
+
+    memset(zones, 0, sizeof zones);
+    zones[0].name = "DMA";
+    zones[0].end = 16 << 20;
+    zones[1].name = "Normal";
+    zones[1].start = 16 << 20;
+    zones[1].end = MM_PA_NONE;
+    image.va = 0xffffffff80000000;
+    config.map = map;
+    config.map_count = 3;
+    config.zones = zones;
+    config.zone_count = 2;
+    config.format = mm_pagetable_format_of(format);
+    config.direct = (uintptr_t)ram;
+    config.vmap = 0xffffffffc0000000 - (64 << 20);
+    config.mappings = &image;
+    config.mapping_count = 1;
+    config.swap_bytes = swap_bytes;
+    config.user_low = LOW;
+    config.user_top = TOP;
+    config.flush = test_flush;
+    config.clock = test_clock;
+    config.print = test_print;
+    return kmm_init(&config);
+}
+
+static int start(void **state)
+{
+    (void)state;
+    return start_with(RAM_BYTES, 4 << 20, MM_PAGETABLE_ID_X86_64) != MM_OK;
+}
+
+/* Nothing may be left when the memory manager gives up what it has itself. */
+static int stop(void **state)
+{
+    struct kmm_stats stats;
+    const char *what = "";
+
+    (void)state;
+    kmm_set_debug(1);
+    if (kmm_check(&what) != KMM_HEALTHY)
+        fail_msg("%s", what);
+    kmm_fini();
+    kmm_get_stats(&stats);
+    assert_int_equal(stats.used, 0);
+    for (unsigned i = 0; i < KMM_USES; i++)
+        assert_int_equal(stats.use[i], 0);
+    return 0;
+}
+
+static void touch(struct kmm_space *space, mm_va_t va, uint64_t pages, unsigned char base)
+{
+    for (uint64_t i = 0; i < pages; i++) {
+        unsigned char byte = (unsigned char)(base + i * 7);
+        assert_true(kmm_copy_out(space, va + i * PAGE + 100, &byte, 1));
+    }
+}
+
+static void assert_touched(struct kmm_space *space, mm_va_t va, uint64_t pages, unsigned char base)
+{
+    for (uint64_t i = 0; i < pages; i++) {
+        unsigned char byte = 0;
+        assert_true(kmm_copy_in(space, &byte, va + i * PAGE + 100, 1));
+        assert_int_equal(byte, (unsigned char)(base + i * 7));
+    }
+}
+
+/* ---- kernel memory ---- */
+
+static void objects_of_every_size_are_writable_and_apart(void **state)
+{
+    unsigned char *p[120];
+    size_t size[120];
+
+    (void)state;
+    for (unsigned i = 0; i < 120; i++) {
+        size[i] = (size_t)1 + i * i * 7;
+        p[i] = kmm_alloc(size[i], 0);
+        assert_non_null(p[i]);
+        assert_true(kmm_size(p[i]) >= size[i]);
+        assert_true(p[i] >= ram && p[i] + size[i] <= ram + RAM_BYTES);
+        memset(p[i], (int)i, size[i]);
+    }
+    for (unsigned i = 0; i < 120; i++) {
+        for (size_t j = 0; j < size[i]; j++)
+            assert_int_equal(p[i][j], i);
+        assert_int_equal(kmm_free(p[i]), MM_OK);
+    }
+}
+
+static void realloc_keeps_the_content(void **state)
+{
+    unsigned char *p = kmm_realloc(NULL, 10);
+
+    (void)state;
+    memset(p, 5, 10);
+    p = kmm_realloc(p, 5000);
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(p[i], 5);
+    assert_int_equal(kmm_free(p), MM_OK);
+}
+
+static void a_double_free_is_refused_and_reported(void **state)
+{
+    mm_pa_t pa = kmm_alloc_pages(1);
+    uintptr_t before = kmm_reports();
+    void *p = kmm_alloc(40, 0);
+
+    (void)state;
+    assert_int_equal(kmm_free_pages(pa, 1), MM_OK);
+    assert_int_equal(kmm_free_pages(pa, 1), MM_ERR_INVALID);
+    assert_int_equal(kmm_free(p), MM_OK);
+    assert_int_equal(kmm_free(p), MM_ERR_INVALID);
+    assert_true(kmm_reports() >= before + 2);
+    kmm_set_debug(0);
+    lines = 0;
+    assert_int_equal(kmm_free(p), MM_ERR_INVALID);
+    assert_int_equal(lines, 0);
+}
+
+static void dma_memory_is_low_aligned_and_crosses_no_boundary(void **state)
+{
+    mm_pa_t pa[20];
+
+    (void)state;
+    for (unsigned i = 0; i < 20; i++) {
+        pa[i] = kmm_alloc_dma(5 * PAGE, 2 * PAGE, 65536, 16 << 20);
+        assert_true(pa[i] + 5 * PAGE <= 16 << 20);
+        assert_int_equal(pa[i] % (2 * PAGE), 0);
+        assert_int_equal(pa[i] / 65536, (pa[i] + 5 * PAGE - 1) / 65536);
+    }
+    for (unsigned i = 0; i < 20; i++)
+        assert_int_equal(kmm_free_dma(pa[i], 5 * PAGE), MM_OK);
+    assert_int_equal(kmm_free_dma(pa[0], 5 * PAGE), MM_ERR_INVALID);
+}
+
+static void all_memory_can_be_had_and_comes_back(void **state)
+{
+    static mm_pa_t pa[RAM_BYTES / MM_PAGE_SIZE];
+    uint64_t before = kmm_free_frames();
+    size_t n = 0;
+
+    (void)state;
+    while ((pa[n] = kmm_alloc_pages(0)) != MM_PA_NONE)
+        n++;
+    assert_true(n > before / 2); /* the DMA zone stays */
+    while (n != 0)
+        assert_int_equal(kmm_free_pages(pa[--n], 0), MM_OK);
+    assert_int_equal(kmm_free_frames(), before);
+}
+
+static void the_kernel_space_keeps_write_and_execute_apart(void **state)
+{
+    mm_va_t va = 0xffffffff90000000;
+    mm_pa_t pa = kmm_alloc_pages(9);
+
+    (void)state;
+    assert_int_equal(kmm_map(va, pa, PAGE, MM_PAGETABLE_READ | MM_PAGETABLE_WRITE | MM_PAGETABLE_EXEC),
+                     MM_ERR_INVALID);
+    assert_int_equal(kmm_map(va, pa, PAGE << 9, MM_PAGETABLE_READ | MM_PAGETABLE_WRITE), MM_OK);
+    assert_int_equal(kmm_protect(va, PAGE, MM_PAGETABLE_READ | MM_PAGETABLE_EXEC), MM_OK);
+    assert_int_equal(mm_pagetable_translate(&kmm.kernel, va + 5), pa + 5);
+    assert_int_equal(kmm_unmap(va, PAGE << 9), MM_OK);
+    assert_int_equal(mm_pagetable_translate(&kmm.kernel, va), MM_PA_NONE);
+    assert_int_equal(kmm_free_pages(pa, 9), MM_OK);
+}
+
+/* The direct map: the table says what a processor would do with each access. */
+static void the_image_is_not_writable_through_the_direct_map(void **state)
+{
+    struct mm_pagetable_access access;
+    mm_va_t image = (uintptr_t)kmm_at(0x100000), data = (uintptr_t)kmm_at(0x200000);
+
+    (void)state;
+    mm_pagetable_predict(&kmm.kernel, image, MM_PAGETABLE_ACCESS_WRITE | MM_PAGETABLE_CPU_WP, 0, &access);
+    assert_int_equal(access.fault, MM_PAGETABLE_FAULT_PERMISSION);
+    mm_pagetable_predict(&kmm.kernel, data, MM_PAGETABLE_ACCESS_WRITE | MM_PAGETABLE_CPU_WP, 0, &access);
+    assert_int_equal(access.fault, MM_PAGETABLE_FAULT_NONE);
+    mm_pagetable_predict(&kmm.kernel, data, MM_PAGETABLE_ACCESS_FETCH, 0, &access);
+    assert_int_equal(access.fault, MM_PAGETABLE_FAULT_PERMISSION);
+}
+
+static void a_device_gets_a_window_of_its_own(void **state)
+{
+    char *at = kmm_map_device(0xfee00030, 4);
+    struct mm_pagetable_entry e;
+
+    (void)state;
+    assert_int_equal((uintptr_t)at & 0xfff, 0x30);
+    assert_int_equal(mm_pagetable_query(&kmm.kernel, (uintptr_t)at, &e), MM_OK);
+    assert_int_equal(e.pa, 0xfee00000);
+    assert_int_equal(MM_PAGETABLE_TYPE_OF(e.attr), MM_PAGETABLE_DEVICE);
+    assert_int_equal(kmm_unmap_device(at, 4), MM_OK);
+    assert_int_equal(mm_pagetable_translate(&kmm.kernel, (uintptr_t)at), MM_PA_NONE);
+}
+
+/* ---- user spaces ---- */
+
+static void regions_by_kind_have_their_rights(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0);
+
+    (void)state;
+    assert_int_equal(kmm_region_alloc(s, KMM_CODE, 0x400000, 4 * PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, 4 * PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, KMM_STACK, 0x7000000, 4 * PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, KMM_DEVICE, 0x8000000, PAGE, 0xfee00000), 0);
+    assert_int_equal(kmm_fault(s, 0x400000, X), MM_VMA_FAULT_OK);
+    assert_int_equal(kmm_fault(s, 0x400000, W), MM_VMA_FAULT_WRITE);
+    assert_int_equal(kmm_fault(s, 0x500000, W), MM_VMA_FAULT_OK);
+    assert_int_equal(kmm_fault(s, 0x500000, X), MM_VMA_FAULT_EXEC);
+    assert_int_equal(kmm_fault(s, 0x7000000 - PAGE, W), MM_VMA_FAULT_OK); /* it grows */
+    assert_int_equal(kmm_fault(s, 0x7000000 - (2 << 20), W), MM_VMA_FAULT_GUARD); /* not that far */
+    assert_int_equal(kmm_fault(s, 0x7100000, R), MM_VMA_FAULT_NONE);
+    assert_int_equal(mm_pagetable_translate(&s->pt, 0x8000000), 0xfee00000);
+    assert_int_equal(kmm_region_protect(s, 0x500000, PAGE, R), 0);
+    assert_int_equal(kmm_fault(s, 0x500000, W), MM_VMA_FAULT_WRITE);
+    assert_int_equal(kmm_region_protect(s, 0x500000, PAGE, 0), 0);
+    assert_int_equal(kmm_fault(s, 0x500000, R), MM_VMA_FAULT_READ);
+    assert_int_equal(kmm_region_protect(s, 0x500000, PAGE, W | X), MM_VMA_EACCES);
+    assert_int_equal(kmm_region_free(s, 0x500000, 4 * PAGE), 0);
+    assert_int_equal(kmm_fault(s, 0x500000, R), MM_VMA_FAULT_GUARD);
+    assert_int_equal(mm_vma_check(&s->vma), MM_OK);
+    kmm_space_destroy(s);
+}
+
+static void a_page_without_rights_keeps_its_content(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0);
+
+    (void)state;
+    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, 4 * PAGE, 0), 0);
+    touch(s, 0x500000, 4, 3);
+    assert_int_equal(kmm_region_protect(s, 0x500000, 4 * PAGE, 0), 0);
+    assert_int_equal(mm_vma_check(&s->vma), MM_OK);
+    assert_int_equal(kmm_region_protect(s, 0x500000, 4 * PAGE, R | W), 0);
+    assert_touched(s, 0x500000, 4, 3);
+    kmm_space_destroy(s);
+}
+
+static void a_clone_shares_until_somebody_writes(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0), *child;
+    struct kmm_stats before, after;
+
+    (void)state;
+    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, 32 * PAGE, 0), 0);
+    touch(s, 0x500000, 32, 1);
+    kmm_get_stats(&before);
+    child = kmm_space_clone(s);
+    kmm_get_stats(&after);
+    assert_int_equal(after.use[KMM_USER], before.use[KMM_USER]);
+    touch(child, 0x500000, 8, 77);
+    kmm_get_stats(&after);
+    assert_int_equal(after.use[KMM_USER], before.use[KMM_USER] + 8);
+    assert_touched(s, 0x500000, 32, 1);
+    assert_touched(child, 0x500000, 8, 77);
+    assert_int_equal(mm_vma_check(&child->vma), MM_OK);
+    kmm_space_destroy(s);
+    assert_int_equal(mm_vma_check(&child->vma), MM_OK);
+    kmm_space_destroy(child);
+    kmm_get_stats(&after);
+    assert_int_equal(after.use[KMM_USER], 0);
+}
+
+static void a_quota_holds_a_space_down(void **state)
+{
+    struct kmm_space *s = kmm_space_create(10);
+    unsigned got = 0;
+
+    (void)state;
+    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, 64 * PAGE, 0), 0);
+    while (got < 64 && mm_vma_fault(&s->vma, 0x500000 + got * PAGE, W) == MM_VMA_FAULT_OK)
+        got++;
+    assert_int_equal(got, 10);
+    assert_int_equal(kmm_region_free(s, 0x500000, 4 * PAGE), 0);
+    assert_int_equal(kmm_fault(s, 0x500000 + 20 * PAGE, W), MM_VMA_FAULT_OK);
+    kmm_space_destroy(s);
+}
+
+static void pages_of_files_come_through_the_pager(void **state)
+{
+    static unsigned char disk[3 * MM_PAGE_SIZE - 100];
+    struct kmm_space *s = kmm_space_create(0);
+    struct kmm_file file;
+    mm_va_t shared, private;
+    unsigned char byte;
+
+    (void)state;
+    memset(disk, 0x11, sizeof disk);
+    assert_int_equal(kmm_file_open(&file, "disk", disk, sizeof disk), MM_OK);
+    assert_int_equal(kmm_mmap(s, 0, 4 * PAGE, R | W, MM_VMA_MAP_SHARED, &file, 0, &shared), 0);
+    assert_int_equal(kmm_mmap(s, 0, 4 * PAGE, R | W, MM_VMA_MAP_PRIVATE, &file, 0, &private), 0);
+    assert_int_equal(kmm_mmap(s, 0, PAGE, W | X, MM_VMA_MAP_PRIVATE, &file, 0, &private), MM_VMA_EACCES);
+    assert_true(kmm_copy_in(s, &byte, shared + PAGE, 1));
+    assert_int_equal(byte, 0x11);
+    byte = 0x22;
+    assert_true(kmm_copy_out(s, private + PAGE, &byte, 1)); /* its own copy */
+    byte = 0x33;
+    assert_true(kmm_copy_out(s, shared, &byte, 1));
+    assert_int_equal(kmm_fault(s, shared + 3 * PAGE, R), MM_VMA_FAULT_BUS);
+    assert_int_equal(file.reads, 2);
+    kmm_space_destroy(s);
+    assert_int_equal(disk[0], 0x33);
+    assert_int_equal(disk[PAGE], 0x11);
+    assert_int_equal(file.references, 1);
+    kmm_file_close(&file);
+}
+
+static void shared_anonymous_memory_is_seen_by_a_clone(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0), *child;
+    mm_va_t va;
+
+    (void)state;
+    assert_int_equal(kmm_mmap(s, 0, 8 * PAGE, R | W, MM_VMA_MAP_SHARED | MM_VMA_MAP_ANONYMOUS, NULL, 0, &va),
+                     0);
+    child = kmm_space_clone(s);
+    touch(child, va, 8, 9);
+    assert_touched(s, va, 8, 9);
+    kmm_space_destroy(s);
+    assert_touched(child, va, 8, 9);
+    kmm_space_destroy(child);
+}
+
+static void under_pressure_pages_go_to_swap_and_come_back_intact(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0), *child;
+    struct kmm_stats stats;
+    const uint64_t pages = 600;
+
+    (void)state;
+    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, pages * PAGE, 0), 0);
+    touch(s, 0x500000, pages, 1);
+    child = kmm_space_clone(s);
+    touch(child, 0x500000, 10, 50);
+    assert_true(kmm_reclaim(500) >= 500);
+    kmm_get_stats(&stats);
+    assert_true(stats.swapped >= 500);
+    assert_int_equal(mm_vma_check(&s->vma), MM_OK);
+    assert_touched(s, 0x500000, pages, 1);
+    assert_touched(child, 0x500000, 10, 50);
+    kmm_get_stats(&stats);
+    assert_true(stats.swapped_in > 0);
+    kmm_space_destroy(s);
+    assert_touched(child, 0x500000 + 10 * PAGE, pages - 10, 71);
+    kmm_space_destroy(child);
+    kmm_get_stats(&stats);
+    assert_int_equal(stats.swapped, 0);
+}
+
+static void more_than_all_memory_fits_thanks_to_swap(void **state)
+{
+    struct kmm_space *s;
+    uint64_t pages;
+
+    (void)state;
+    assert_int_equal(stop(NULL), 0);
+    assert_int_equal(start_with(24 << 20, 8 << 20, MM_PAGETABLE_ID_X86_64), MM_OK);
+    s = kmm_space_create(0);
+    pages = kmm_free_frames() + 256;
+    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, pages * PAGE, 0), 0);
+    touch(s, 0x500000, pages, 3);
+    assert_touched(s, 0x500000, pages, 3);
+    kmm_space_destroy(s);
+}
+
+static void pages_in_use_are_spared_once(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0);
+    struct mm_pagetable_entry e;
+    unsigned kept = 0;
+
+    (void)state;
+    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, 64 * PAGE, 0), 0);
+    touch(s, 0x500000, 64, 1);
+    for (unsigned i = 0; i < 32; i++) /* as if the processor had not seen the first half lately */
+        (void)mm_pagetable_harvest(&s->pt, 0x500000 + i * PAGE, PAGE, MM_PAGETABLE_ACCESSED,
+                                   MM_PAGETABLE_ACCESSED, NULL, NULL, NULL);
+    assert_int_equal(kmm_reclaim(32), 32);
+    for (unsigned i = 32; i < 64; i++)
+        kept += mm_pagetable_query(&s->pt, 0x500000 + i * PAGE, &e) == MM_OK && entry_present(&e);
+    assert_int_equal(kept, 32);
+    kmm_space_destroy(s);
+}
+
+/* ---- health ---- */
+
+static void a_lost_frame_is_a_leak(void **state)
+{
+    const char *what = NULL;
+    mm_pa_t lost = mm_frame_alloc(&kmm.pool, 0);
+
+    (void)state;
+    assert_int_equal(kmm_check(&what), KMM_LEAK);
+    assert_non_null(what);
+    assert_int_equal(mm_frame_free(&kmm.pool, lost), MM_OK);
+    assert_int_equal(kmm_check(NULL), KMM_HEALTHY);
+}
+
+static void a_broken_table_is_corrupt(void **state)
+{
+    const char *what = NULL;
+    uint64_t *root = kmm_at(kmm.kernel.root), old = root[5];
+
+    (void)state;
+    root[5] = 0x80 | 1; /* a leaf in the top level does not exist */
+    assert_int_equal(kmm_check(&what), KMM_CORRUPT);
+    assert_string_equal(what, "the kernel's page tables");
+    root[5] = old;
+}
+
+static void the_stress_test_finds_nothing_wrong_and_leaves_nothing(void **state)
+{
+    uint64_t before;
+
+    (void)state;
+    assert_int_equal(kmm_stress(1, 1000), 0); /* caches have come to be */
+    before = kmm_free_frames();
+    kmm_set_debug(3);
+    assert_int_equal(kmm_stress(mm_test_seed(), 3000), 0);
+    assert_int_equal(kmm_free_frames(), before);
+    assert_int_equal(kmm_reports(), 0);
+}
+
+static void summaries_benchmarks_and_dumps_print(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0);
+
+    (void)state;
+    lines = 0;
+    kmm_summary();
+    assert_in_range(lines, 5, 5);
+    kmm_bench();
+    assert_in_range(lines, 9, 9);
+    kmm_dump();
+    assert_true(lines > 15);
+    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, PAGE, 0), 0);
+    lines = 0;
+    kmm_list(s);
+    assert_int_equal(lines, 1);
+    kmm_space_destroy(s);
+}
+
+static void a_machine_without_memory_is_refused(void **state)
+{
+    (void)state;
+    assert_int_equal(stop(NULL), 0);
+    assert_int_equal(start_with(0, 0, MM_PAGETABLE_ID_X86_64), MM_ERR_NOMEM);
+    assert_int_equal(start_with(RAM_BYTES, RAM_BYTES, MM_PAGETABLE_ID_X86_64), MM_ERR_NOMEM);
+    assert_int_equal(start(NULL), 0);
+}
+
+int main(void)
+{
+#define T(test) cmocka_unit_test_setup_teardown(test, start, stop)
+    const struct CMUnitTest tests[] = {
+        T(objects_of_every_size_are_writable_and_apart),
+        T(realloc_keeps_the_content),
+        T(a_double_free_is_refused_and_reported),
+        T(dma_memory_is_low_aligned_and_crosses_no_boundary),
+        T(all_memory_can_be_had_and_comes_back),
+        T(the_kernel_space_keeps_write_and_execute_apart),
+        T(the_image_is_not_writable_through_the_direct_map),
+        T(a_device_gets_a_window_of_its_own),
+        T(regions_by_kind_have_their_rights),
+        T(a_page_without_rights_keeps_its_content),
+        T(a_clone_shares_until_somebody_writes),
+        T(a_quota_holds_a_space_down),
+        T(pages_of_files_come_through_the_pager),
+        T(shared_anonymous_memory_is_seen_by_a_clone),
+        T(under_pressure_pages_go_to_swap_and_come_back_intact),
+        T(more_than_all_memory_fits_thanks_to_swap),
+        T(pages_in_use_are_spared_once),
+        T(a_lost_frame_is_a_leak),
+        T(a_broken_table_is_corrupt),
+        T(the_stress_test_finds_nothing_wrong_and_leaves_nothing),
+        T(summaries_benchmarks_and_dumps_print),
+        T(a_machine_without_memory_is_refused),
+    };
+    ram = aligned_alloc(1 << 21, RAM_BYTES);
+    return ram == NULL || cmocka_run_group_tests(tests, NULL, NULL) != 0;
+}
