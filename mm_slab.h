@@ -2546,7 +2546,7 @@ static void mmi_slab_turn(struct mm_slab_cache *cache, bool flushing)
     cache->last_run = cache->run;
     cache->run = 1;
     cache->flushing = flushing;
-    if (swing > cache->limit && swing > 1)
+    if (swing > cache->limit)
         cache->limit = swing < most ? swing : most;
     else if (swing < cache->limit / 2)
         cache->limit -= (cache->limit + 7) / 8;

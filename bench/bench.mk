@@ -23,13 +23,52 @@ bench_objects = $(patsubst bench/%.c,$(bench_dir)/%.o,$(1))
 
 bench: | deps-bench ## measure all allocators: a table, build/bench/report.html; FILTER=REGEX REPS=N
 	@$(MAKE) --no-print-directory bench-build
+	@rm -f $(bench_dir)/*.json
 	@BENCH_FILTER='$(FILTER)' BENCH_REPS='$(REPS)' $(bench_dir)/bench \
 	    --benchmark_enable_random_interleaving=true \
-	    --benchmark_out=$(bench_dir)/bench.json --benchmark_out_format=json
-	@python3 bench/report.py $(bench_dir)/bench.json $(bench_dir)/report.html
+	    --benchmark_out=$(bench_dir)/bench.json --benchmark_out_format=json || [ -n '$(FILTER)' ]
+	@$(MAKE) --no-print-directory bench-objects
+	@python3 bench/report.py $(bench_dir)/*.json $(bench_dir)/report.html
 
-bench-build: $(bench_dir)/bench
+# the programs of small objects take turns, so that a disturbance hits them alike
+bench-objects: bench-objects-build
+	@for rep in $$(seq $(REPS)); do for program in $(objects); do \
+	    echo "objects: round $$rep of $(REPS): $$program" >&2; \
+	    BENCH_FILTER='$(FILTER)' $(bench_dir)/objects/$$program --benchmark_out_format=json \
+	        --benchmark_out=$(bench_dir)/objects.$$program.$$rep.json >/dev/null || exit 1; \
+	done; done
+
+bench-build: $(bench_dir)/bench bench-objects-build
 	@:
+
+# Small objects: a program for each allocator. NAME: adapter, library
+objects := slab slab-sized buddy list-heap empty ideal ideal-owner glibc jemalloc mimalloc tcmalloc
+object_slab := adapt_slab.h
+object_slab-sized := adapt_slab.h -DOBJ_SLAB_SIZED
+object_buddy := adapt_heap.h -DOBJ_BUDDY
+object_list-heap := adapt_heap.h
+object_empty := adapt_ideal.h -DOBJ_EMPTY
+object_ideal := adapt_ideal.h
+object_ideal-owner := adapt_ideal.h -DOBJ_IDEAL_OWNER
+object_glibc := adapt_libc.h
+object_jemalloc := adapt_libc.h -DOBJ_JEMALLOC
+object_mimalloc := adapt_libc.h -DOBJ_MIMALLOC
+object_tcmalloc := adapt_libc.h -DOBJ_TCMALLOC
+libs_jemalloc := -ljemalloc
+libs_mimalloc := -lmimalloc
+libs_tcmalloc := -ltcmalloc
+
+.PHONY: bench-objects bench-objects-build
+bench-objects-build: $(objects:%=$(bench_dir)/objects/%)
+	@:
+
+$(objects:%=$(bench_dir)/objects/%): $(bench_dir)/objects/%: bench/objects/objects.c \
+    bench/bench.mk $(bench_dir)/gbench.o
+	@mkdir -p $(@D)
+	@echo "  bench $@"
+	$(Q)$(bench_cc) $(bench_flags) -I bench/objects -DOBJ_ADAPTER='"$(firstword $(object_$*))"' \
+	    $(wordlist 2,9,$(object_$*)) -MMD -MP -MF $@.d -MT $@ -c -o $@.o $<
+	$(Q)g++ -o $@ $@.o $(bench_dir)/gbench.o $(libs_$*) -lbenchmark -lz -pthread
 
 count: | deps-count ## count instructions of the hot paths with callgrind
 	@$(MAKE) --no-print-directory count-build
@@ -60,4 +99,4 @@ $(bench_dir)/gbench.o: bench/gbench.cc bench/gbench.h
 	@echo "  bench $<"
 	$(Q)g++ -std=c++17 -O2 -Wall -Wextra -c -o $@ $<
 
--include $(wildcard $(bench_dir)/*.d $(bench_dir)/baseline/*.d)
+-include $(wildcard $(bench_dir)/*.d $(bench_dir)/baseline/*.d $(bench_dir)/objects/*.d)

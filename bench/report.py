@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Turns the JSON file of a benchmark run into a table, and into one self-contained page with plots.
 
-Usage: report.py BENCH.json [REPORT.html]      the plots are drawn by gnuplot
+Usage: report.py BENCH.json... [REPORT.html]      the plots are drawn by gnuplot
 """
 import collections
 import html
@@ -14,23 +14,27 @@ import sys
 sys.dont_write_bytecode = True  # nothing is built outside build/
 import report_rows as text
 
-COUNTERS = ("meta_bytes_per_frame", "handed_out", "free_2m", "failed", "whole_")
+COUNTERS = ("meta_bytes_per_frame", "handed_out", "free_2m", "failed", "whole_", "rss_")
 OVERLAPPING = (4, 6, 8, 10, 12, 2, 1)  # gnuplot's hollow symbols
 
 
 class Run:
     """The medians of a run: cells[row][allocator], and counters[name][row][allocator]."""
 
-    def __init__(self, path):
-        with open(path) as f:
-            data = json.load(f)
-        self.context = data["context"]
+    def __init__(self, paths):
+        self.context = {}
+        entries = []
+        for path in paths:
+            with open(path) as f:
+                data = json.load(f)
+            self.context = {**data["context"], **self.context}
+            entries += sorted(data["benchmarks"], key=lambda e: e.get("family_index", 0))
         self.errors = []
         self.cells = {}
         self.spread = {}
         self.counters = collections.defaultdict(lambda: collections.defaultdict(dict))
         runs = collections.defaultdict(list)
-        for entry in sorted(data["benchmarks"], key=lambda e: e.get("family_index", 0)):
+        for entry in entries:
             if entry["run_type"] == "iteration":
                 runs[tuple(entry["name"].split("/")[:2])].append(entry)
         for (row, allocator), entries in runs.items():
@@ -53,7 +57,7 @@ class Run:
     def columns(self):
         """(name, title) of the allocators that have a figure, in the order of the program."""
         titles = {}
-        for kind in ("allocator_", "heap_", "pagetable_"):
+        for kind in ("allocator_", "heap_", "object_", "pagetable_"):
             for key in sorted(k for k in self.context if k.startswith(kind)):
                 titles.setdefault(key.split(" ", 1)[1], self.context[key])
         used = {a for row in self.cells.values() for a in row}
@@ -93,6 +97,12 @@ class Run:
             ("handed_out", "2 MiB blocks handed out then"),
         ):
             found.append((label, "of 2,048", self.counters[name]["healing"]))
+        for name, label in (
+            ("rss_steady", "memory held over live bytes, after long churn"),
+            ("rss_after", "the same when 90 % were freed at random"),
+            ("rss_collected", "and after the allocator was told to give back"),
+        ):
+            found.append((label, "", self.counters[name]["memory"]))
         for row, values in self.counters["free_2m"].items():
             if row != "healing" and any(values.values()):
                 found.append((f"free_2m after {row}", "blocks", values))
@@ -420,7 +430,7 @@ def write_page(run, path):
     names = [name for name, _ in run.allocators]
     spare = iter(text.SPARE_COLOURS * 9)
     colours = {name: text.COLOURS.get(name) or next(spare) for name in names}
-    title = "Page-frame allocators compared"
+    title = "Allocators compared"
     page = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>",
         f"<style>{STYLE}</style><h1>{title}</h1>{INTRODUCTION}<dl>",
@@ -439,14 +449,16 @@ def write_page(run, path):
 
 
 def main():
-    if len(sys.argv) not in (2, 3):
+    paths = [a for a in sys.argv[1:] if a.endswith(".json")]
+    pages = [a for a in sys.argv[1:] if not a.endswith(".json")]
+    if not paths or len(pages) > 1:
         sys.exit(__doc__)
-    run = Run(sys.argv[1])
+    run = Run(paths)
     print_table(run)
     print_limits(run)
-    if len(sys.argv) == 3:
-        write_page(run, sys.argv[2])
-        print(f"\nPlots: {sys.argv[2]}    all figures: {sys.argv[1]}")
+    if pages:
+        write_page(run, pages[0])
+        print(f"\nPlots: {pages[0]}    all figures: {' '.join(paths)}")
     if run.errors:
         sys.exit("\nFailed: " + "\n        ".join(run.errors))
 

@@ -100,6 +100,7 @@ GROUPS = [
         },
     ),
     (
+<<<<<<< HEAD
         "Page tables",
         "ns a page; translations: ns each",
         "1 GiB at an aligned address; tables come from a pool of recycled pages that are not zeroed. "
@@ -119,15 +120,45 @@ GROUPS = [
             "spunmap.kept": "the same, tables kept",
         },
     ),
+=======
+        "Small objects",
+        "ns for an allocation and its free",
+        "A program for each allocator, the allocator inlined where its header allows it. Each "
+        "object's first word is written and read. Mixed sizes are 7 to 4,096 bytes, most of them "
+        "small. `empty` is the driver alone; `ideal` and `ideal-owner` are free lists without any "
+        "checks, as yardsticks.",
+        {
+            "pair64": "64 bytes, a constant, allocated and freed over and over",
+            "pairmix": "the same with mixed sizes",
+            "lifo": "1,000 objects of 64 bytes, freed backwards",
+            "fifo": "freed forwards",
+            "rand": "freed in a random order",
+            "mixed2k": "2,000 objects of mixed sizes; a step frees one and allocates another",
+            "mixed": "the same with 100,000",
+            "xthr64": "one thread allocates batches of 256, the other frees them; 64 bytes",
+            "xthrmix": "the same with mixed sizes",
+            "xsym64": "both threads do both; 64 bytes",
+            "mixed2t": "two threads, each with 100,000 objects of mixed sizes",
+        },
+    ),
+    (
+        "Recorded traces of objects",
+        "ns an operation",
+        "What a kernel asked of kmalloc and what programs asked of malloc, replayed by one thread.",
+        {},
+    ),
+>>>>>>> slab
     ("Other", "ns an operation", "", {}),
 ]
 PREFIXES = {
+    "trace.kmem.": "Recorded traces of objects",
+    "trace.malloc.": "Recorded traces of objects",
     "trace.": "Recorded traces",
     "heap.": "Byte sizes",
     "t1.": "Two CPUs",
     "t2.": "Two CPUs",
 }
-HIDDEN = {"init"}  # shown among the other figures
+HIDDEN = {"init", "memory"}  # shown among the other figures
 
 # Colours that stay apart for colour-blind readers; our two are strong, the driver and the yardstick
 # are grey and black.
@@ -146,6 +177,9 @@ COLOURS = {
     "first-fit": "#009e73",
     "list-buddy": "#e69f00",
     "list-heap": "#8c6d31",
+    "slab-sized": "#e7a9cd",
+    "ideal": "#000000",
+    "ideal-owner": "#777777",
 }
 SPARE_COLOURS = ["#7570b3", "#a6761d", "#66a61e", "#e7298a", "#1b9e77"]
 

@@ -14,7 +14,7 @@
 #define OBJ_THREADS 1
 #define OBJ_SLOW    4
 
-static __thread int cpu_of_thread;
+__thread int cpu_of_thread; /* not static: inline functions use it */
 #define MM_CPU_MAX  8
 #define MM_CPU_ID() cpu_of_thread
 #define MM_BUDDY_STATIC

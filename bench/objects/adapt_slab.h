@@ -1,63 +1,56 @@
-/* adapt_slab.h - mm_slab.h over one reserved range of addresses */
+/* adapt_slab.h - mm_slab.h over mm_buddy.h over one reserved range of addresses */
 #include "adapt.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define OBJ_NAME    "slab"
-#define OBJ_TITLE   "mm_slab.h"
+#ifdef OBJ_SLAB_SIZED
+#define OBJ_NAME  "slab-sized"
+#define OBJ_TITLE "mm_slab.h, the size told at the free"
+#else
+#define OBJ_NAME  "slab"
+#define OBJ_TITLE "mm_slab.h over mm_buddy.h"
+#endif
 #define OBJ_THREADS 1
 #define OBJ_REAL    1
 #define OBJ_SLOW    1
 
 /* What a kernel has in a register of its own, a program has in a thread's variable. */
 struct mm_slab_cpu;
-static __thread struct mm_slab_cpu *obj_self;
-static __thread unsigned obj_id;
+__thread struct mm_slab_cpu *obj_self; /* not static: inline functions use them */
+__thread unsigned obj_id;
 #define MM_CPU_MAX         8
 #define MM_CPU_ID()        obj_id
 #define MM_SLAB_SELF(heap) obj_self
 #define MM_SLAB_STATIC
 #include "mm_slab.h"
 
-#define OBJ_ARENA ((size_t)8 << 30)
-static struct mm_slab_heap obj_heap;
-static uintptr_t obj_arena, obj_arena_end;
-static struct obj_free {
-    struct obj_free *next;
-} *obj_frees;
-static uintptr_t obj_lock;
+#define MM_BUDDY_STATIC
+#include "mm_buddy.h"
 
-/* Slabs given back wait in a list, without their pages but for the first; large ones are unmapped. */
+#define OBJ_ARENA ((size_t)8 << 30)
+#define OBJ_LARGE ((size_t)1 << 20) /* from here up free memory goes back to the system at once */
+
+static struct mm_slab_heap obj_heap;
+static struct mm_buddy obj_pages;
+
 static void *obj_source(void *ctx, size_t bytes, size_t align, unsigned flags)
 {
-    void *p = NULL;
+    mm_pa_t pa;
     (void)ctx;
     (void)flags;
-    mmi_spin_lock(&obj_lock);
-    if (bytes == MM_SLAB_BYTES && obj_frees != NULL) {
-        p = obj_frees;
-        obj_frees = obj_frees->next;
-    } else if (obj_arena + bytes + align <= obj_arena_end) {
-        obj_arena = (obj_arena + align - 1) & ~(uintptr_t)(align - 1);
-        p = (void *)obj_arena;
-        obj_arena += bytes;
-    }
-    mm_store_release(&obj_lock, 0);
-    return p;
+    pa = align > MM_SLAB_BYTES ? mm_buddy_alloc_aligned(&obj_pages, bytes, align, MM_BUDDY_UNMOVABLE)
+                               : mm_buddy_alloc_exact(&obj_pages, bytes, MM_BUDDY_UNMOVABLE);
+    return pa == MM_PA_NONE ? NULL : (void *)(uintptr_t)pa;
 }
 
 static void obj_sink(void *ctx, void *p, size_t bytes)
 {
     (void)ctx;
-    madvise(p, bytes, MADV_DONTNEED);
-    if (bytes != MM_SLAB_BYTES)
-        return;
-    mmi_spin_lock(&obj_lock);
-    ((struct obj_free *)p)->next = obj_frees;
-    obj_frees = p;
-    mm_store_release(&obj_lock, 0);
+    if (bytes >= OBJ_LARGE)
+        madvise(p, bytes, MADV_DONTNEED);
+    (void)mm_buddy_free(&obj_pages, (uintptr_t)p);
 }
 
 static void obj_purge(void *ctx, void *p, size_t bytes)
@@ -66,17 +59,32 @@ static void obj_purge(void *ctx, void *p, size_t bytes)
     madvise(p, bytes, MADV_DONTNEED);
 }
 
+static enum mm_status obj_report(void *ctx, mm_pa_t pa, uint64_t bytes)
+{
+    (void)ctx;
+    return madvise((void *)(uintptr_t)pa, bytes, MADV_DONTNEED) == 0 ? MM_OK : MM_ERR_INVALID;
+}
+
+static int obj_open_pages(void)
+{
+    struct mm_buddy_config config;
+    void *meta, *p = mmap(NULL, OBJ_ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return 0;
+    mm_buddy_config_init(&config, ((uintptr_t)p + MM_SLAB_BYTES - 1) & ~(MM_SLAB_BYTES - 1),
+                         OBJ_ARENA - MM_SLAB_BYTES, MM_SLAB_SHIFT, 12);
+    meta = mmap(NULL, mm_buddy_meta_bytes(&config), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return meta != MAP_FAILED &&
+           mm_buddy_init(&obj_pages, &config, meta, mm_buddy_meta_bytes(&config)) == MM_OK &&
+           mm_buddy_report_enable(&obj_pages, 0) == MM_OK;
+}
+
 static void obj_open(void)
 {
     static const struct mm_slab_hooks hooks = {.alloc = obj_source, .free = obj_sink, .purge = obj_purge};
     struct mm_slab_config config;
-    void *p = mmap(NULL, OBJ_ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        exit(1);
-    obj_arena = (uintptr_t)p;
-    obj_arena_end = obj_arena + OBJ_ARENA;
     mm_slab_config_init(&config, &hooks);
-    if (mm_slab_init(&obj_heap, &config) != MM_OK)
+    if (!obj_open_pages() || mm_slab_init(&obj_heap, &config) != MM_OK)
         exit(1);
 }
 
@@ -115,4 +123,7 @@ static inline void obj_free(void *p, size_t size)
 static void obj_collect(void)
 {
     (void)mm_slab_shrink(&obj_heap);
+    mm_buddy_drain(&obj_pages);
+    while (mm_buddy_report(&obj_pages, 1 << 16, obj_report, NULL) != 0)
+        continue;
 }

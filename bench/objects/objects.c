@@ -11,13 +11,14 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #define SIZES  4096
 #define LIVE   100000
 #define RING   1000
-#define BATCH  256
+#define MAIL  256
 #define BOXES  16
 
 static uint16_t sizes[SIZES];
@@ -161,14 +162,14 @@ static inline void churn(struct slots *s, unsigned live, int64_t n)
 
 struct box {
     uintptr_t full;
-    void *p[BATCH];
-    uint16_t size[BATCH];
+    void *p[MAIL];
+    uint16_t size[MAIL];
 } __attribute__((aligned(128)));
 static struct box boxes[2][BOXES];
 
 static inline void send_batch(struct box *b, int mixed, uint64_t *rng)
 {
-    for (unsigned i = 0; i < BATCH; i++) {
+    for (unsigned i = 0; i < MAIL; i++) {
         if (mixed) {
             b->size[i] = sizes[next_random(rng) & (SIZES - 1)];
             b->p[i] = take(b->size[i], i);
@@ -181,7 +182,7 @@ static inline void send_batch(struct box *b, int mixed, uint64_t *rng)
 
 static inline void receive_batch(struct box *b, int mixed)
 {
-    for (unsigned i = 0; i < BATCH; i++)
+    for (unsigned i = 0; i < MAIL; i++)
         give(b->p[i], mixed ? b->size[i] : 64);
     __atomic_store_n(&b->full, 0, __ATOMIC_RELEASE);
 }
@@ -195,7 +196,7 @@ static inline int is_full(struct box *b)
 static void one_way(int thread, int64_t n, int mixed)
 {
     uint64_t rng = 77;
-    for (int64_t k = 0; k < n / BATCH; k++) {
+    for (int64_t k = 0; k < n / MAIL; k++) {
         struct box *b = &boxes[0][k % BOXES];
         while (is_full(b) == (thread == 0))
             __builtin_ia32_pause();
@@ -211,13 +212,13 @@ static void both_ways(int thread, int64_t n)
 {
     uint64_t rng = 78;
     int64_t sent = 0, got = 0;
-    while (sent < n / BATCH || got < n / BATCH) {
+    while (sent < n / MAIL || got < n / MAIL) {
         struct box *to = &boxes[thread][sent % BOXES], *from = &boxes[!thread][got % BOXES];
-        if (got < n / BATCH && is_full(from)) {
+        if (got < n / MAIL && is_full(from)) {
             receive_batch(from, 0);
             got++;
         }
-        if (sent < n / BATCH && !is_full(to)) {
+        if (sent < n / MAIL && !is_full(to)) {
             send_batch(to, 0, &rng);
             sent++;
         }
@@ -252,6 +253,15 @@ static uint64_t varint(const unsigned char **at)
     }
 }
 
+/* Memory that is no allocator's under test. */
+static void *room(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        exit(1);
+    return p;
+}
+
 /* A packed trace: see pack.py. The age of a freed object counts the allocations since its own. */
 static int read_trace(struct trace *t)
 {
@@ -264,17 +274,17 @@ static int read_trace(struct trace *t)
     if (f == NULL || gzgets(f, head, sizeof head) == NULL ||
         sscanf(head, "objects 1 %lld %lld %lld %lld %lld %lld", &n, &nslots, &cpus, &allocs, &ages, &bytes) != 6)
         return 0;
-    data = malloc((size_t)(n + ages + bytes + 16));
+    data = room((size_t)(n + ages + bytes + 16));
     if (gzread(f, data, (unsigned)(n + ages + bytes)) != n + ages + bytes)
         return 0;
     gzclose(f);
     t->n = n;
     t->slots = (uint32_t)nslots;
-    t->op = malloc((size_t)n * sizeof *t->op);
-    t->p = calloc((size_t)nslots, sizeof *t->p);
-    t->size = calloc((size_t)nslots, sizeof *t->size);
-    free_slots = malloc((size_t)nslots * sizeof *free_slots);
-    slot_of = malloc((size_t)(allocs + 1) * sizeof *slot_of);
+    t->op = room((size_t)n * sizeof *t->op);
+    t->p = room((size_t)nslots * sizeof *t->p);
+    t->size = room((size_t)nslots * sizeof *t->size);
+    free_slots = room((size_t)nslots * sizeof *free_slots);
+    slot_of = room((size_t)(allocs + 1) * sizeof *slot_of);
     const unsigned char *age = data + n, *size = data + n + ages;
     for (int64_t i = 0; i < n; i++) {
         struct op *o = &t->op[i];
@@ -290,9 +300,6 @@ static int read_trace(struct trace *t)
         else
             o->size = (uint32_t)varint(&size);
     }
-    free(free_slots);
-    free(slot_of);
-    free(data);
     return 1;
 }
 
@@ -300,18 +307,18 @@ static void replay(struct trace *t, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
         const struct op o = t->op[i];
-        const size_t room = o.size < 8 ? 8 : o.size;
+        const size_t size = o.size < 8 ? 8 : o.size;
         if (o.kind == 1) {
             give(t->p[o.slot], t->size[o.slot]);
             t->p[o.slot] = NULL;
             continue;
         }
         if (o.kind == 2)
-            t->p[o.slot] = obj_realloc(t->p[o.slot], t->size[o.slot], room);
+            t->p[o.slot] = obj_realloc(t->p[o.slot], t->size[o.slot], size);
         else
-            t->p[o.slot] = o.kind == 3 ? obj_zalloc(room) : obj_alloc(room);
+            t->p[o.slot] = o.kind == 3 ? obj_zalloc(size) : obj_alloc(size);
         *(volatile uintptr_t *)t->p[o.slot] = o.slot;
-        t->size[o.slot] = (uint32_t)room;
+        t->size[o.slot] = (uint32_t)size;
     }
 }
 
@@ -329,6 +336,7 @@ struct row {
 };
 
 static struct row rows[64] = {
+    {"memory", MEMORY, 1, 2000000, NULL, NULL}, /* first: nothing else was held yet */
     {"pair64", ONE, 1, 20000000, pair64, NULL},
     {"pairmix", ONE, 1, 10000000, pairmix, NULL},
     {"lifo", ONE, 1, 10000000, lifo, NULL},
@@ -336,11 +344,10 @@ static struct row rows[64] = {
     {"rand", ONE, 1, 10000000, randomly, NULL},
     {"mixed2k", MIXED2K, 1, 5000000, NULL, NULL},
     {"mixed", MIXED, 1, 3000000, NULL, NULL},
-    {"xthr64", XTHR64, 2, 5000000 / BATCH * BATCH, NULL, NULL},
-    {"xthrmix", XTHRMIX, 2, 3000000 / BATCH * BATCH, NULL, NULL},
-    {"xsym64", XSYM64, 2, 3000000 / BATCH * BATCH, NULL, NULL},
+    {"xthr64", XTHR64, 2, 5000000 / MAIL * MAIL, NULL, NULL},
+    {"xthrmix", XTHRMIX, 2, 3000000 / MAIL * MAIL, NULL, NULL},
+    {"xsym64", XSYM64, 2, 3000000 / MAIL * MAIL, NULL, NULL},
     {"mixed2t", MIXED2T, 2, 2000000, NULL, NULL},
-    {"memory", MEMORY, 1, 2000000, NULL, NULL},
 };
 
 static size_t resident(void)
@@ -360,7 +367,7 @@ static void memory(gb_state *st, int64_t n)
     struct slots *s = &slots[0];
     size_t live = 0, before = resident();
     fill_slots(s, LIVE);
-    churn(s, LIVE, n);
+    churn(s, LIVE, n > 1000000 ? n : 1000000);
     for (unsigned i = 0; i < LIVE; i++)
         live += s->size[i];
     gb_counter(st, "rss_steady", (double)(resident() - before) / (double)live, GB_PLAIN);
@@ -379,10 +386,11 @@ static void memory(gb_state *st, int64_t n)
     gb_counter(st, "rss_empty_kib", ((double)resident() - (double)before) / 1024, GB_PLAIN);
 }
 
+static cpu_set_t all; /* processors of the program */
+
 static void pin(int thread)
 {
-    cpu_set_t all, one;
-    sched_getaffinity(0, sizeof all, &all);
+    cpu_set_t one;
     CPU_ZERO(&one);
     for (int cpu = 0, seen = 0; cpu < CPU_SETSIZE; cpu++)
         if (CPU_ISSET(cpu, &all) && seen++ == thread)
@@ -433,6 +441,7 @@ static void run_row(gb_state *st, void *arg)
                 give(row->trace->p[i], row->trace->size[i]);
                 row->trace->p[i] = NULL;
             }
+    sched_setaffinity(0, sizeof all, &all);
     if (broken != NULL)
         gb_error(st, broken);
 }
@@ -464,7 +473,9 @@ static int wanted(const struct row *row, const char *filter, char *name, size_t 
     regex_t regex;
     int found;
     snprintf(name, room, "%s/%s", row->name, OBJ_NAME);
-    if ((row->threads > 1 && !OBJ_THREADS) || (!OBJ_REAL && (row->what == MEMORY || row->what == TRACE)))
+    const int big = row->what == MEMORY || row->what == TRACE || row->what == MIXED;
+    if ((row->threads > 1 && !OBJ_THREADS) || (big && OBJ_SLOW > 16) ||
+        (!OBJ_REAL && (row->what == MEMORY || row->what == TRACE)))
         return 0;
     if (filter == NULL || *filter == 0)
         return 1;
@@ -481,6 +492,7 @@ int main(int argc, char **argv)
     const int64_t divide = (less != NULL && atoi(less) > 0 ? atoi(less) : 1) * (int64_t)OBJ_SLOW;
     char name[128];
 
+    sched_getaffinity(0, sizeof all, &all);
     obj_open();
     obj_cpu(0);
     make_sizes();
@@ -493,11 +505,9 @@ int main(int argc, char **argv)
         if (!wanted(row, getenv("BENCH_FILTER"), name, sizeof name))
             continue;
         int64_t n = row->what == TRACE ? row->n / (less != NULL ? divide / OBJ_SLOW : 1) : row->n / divide;
-        if (row->what == TRACE && OBJ_SLOW > 16)
-            n /= 16;
-        n = n / (BATCH * RING) * (BATCH * RING) > 0 && row->what != TRACE ? n / (BATCH * RING) * (BATCH * RING) : n;
-        if (row->what != TRACE && n < BATCH * RING)
-            n = BATCH * RING;
+        n = n / (MAIL * RING) * (MAIL * RING) > 0 && row->what != TRACE ? n / (MAIL * RING) * (MAIL * RING) : n;
+        if (row->what != TRACE && n < MAIL * RING)
+            n = MAIL * RING;
         gb_bench *b = gb_register(name, run_row, row);
         gb_use_real_time(gb_threads(gb_iterations(b, n), row->threads));
     }
