@@ -1526,6 +1526,34 @@ MM_PAGETABLE_FIELDS(MMI_PT_U, MMI_PT_Q)
 typedef uint64_t __attribute__((may_alias)) mmi_pt_u64;
 typedef uint32_t __attribute__((may_alias)) mmi_pt_u32;
 
+/* Shifts by numbers that are no constants: on machines of 32 bits compilers would call a library. */
+MM_CORE_INLINE uint64_t mmi_pt_shl(uint64_t x, unsigned n)
+{
+#if MM_WORD_BITS == 64
+    return x << n;
+#else
+    uint32_t low = (uint32_t)x, high = (uint32_t)(x >> 32);
+    if (n >= 32)
+        return (uint64_t)(low << (n - 32)) << 32;
+    if (n == 0)
+        return x;
+    return (uint64_t)(high << n | low >> (32 - n)) << 32 | low << n;
+#endif
+}
+MM_CORE_INLINE uint64_t mmi_pt_shr(uint64_t x, unsigned n)
+{
+#if MM_WORD_BITS == 64
+    return x >> n;
+#else
+    uint32_t low = (uint32_t)x, high = (uint32_t)(x >> 32);
+    if (n >= 32)
+        return high >> (n - 32);
+    if (n == 0)
+        return x;
+    return (uint64_t)(high >> n) << 32 | (high << (32 - n) | low >> n);
+#endif
+}
+
 /* How entries are loaded: whole, once, and without a fence. What a table's entry points to was written
  * before it (mmi_pt_link); the loads through it depend on its value, and every supported processor
  * keeps such loads in order. The thread sanitizer knows nothing of dependencies. On x86_64 it is
@@ -1569,34 +1597,6 @@ MM_CORE_INLINE uint64_t mmi_pt_load(const struct mm_pagetable *pt, const void *t
         } while (__atomic_load_n(half, __ATOMIC_RELAXED) != low);
         return (uint64_t)high << 32 | low;
     }
-#endif
-}
-
-/* Shifts by numbers that are no constants: on machines of 32 bits compilers would call a library. */
-MM_CORE_INLINE uint64_t mmi_pt_shl(uint64_t x, unsigned n)
-{
-#if MM_WORD_BITS == 64
-    return x << n;
-#else
-    uint32_t low = (uint32_t)x, high = (uint32_t)(x >> 32);
-    if (n >= 32)
-        return (uint64_t)(low << (n - 32)) << 32;
-    if (n == 0)
-        return x;
-    return (uint64_t)(high << n | low >> (32 - n)) << 32 | low << n;
-#endif
-}
-MM_CORE_INLINE uint64_t mmi_pt_shr(uint64_t x, unsigned n)
-{
-#if MM_WORD_BITS == 64
-    return x >> n;
-#else
-    uint32_t low = (uint32_t)x, high = (uint32_t)(x >> 32);
-    if (n >= 32)
-        return high >> (n - 32);
-    if (n == 0)
-        return x;
-    return (uint64_t)(high >> n) << 32 | (high << (32 - n) | low >> n);
 #endif
 }
 

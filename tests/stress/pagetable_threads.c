@@ -70,6 +70,7 @@ static void begin(MM_PAGETABLE_LOCK_T *locks, unsigned count)
     assert_int_equal(mm_pagetable_init(&s.pt, &s.config), MM_OK);
     __atomic_store_n(&stop, 0, __ATOMIC_RELEASE);
     memset(reading, 0, sizeof reading);
+    (void)mm_test_seed(); /* before the threads ask for it */
 }
 
 static uint64_t writer(void)
