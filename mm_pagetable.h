@@ -1526,27 +1526,6 @@ MM_PAGETABLE_FIELDS(MMI_PT_U, MMI_PT_Q)
 typedef uint64_t __attribute__((may_alias)) mmi_pt_u64;
 typedef uint32_t __attribute__((may_alias)) mmi_pt_u32;
 
-/* One entry, whole: what it points to was written before it. */
-MM_CORE_INLINE uint64_t mmi_pt_load(const struct mm_pagetable *pt, const void *table,
-                                    uint64_t index)
-{
-    if (mmi_ptf_entry_shift(pt) == 2)
-        return __atomic_load_n((const mmi_pt_u32 *)table + index, __ATOMIC_ACQUIRE);
-#if MM_WORD_BITS == 64
-    return __atomic_load_n((const mmi_pt_u64 *)table + index, __ATOMIC_ACQUIRE);
-#else
-    {
-        const mmi_pt_u32 *half = (const mmi_pt_u32 *)table + 2 * (size_t)index;
-        uint32_t low, high;
-        do { /* writers clear the low half, which has the present bits, and write it last */
-            low = __atomic_load_n(half, __ATOMIC_ACQUIRE);
-            high = __atomic_load_n(half + 1, __ATOMIC_ACQUIRE);
-        } while (__atomic_load_n(half, __ATOMIC_RELAXED) != low);
-        return (uint64_t)high << 32 | low;
-    }
-#endif
-}
-
 /* Shifts by numbers that are no constants: on machines of 32 bits compilers would call a library. */
 MM_CORE_INLINE uint64_t mmi_pt_shl(uint64_t x, unsigned n)
 {
@@ -1572,6 +1551,52 @@ MM_CORE_INLINE uint64_t mmi_pt_shr(uint64_t x, unsigned n)
     if (n == 0)
         return x;
     return (uint64_t)(high >> n) << 32 | (high << (32 - n) | low >> n);
+#endif
+}
+
+/* How entries are loaded: whole, once, and without a fence. What a table's entry points to was written
+ * before it (mmi_pt_link); the loads through it depend on its value, and every supported processor
+ * keeps such loads in order. The thread sanitizer knows nothing of dependencies. On x86_64 it is
+ * one instruction written out, because gcc gives neither atomic nor volatile loads an indexed address. */
+#if defined(__SANITIZE_THREAD__)
+#define MMI_PT_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define MMI_PT_TSAN 1
+#endif
+#endif
+#ifdef MMI_PT_TSAN
+#define MMI_PT_READ(type, p) __atomic_load_n((const type *)(p), __ATOMIC_ACQUIRE)
+#else
+#define MMI_PT_READ(type, p) (*(const volatile type *)(p))
+#endif
+
+/* One entry, whole. */
+MM_CORE_INLINE uint64_t mmi_pt_load(const struct mm_pagetable *pt, const void *table,
+                                    uint64_t index)
+{
+    if (mmi_ptf_entry_shift(pt) == 2)
+        return MMI_PT_READ(mmi_pt_u32, (const mmi_pt_u32 *)table + index);
+#if defined(__x86_64__) && defined(__LP64__) && !defined(MMI_PT_TSAN)
+    {
+        uint64_t e;
+        __asm__ __volatile__("mov{q}\t{%1, %0|%0, %1}"
+                             : "=r"(e)
+                             : "m"(((const mmi_pt_u64 *)table)[index]));
+        return e;
+    }
+#elif MM_WORD_BITS == 64
+    return MMI_PT_READ(mmi_pt_u64, (const mmi_pt_u64 *)table + index);
+#else
+    {
+        const mmi_pt_u32 *half = (const mmi_pt_u32 *)table + 2 * (size_t)index;
+        uint32_t low, high;
+        do { /* writers clear the low half, which has the present bits, and write it last */
+            low = __atomic_load_n(half, __ATOMIC_ACQUIRE);
+            high = __atomic_load_n(half + 1, __ATOMIC_ACQUIRE);
+        } while (__atomic_load_n(half, __ATOMIC_RELAXED) != low);
+        return (uint64_t)high << 32 | low;
+    }
 #endif
 }
 
@@ -1620,7 +1645,10 @@ MM_CORE_INLINE bool mmi_pt_is_table(const struct mm_pagetable *pt, uint64_t e, u
 
 MM_CORE_INLINE mm_pa_t mmi_pt_table_pa(const struct mm_pagetable *pt, uint64_t e)
 {
-    return mmi_pt_shr(e & mmi_ptf_pa_mask(pt), mmi_ptf_ppn_shift(pt)) << MM_PAGETABLE_SHIFT;
+    e &= mmi_ptf_pa_mask(pt);
+    if (mmi_ptf_ppn_shift(pt) == MM_PAGETABLE_SHIFT)
+        return e;
+    return mmi_pt_shr(e, mmi_ptf_ppn_shift(pt)) << MM_PAGETABLE_SHIFT;
 }
 
 /* Physical address of `off` in a leaf. Svnapot: the lowest four bits of the frame number come from
@@ -1649,46 +1677,63 @@ MM_CORE_INLINE mm_va_t mmi_pt_va(const struct mm_pagetable *pt, uint64_t off)
     return off;
 }
 
-/* One level of a walk: loads the entry for `off` from the table at *pa. True if the walk ends with
+/* Is this an address at all? */
+MM_CORE_INLINE bool mmi_pt_exists(const struct mm_pagetable *pt, mm_va_t va)
+{
+    unsigned bits = mmi_ptf_va_bits(pt);
+    if (mmi_ptf_canonical(pt) == MM_PAGETABLE_SIGN_EXTENDED)
+        return mmi_pt_shr(va + (mmi_pt_space(pt) >> 1), bits) == 0;
+    if (mmi_ptf_canonical(pt) == MM_PAGETABLE_TWO_TABLES &&
+        (pt->flags & MM_PAGETABLE_HIGH_HALF) != 0)
+        return mmi_pt_shr(~va, bits) == 0;
+    return mmi_pt_shr(va, bits) == 0;
+}
+
+/* One level of a walk: loads the entry for `va` from the table at *pa. True if the walk ends with
  * it: a leaf, or nothing; else *pa is the next table. */
-MM_CORE_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t off, unsigned level,
+MM_CORE_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t va, unsigned level,
                                 mm_pa_t *pa, uint64_t *e)
 {
     void *table = MM_PAGETABLE_OPEN(pt, *pa);
-    *e = mmi_pt_load(pt, table, mmi_pt_index(pt, off, level));
+    bool leads_on;
+    *e = mmi_pt_load(pt, table, mmi_pt_index(pt, va, level));
     MM_PAGETABLE_CLOSE(pt, table);
-    if (!mmi_pt_is_table(pt, *e, level))
+    if (level == 0)
         return true;
+    if (mmi_ptf_present(pt) == 1 && mmi_ptf_leaf_mask(pt) == 0x80) /* x86: one test tells both */
+        leads_on = (int8_t)((uint8_t)*e & 0x81) > 0;
+    else
+        leads_on = mmi_pt_is_table(pt, *e, level);
     *pa = mmi_pt_table_pa(pt, *e);
-    return false;
+    return !leads_on;
 }
 
 MM_CORE_INLINE mm_pa_t mmi_pt_translated(const struct mm_pagetable *pt, uint64_t e,
-                                         unsigned level, uint64_t off)
+                                         unsigned level, mm_va_t va)
 {
     if (!mmi_pt_present(pt, e) || (mmi_ptf_leaf_levels(pt) >> level & 1u) == 0)
         return MM_PA_NONE;
-    return mmi_pt_leaf_pa(pt, e, level, off);
+    return mmi_pt_leaf_pa(pt, e, level, va);
 }
 
-/* x86_64, four levels: 4 loads, one of them for each level's line. */
+/* x86_64, four levels: four loads, and about ten instructions for each. */
 MM_PAGETABLE_INLINE mm_pa_t mm_pagetable_translate(const struct mm_pagetable *pt, mm_va_t va)
 {
-    uint64_t off = mmi_pt_offset(pt, va), e;
     mm_pa_t pa = pt->root;
+    uint64_t e;
 
-    if (MM_UNLIKELY(mmi_pt_va(pt, off) != va))
+    if (MM_UNLIKELY(!mmi_pt_exists(pt, va)))
         return MM_PA_NONE;
 #define MMI_PT_LEVEL(level)                                                                        \
-    if (mmi_ptf_levels(pt) > (level) && mmi_pt_step(pt, off, (level), &pa, &e))                    \
-        return mmi_pt_translated(pt, e, (level), off);
+    if (mmi_ptf_levels(pt) > (level) && MM_UNLIKELY(mmi_pt_step(pt, va, (level), &pa, &e)))        \
+        return mmi_pt_translated(pt, e, (level), va);
     MMI_PT_LEVEL(4)
     MMI_PT_LEVEL(3)
     MMI_PT_LEVEL(2)
     MMI_PT_LEVEL(1)
 #undef MMI_PT_LEVEL
-    (void)mmi_pt_step(pt, off, 0, &pa, &e);
-    return mmi_pt_translated(pt, e, 0, off);
+    (void)mmi_pt_step(pt, va, 0, &pa, &e);
+    return mmi_pt_translated(pt, e, 0, va);
 }
 
 #ifdef __cplusplus
@@ -2974,7 +3019,19 @@ static enum mm_status mmi_pt_exit(struct mmi_pt_call *call, enum mm_status statu
     return status;
 }
 
-/* The same with tables reserved for borders at both ends of the range, and these made. */
+/* Makes borders at both ends of the range. On an error nothing changed, and the call is still in. */
+static enum mm_status mmi_pt_cut_ends(struct mmi_pt_call *call)
+{
+    struct mm_pagetable *pt = call->pt;
+    enum mm_status status = mmi_pt_reserve_cuts(&call->spare, pt, call->off, call->end);
+
+    if (status == MM_OK &&
+        (call->spare.head != MM_PA_NONE || (pt->flags & MM_PAGETABLE_CONTIGUOUS) != 0))
+        mmi_pt_cut_both(&call->spare, call->off, call->end, call->batch);
+    return status;
+}
+
+/* Enters, and makes these borders. */
 static enum mm_status mmi_pt_enter_cut(struct mmi_pt_call *call, struct mm_pagetable *pt,
                                        const char *where, mm_va_t va, uint64_t bytes,
                                        struct mm_pagetable_batch *batch)
@@ -2983,11 +3040,8 @@ static enum mm_status mmi_pt_enter_cut(struct mmi_pt_call *call, struct mm_paget
 
     if (status != MM_OK)
         return status;
-    status = mmi_pt_reserve_cuts(&call->spare, pt, call->off, call->end);
-    if (status != MM_OK)
-        return mmi_pt_exit(call, status);
-    mmi_pt_cut_both(&call->spare, call->off, call->end, call->batch);
-    return MM_OK;
+    status = mmi_pt_cut_ends(call);
+    return status != MM_OK ? mmi_pt_exit(call, status) : MM_OK;
 }
 
 /* ---- Unmap ----------------------------------------------------------------------------------- */
@@ -3018,28 +3072,58 @@ static uint64_t mmi_pt_span_end(const struct mm_pagetable *pt, const struct mmi_
     return span->off + mmi_pt_shl(span->count, mmi_pt_shift(pt, span->level));
 }
 
-/* Length of the run from entry `i` on that continues `e`: the next frames, the same bits. */
+/* Does entry `i` hold `e`? A look that need not be atomic: its result decides nothing but whether the
+ * run goes on, and hardware does not change such an entry (I6). */
+static inline bool mmi_pt_holds(const struct mm_pagetable *pt, const void *table, uint64_t i,
+                                uint64_t e)
+{
+    if (mmi_ptf_entry_shift(pt) == 2)
+        return ((const mmi_pt_u32 *)table)[i] == (uint32_t)e;
+    return ((const mmi_pt_u64 *)table)[i] == e;
+}
+
+enum mmi_pt_treatment { MMI_PT_LEAVE, MMI_PT_CLEAR, MMI_PT_CHANGE };
+
+/* Follows the run of leaves that entry `i`, which holds `e`, begins: the next frames, the same bits.
+ * Each is left, cleared, or becomes `next` with its frame. Returns the run's length. About five
+ * instructions an entry. */
+static inline uint64_t mmi_pt_follow(const struct mm_pagetable *pt, const struct mmi_pt_span *span,
+                                     uint64_t i, uint64_t e, uint64_t next,
+                                     enum mmi_pt_treatment how)
+{
+    uint64_t last = span->index + span->count, step = mmi_pt_step_of(pt, span->level), from = i;
+    void *table = span->table;
+
+#define MMI_PT_ENTRY(k)                                                                            \
+    do {                                                                                           \
+        if (!mmi_pt_holds(pt, table, i + (k), e + (k) * step))                                     \
+            return i + (k) - from;                                                                 \
+        if (how != MMI_PT_LEAVE)                                                                   \
+            mmi_pt_store(pt, table, i + (k), how == MMI_PT_CLEAR ? 0 : next + (k) * step);         \
+    } while (0)
+    for (; last - i >= 4; i += 4, e += 4 * step, next += 4 * step) {
+        MMI_PT_ENTRY(0);
+        MMI_PT_ENTRY(1);
+        MMI_PT_ENTRY(2);
+        MMI_PT_ENTRY(3);
+    }
+    for (; i < last; i++, e += step, next += step) {
+        MMI_PT_ENTRY(0);
+    }
+#undef MMI_PT_ENTRY
+    return last - from;
+}
+
 static uint64_t mmi_pt_same(const struct mm_pagetable *pt, const struct mmi_pt_span *span,
                             uint64_t i, uint64_t e)
 {
-    uint64_t last = span->index + span->count, step = mmi_pt_step_of(pt, span->level), from = i;
-    do {
-        i++;
-        e += step;
-    } while (i < last && mmi_pt_load(pt, span->table, i) == e);
-    return i - from;
+    return mmi_pt_follow(pt, span, i, e, 0, MMI_PT_LEAVE);
 }
 
 static uint64_t mmi_pt_same_cleared(const struct mm_pagetable *pt, const struct mmi_pt_span *span,
                                     uint64_t i, uint64_t e)
 {
-    uint64_t last = span->index + span->count, step = mmi_pt_step_of(pt, span->level), from = i;
-    do {
-        mmi_pt_store(pt, span->table, i, 0);
-        i++;
-        e += step;
-    } while (i < last && mmi_pt_load(pt, span->table, i) == e);
-    return i - from;
+    return mmi_pt_follow(pt, span, i, e, 0, MMI_PT_CLEAR);
 }
 
 /* Takes one run of equal leaves out, from entry i on. Leaves of a dead table need not be cleared, but
@@ -3232,15 +3316,44 @@ static uint64_t mmi_pt_clear(struct mm_pagetable *pt, uint64_t off, uint64_t end
     return gone;
 }
 
+/* A single page, where it is one: one walk, then up again as far as tables are empty. False if a
+ * larger leaf or a group is in the way. */
+static bool mmi_pt_unmap_page(struct mmi_pt_call *call, enum mm_status *status)
+{
+    struct mm_pagetable *pt = call->pt;
+    unsigned touched = (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0 ? 1u : 0;
+    struct mmi_pt_iter it;
+    struct mmi_pt_span span;
+    uint64_t e;
+    bool single;
+
+    mmi_pt_begin(&it, pt, call->off, call->end);
+    (void)mmi_pt_next_leaf(&it, &e);
+    single = e == 0 || (it.level == 0 && !mmi_pt_in_group(&it, e));
+    *status = e == 0 ? MM_ERR_NOENT : MM_OK;
+    if (single && e != 0) {
+        span = mmi_pt_span_here(&it);
+        (void)mmi_pt_take(call->batch, &span, true);
+        (void)mmi_pt_move_settling(&it, call->end, &touched, call->batch);
+    }
+    mmi_pt_leave(&it);
+    return single;
+}
+
 MM_PAGETABLE_API enum mm_status mm_pagetable_unmap(struct mm_pagetable *pt, mm_va_t va,
                                                    uint64_t bytes,
                                                    struct mm_pagetable_batch *batch)
 {
     struct mmi_pt_call call;
-    enum mm_status status = mmi_pt_enter_cut(&call, pt, "mm_pagetable_unmap", va, bytes, batch);
+    enum mm_status status = mmi_pt_enter(&call, pt, "mm_pagetable_unmap", va, bytes, batch);
 
     if (status != MM_OK)
         return status;
+    if (bytes == mmi_pt_size(pt, 0) && mmi_pt_unmap_page(&call, &status))
+        return mmi_pt_exit(&call, status);
+    status = mmi_pt_cut_ends(&call);
+    if (status != MM_OK)
+        return mmi_pt_exit(&call, status);
     if (mmi_pt_clear(pt, call.off, call.end, call.batch) == 0)
         status = MM_ERR_NOENT;
     return mmi_pt_exit(&call, status);
@@ -3606,12 +3719,41 @@ static enum mm_status mmi_pt_map_pass(struct mmi_pt_map *m)
     return status;
 }
 
+/* One page into what is empty: one walk, at whose end the missing tables are known. */
+static enum mm_status mmi_pt_map_page(struct mmi_pt_map *m)
+{
+    struct mm_pagetable *pt = m->call.pt;
+    enum mm_status status = MM_OK;
+    struct mmi_pt_iter it;
+    struct mmi_pt_span span;
+    uint64_t e;
+
+    mmi_pt_begin(&it, pt, m->call.off, m->call.end);
+    (void)mmi_pt_next_leaf(&it, &e);
+    if (e != 0)
+        status = MM_ERR_EXISTS;
+    else if (it.level != 0)
+        status = mmi_pt_reserve(&m->call.spare, it.level);
+    m->commit = true;
+    if (status == MM_OK && it.level == 0) {
+        span = mmi_pt_span_here(&it);
+        mmi_pt_put(m, &it, &span);
+        mmi_pt_move(&it, it.end);
+    }
+    while (status == MM_OK && it.off < it.end)
+        mmi_pt_grow(m, &it);
+    mmi_pt_leave(&it);
+    return status;
+}
+
 /* Plans, reserves, commits. */
 static enum mm_status mmi_pt_map_run(struct mmi_pt_map *m)
 {
     struct mm_pagetable *pt = m->call.pt;
     enum mm_status status;
 
+    if (m->call.end - m->call.off == mmi_pt_size(pt, 0) && !m->replace)
+        return mmi_pt_map_page(m);
     m->needed = 0;
     m->commit = false;
     status = mmi_pt_map_pass(m);
@@ -3769,8 +3911,7 @@ static uint64_t mmi_pt_recolor_run(struct mm_pagetable_batch *b, const struct mm
                                    uint64_t i, uint64_t e, const struct mmi_pt_change *change)
 {
     struct mm_pagetable *pt = b->pt;
-    uint64_t step = mmi_pt_step_of(pt, span->level), last = span->index + span->count, from = i;
-    uint64_t next = mmi_pt_changed(pt, change, e, span->level);
+    uint64_t from = i, next = mmi_pt_changed(pt, change, e, span->level);
 
     if (next == e)
         return mmi_pt_same(pt, span, i, e);
@@ -3781,12 +3922,7 @@ static uint64_t mmi_pt_recolor_run(struct mm_pagetable_batch *b, const struct mm
         }
         i++;
     } else {
-        do {
-            mmi_pt_store(pt, span->table, i, next);
-            i++;
-            next += step;
-            e += step;
-        } while (i < last && mmi_pt_load(pt, span->table, i) == e);
+        i += mmi_pt_follow(pt, span, i, e, next, MMI_PT_CHANGE);
     }
     mmi_pt_note_change(b, span->off + (from - span->index) * mmi_pt_size(pt, span->level),
                        (i - from) * mmi_pt_size(pt, span->level), span->level);

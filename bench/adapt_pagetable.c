@@ -82,7 +82,7 @@ static void pt_unmap_whole(uint64_t va, uint64_t bytes)
     hooks.release = release;
 }
 
-static uint64_t pt_translate(const uint64_t *va, size_t n)
+__attribute__((flatten)) static uint64_t pt_translate(const uint64_t *va, size_t n)
 {
     uint64_t sum = 0;
     for (size_t i = 0; i < n; i++)
@@ -90,7 +90,7 @@ static uint64_t pt_translate(const uint64_t *va, size_t n)
     return sum;
 }
 
-static uint64_t pt_translate_dep(uint64_t va, size_t n)
+__attribute__((flatten)) static uint64_t pt_translate_dep(uint64_t va, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         va = PAGE_NEXT(va, mm_pagetable_translate(&pt, va));

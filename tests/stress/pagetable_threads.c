@@ -17,8 +17,9 @@ static void wait_for_readers(void *ctx)
 {
     uintptr_t seen[READERS + 1];
     (void)ctx;
+    /* a write, so that a reader that comes after it sees what was unlinked before */
     for (unsigned i = 1; i <= READERS; i++)
-        seen[i] = __atomic_load_n(&reading[i], __ATOMIC_SEQ_CST);
+        seen[i] = __atomic_fetch_add(&reading[i], 0, __ATOMIC_SEQ_CST);
     for (unsigned i = 1; i <= READERS; i++)
         while ((seen[i] & 1) != 0 && __atomic_load_n(&reading[i], __ATOMIC_SEQ_CST) == seen[i] &&
                __atomic_load_n(&stop, __ATOMIC_ACQUIRE) == 0)
@@ -69,6 +70,7 @@ static void begin(MM_PAGETABLE_LOCK_T *locks, unsigned count)
     assert_int_equal(mm_pagetable_init(&s.pt, &s.config), MM_OK);
     __atomic_store_n(&stop, 0, __ATOMIC_RELEASE);
     memset(reading, 0, sizeof reading);
+    (void)mm_test_seed(); /* before the threads ask for it */
 }
 
 static uint64_t writer(void)
@@ -76,7 +78,7 @@ static uint64_t writer(void)
     struct mm_test_rng rng = mm_test_rng(mm_test_seed(), 0);
     uint64_t ops = mm_test_ops() / 100, errors = 0;
 
-    for (uint64_t i = 0; i < ops; i++) {
+    for (uint64_t i = 0; i < ops || __atomic_load_n(&mapped_once, __ATOMIC_RELAXED) == 0; i++) {
         mm_va_t va = mm_test_below(&rng, AREA / PAGE) * PAGE;
         uint64_t bytes = (1 + mm_test_below(&rng, 16)) * PAGE;
         if (mm_test_chance(&rng, 10)) {
