@@ -6075,18 +6075,18 @@ static void mmi_vma_put_text(struct mmi_vma_line *line, const char *text)
         mmi_vma_put_char(line, *text++);
 }
 
-/* At least eight digits. */
+/* At least eight digits. The halves apart: 32-bit machines shift 64 bits by a library call. */
 static void mmi_vma_put_hex(struct mmi_vma_line *line, uint64_t value)
 {
-    unsigned shift = 28;
+    uint32_t half[2];
+    unsigned digit = 16;
 
-    while (shift < 60 && value >> (shift + 4) != 0)
-        shift += 4;
-    for (;; shift -= 4) {
-        mmi_vma_put_char(line, "0123456789abcdef"[(value >> shift) & 15]);
-        if (shift == 0)
-            break;
-    }
+    half[0] = (uint32_t)value;
+    half[1] = (uint32_t)(value >> 32);
+    while (digit > 8 && half[1] >> (4 * (digit - 9)) == 0)
+        digit--;
+    while (digit-- != 0)
+        mmi_vma_put_char(line, "0123456789abcdef"[half[digit / 8] >> (4 * (digit % 8)) & 15]);
 }
 
 static const char *mmi_vma_name(const struct mm_vma_space *space, const struct mm_vma *vma)

@@ -99,11 +99,25 @@ GROUPS = [
             "heap.mixed2k": "2,000 objects of mixed sizes; a step frees one and allocates another",
         },
     ),
+    (
+        "Areas of address spaces",
+        "ns an operation",
+        "Maps of areas of 1 to 16 pages; half of the neighbours touch. The number of areas stands behind the name. "
+        "a_find: flags at a random address; b_local: of 64 pages in a row; c_insdel: an area goes, or comes; d_near: the "
+        "nearest gap of 1 to 16 pages up or down; d_rare: a gap that one area in 1,024 has; e1: mmap at the "
+        "highest place, munmap, mprotect; e2: mmap anywhere over what is there, munmap, mprotect; f_iter: a step of a "
+        "walk; g_dup: a copy, for each area; h_bytes: bytes an area beside its object, no nanoseconds.",
+        {},
+    ),
     ("Other", "ns an operation", "", {}),
 ]
 PREFIXES = {
     "trace.": "Recorded traces",
     "heap.": "Byte sizes",
+    **{
+        prefix + "_": "Areas of address spaces"
+        for prefix in ("a", "b", "c", "d", "e1", "e2", "f", "g", "h")
+    },
     "t1.": "Two CPUs",
     "t2.": "Two CPUs",
 }
@@ -122,6 +136,10 @@ COLOURS = {
     "first-fit": "#009e73",
     "list-buddy": "#e69f00",
     "list-heap": "#8c6d31",
+    "vma": "#882255",
+    "array256": "#bbbbbb",
+    "sorted": "#44aa99",
+    "sys/tree": "#999933",
 }
 SPARE_COLOURS = ["#7570b3", "#a6761d", "#66a61e", "#e7298a", "#1b9e77"]
 
