@@ -1395,6 +1395,8 @@ MM_CORE_INLINE unsigned mmi_vma_inner_rank(const struct mm_vma_node *node, uintp
     return i - (unsigned)(i != 0);
 }
 
+#define MMI_VMA_NEAR_LEVELS 2u /* maps of so many inner levels stay in the nearer caches */
+
 /* Starts on the lines that a search will touch before it knows which: memory latency once a level. */
 MM_CORE_INLINE void mmi_vma_fetch(const struct mm_vma_node *node)
 {
@@ -1423,7 +1425,8 @@ MM_CORE_INLINE uintptr_t mmi_vma_word(const struct mm_vma_map *map, uintptr_t pa
         return 0;
     for (; level != 0; level--) {
         node = mmi_vma_child(node, mmi_vma_inner_rank(node, page));
-        mmi_vma_fetch(node);
+        if (map->height > MMI_VMA_NEAR_LEVELS)
+            mmi_vma_fetch(node);
     }
     if (MM_LIKELY(node->u.leaf.high == high)) {
         i = mmi_vma_leaf_rank(node, (uint32_t)page);
@@ -1601,11 +1604,7 @@ static void mmi_vma_leaf_open(struct mm_vma_node *leaf, unsigned i, unsigned n)
     unsigned k;
 
     for (k = leaf->u.leaf.count; k > i; k--)
-        mmi_vma_put32(&leaf->u.leaf.start[k - 1 + n], leaf->u.leaf.start[k - 1]);
-    for (k = leaf->u.leaf.count; k > i; k--)
-        mmi_vma_put32(&leaf->u.leaf.last[k - 1 + n], leaf->u.leaf.last[k - 1]);
-    for (k = leaf->u.leaf.count; k > i; k--)
-        mm_store(&leaf->u.leaf.area[k - 1 + n], leaf->u.leaf.area[k - 1]);
+        mmi_vma_leaf_move(leaf, k - 1 + n, leaf, k - 1);
     mmi_vma_put32(&leaf->u.leaf.count, leaf->u.leaf.count + n);
 }
 
@@ -1615,11 +1614,7 @@ static void mmi_vma_leaf_close(struct mm_vma_node *leaf, unsigned i, unsigned n)
     unsigned k, count = leaf->u.leaf.count - n;
 
     for (k = i; k < count; k++)
-        mmi_vma_put32(&leaf->u.leaf.start[k], leaf->u.leaf.start[k + n]);
-    for (k = i; k < count; k++)
-        mmi_vma_put32(&leaf->u.leaf.last[k], leaf->u.leaf.last[k + n]);
-    for (k = i; k < count; k++)
-        mm_store(&leaf->u.leaf.area[k], leaf->u.leaf.area[k + n]);
+        mmi_vma_leaf_move(leaf, k, leaf, k + n);
     mmi_vma_leaf_cut(leaf, count);
 }
 
@@ -1772,7 +1767,8 @@ static void mmi_vma_seek(struct mm_vma_cursor *c, const struct mm_vma_map *map, 
         c->node[level] = node;
         c->at[level] = mmi_vma_inner_rank(node, page);
         node = node->u.inner.child[c->at[level]];
-        mmi_vma_fetch(node);
+        if (map->height > MMI_VMA_NEAR_LEVELS)
+            mmi_vma_fetch(node);
     }
     c->node[0] = node;
     if (MM_LIKELY(node->u.leaf.high == high))

@@ -200,6 +200,7 @@ static void *call_create(size_t areas, uint64_t window)
     mm_vma_config_init(&config);
     config.low = config.up_base = 1 << 12;
     config.top = config.mmap_base = (1 + window) << 12;
+    config.guard_pages = 0;
     if (mm_vma_system_init(&s->sys, &h) != MM_OK || mm_vma_space_init(&s->space, &s->sys, &config) != MM_OK)
         abort();
     return s;
