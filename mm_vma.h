@@ -1395,6 +1395,8 @@ MM_CORE_INLINE unsigned mmi_vma_inner_rank(const struct mm_vma_node *node, uintp
     return i - (unsigned)(i != 0);
 }
 
+#define MMI_VMA_NEAR_LEVELS 2u /* maps of so many inner levels stay in the nearer caches */
+
 /* Starts on the lines that a search will touch before it knows which: memory latency once a level. */
 MM_CORE_INLINE void mmi_vma_fetch(const struct mm_vma_node *node)
 {
@@ -1423,7 +1425,8 @@ MM_CORE_INLINE uintptr_t mmi_vma_word(const struct mm_vma_map *map, uintptr_t pa
         return 0;
     for (; level != 0; level--) {
         node = mmi_vma_child(node, mmi_vma_inner_rank(node, page));
-        mmi_vma_fetch(node);
+        if (map->height > MMI_VMA_NEAR_LEVELS)
+            mmi_vma_fetch(node);
     }
     if (MM_LIKELY(node->u.leaf.high == high)) {
         i = mmi_vma_leaf_rank(node, (uint32_t)page);
@@ -1601,11 +1604,7 @@ static void mmi_vma_leaf_open(struct mm_vma_node *leaf, unsigned i, unsigned n)
     unsigned k;
 
     for (k = leaf->u.leaf.count; k > i; k--)
-        mmi_vma_put32(&leaf->u.leaf.start[k - 1 + n], leaf->u.leaf.start[k - 1]);
-    for (k = leaf->u.leaf.count; k > i; k--)
-        mmi_vma_put32(&leaf->u.leaf.last[k - 1 + n], leaf->u.leaf.last[k - 1]);
-    for (k = leaf->u.leaf.count; k > i; k--)
-        mm_store(&leaf->u.leaf.area[k - 1 + n], leaf->u.leaf.area[k - 1]);
+        mmi_vma_leaf_move(leaf, k - 1 + n, leaf, k - 1);
     mmi_vma_put32(&leaf->u.leaf.count, leaf->u.leaf.count + n);
 }
 
@@ -1615,11 +1614,7 @@ static void mmi_vma_leaf_close(struct mm_vma_node *leaf, unsigned i, unsigned n)
     unsigned k, count = leaf->u.leaf.count - n;
 
     for (k = i; k < count; k++)
-        mmi_vma_put32(&leaf->u.leaf.start[k], leaf->u.leaf.start[k + n]);
-    for (k = i; k < count; k++)
-        mmi_vma_put32(&leaf->u.leaf.last[k], leaf->u.leaf.last[k + n]);
-    for (k = i; k < count; k++)
-        mm_store(&leaf->u.leaf.area[k], leaf->u.leaf.area[k + n]);
+        mmi_vma_leaf_move(leaf, k, leaf, k + n);
     mmi_vma_leaf_cut(leaf, count);
 }
 
@@ -1772,7 +1767,8 @@ static void mmi_vma_seek(struct mm_vma_cursor *c, const struct mm_vma_map *map, 
         c->node[level] = node;
         c->at[level] = mmi_vma_inner_rank(node, page);
         node = node->u.inner.child[c->at[level]];
-        mmi_vma_fetch(node);
+        if (map->height > MMI_VMA_NEAR_LEVELS)
+            mmi_vma_fetch(node);
     }
     c->node[0] = node;
     if (MM_LIKELY(node->u.leaf.high == high))
@@ -6075,17 +6071,18 @@ static void mmi_vma_put_text(struct mmi_vma_line *line, const char *text)
         mmi_vma_put_char(line, *text++);
 }
 
-/* At least eight digits. */
-/* At least eight digits. By halves: a shift of 64 bits would be a library's function on machines of 32. */
+/* At least eight digits. The halves apart: 32-bit machines shift 64 bits by a library call. */
 static void mmi_vma_put_hex(struct mmi_vma_line *line, uint64_t value)
 {
-    const uint32_t half[2] = {(uint32_t)value, (uint32_t)(value >> 32)};
-    unsigned digit = 7;
+    uint32_t half[2];
+    unsigned digit = 16;
 
-    while (digit < 15 && half[1] >> (digit - 7) * 4 != 0)
-        digit++;
-    for (digit++; digit-- > 0;)
-        mmi_vma_put_char(line, "0123456789abcdef"[half[digit >> 3] >> (digit & 7) * 4 & 15]);
+    half[0] = (uint32_t)value;
+    half[1] = (uint32_t)(value >> 32);
+    while (digit > 8 && half[1] >> (4 * (digit - 9)) == 0)
+        digit--;
+    while (digit-- != 0)
+        mmi_vma_put_char(line, "0123456789abcdef"[half[digit / 8] >> (4 * (digit % 8)) & 15]);
 }
 
 static const char *mmi_vma_name(const struct mm_vma_space *space, const struct mm_vma *vma)

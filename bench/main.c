@@ -4,6 +4,7 @@
  * BENCH_REPS the number of repetitions. report.py turns the JSON file of --benchmark_out into the
  * table and the page. */
 #include "pagetable.h"
+#include "areas.h"
 #include "rows.h"
 #include "work.h"
 
@@ -126,6 +127,8 @@ struct cell {
     const struct bench_heap_ops *heap;
     const struct page_row *page_row;
     const struct page_ops *pages;
+    const struct area_row *area_row;
+    const struct area_ops *areas;
 };
 
 /* Threads of one run stay on processors of their own, where the machine has them. */
@@ -200,6 +203,13 @@ static void run_page_cell(gb_state *st, void *arg)
     cell->page_row->run(st, cell->pages, cell->page_row);
     if (page_failure() != NULL)
         gb_error(st, page_failure());
+}
+
+static void run_area_cell(gb_state *st, void *arg)
+{
+    const struct cell *cell = arg;
+    show_progress(cell->area_row->name, cell->areas->name);
+    cell->area_row->run(st, cell->area_row, cell->areas);
 }
 
 /* ---- registration ---- */
@@ -301,6 +311,43 @@ static void register_page_tables(void)
     }
 }
 
+/* What a map of areas can do: the small array has no order, and the sorted one stops at 65,536. */
+static int can_do_areas(const struct area_row *row, const struct area_ops *ops)
+{
+    char kind = row->name[0];
+    if (row->areas > ops->most)
+        return 0;
+    return (kind != 'd' && kind != 'e') || ops->gap_up != NULL;
+}
+
+static void register_areas(void)
+{
+    for (const struct area_row *row = area_rows; row->name != NULL; row++) {
+        for (int i = 0; bench_area_maps[i] != NULL; i++) {
+            const struct area_ops *ops = bench_area_maps[i];
+            const char *name = can_do_areas(row, ops) ? wanted(row->name, ops->name) : NULL;
+            int64_t least = strncmp(row->name, "f_", 2) == 0 || strncmp(row->name, "g_", 2) == 0
+                                ? (int64_t)row->areas * 2
+                                : 1;
+            if (name == NULL)
+                continue;
+            struct cell *cell = &plan.cells[plan.ncells++];
+            *cell = (struct cell){.area_row = row, .areas = ops};
+            gb_bench *b = gb_register(name, run_area_cell, cell);
+            int64_t n = row->iterations;
+            if (ops->most == 65536 && row->areas == 65536 && strchr("cde", row->name[0]) != NULL)
+                n /= 32; /* the sorted array moves half of itself */
+            gb_iterations(b, n < least ? least : n);
+            gb_repetitions(b, plan.repetitions);
+            if (row->name[0] == 'h')
+                gb_use_manual_time(b);
+            else
+                gb_use_real_time(b);
+            progress.total += plan.repetitions;
+        }
+    }
+}
+
 #ifdef __clang__
 #define BENCH_COMPILER "clang"
 #else
@@ -323,6 +370,10 @@ static void describe_allocators(void)
         snprintf(key, sizeof key, "pagetable_%02d %s", i, bench_page_tables[i]->name);
         gb_context(key, bench_page_tables[i]->title);
     }
+    for (int i = 0; bench_area_maps[i] != NULL; i++) {
+        snprintf(key, sizeof key, "areas_%02d %s", i, bench_area_maps[i]->name);
+        gb_context(key, bench_area_maps[i]->title);
+    }
     snprintf(key, sizeof key, "%u", bench_nframes());
     gb_context("frames", key);
     gb_context("compiler", BENCH_COMPILER " " __VERSION__);
@@ -340,6 +391,7 @@ int main(int argc, char **argv)
     register_group(trace_rows());
     register_heaps();
     register_page_tables();
+    register_areas();
     describe_allocators();
     if (plan.ncells == 0) {
         fprintf(stderr, "bench: no benchmark matches BENCH_FILTER\n");

@@ -57,7 +57,7 @@ class Run:
     def columns(self):
         """(name, title) of the allocators that have a figure, in the order of the program."""
         titles = {}
-        for kind in ("allocator_", "heap_", "object_", "pagetable_"):
+        for kind in ("allocator_", "heap_", "object_", "pagetable_", "areas_"):
             for key in sorted(k for k in self.context if k.startswith(kind)):
                 titles.setdefault(key.split(" ", 1)[1], self.context[key])
         used = {a for row in self.cells.values() for a in row}

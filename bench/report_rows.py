@@ -100,7 +100,6 @@ GROUPS = [
         },
     ),
     (
-<<<<<<< HEAD
         "Page tables",
         "ns a page; translations: ns each",
         "1 GiB at an aligned address; tables come from a pool of recycled pages that are not zeroed. "
@@ -120,7 +119,7 @@ GROUPS = [
             "spunmap.kept": "the same, tables kept",
         },
     ),
-=======
+    (
         "Small objects",
         "ns for an allocation and its free",
         "A program for each allocator, the allocator inlined where its header allows it. Each "
@@ -147,7 +146,16 @@ GROUPS = [
         "What a kernel asked of kmalloc and what programs asked of malloc, replayed by one thread.",
         {},
     ),
->>>>>>> slab
+    (
+        "Areas of address spaces",
+        "ns an operation",
+        "Maps of areas of 1 to 16 pages; half of the neighbours touch. The number of areas stands behind the name. "
+        "a_find: flags at a random address; b_local: of 64 pages in a row; c_insdel: an area goes, or comes; d_near: the "
+        "nearest gap of 1 to 16 pages up or down; d_rare: a gap that one area in 1,024 has; e1: mmap at the "
+        "highest place, munmap, mprotect; e2: mmap anywhere over what is there, munmap, mprotect; f_iter: a step of a "
+        "walk; g_dup: a copy, for each area; h_bytes: bytes an area beside its object, no nanoseconds.",
+        {},
+    ),
     ("Other", "ns an operation", "", {}),
 ]
 PREFIXES = {
@@ -155,6 +163,10 @@ PREFIXES = {
     "trace.malloc.": "Recorded traces of objects",
     "trace.": "Recorded traces",
     "heap.": "Byte sizes",
+    **{
+        prefix + "_": "Areas of address spaces"
+        for prefix in ("a", "b", "c", "d", "e1", "e2", "f", "g", "h")
+    },
     "t1.": "Two CPUs",
     "t2.": "Two CPUs",
 }
@@ -180,6 +192,10 @@ COLOURS = {
     "slab-sized": "#e7a9cd",
     "ideal": "#000000",
     "ideal-owner": "#777777",
+    "vma": "#882255",
+    "array256": "#bbbbbb",
+    "sorted": "#44aa99",
+    "sys/tree": "#999933",
 }
 SPARE_COLOURS = ["#7570b3", "#a6761d", "#66a61e", "#e7298a", "#1b9e77"]
 

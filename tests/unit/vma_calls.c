@@ -1,0 +1,569 @@
+/* The calls of mm_vma.h one by one: results, ends of the address space, limits, layouts, listing, life. */
+#include "vma_test.h"
+
+struct fixture {
+    struct vma_source source;
+    struct mm_vma_system sys;
+    struct mm_vma_space space;
+    struct mm_test_fail fail;
+    long areas;
+};
+
+static struct fixture *f;
+
+static struct mm_vma *area_alloc(void *ctx)
+{
+    (void)ctx;
+    if (mm_test_fails(&f->fail))
+        return NULL;
+    f->areas++;
+    return aligned_alloc(64, sizeof(struct mm_vma));
+}
+
+static void area_free(void *ctx, struct mm_vma *vma)
+{
+    (void)ctx;
+    f->areas--;
+    free(vma);
+}
+
+static enum mm_status shared(void *ctx, uint64_t pages, void **file)
+{
+    static char objects[4096];
+    static unsigned next;
+
+    (void)ctx;
+    (void)pages;
+    if (mm_test_fails(&f->fail))
+        return MM_ERR_NOMEM;
+    *file = &objects[next++ % 4096];
+    return MM_OK;
+}
+
+static const char *file_name(void *ctx, void *file)
+{
+    (void)ctx;
+    return file;
+}
+
+static uint64_t random_pages(void *ctx, uint64_t below)
+{
+    (void)ctx;
+    return below - 1;
+}
+
+static void hooks_of(struct mm_vma_hooks *h)
+{
+    memset(h, 0, sizeof *h);
+    h->nodes = f->source.hooks;
+    h->area_alloc = area_alloc;
+    h->area_free = area_free;
+    h->shared = shared;
+    h->file_name = file_name;
+    h->random = random_pages;
+}
+
+/* A space of 1,024 pages from 1 MiB on. */
+static void config_of(struct mm_vma_config *c)
+{
+    mm_vma_config_init(c);
+    c->low = c->up_base = 0x100000;
+    c->top = c->mmap_base = 0x500000;
+    c->guard_pages = 16;
+}
+
+static int set_up(void **state)
+{
+    struct mm_vma_config c;
+    struct mm_vma_hooks h;
+
+    (void)state;
+    f = aligned_alloc(64, sizeof *f);
+    memset(f, 0, sizeof *f);
+    vma_source_init(&f->source);
+    hooks_of(&h);
+    config_of(&c);
+    return mm_vma_system_init(&f->sys, &h) != MM_OK ||
+           mm_vma_space_init(&f->space, &f->sys, &c) != MM_OK;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    assert_int_equal(mm_vma_check(&f->space), MM_OK);
+    assert_true(mm_vma_leave(&f->space));
+    mm_vma_system_fini(&f->sys);
+    assert_int_equal(f->source.live, 0);
+    assert_int_equal(f->areas, 0);
+    free(f);
+    return 0;
+}
+
+/* mmap of private anonymous memory; the address, or the result. */
+static int64_t map(mm_va_t hint, uint64_t bytes, unsigned prot, unsigned flags)
+{
+    struct mm_vma_request r;
+    mm_va_t va;
+    int result;
+
+    memset(&r, 0, sizeof r);
+    r.hint = hint;
+    r.bytes = bytes;
+    r.prot = prot;
+    r.flags = flags | MM_VMA_MAP_ANONYMOUS | ((flags & MM_VMA_MAP_TYPE) == 0 ? MM_VMA_MAP_PRIVATE : 0u);
+    result = mm_vma_mmap(&f->space, &r, &va);
+    return result == MM_VMA_OK ? (int64_t)va : result;
+}
+
+static uint64_t areas(void)
+{
+    struct mm_vma_totals t;
+
+    mm_vma_read_totals(&f->space, &t);
+    return t.areas;
+}
+
+static void mmap_refuses_bad_requests(void **state)
+{
+    struct mm_vma_request r;
+    mm_va_t va = 77;
+
+    (void)state;
+    memset(&r, 0, sizeof r);
+    r.bytes = PAGE;
+    r.flags = MM_VMA_MAP_PRIVATE;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EBADF);
+    r.file = f;
+    r.offset = 5;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EINVAL);
+    r.offset = (uint64_t)INT64_MAX / PAGE * PAGE;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EOVERFLOW);
+    r.offset = 0;
+    r.flags = 0;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EINVAL);
+    r.flags = MM_VMA_MAP_SHARED;
+    r.may = MM_VMA_READ;
+    r.prot = MM_VMA_READ | MM_VMA_WRITE;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EACCES);
+    r.flags = MM_VMA_MAP_PRIVATE | MM_VMA_MAP_GROWSDOWN;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EINVAL);
+    r.flags = MM_VMA_MAP_PRIVATE;
+    r.align = 3;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EINVAL);
+    r.align = 0;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_OK); /* a private copy may be written */
+    assert_int_equal(map(0, 0, 3, 0), MM_VMA_EINVAL);
+    assert_int_equal(map(0, UINT64_MAX, 3, 0), MM_VMA_ENOMEM);
+    assert_int_equal(map(0, UINT64_MAX - PAGE, 3, 0), MM_VMA_ENOMEM);
+    assert_int_equal(map(0, 0x400000 + 1, 3, 0), MM_VMA_ENOMEM);
+    assert_int_equal(map(0x200001, PAGE, 3, MM_VMA_MAP_FIXED), MM_VMA_EINVAL);
+    assert_int_equal(map(0x4ff000, 2 * PAGE, 3, MM_VMA_MAP_FIXED), MM_VMA_ENOMEM);
+    assert_int_equal(map(UINT64_MAX & ~(PAGE - 1), PAGE, 3, MM_VMA_MAP_FIXED), MM_VMA_ENOMEM);
+    assert_int_equal(map(0xff000, PAGE, 3, MM_VMA_MAP_FIXED), MM_VMA_EPERM);
+    assert_int_equal(map(0x4ff000, PAGE, 3, MM_VMA_MAP_FIXED_NOREPLACE), MM_VMA_EEXIST);
+}
+
+static void the_last_page_before_the_top_is_mapped(void **state)
+{
+    (void)state;
+    assert_int_equal(map(0x4ff000, PAGE, 3, MM_VMA_MAP_FIXED), 0x4ff000);
+    assert_int_equal(map(0, PAGE, 1, 0), 0x4fe000);
+    assert_int_equal(mm_vma_munmap(&f->space, 0x4ff000, PAGE), MM_VMA_OK);
+    assert_int_equal(map(0, 0x3fe000, 3, 0), 0x100000);
+    assert_int_equal(map(0, PAGE, 3, 0), 0x4ff000);
+    assert_int_equal(map(0, PAGE, 3, 0), MM_VMA_ENOMEM);
+}
+
+static void ranges_are_checked(void **state)
+{
+    mm_va_t va;
+
+    (void)state;
+    assert_int_equal(map(0x200000, 4 * PAGE, 3, MM_VMA_MAP_FIXED), 0x200000);
+    assert_int_equal(mm_vma_munmap(&f->space, 0x200001, PAGE), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_munmap(&f->space, 0x200000, 0), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_munmap(&f->space, 0x200000, UINT64_MAX), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_munmap(&f->space, 0x500000, PAGE), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_munmap(&f->space, 0, 0x100000), MM_VMA_OK);
+    assert_int_equal(mm_vma_mprotect(&f->space, 0x200001, PAGE, 1), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mprotect(&f->space, 0x200000, 0, 1), MM_VMA_OK);
+    assert_int_equal(mm_vma_mprotect(&f->space, 0x200000, UINT64_MAX, 1), MM_VMA_ENOMEM);
+    assert_int_equal(mm_vma_mprotect(&f->space, 0x200000, PAGE, 8), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mprotect(&f->space, 0x600000, PAGE, 1), MM_VMA_ENOMEM);
+    assert_int_equal(mm_vma_mprotect(&f->space, UINT64_MAX & ~(PAGE - 1), 2 * PAGE, 1), MM_VMA_ENOMEM);
+    assert_int_equal(mm_vma_mprotect(&f->space, 0x200000, PAGE, 1 | MM_VMA_PROT_GROWSDOWN), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_madvise(&f->space, 0x200000, PAGE, 99), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_madvise(&f->space, 0x200001, PAGE, 0), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_madvise(&f->space, 0x200000, UINT64_MAX, 0), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_madvise(&f->space, 0x200000, 0, 0), MM_VMA_OK);
+    assert_int_equal(mm_vma_madvise(&f->space, 0x300000, PAGE, 0), MM_VMA_ENOMEM);
+    assert_int_equal(mm_vma_madvise(&f->space, 0x600000, PAGE, 0), MM_VMA_ENOMEM);
+    assert_int_equal(mm_vma_mlock(&f->space, UINT64_MAX - 10, PAGE), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mlock(&f->space, 0x300000, PAGE), MM_VMA_ENOMEM);
+    assert_int_equal(mm_vma_mlock(&f->space, 0x200000, 0), MM_VMA_OK);
+    assert_int_equal(mm_vma_munlock(&f->space, 0x600000, PAGE), MM_VMA_ENOMEM);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200001, PAGE, PAGE, 0, 0, &va), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, 0, 0, 0, &va), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, PAGE, 8, 0, &va), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, PAGE, 2, 0x300000, &va), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, PAGE, 3, 0x300001, &va), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, PAGE, 3, 0x500000, &va), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, 2 * PAGE, PAGE, 3, 0x201000, &va), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, 2 * PAGE, 5, 0x300000, &va), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, 0, PAGE, 1, 0, &va), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x300000, PAGE, PAGE, 1, 0, &va), MM_VMA_EFAULT);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x600000, PAGE, PAGE, 1, 0, &va), MM_VMA_EFAULT);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x203000, 2 * PAGE, 3 * PAGE, 1, 0, &va), MM_VMA_EFAULT);
+    assert_int_equal(mm_vma_populate(&f->space, 0x200000, 5 * PAGE), MM_VMA_ENOMEM);
+    assert_int_equal(mm_vma_populate(&f->space, 0x200001, PAGE), MM_VMA_EINVAL);
+    assert_int_equal(areas(), 1); /* none of them changed anything */
+}
+
+static void limits_hold(void **state)
+{
+    struct mm_vma_limits l = {8 * PAGE, 4 * PAGE, 3 * PAGE, 2 * PAGE, 3};
+    struct mm_vma_totals t;
+
+    (void)state;
+    mm_vma_set_limits(&f->space, &l);
+    assert_int_equal(map(0x200000, 5 * PAGE, 3, MM_VMA_MAP_FIXED), MM_VMA_ENOMEM); /* data */
+    assert_int_equal(map(0x200000, 9 * PAGE, 1, MM_VMA_MAP_FIXED), MM_VMA_ENOMEM); /* total */
+    assert_int_equal(map(0x200000, 4 * PAGE, 3, MM_VMA_MAP_FIXED), 0x200000);
+    assert_int_equal(map(0x210000, 3 * PAGE, 1, MM_VMA_MAP_FIXED), 0x210000);
+    assert_int_equal(mm_vma_mprotect(&f->space, 0x210000, PAGE, 3), MM_VMA_ENOMEM);
+    assert_int_equal(mm_vma_mlock(&f->space, 0x200000, 3 * PAGE), MM_VMA_ENOMEM);
+    assert_int_equal(map(0x220000, 3 * PAGE, 1, MM_VMA_MAP_LOCKED), MM_VMA_EAGAIN);
+    assert_int_equal(mm_vma_mlock(&f->space, 0x200000, 2 * PAGE), MM_VMA_OK);
+    assert_int_equal(areas(), 3);
+    assert_int_equal(map(0x220000, PAGE, 1, MM_VMA_MAP_FIXED), MM_VMA_ENOMEM); /* areas */
+    assert_int_equal(mm_vma_munmap(&f->space, 0x211000, PAGE), MM_VMA_ENOMEM);
+    assert_int_equal(mm_vma_mprotect(&f->space, 0x211000, PAGE, 0), MM_VMA_ENOMEM);
+    mm_vma_read_totals(&f->space, &t);
+    assert_int_equal(t.total, 7);
+    assert_int_equal(t.data, 4);
+    assert_int_equal(t.locked, 2);
+    l.locked = 0;
+    mm_vma_set_limits(&f->space, &l);
+    assert_int_equal(mm_vma_mlock(&f->space, 0x210000, PAGE), MM_VMA_EPERM);
+    assert_int_equal(map(0, PAGE, 1, MM_VMA_MAP_LOCKED), MM_VMA_ENOMEM); /* areas come first */
+}
+
+static void a_stack_grows_to_its_limit_and_guard(void **state)
+{
+    struct mm_vma_limits l = {UINT64_MAX, UINT64_MAX, 40 * PAGE, UINT64_MAX, UINT64_MAX};
+    struct mm_vma_totals t;
+
+    (void)state;
+    mm_vma_set_limits(&f->space, &l);
+    assert_int_equal(map(0x300000, PAGE, 3, MM_VMA_MAP_FIXED | MM_VMA_MAP_GROWSDOWN), 0x300000);
+    assert_int_equal(mm_vma_fault(&f->space, 0x2f0000, MM_VMA_WRITE), MM_VMA_FAULT_OK);
+    mm_vma_read_totals(&f->space, &t);
+    assert_int_equal(t.stack, 17);
+    assert_int_equal(mm_vma_fault(&f->space, 0x300fff - 40 * PAGE, MM_VMA_WRITE), MM_VMA_FAULT_GUARD);
+    assert_int_equal(map(0x2d0000, PAGE, 3, MM_VMA_MAP_FIXED), 0x2d0000);
+    l.stack = UINT64_MAX;
+    mm_vma_set_limits(&f->space, &l);
+    assert_int_equal(mm_vma_fault(&f->space, 0x2d0000 + 16 * PAGE, MM_VMA_WRITE), MM_VMA_FAULT_GUARD);
+    assert_int_equal(mm_vma_fault(&f->space, 0x2d0000 + 17 * PAGE, MM_VMA_WRITE), MM_VMA_FAULT_OK);
+    assert_int_equal(mm_vma_fault(&f->space, 0x2cf000, MM_VMA_READ), MM_VMA_FAULT_NONE);
+    assert_int_equal(mm_vma_fault(&f->space, 0x2d0000, MM_VMA_EXEC), MM_VMA_FAULT_EXEC);
+    assert_int_equal(mm_vma_fault(&f->space, UINT64_MAX, MM_VMA_READ), MM_VMA_FAULT_NONE);
+}
+
+static void placement_goes_up_or_down_aligned(void **state)
+{
+    struct mm_vma_request r;
+    mm_va_t va;
+
+    (void)state;
+    memset(&r, 0, sizeof r);
+    r.bytes = 3 * PAGE;
+    r.flags = MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS;
+    r.align = 16 * PAGE;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_OK);
+    assert_int_equal(va, 0x4f0000);
+    f->space.bottom_up = true;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_OK);
+    assert_int_equal(va, 0x100000);
+    r.align = 0;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_OK);
+    assert_int_equal(va, 0x103000);
+    r.prot = 3;
+    r.hint = 0x200123;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_OK);
+    assert_int_equal(va, 0x200000);
+    assert_int_equal(areas(), 3); /* the two at the bottom are one */
+}
+
+static void the_break_moves_by_bytes(void **state)
+{
+    (void)state;
+    assert_int_equal(mm_vma_install(&f->space, MM_VMA_HEAP, 0x200000, PAGE, 0, 0), MM_VMA_OK);
+    assert_int_equal(mm_vma_brk(&f->space, 0), 0x201000);
+    assert_int_equal(mm_vma_brk(&f->space, 0x204123), 0x204123);
+    assert_int_equal(areas(), 1);
+    assert_int_equal(mm_vma_brk(&f->space, 0x1fffff), 0x204123);
+    assert_int_equal(map(0x210000, PAGE, 3, MM_VMA_MAP_FIXED), 0x210000);
+    assert_int_equal(mm_vma_brk(&f->space, 0x20f001), 0x204123); /* no page between */
+    assert_int_equal(mm_vma_brk(&f->space, 0x20f000), 0x20f000);
+    assert_int_equal(mm_vma_brk(&f->space, 0x200800), 0x200800);
+    assert_int_equal(mm_vma_brk(&f->space, UINT64_MAX), 0x200800);
+    assert_int_equal(mm_vma_bytes(mm_vma_find(&f->space, 0x200000)), PAGE);
+}
+
+static void add_text(void *ctx, const char *line, size_t length)
+{
+    char *text = ctx;
+
+    memcpy(text + strlen(text), line, length + 1);
+    strcat(text, "\n");
+}
+
+static void the_list_reads_like_proc_maps(void **state)
+{
+    struct mm_vma_request r;
+    char text[1024] = "", cut[10];
+    mm_va_t va;
+
+    (void)state;
+    memset(&r, 0, sizeof r);
+    r.hint = 0x200000;
+    r.bytes = PAGE;
+    r.prot = MM_VMA_READ | MM_VMA_EXEC;
+    r.flags = MM_VMA_MAP_PRIVATE | MM_VMA_MAP_FIXED;
+    r.file = (void *)(uintptr_t)"/bin/true";
+    r.offset = 0x3000;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_OK);
+    assert_int_equal(map(0x300000, PAGE, 2, MM_VMA_MAP_FIXED | MM_VMA_MAP_GROWSDOWN), 0x300000);
+    mm_vma_list(&f->space, add_text, text);
+    assert_string_equal(text, "00200000-00201000 r-xp 00003000 00:00 0                                  /bin/true\n"
+                              "00300000-00301000 -w-p 00000000 00:00 0                                  [stack]\n");
+    assert_int_equal(mm_vma_format(&f->space, mm_vma_find(&f->space, va), cut, sizeof cut), 82);
+    assert_string_equal(cut, "00200000-");
+}
+
+static bool count_area(void *ctx, const struct mm_vma *vma)
+{
+    (void)vma;
+    return ++*(unsigned *)ctx < 3;
+}
+
+static void a_walk_sees_what_touches_the_range(void **state)
+{
+    unsigned seen = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < 6; i++)
+        assert_true(map(0x200000 + i * 0x2000, PAGE, 3, MM_VMA_MAP_FIXED) > 0);
+    assert_int_equal(mm_vma_walk(&f->space, 0x200800, 0x202001, count_area, &seen), 2);
+    seen = 0;
+    assert_int_equal(mm_vma_walk(&f->space, 0, UINT64_MAX, count_area, &seen), 3); /* it stops when told */
+}
+
+static void hooks_come_in_groups(void **state)
+{
+    struct mm_vma_system sys;
+    struct mm_vma_hooks h;
+
+    (void)state;
+    hooks_of(&h);
+    h.area_free = NULL;
+    assert_int_equal(mm_vma_system_init(&sys, &h), MM_ERR_INVALID);
+    hooks_of(&h);
+    h.file_page = (enum mm_status(*)(void *, void *, uint64_t, bool, mm_pa_t *))(uintptr_t)1;
+    assert_int_equal(mm_vma_system_init(&sys, &h), MM_ERR_INVALID);
+    assert_int_equal(mm_vma_system_init(&sys, NULL), MM_ERR_INVALID);
+    hooks_of(&h);
+    h.frame_alloc = (mm_pa_t(*)(void *, bool))(uintptr_t)1;
+    assert_int_equal(mm_vma_system_init(&sys, &h), MM_ERR_INVALID);
+}
+
+static void configurations_are_checked(void **state)
+{
+    struct mm_vma_global g = {0x4ff000, 0x1000, PAGE, MM_VMA_READ | MM_VMA_EXEC};
+    struct mm_vma_space space;
+    struct mm_vma_config c;
+
+    (void)state;
+    config_of(&c);
+    c.low = c.top;
+    assert_int_equal(mm_vma_space_init(&space, &f->sys, &c), MM_ERR_INVALID);
+    config_of(&c);
+    c.mmap_base = c.top + PAGE;
+    assert_int_equal(mm_vma_space_init(&space, &f->sys, &c), MM_ERR_INVALID);
+    config_of(&c);
+    c.brk = 1;
+    assert_int_equal(mm_vma_space_init(&space, &f->sys, &c), MM_ERR_INVALID);
+    assert_int_equal(mm_vma_system_global(&f->sys, &g), MM_OK);
+    config_of(&c);
+    assert_int_equal(mm_vma_space_init(&space, &f->sys, &c), MM_ERR_INVALID); /* below the top */
+    c.top = c.mmap_base = 0x4ff000;
+    c.random_pages = 9;
+    c.brk = 0x200000;
+    assert_int_equal(mm_vma_space_init(&space, &f->sys, &c), MM_OK);
+    assert_int_equal(space.base, 0x4ff - 8);
+    assert_int_equal(mm_vma_brk(&space, 0), 0x208000);
+    assert_int_equal(mm_vma_map_access(&space.map, 0x4ff123), 1 | 4 | 8);
+    assert_int_equal(mm_vma_munmap(&space, 0x4ff000, PAGE), MM_VMA_EINVAL); /* out of reach */
+    mm_vma_clear(&space);
+    assert_int_equal(mm_vma_map_access(&space.map, 0x4ff123), 1 | 4 | 8);
+    assert_true(mm_vma_leave(&space));
+    g.va = 1;
+    assert_int_equal(mm_vma_system_global(&f->sys, &g), MM_ERR_ALIGN);
+    g.va = 0x600000;
+    g.bytes = 0;
+    assert_int_equal(mm_vma_system_global(&f->sys, &g), MM_ERR_INVALID);
+    g.bytes = PAGE;
+    for (unsigned i = 1; i < MM_VMA_GLOBALS; i++, g.va += PAGE)
+        assert_int_equal(mm_vma_system_global(&f->sys, &g), MM_OK);
+    assert_int_equal(mm_vma_system_global(&f->sys, &g), MM_ERR_LIMIT);
+    f->sys.global_count = 0;
+}
+
+static void users_and_references_count(void **state)
+{
+    struct mm_vma_space *child = aligned_alloc(64, sizeof *child);
+
+    (void)state;
+    assert_true(map(0x200000, PAGE, 3, MM_VMA_MAP_FIXED) > 0);
+    assert_int_equal(mm_vma_fork(child, &f->space, NULL), MM_VMA_OK);
+    mm_vma_join(child);
+    mm_vma_get(child);
+    assert_false(mm_vma_leave(child));
+    assert_non_null(mm_vma_find(child, 0x200000));
+    assert_false(mm_vma_leave(child)); /* the last user: all is unmapped, the reference keeps the struct */
+    assert_null(mm_vma_find(child, 0x200000));
+    assert_false(mm_vma_leave(child)); /* one too many */
+    assert_true(mm_vma_put(child));
+    assert_false(mm_vma_put(child));
+    free(child);
+}
+
+static void presets_have_their_rights(void **state)
+{
+    (void)state;
+    assert_int_equal(mm_vma_install(&f->space, MM_VMA_CODE, 0x110000, PAGE, 0, 0), MM_VMA_OK);
+    assert_int_equal(mm_vma_install(&f->space, MM_VMA_DATA, 0x120000, PAGE, 0, 0), MM_VMA_OK);
+    assert_int_equal(mm_vma_install(&f->space, MM_VMA_STACK, 0x180000, PAGE, 0, 0), MM_VMA_OK);
+    assert_int_equal(mm_vma_install(&f->space, MM_VMA_IO, 0x140000, PAGE, 0xfee00000, 0), MM_VMA_OK);
+    assert_int_equal(mm_vma_install(&f->space, MM_VMA_LINEAR, 0x141000, PAGE, 0xfee01000, MM_VMA_READ),
+                     MM_VMA_OK);
+    assert_int_equal(mm_vma_map_access(&f->space.map, 0x110000), 5);
+    assert_int_equal(mm_vma_map_access(&f->space.map, 0x120000), 3);
+    assert_int_equal(mm_vma_map_access(&f->space.map, 0x180000), 3 | 0x20);
+    assert_int_equal(mm_vma_find(&f->space, 0x140000)->offset, 0xfee00);
+    assert_int_equal(areas(), 5); /* linear areas do not merge */
+    assert_int_equal(mm_vma_install(&f->space, MM_VMA_DATA, 0x110000, PAGE, 0, 0), MM_VMA_EEXIST);
+    assert_int_equal(mm_vma_install(&f->space, MM_VMA_DATA, 0x111001, PAGE, 0, 0), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_install(&f->space, MM_VMA_DATA, 0x111000, 0, 0, 0), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_install(&f->space, MM_VMA_LINEAR, 0x111000, PAGE, 5, 0), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_install(&f->space, (enum mm_vma_preset)99, 0x111000, PAGE, 0, 0), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_madvise(&f->space, 0x140000, PAGE, MM_VMA_ADV_DODUMP), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_madvise(&f->space, 0x140000, PAGE, MM_VMA_ADV_DONTNEED), MM_VMA_EINVAL);
+}
+
+static void map_functions_refuse_what_is_wrong(void **state)
+{
+    struct mm_vma area, *a = &area;
+    mm_va_t va = 3;
+
+    (void)state;
+    memset(a, 0, sizeof *a);
+    assert_int_equal(mm_vma_map_insert(&f->space.map, NULL), MM_ERR_INVALID);
+    assert_int_equal(mm_vma_map_insert(&f->space.map, a), MM_ERR_INVALID); /* start == end */
+    a->end = UINTPTR_MAX;
+    a->start = 1;
+    assert_int_equal(mm_vma_map_insert(&f->space.map, a), sizeof(void *) == 8 ? MM_ERR_INVALID : MM_OK);
+    assert_int_equal(mm_vma_map_erase(&f->space.map, NULL), MM_ERR_NOENT);
+    assert_int_equal(mm_vma_map_lowest(&f->space.map, 0, 0x1000, 0, 0, &va), MM_ERR_INVALID);
+    assert_int_equal(mm_vma_map_highest(&f->space.map, 0, 0x1000, PAGE, 3, &va), MM_ERR_INVALID);
+    assert_int_equal(mm_vma_map_lowest(&f->space.map, 0x2000, 0x1000, PAGE, 0, &va), MM_ERR_NOENT);
+    assert_int_equal(mm_vma_map_highest(&f->space.map, 0, UINT64_MAX, UINT64_MAX, 0, &va), MM_ERR_NOENT);
+    assert_int_equal(va, 3);
+    assert_null(mm_vma_map_find(&f->space.map, UINT64_MAX));
+    assert_int_equal(mm_vma_map_access(&f->space.map, 0), -1);
+}
+
+/* Everything that can lack memory, lacking it at its first, second, third ... time: nothing has changed then. */
+static int call(unsigned which)
+{
+    mm_va_t va;
+
+    switch (which) {
+    case 0: return (int)(map(0x300000, PAGE, 3, MM_VMA_MAP_FIXED) < 0 ? MM_VMA_ENOMEM : 0);
+    case 1: return mm_vma_munmap(&f->space, 0x202000, PAGE);
+    case 2: return mm_vma_mprotect(&f->space, 0x202000, PAGE, 1);
+    case 3: return mm_vma_mremap(&f->space, 0x202000, PAGE, PAGE, 3, 0x310000, &va);
+    case 4: return mm_vma_mremap(&f->space, 0x200000, 0x40000, 0x40000, 3, 0x310000, &va);
+    case 5: return mm_vma_madvise(&f->space, 0x202000, PAGE, MM_VMA_ADV_RANDOM);
+    case 6: return mm_vma_mlock(&f->space, 0x202000, PAGE);
+    case 7: return (int)(map(0, PAGE, 3, MM_VMA_MAP_SHARED) < 0 ? MM_VMA_ENOMEM : 0);
+    default: return mm_vma_install(&f->space, MM_VMA_DATA, 0x300000, PAGE, 0, 0);
+    }
+}
+
+static void a_call_without_memory_changes_nothing(void **state)
+{
+    (void)state;
+    for (unsigned which = 0; which <= 9; which++)
+        for (uint64_t n = 1;; n++) {
+            struct mm_vma_space *copy = aligned_alloc(64, sizeof *copy);
+            char before[8192] = "", after[8192] = "";
+            uint64_t calls;
+            int result;
+
+            /* 40 areas that fill more than a leaf, none of them with memory to spare */
+            mm_vma_clear(&f->space);
+            for (unsigned i = 0; i < 40; i++)
+                assert_true(map(0x200000 + i * 0x1800 / PAGE * PAGE * 4, 4 * PAGE, 3, MM_VMA_MAP_FIXED) > 0);
+            mm_vma_map_trim(&f->space.map);
+            while (f->space.spare != NULL)
+                area_free(NULL, mmi_vma_spare(&f->space));
+            mm_vma_list(&f->space, add_text, before);
+            memset(&f->fail, 0, sizeof f->fail);
+            memset(&f->source.fail, 0, sizeof f->source.fail);
+            f->fail.fail_at = f->source.fail.fail_at = n;
+            result = which == 9 ? mm_vma_fork(copy, &f->space, NULL) : call(which);
+            calls = f->fail.calls > f->source.fail.calls ? f->fail.calls : f->source.fail.calls;
+            f->fail.fail_at = f->source.fail.fail_at = 0;
+            if (calls >= n) {
+                assert_int_equal(result, MM_VMA_ENOMEM);
+                mm_vma_list(&f->space, add_text, after);
+                assert_string_equal(before, after);
+            } else {
+                assert_int_equal(result, MM_VMA_OK);
+                if (which == 9)
+                    assert_true(mm_vma_leave(copy));
+            }
+            assert_int_equal(mm_vma_check(&f->space), MM_OK);
+            free(copy);
+            if (calls < n) {
+                assert_true(n > 1 || which == 0); /* memory was needed */
+                break;
+            }
+        }
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        T(mmap_refuses_bad_requests),
+        T(the_last_page_before_the_top_is_mapped),
+        T(ranges_are_checked),
+        T(limits_hold),
+        T(a_stack_grows_to_its_limit_and_guard),
+        T(placement_goes_up_or_down_aligned),
+        T(the_break_moves_by_bytes),
+        T(the_list_reads_like_proc_maps),
+        T(a_walk_sees_what_touches_the_range),
+        T(hooks_come_in_groups),
+        T(configurations_are_checked),
+        T(users_and_references_count),
+        T(presets_have_their_rights),
+        T(map_functions_refuse_what_is_wrong),
+        T(a_call_without_memory_changes_nothing),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
