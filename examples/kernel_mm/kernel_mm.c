@@ -1260,10 +1260,11 @@ void kmm_get_stats(struct kmm_stats *stats)
 uint64_t kmm_free_frames(void)
 {
     struct kmm_stats stats;
-    unsigned cpu;
-    for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
-        (void)mm_slab_drain(&kmm.heap, cpu);
-    (void)mm_slab_shrink(&kmm.heap);
+    unsigned cpu, tries = 4;
+    do
+        for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
+            (void)mm_slab_drain(&kmm.heap, cpu);
+    while (mm_slab_shrink(&kmm.heap) != 0 && --tries != 0); /* the heap's own memory comes last */
     buddy_trim();
     kmm_get_stats(&stats);
     return stats.free + (mm_buddy_free_bytes(&kmm.buddy) >> MM_PAGE_SHIFT);
