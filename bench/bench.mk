@@ -15,8 +15,8 @@ bench_flags := -std=gnu11 -D_GNU_SOURCE -O2 -g -falign-functions=64 -falign-loop
     $(if $(findstring pagetable,$(WITHOUT)),-DBENCH_NO_PAGETABLE)
 bench_sources := $(filter-out bench/count.c $(foreach w,$(WITHOUT),$(wildcard bench/adapt_$(w)*.c)), \
     $(wildcard bench/*.c bench/baseline/*.c))
-bench_common := $(filter-out bench/main.c bench/work_%.c bench/trace.c bench/adapt_pagetable%.c \
-    bench/baseline/pagetable_%.c,$(bench_sources))
+bench_common := $(filter-out bench/main.c bench/work_%.c bench/trace.c bench/adapt_pagetable%.c bench/adapt_vma.c \
+    bench/baseline/pagetable_%.c bench/baseline/areas_%.c,$(bench_sources))
 bench_objects = $(patsubst bench/%.c,$(bench_dir)/%.o,$(1))
 
 .PHONY: bench bench-build count count-build count-record
