@@ -76,7 +76,7 @@
  *   MM_SLAB_STATIC            all functions are static: for use inside one file
  *   MM_SLAB_SHIFT             log2 of a slab's bytes, 12 to 17 (16)
  *   MM_SLAB_SLOTS             slots of a CPU's array for the classes up to 128 bytes: 8 to 128, a
- *                             power of two (64); larger classes have fewer
+ *                             power of two (128); larger classes have fewer
  *   MM_SLAB_HARDEN            1: the inlined free also tells addresses inside an object from its
  *                             start, and reads nothing below or above all that the hook gave (0)
  *   MM_SLAB_SELF(heap)        pointer to this CPU's struct mm_slab_cpu of the heap, where the
@@ -672,7 +672,7 @@ extern "C" {
 #error "MM_SLAB_SHIFT is from 12 to 17"
 #endif
 #ifndef MM_SLAB_SLOTS
-#define MM_SLAB_SLOTS 64
+#define MM_SLAB_SLOTS 128
 #endif
 #if MM_SLAB_SLOTS < 8 || MM_SLAB_SLOTS > 128 || (MM_SLAB_SLOTS & (MM_SLAB_SLOTS - 1)) != 0
 #error "MM_SLAB_SLOTS is a power of two from 8 to 128"
@@ -1603,7 +1603,7 @@ MM_STATIC_ASSERT(sizeof(struct mm_slab_cpu) < 65536, "see struct mmi_slab_mark")
 #define MMI_SLAB_BATCHES 1u
 #define MMI_SLAB_ARRAYS 2u
 #define MMI_SLAB_DEPOT_BYTES 65536u /* of free objects of a cache, at most, in its depot */
-#define MMI_SLAB_LIST_BYTES 16384u  /* in an array, at most */
+#define MMI_SLAB_LIST_BYTES 32768u  /* in an array, at most */
 #define MMI_SLAB_GRANULE /* at least 2^12 bytes, and so at most 32 in a slab */                    \
     ((size_t)1 << (MM_PAGE_SHIFT < MM_SLAB_SHIFT ? MM_PAGE_SHIFT : MM_SLAB_SHIFT))
 #define MMI_SLAB_CALLER ((uintptr_t)__builtin_return_address(0))

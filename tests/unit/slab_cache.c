@@ -303,12 +303,12 @@ static void the_depot_serves_long_swings(void **state)
             assert_int_equal(mm_slab_free(&cache, p[i]), MM_OK);
         assert_int_equal(mm_slab_check(&heap), MM_OK);
     }
-    assert_true(cache.batches >= 8);
+    assert_true(cache.batches >= 4);
     assert_int_equal(cache_stats(&cache).active, 0);
     assert_true(cache_stats(&cache).cached >= 1000 - MM_SLAB_SLOTS);
     cpu_now = 1; /* another CPU finds them there */
     void *q = mm_slab_alloc(&cache, 0);
-    assert_true(cache.batches >= 7);
+    assert_true(cache.batches >= 3);
     assert_int_equal(mm_slab_free(&cache, q), MM_OK);
     cpu_now = MM_CPU_MAX; /* and one without arrays, when the slabs have none */
     mm_slab_cache_set_quota(&cache, MM_SLAB_BYTES);
