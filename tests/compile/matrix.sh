@@ -33,6 +33,9 @@ all_options() { # FLAGS: each option by itself
         -DMM_DEBUG=1 -DMM_DEBUG=2 -DMM_DEBUG=3 "-D${x}_STATIC" "-D${x}_STATIC,-DMM_DEBUG=3" -DMM_PAGE_SHIFT=14; do
         try "$1,$option" i
     done
+    [ "$header" != mm_pagetable.h ] || for option in X86_64 SV32 SV39 SV57X4 EPT AARCH64_S1 WINDOWS; do
+        try "$1,-DMM_PAGETABLE_$option" i # one format alone; tables through windows
+    done
 }
 
 one() { # HEADER TARGET STANDARD COMPILER...
