@@ -3241,7 +3241,7 @@ static int mmi_vma_reserve(struct mm_vma_space *space, uintptr_t start, uintptr_
         return MM_VMA_ENOMEM;
     if (map->pooled >= need)
         return MM_VMA_OK;
-    if (map->root != NULL) {
+    if (map->root != NULL && map->height < 2) { /* a small map has no nodes to spare */
         mmi_vma_seek(&c, map, start);
         if (mmi_vma_local(&c, map, start, end))
             need = mmi_vma_splits(&c, map, areas);
@@ -3514,7 +3514,7 @@ static uintptr_t mmi_vma_place_down(const struct mm_vma_space *space, uintptr_t 
         if (want.high < want.low || want.high - want.low < pages)
             return MMI_VMA_NONE;
         page = mmi_vma_highest(&space->map, &want);
-        if (page == MMI_VMA_NONE)
+        if (page == MMI_VMA_NONE || space->stack == 0)
             return page;
         next = mmi_vma_from(space, page);
         if (next == NULL || (next->flags & MM_VMA_GROWSDOWN) == 0)
@@ -3537,7 +3537,7 @@ static uintptr_t mmi_vma_place_up(const struct mm_vma_space *space, uintptr_t lo
         if (want.high < want.low || want.high - want.low < pages)
             return MMI_VMA_NONE;
         page = mmi_vma_lowest(&space->map, &want);
-        if (page == MMI_VMA_NONE)
+        if (page == MMI_VMA_NONE || space->stack == 0)
             return page;
         next = mmi_vma_from(space, page);
         if (next == NULL || (next->flags & MM_VMA_GROWSDOWN) == 0 ||
@@ -3760,7 +3760,6 @@ static int mmi_vma_admit(const struct mm_vma_space *space, const struct mm_vma_r
                          uintptr_t start, uintptr_t pages, uintptr_t *flags)
 {
     bool fixed = (r->flags & MM_VMA_MAP_FIXED) != 0;
-    uint64_t there;
     int result;
 
     if ((r->flags & MM_VMA_MAP_LOCKED) != 0) {
@@ -3772,8 +3771,9 @@ static int mmi_vma_admit(const struct mm_vma_space *space, const struct mm_vma_r
     result = mmi_vma_flags_of(r, flags);
     if (result != MM_VMA_OK)
         return result;
-    there = fixed ? mmi_vma_mapped(space, start, start + pages) : 0;
-    if (!mmi_vma_may_expand(space, *flags, pages - there))
+    if (!mmi_vma_may_expand(space, *flags, pages) && /* what is there makes room */
+        (!fixed || !mmi_vma_may_expand(space, *flags,
+                                       pages - mmi_vma_mapped(space, start, start + pages))))
         return MM_VMA_ENOMEM;
     *flags |= mmi_vma_accountable(*flags);
     return MM_VMA_OK;
@@ -3856,14 +3856,16 @@ MM_VMA_API int mm_vma_mmap(struct mm_vma_space *space, const struct mm_vma_reque
 
 static int mmi_vma_munmap(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
 {
-    const struct mm_vma *vma = mmi_vma_from(space, start);
+    bool ready = mmi_vma_reserve(space, start, end, 1) == MM_VMA_OK;
+    const struct mm_vma *vma;
 
-    if (vma == NULL || vma->start >= end)
-        return MM_VMA_OK;
-    if (vma->start < start && vma->end > end && space->map.count >= space->limits.areas)
-        return MM_VMA_ENOMEM;
-    if (mmi_vma_reserve(space, start, end, 1) != MM_VMA_OK)
-        return MM_VMA_ENOMEM;
+    if (!ready || space->map.count >= space->limits.areas) {
+        vma = mmi_vma_from(space, start);
+        if (vma == NULL || vma->start >= end)
+            return MM_VMA_OK;
+        if (!ready || (vma->start < start && vma->end > end))
+            return MM_VMA_ENOMEM;
+    }
     mmi_vma_drop(space, start, end);
     return MM_VMA_OK;
 }
@@ -3970,15 +3972,17 @@ static int mmi_vma_mprotect(struct mm_vma_space *space, uintptr_t start, uintptr
     }
     if (mmi_vma_reserve(space, start, end, 2) != MM_VMA_OK)
         return MM_VMA_ENOMEM;
+    if (vma == NULL || vma->start > start)
+        return MM_VMA_ENOMEM;
     do {
-        if (vma == NULL || vma->start > start)
-            return MM_VMA_ENOMEM;
         to = mmi_vma_min(vma->end, end);
         result = mmi_vma_protect(space, &vma, start, to, prot & MM_VMA_PROT);
         start = mmi_vma_max(vma->end, to); /* what joined needs no change */
+        if (result != MM_VMA_OK || start >= end)
+            return result;
         vma = mmi_vma_from(space, start);
-    } while (result == MM_VMA_OK && start < end);
-    return result;
+    } while (vma != NULL && vma->start <= start);
+    return MM_VMA_ENOMEM;
 }
 
 MM_VMA_API int mm_vma_mprotect(struct mm_vma_space *space, mm_va_t va, uint64_t bytes,

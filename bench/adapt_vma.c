@@ -9,9 +9,7 @@
 
 _Static_assert(sizeof(struct mm_vma) == sizeof(struct area), "an area is an area");
 
-/* ---- nodes: large blocks, as a kernel's allocator has them ----------------------------------------- */
-
-#define BLOCK_NODES 256
+/* ---- nodes: blocks that grow with the map ----------------------------------------------------------- */
 
 struct pool {
     struct mm_vma_node *free;
@@ -25,14 +23,15 @@ static struct mm_vma_node *node_alloc(void *ctx)
     struct mm_vma_node *node = p->free;
 
     if (node == NULL) {
-        struct mm_vma_node *block = aligned_alloc(64, BLOCK_NODES * sizeof *block);
+        size_t n = p->count < 8 ? (size_t)2 << p->count : 256;
+        struct mm_vma_node *block = aligned_alloc(64, n * sizeof *block);
 
         if (p->count == p->room) {
             p->room = p->room * 2 + 16;
             p->blocks = realloc(p->blocks, p->room * sizeof *p->blocks);
         }
         p->blocks[p->count++] = block;
-        for (size_t i = 0; i < BLOCK_NODES; i++) {
+        for (size_t i = 0; i < n; i++) {
             block[i].u.next = p->free;
             p->free = &block[i];
         }

@@ -55,6 +55,10 @@ struct area_row {
 };
 extern const struct area_row area_rows[];
 
+/* Rows that are mm_vma's alone: see work_vma.c. */
+void run_vma_trace(gb_state *st, const struct area_row *row, const struct area_ops *ops);
+void run_vma_faults(gb_state *st, const struct area_row *row, const struct area_ops *ops);
+
 /* Objects in random memory order, for the maps that split areas; never more than twice the areas. */
 struct area *area_take(void);
 void area_give(struct area *a);

@@ -315,8 +315,10 @@ static void register_page_tables(void)
 static int can_do_areas(const struct area_row *row, const struct area_ops *ops)
 {
     char kind = row->name[0];
-    if (row->areas > ops->most)
+    if (row->areas > ops->most || row->areas > bench_nframes() / 2)
         return 0;
+    if (row->areas == 0) /* calls and faults */
+        return ops->call_map != NULL;
     return (kind != 'd' && kind != 'e') || ops->gap_up != NULL;
 }
 
@@ -334,7 +336,7 @@ static void register_areas(void)
             struct cell *cell = &plan.cells[plan.ncells++];
             *cell = (struct cell){.area_row = row, .areas = ops};
             gb_bench *b = gb_register(name, run_area_cell, cell);
-            int64_t n = row->iterations;
+            int64_t n = row->name[0] == 'h' ? row->iterations : row->iterations * bench_nframes() >> 21;
             if (ops->most == 65536 && row->areas == 65536 && strchr("cde", row->name[0]) != NULL)
                 n /= 32; /* the sorted array moves half of itself */
             gb_iterations(b, n < least ? least : n);

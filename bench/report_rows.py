@@ -154,6 +154,15 @@ GROUPS = [
         "nearest gap of 1 to 16 pages up or down; d_rare: a gap that one area in 1,024 has; e1: mmap at the "
         "highest place, munmap, mprotect; e2: mmap anywhere over what is there, munmap, mprotect; f_iter: a step of a "
         "walk; g_dup: a copy, for each area; h_bytes: bytes an area beside its object, no nanoseconds.",
+        {
+            "fault.zero": "a page of new memory touched for the first time",
+            "fault.cow": "a page written to after a fork; the copying itself left out",
+        },
+    ),
+    (
+        "Recorded memory calls",
+        "ns a call",
+        "mmap, munmap, mprotect, mremap, brk, madvise, fork, exec and exit of real programs, replayed on mm_vma.h.",
         {},
     ),
     ("Other", "ns an operation", "", {}),
@@ -163,6 +172,7 @@ PREFIXES = {
     "trace.malloc.": "Recorded traces of objects",
     "trace.": "Recorded traces",
     "heap.": "Byte sizes",
+    "calls.": "Recorded memory calls",
     **{
         prefix + "_": "Areas of address spaces"
         for prefix in ("a", "b", "c", "d", "e1", "e2", "f", "g", "h")

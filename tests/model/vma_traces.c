@@ -155,6 +155,12 @@ static size_t own_list(struct replay *r, struct mm_vma_space *space, struct regi
     return n;
 }
 
+static bool equal(const struct region *a, const struct region *b)
+{
+    return a->start == b->start && a->end == b->end && a->offset == b->offset && a->prot == b->prot &&
+           a->shared == b->shared && a->file == b->file && a->stack == b->stack;
+}
+
 static bool compare(struct replay *r, struct mm_vma_space *space, const struct vma_op *lines, size_t n)
 {
     struct region *theirs = calloc(n + 1, sizeof *theirs);
@@ -179,9 +185,11 @@ static bool compare(struct replay *r, struct mm_vma_space *space, const struct v
         a = add(theirs, a, &g);
     }
     b = own_list(r, space, ours);
-    same = a == b && memcmp(theirs, ours, a * sizeof *ours) == 0;
+    same = a == b;
+    for (size_t i = 0; same && i < a; i++)
+        same = equal(&theirs[i], &ours[i]);
     for (size_t i = 0; !same && i < a && i < b; i++)
-        if (memcmp(&theirs[i], &ours[i], sizeof *ours) != 0) {
+        if (!equal(&theirs[i], &ours[i])) {
             printf("# recorded %llx-%llx %u file %u, replayed %llx-%llx %u file %u\n",
                    (unsigned long long)theirs[i].start, (unsigned long long)theirs[i].end,
                    theirs[i].prot, theirs[i].file, (unsigned long long)ours[i].start,

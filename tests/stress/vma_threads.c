@@ -132,6 +132,7 @@ static void readers_need_no_lock(void **state)
     mm_vma_config_init(&config);
     assert_int_equal(mm_vma_system_init(&s->sys, &h), MM_OK);
     assert_int_equal(mm_vma_space_init(&s->space, &s->sys, &config), MM_OK);
+    (void)mm_test_seed(); /* printed before the threads ask for it */
     assert_int_equal(mm_test_threads(4, read_or_write, s), 0);
     assert_int_equal(mm_vma_check(&s->space), MM_OK);
     printf("# %lu found, %lu holes, %lu busy\n", (unsigned long)s->seen, (unsigned long)s->holes,
@@ -497,6 +498,7 @@ static void faults_beside_fork_and_eviction(void **state)
     r.flags = MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS | MM_VMA_MAP_FIXED;
     assert_int_equal(mm_vma_mmap(&w->space, &r, &va), MM_VMA_OK);
     w->running = 2;
+    (void)mm_test_seed();
     assert_int_equal(mm_test_threads(4, touch_fork_evict, w), 0);
     printf("# %lu forks, %lu evictions\n", (unsigned long)w->forks, (unsigned long)w->evicted);
     assert_true(w->forks != 0 && w->evicted != 0);
