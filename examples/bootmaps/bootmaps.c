@@ -580,13 +580,14 @@ struct fdt {
     struct fdt_node node[FDT_DEEPEST + 1]; /* by depth; [0] is nobody's */
 };
 
+/* Does `b` hold this text, with the zero at its end? */
 static bool is_text(struct bytes b, const char *text)
 {
     size_t i;
 
     for (i = 0; i < b.size && b.at[i] == (unsigned char)text[i]; i++)
         if (text[i] == '\0')
-            return i + 1 == b.size;
+            return true;
     return false;
 }
 
@@ -816,7 +817,7 @@ static enum mm_status fdt_blocks(struct bytes blob, struct fdt *f)
     const uint64_t tree = be32(p + 8), strings = be32(p + 12), reservations = be32(p + 16);
     uint64_t tree_size;
 
-    if (tree > blob.size || reservations > blob.size)
+    if (reservations > blob.size)
         return MM_ERR_CORRUPT;
     tree_size = be32(p + 20) >= 17 ? be32(p + 36) : blob.size - tree; /* version 16 does not tell */
     if (!within(blob, tree, tree_size) || !within(blob, strings, be32(p + 32)))
@@ -839,7 +840,7 @@ static enum mm_status fdt_open(struct bytes blob, struct fdt *f)
     if (be32(p) != FDT_MAGIC || be32(p + 20) < 16 ||
         be32(p + 24) > 17) /* version, last compatible */
         return MM_ERR_NOENT;
-    if (be32(p + 4) < 40 || be32(p + 4) > blob.size)
+    if (be32(p + 4) > blob.size)
         return MM_ERR_CORRUPT;
     blob.size = be32(p + 4);
     return fdt_blocks(blob, f);

@@ -14,7 +14,7 @@ links() {
 
 missing=$(mktemp)
 trap 'rm -f "$missing"' EXIT
-for file in *.md */*/README.md; do
+for file in *.md */*.md */*/README.md; do
     [ ! -e "$file" ] || check "links of $file" links "$file"
 done
 for command in './mm test' './mm bench' 'make test' 'make bench'; do

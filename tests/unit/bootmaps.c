@@ -89,6 +89,7 @@ static void *copies[4096];
 static const void *view_blob(void *ctx, mm_pa_t pa, size_t size)
 {
     (void)ctx;
+    assert_true(pa + size >= pa); /* a view need not look out for ranges that wrap */
     if (pa < MEMORY_PA || pa - MEMORY_PA > length || size > length - (pa - MEMORY_PA))
         return NULL;
     assert_in_range(views, 0, 4095);
@@ -503,6 +504,7 @@ static void multiboot2_refuses_entries_of_odd_size(void **state)
     mb2_start();
     mb2_map_tag(1, 28);
     put_e820(0, 0x1000, 1), put(4, 0), put(4, 0);
+    mb2_align();
     mb2_end();
     assert_int_equal(mb2(length), MM_ERR_CORRUPT);
     assert_untouched();
@@ -1205,6 +1207,23 @@ static void fdt_refuses_a_tree_that_is_none(void **state)
     assert_untouched();
 }
 
+static void fdt_reads_reservations_to_the_end(void **state)
+{
+    static const uint64_t pairs[] = {0x7000, 0, 0x8000, 0x1000, 0, 0x2000, 0, 0};
+    (void)state;
+    fdt_start();
+    begin_node(""), memory_node(), end_node();
+    fdt_finish();
+    put_be32_at(16, length); /* behind all else */
+    for (size_t i = 0; i < 8; i++)
+        put(8, __builtin_bswap64(pairs[i]));
+    put_be32_at(4, length);
+    assert_int_equal(fdt(length), MM_OK);
+    assert_int_equal(count, 3);
+    assert_range(0, 0x8000, 0x1000, MM_FRAME_RESERVED);
+    assert_range(1, 0, 0x2000, MM_FRAME_RESERVED);
+}
+
 static void fdt_skips_what_means_nothing(void **state)
 {
     (void)state;
@@ -1346,6 +1365,7 @@ int main(void)
         cmocka_unit_test(fdt_refuses_cells_that_do_not_fit),
         cmocka_unit_test(fdt_refuses_a_size_of_cells),
         cmocka_unit_test(fdt_refuses_a_tree_that_is_none),
+        cmocka_unit_test(fdt_reads_reservations_to_the_end),
         cmocka_unit_test(fdt_skips_what_means_nothing),
         cmocka_unit_test(fdt_reserves_only_what_is_in_reserved_memory),
         cmocka_unit_test(fdt_keeps_the_initial_ram_disk),
