@@ -1260,11 +1260,12 @@ void kmm_get_stats(struct kmm_stats *stats)
 uint64_t kmm_free_frames(void)
 {
     struct kmm_stats stats;
-    unsigned cpu, tries = 4;
-    do
+    unsigned cpu, pass;
+    for (pass = 0; pass < 3; pass++) { /* the heap's own memory comes last */
         for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
             (void)mm_slab_drain(&kmm.heap, cpu);
-    while (mm_slab_shrink(&kmm.heap) != 0 && --tries != 0); /* the heap's own memory comes last */
+        (void)mm_slab_shrink(&kmm.heap);
+    }
     buddy_trim();
     kmm_get_stats(&stats);
     return stats.free + (mm_buddy_free_bytes(&kmm.buddy) >> MM_PAGE_SHIFT);

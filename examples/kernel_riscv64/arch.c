@@ -1,0 +1,339 @@
+/* arch.c - riscv64: firmware, device tree, traps, harts. Sources: RISC-V privileged specification; SBI
+ * specification 1.0; Devicetree specification 0.4, chapter 5; QEMU, hw/misc/sifive_test.c. */
+#include "../kernel_common/kernel.h"
+#include "asm.h"
+
+#define BASE UINT64_C(0xffffffff00000000)   /* of the image */
+#define DIRECT UINT64_C(0xffffffc000000000) /* of physical memory */
+#define VMAP UINT64_C(0xffffffffc0000000)
+#define TEST_DEVICE UINT64_C(0x100000)
+#define TEST_VA UINT64_C(0xffffffffd0000000)
+
+extern const uint64_t boot_addresses[3]; /* physical: of the image, of boot_other, of boot_root48 */
+extern unsigned char image_text[], image_rodata[], image_data[], image_end[];
+void user_enter(struct frame *frame, uint64_t *stack);
+_Noreturn void user_leave(uint64_t *stack);
+void arch_main(uint64_t hart, uint64_t argument, uint64_t cpu);
+void arch_trap(struct frame *f);
+
+#define csr_read(name)                                                                             \
+    ({                                                                                             \
+        uint64_t value_;                                                                           \
+        __asm__ volatile("csrr %0, " #name : "=r"(value_));                                        \
+        value_;                                                                                    \
+    })
+#define csr_write(name, value) __asm__ volatile("csrw " #name ", %0" ::"r"((uint64_t)(value)) : "memory")
+#define csr_set(name, value) __asm__ volatile("csrs " #name ", %0" ::"r"((uint64_t)(value)) : "memory")
+#define csr_clear(name, value) __asm__ volatile("csrc " #name ", %0" ::"r"((uint64_t)(value)) : "memory")
+
+/* ---- Firmware --------------------------------------------------------------------------------------- */
+
+enum { SBI_PUTCHAR = 1, SBI_TIME = 0x54494d45, SBI_IPI = 0x735049, SBI_RFENCE = 0x52464e43,
+       SBI_HSM = 0x48534d };
+
+static int64_t sbi(uint64_t extension, uint64_t function, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+{
+    register uint64_t a0 __asm__("a0") = a;
+    register uint64_t a1 __asm__("a1") = b;
+    register uint64_t a2 __asm__("a2") = c;
+    register uint64_t a3 __asm__("a3") = d;
+    register uint64_t a6 __asm__("a6") = function;
+    register uint64_t a7 __asm__("a7") = extension;
+    __asm__ volatile("ecall" : "+r"(a0), "+r"(a1) : "r"(a2), "r"(a3), "r"(a6), "r"(a7) : "memory");
+    return (int64_t)a0;
+}
+
+void arch_putc(char c)
+{
+    (void)sbi(SBI_PUTCHAR, 0, (uint64_t)(unsigned char)c, 0, 0, 0);
+}
+
+static bool own_tables; /* no longer those of boot.S */
+
+/* QEMU ends with status 0, or 1. */
+void arch_exit(bool pass)
+{
+    volatile uint32_t *device = (volatile uint32_t *)(own_tables ? TEST_VA : DIRECT + TEST_DEVICE);
+    *device = pass ? 0x5555 : 1u << 16 | 0x3333;
+    for (;;)
+        __asm__ volatile("wfi");
+}
+
+uint64_t arch_clock(void)
+{
+    return csr_read(time);
+}
+
+mm_pa_t arch_device(void)
+{
+    return 0x101000; /* the clock: nanoseconds, low half */
+}
+
+/* ---- Translations ---------------------------------------------------------------------------------------- */
+
+static uintptr_t harts; /* that are up, a bit each */
+
+void arch_load_root(uint64_t root)
+{
+    csr_write(satp, root);
+    __asm__ volatile("sfence.vma" ::: "memory");
+    own_tables = (root << 20 >> 20) != boot_addresses[2] >> 12;
+}
+
+static void flush_here(const struct mm_pagetable_flush *flush)
+{
+    if (flush->all || flush->tables_unlink)
+        __asm__ volatile("sfence.vma" ::: "memory");
+    for (unsigned i = 0; !flush->all && i < flush->count; i++) {
+        const struct mm_pagetable_range *r = &flush->ranges[i];
+        for (mm_va_t va = r->va; va - r->va < r->bytes; va += MM_PAGE_SIZE << (9 * r->level))
+            __asm__ volatile("sfence.vma %0" ::"r"(va) : "memory");
+    }
+}
+
+/* New user mappings concern the hart that faulted; elsewhere a stale "nothing there" only faults again. */
+void arch_flush(const struct mm_pagetable_flush *flush)
+{
+    const uintptr_t others = mm_load(&harts) & ~mm_bit((unsigned)port_self()->hart);
+    const bool user = flush->count != 0 && flush->ranges[0].va >> 63 == 0;
+    flush_here(flush);
+    if (others == 0 || (flush->filled_only && user))
+        return;
+    if (flush->all || flush->tables_unlink) {
+        (void)sbi(SBI_RFENCE, 1, others, 0, 0, ~(uint64_t)0);
+        return;
+    }
+    for (unsigned i = 0; i < flush->count; i++)
+        (void)sbi(SBI_RFENCE, 1, others, 0, flush->ranges[i].va, flush->ranges[i].bytes);
+}
+
+/* ---- Harts --------------------------------------------------------------------------------------------------- */
+
+static struct port_cpu cpu_of[MM_CPU_MAX];
+static bool ticking[MM_CPU_MAX];
+#define SIE_SOFTWARE 2u
+#define SIE_TIMER 32u
+
+unsigned arch_start_cpus(void)
+{
+    unsigned all = 1;
+    for (uint64_t hart = 0; hart < MM_CPU_MAX; hart++)
+        if (hart != port_self()->hart && sbi(SBI_HSM, 0, hart, boot_addresses[1], all, 0) == 0)
+            all++;
+    while (mm_popcount(mm_load_acquire(&harts)) != all)
+        MM_CPU_RELAX();
+    return all;
+}
+
+void arch_wake(void)
+{
+    const uintptr_t others = mm_load(&harts) & ~mm_bit((unsigned)port_self()->hart);
+    if (others != 0)
+        (void)sbi(SBI_IPI, 0, others, 0, 0, 0);
+}
+
+void arch_wait(const uintptr_t *word, uintptr_t value)
+{
+    while (mm_load_acquire(word) == value) {
+        const unsigned long state = port_irq_save();
+        if (mm_load_acquire(word) == value)
+            __asm__ volatile("wfi" ::: "memory"); /* an interrupt ends it, though it is not taken yet */
+        port_irq_restore(state);
+    }
+}
+
+void arch_tick(bool on)
+{
+    ticking[port_cpu()] = on;
+    (void)sbi(SBI_TIME, 0, on ? arch_clock() + arch_milliseconds(1) : ~(uint64_t)0, 0, 0, 0);
+    if (on)
+        csr_set(sie, SIE_TIMER);
+    else
+        csr_clear(sie, SIE_TIMER);
+}
+
+void arch_enter_user(struct frame *frame)
+{
+    user_enter(frame, &port_self()->stack);
+}
+
+void arch_leave_user(void)
+{
+    user_leave(&port_self()->stack);
+}
+
+/* ---- Traps ------------------------------------------------------------------------------------------------------ */
+
+void arch_trap(struct frame *f)
+{
+    const uint64_t cause = csr_read(scause), va = csr_read(stval);
+    const bool user = (f->status & 0x100) == 0;
+    switch (cause) {
+    case 8:
+        f->x[0] += 4;
+        kernel_syscall(f);
+        break;
+    case 12: kernel_page_fault(f, va, MM_VMA_EXEC, user); break;
+    case 13: kernel_page_fault(f, va, MM_VMA_READ, user); break;
+    case 15: kernel_page_fault(f, va, MM_VMA_WRITE, user); break;
+    case UINT64_C(1) << 63 | 1: csr_clear(sip, SIE_SOFTWARE); break;
+    case UINT64_C(1) << 63 | 5:
+        arch_tick(ticking[port_cpu()]);
+        kernel_tick();
+        break;
+    default: kernel_trap(f, cause, user);
+    }
+}
+
+/* ---- Device tree --------------------------------------------------------------------------------------------------- */
+
+static uint32_t big32(const void *at)
+{
+    const unsigned char *p = at;
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+static uint64_t big64(const void *at)
+{
+    return (uint64_t)big32(at) << 32 | big32((const char *)at + 4);
+}
+
+static bool begins(const char *text, const char *with)
+{
+    while (*with != 0)
+        if (*text++ != *with++)
+            return false;
+    return true;
+}
+
+struct tree {
+    struct mm_frame_range *map;
+    size_t count, room;
+    const char *options;
+};
+
+static void tree_range(struct tree *t, mm_pa_t base, uint64_t size, enum mm_frame_type type)
+{
+    if (t->count == t->room || size == 0)
+        return;
+    t->map[t->count].base = base;
+    t->map[t->count].size = size;
+    t->map[t->count++].type = type;
+}
+
+/* A property of a node; `top` is the name of its ancestor below the root. Addresses have two cells, as have
+ * sizes, on this machine. */
+static void tree_property(struct tree *t, unsigned depth, const char *top, const char *name, const char *data,
+                          uint32_t bytes)
+{
+    const bool memory = depth == 2 && begins(top, "memory@");
+    const bool reserved = depth == 3 && begins(top, "reserved-memory");
+    if (begins(name, "reg") && name[3] == 0 && (memory || reserved))
+        for (; bytes >= 16; bytes -= 16, data += 16)
+            tree_range(t, big64(data), big64(data + 8), memory ? MM_FRAME_USABLE : MM_FRAME_RESERVED);
+    if (depth == 2 && begins(top, "chosen") && begins(name, "bootargs"))
+        t->options = data;
+}
+
+static void tree_read(struct tree *t, const char *blob)
+{
+    const char *at = blob + big32(blob + 8), *strings = blob + big32(blob + 12), *top = "";
+    const char *keep = blob + big32(blob + 16);
+    unsigned depth = 0;
+    for (; big64(keep + 8) != 0; keep += 16)
+        tree_range(t, big64(keep), big64(keep + 8), MM_FRAME_RESERVED);
+    for (;;) {
+        const uint32_t token = big32(at);
+        at += 4;
+        if (token == 1) { /* a node begins */
+            if (depth++ == 1)
+                top = at;
+            while (*at++ != 0)
+                continue;
+        } else if (token == 2) {
+            depth--;
+        } else if (token == 3) {
+            const uint32_t bytes = big32(at);
+            tree_property(t, depth, top, strings + big32(at + 4), at + 8, bytes);
+            at += 8 + bytes;
+        } else if (token == 9) {
+            return;
+        }
+        at = (const char *)mm_align_up((uintptr_t)at, 4);
+    }
+}
+
+/* ---- Start --------------------------------------------------------------------------------------------------------------- */
+
+uint64_t arch_image_pa(uintptr_t va)
+{
+    return va - BASE;
+}
+
+static void part(struct kmm_mapping *m, unsigned char *from, unsigned char *to, uint32_t attr)
+{
+    m->va = (uintptr_t)from;
+    m->pa = (uintptr_t)from - BASE;
+    m->bytes = (uint64_t)(to - from);
+    m->attr = attr | MM_PAGETABLE_READ | MM_PAGETABLE_GLOBAL;
+}
+
+/* Sv48 if the hart has it: a write of satp with an unknown mode has no effect. */
+static enum mm_pagetable_id choose_format(const char *options)
+{
+    const uint64_t root = UINT64_C(9) << 60 | boot_addresses[2] >> 12;
+    if (begins(options, "sv39"))
+        return MM_PAGETABLE_ID_SV39;
+    arch_load_root(root);
+    return csr_read(satp) == root ? MM_PAGETABLE_ID_SV48 : MM_PAGETABLE_ID_SV39;
+}
+
+static _Noreturn void start_first(mm_pa_t blob)
+{
+    static struct mm_frame_range map[64];
+    static struct kmm_mapping mappings[4];
+    static struct mm_frame_zone_config zones[2];
+    static struct kmm_config config;
+    struct tree tree = {map, 0, 62, ""};
+    tree_read(&tree, kmm_pointer(DIRECT, blob));
+    tree_range(&tree, blob, big32((const char *)kmm_pointer(DIRECT, blob) + 4), MM_FRAME_BOOTLOADER);
+    tree_range(&tree, boot_addresses[0], (uintptr_t)image_end - BASE - boot_addresses[0], MM_FRAME_KERNEL);
+    part(&mappings[0], image_text, image_rodata, MM_PAGETABLE_EXEC);
+    part(&mappings[1], image_rodata, image_data, 0);
+    part(&mappings[2], image_data, image_end, MM_PAGETABLE_WRITE);
+    mappings[3].va = TEST_VA;
+    mappings[3].pa = TEST_DEVICE;
+    mappings[3].bytes = MM_PAGE_SIZE;
+    mappings[3].attr = MM_PAGETABLE_READ | MM_PAGETABLE_WRITE | MM_PAGETABLE_GLOBAL;
+    zones[0].name = "DMA"; /* say, devices with 27 address lines below the bridge */
+    zones[0].start = UINT64_C(0x80000000);
+    zones[0].end = zones[1].start = UINT64_C(0x81000000);
+    zones[1].name = "Normal";
+    zones[1].end = MM_PA_NONE;
+    config.map = map;
+    config.map_count = tree.count;
+    config.zones = zones;
+    config.zone_count = 2;
+    config.format = mm_pagetable_format_of(choose_format(tree.options));
+    config.direct = DIRECT;
+    config.vmap = VMAP;
+    config.mappings = mappings;
+    config.mapping_count = 4;
+    kernel_main(&config, tree.options);
+}
+
+/* `argument`: the device tree, for the first CPU. */
+void arch_main(uint64_t hart, uint64_t argument, uint64_t cpu)
+{
+    struct port_cpu *self = &cpu_of[cpu];
+    self->number = cpu;
+    self->hart = hart;
+    __asm__ volatile("mv tp, %0" ::"r"(self) : "memory");
+    csr_write(sie, SIE_SOFTWARE);
+    if (cpu != 0)
+        arch_load_root(kmm_kernel_root());
+    (void)mm_fetch_or(&harts, mm_bit((unsigned)hart));
+    csr_set(sstatus, 2);
+    if (cpu == 0)
+        start_first(argument);
+    kernel_cpu();
+}
