@@ -523,12 +523,12 @@ bool vmm_halt(struct vmm *v)
 
 /* ---- Set-up -------------------------------------------------------------------------------------- */
 
-static const char *kvm_make(struct vmm *v, bool *missing)
+static const char *kvm_make(struct vmm *v, const char *device, bool *missing)
 {
     int bytes;
 
     *missing = true;
-    v->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    v->kvm = open(device, O_RDWR | O_CLOEXEC);
     if (v->kvm < 0)
         return strerror(errno);
     if (ioctl(v->kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
@@ -609,29 +609,36 @@ static bool guest_load(struct vmm *v)
            tables_map(v, GUEST_HOLE, VMM_HOLE, PAGE, device);
 }
 
-const char *vmm_make(struct vmm *v, bool *missing)
+/* Addresses for all memory that there may be, memory for the first of them, and the map. */
+static bool memory_make(struct vmm *v)
 {
     uint64_t ram_gpa = 0, device_gpa = VMM_DEVICE;
+
+    v->host = mmap(NULL, VMM_SPAN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (v->host == MAP_FAILED)
+        return false;
+    madvise(v->host, VMM_SPAN, MADV_NOHUGEPAGE); /* resident pages can be counted */
+    v->ram.host = v->host;
+    return host_commit(v, 0, VMM_RAM) && map_make(v) &&
+           map_region(v, &v->ram, VMM_RAM, false, &ram_gpa) &&
+           map_region(v, &v->device, PAGE, false, &device_gpa) && vmm_sync(v);
+}
+
+const char *vmm_make(struct vmm *v, const char *device, bool *missing)
+{
     const char *why;
 
     memset(v, 0, sizeof *v);
     v->ram.name = "ram";
     v->module.name = "module";
     v->device.name = "device";
-    why = kvm_make(v, missing);
+    why = kvm_make(v, device, missing);
     if (why != NULL)
         return why;
-    v->host = mmap(NULL, VMM_SPAN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (v->host == MAP_FAILED)
-        return "no addresses for guest memory";
-    madvise(v->host, VMM_SPAN, MADV_NOHUGEPAGE); /* resident pages can be counted */
-    v->ram.host = v->host;
-    if (!host_commit(v, 0, VMM_RAM) || !map_make(v) ||
-        !map_region(v, &v->ram, VMM_RAM, false, &ram_gpa) ||
-        !map_region(v, &v->device, PAGE, false, &device_gpa) || !vmm_sync(v))
-        return "no guest-physical map";
+    if (!memory_make(v))
+        return "no guest memory";
     if (!frames_make(v) || !tables_make(v) || !guest_load(v))
-        return "no tables";
+        return "no guest tables";
     return cpu_identify(v) && cpu_start(v) ? NULL : "the processor cannot be set up";
 }
 

@@ -79,9 +79,9 @@ struct vmm {
     struct seen seen;
 };
 
-/* Makes a machine with VMM_RAM bytes of memory, tables, and the guest in it, not yet started. NULL, or
- * why it cannot be; `missing` tells whether KVM is not there at all. */
-const char *vmm_make(struct vmm *v, bool *missing);
+/* Makes a machine on KVM (`device`: /dev/kvm) with VMM_RAM bytes of memory, tables, and the guest in it,
+ * not yet started. NULL, or why it cannot be; `missing` tells whether KVM is not there at all. */
+const char *vmm_make(struct vmm *v, const char *device, bool *missing);
 /* Gives back everything; true if nothing had leaked. */
 bool vmm_unmake(struct vmm *v);
 
