@@ -3169,6 +3169,14 @@ MM_SLAB_API enum mm_status mm_slab_fini(struct mm_slab_heap *heap)
 
 /* ---- General objects ------------------------------------------------------------------------- */
 
+static void mmi_slab_clear(struct mm_slab_heap *heap, void *p, size_t bytes)
+{
+    if (heap->hooks->zero != NULL)
+        heap->hooks->zero(heap->hooks->ctx, p, bytes);
+    else
+        (void)MM_SLAB_MEMSET(p, 0, bytes);
+}
+
 /* Whole pages of the source. */
 static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align, unsigned flags,
                             uintptr_t caller)
@@ -3192,10 +3200,8 @@ static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align
     } while (p == NULL && mmi_slab_reclaim(heap, bytes, flags, &tried));
     if (p == NULL)
         return NULL;
-    if ((flags & MM_SLAB_ZERO) && heap->hooks->zero != NULL)
-        heap->hooks->zero(heap->hooks->ctx, p, bytes);
-    else if (flags & MM_SLAB_ZERO)
-        (void)MM_SLAB_MEMSET(p, 0, bytes);
+    if (flags & MM_SLAB_ZERO)
+        mmi_slab_clear(heap, p, bytes);
     MM_SLAB_POISON((char *)p + size, bytes - size);
     e->base = (uintptr_t)p;
     e->bytes = bytes;
