@@ -3169,7 +3169,7 @@ MM_SLAB_API enum mm_status mm_slab_fini(struct mm_slab_heap *heap)
 
 /* ---- General objects ------------------------------------------------------------------------- */
 
-static void mmi_slab_zero_pages(struct mm_slab_heap *heap, void *p, size_t bytes)
+static void mmi_slab_clear(struct mm_slab_heap *heap, void *p, size_t bytes)
 {
     if (heap->hooks->zero != NULL)
         heap->hooks->zero(heap->hooks->ctx, p, bytes);
@@ -3201,7 +3201,7 @@ static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align
     if (p == NULL)
         return NULL;
     if (flags & MM_SLAB_ZERO)
-        mmi_slab_zero_pages(heap, p, bytes);
+        mmi_slab_clear(heap, p, bytes);
     MM_SLAB_POISON((char *)p + size, bytes - size);
     e->base = (uintptr_t)p;
     e->bytes = bytes;

@@ -4,6 +4,7 @@
  * -DBENCH_NO_FRAME or -DBENCH_NO_BUDDY where its header is not at hand. */
 #include "alloc.h"
 
+extern const struct bench_ops bench_slab;
 extern const struct bench_ops bench_frame, bench_buddy;
 extern const struct bench_ops baseline_empty, baseline_stack, baseline_freelist, baseline_nextfit,
     baseline_firstfit, baseline_listbuddy;
@@ -16,6 +17,7 @@ const struct bench_ops *const bench_allocators[] = {
 #ifndef BENCH_NO_BUDDY
     &bench_buddy,
 #endif
+    &bench_slab,
     &baseline_empty,
     &baseline_stack,
     &baseline_freelist,

@@ -157,19 +157,24 @@ def print_table(run):
     first = max(len(row) for row in rows + ["operation"]) + 1
 
     def line(name, values):
-        print(f"{name:<{first}}" + "".join(f"{v:>11}" for v in values))
+        print(f"{name:<{first}}" + "".join(f"{v:>12}" for v in values))
 
-    print()
-    line("", names)
+    def section(title, lines):
+        """Lines (label, {allocator: figure}), with the columns that have a figure in one of them."""
+        present = [n for n in names if any(n in values for _, values in lines)]
+        print(f"\n{title}")
+        line("", present)
+        for label, values in lines:
+            line(label, [figure(values.get(n)) for n in present])
+
     for title, unit, _, rows in run.groups():
-        print(f"\n{title}, {unit}")
-        for row, _ in rows:
-            line(row, [figure(run.cells[row].get(name)) for name in names])
-    extras = run.extras()
-    print("\nOther figures" if extras else "")
-    for name, unit, values in extras:
-        label = f"{name}, {unit}" if len(name) + len(unit) + 3 < first else name
-        line(label, [figure(values.get(a)) for a in names])
+        section(f"{title}, {unit}", [(row, run.cells[row]) for row, _ in rows])
+    extras = [
+        (f"{name}, {unit}" if len(name) + len(unit) + 3 < first else name, values)
+        for name, unit, values in run.extras()
+    ]
+    if extras:
+        section("Other figures", extras)
     print()
     for name, title in run.allocators:
         print(f"  {name:<11}{title}")

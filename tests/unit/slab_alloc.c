@@ -82,6 +82,64 @@ static void large_requests_go_to_the_source_and_back(void **state)
     heap_end();
 }
 
+static size_t zeroed;
+static void zero(void *ctx, void *p, size_t bytes)
+{
+    assert_ptr_equal(ctx, &source);
+    zeroed += bytes;
+    memset(p, 0, bytes);
+}
+
+static void the_source_may_zero_large_requests_itself(void **state)
+{
+    (void)state;
+    heap_begin();
+    source.hooks.zero = zero;
+    heap_make();
+    zeroed = 0;
+    unsigned char *p = mm_slab_kzalloc(&heap, 50000, 0);
+    assert_int_equal(zeroed, 53248);
+    assert_int_equal(p[0] | p[49999], 0);
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+    heap_end();
+}
+
+static void cpus_come_on_line_one_by_one(void **state)
+{
+    (void)state;
+    heap_begin();
+    config.flags = 0;
+    config.offline = true;
+    heap_make();
+    cpu_now = MM_CPU_MAX;
+    void *p = mm_slab_kmalloc(&heap, 64, 0);
+    assert_null(heap.cls[4].cpu[1]);
+    assert_int_equal(heap.cpu[1].words[100], (uintptr_t)0xa5a5a5a5a5a5a5a5u); /* not touched */
+    assert_int_equal(mm_slab_online(&heap, 1), MM_OK);
+    cpu_now = 1;
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+    assert_int_equal(mm_slab_online(&heap, 1), MM_OK); /* changes nothing */
+    assert_ptr_equal(mm_slab_kmalloc(&heap, 64, 0), p);
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+    assert_int_equal(mm_slab_online(&heap, MM_CPU_MAX), MM_ERR_INVALID);
+    cpu_now = 0;
+    heap_end();
+}
+
+static void usable_sizes_of_kmallocs_objects(void **state)
+{
+    (void)state;
+    heap_plain();
+    for (size_t size = 1; size < 100000; size = size * 3 / 2 + 1) {
+        void *p = mm_slab_kmalloc(&heap, size, 0);
+        assert_int_equal(mm_slab_usable(&heap, p), mm_slab_ksize(&heap, p));
+        assert_true(mm_slab_usable(&heap, p) >= size);
+        assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+    }
+    assert_int_equal(mm_slab_usable(&heap, NULL), 0);
+    heap_end();
+}
+
 static void many_large_requests_widen_the_table(void **state)
 {
     enum { N = 1200 };
@@ -264,6 +322,18 @@ static void a_double_free_of_an_older_object_is_dropped_in_the_slab(void **state
     heap_end();
 }
 
+static void objects_of_slabs_in_reserve_are_refused(void **state)
+{
+    (void)state;
+    heap_plain();
+    void *p = mm_slab_kmalloc(&heap, 64, 0);
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+    assert_int_equal(mm_slab_drain(&heap, 0), MM_OK);
+    assert_int_equal(heap_stats().empty, 1);
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_ERR_INVALID);
+    heap_end();
+}
+
 static void misaligned_frees_are_refused(void **state)
 {
     (void)state;
@@ -432,6 +502,9 @@ int main(void)
         cmocka_unit_test(constant_and_variable_sizes_meet_in_one_class),
         cmocka_unit_test(every_class_fills_whole_slabs_without_overlap),
         cmocka_unit_test(large_requests_go_to_the_source_and_back),
+        cmocka_unit_test(the_source_may_zero_large_requests_itself),
+        cmocka_unit_test(cpus_come_on_line_one_by_one),
+        cmocka_unit_test(usable_sizes_of_kmallocs_objects),
         cmocka_unit_test(many_large_requests_widen_the_table),
         cmocka_unit_test(zeroed_objects_are_zero_to_their_end),
         cmocka_unit_test(overflowing_arrays_are_refused),
@@ -443,6 +516,7 @@ int main(void)
         cmocka_unit_test(bulk_free_refuses_only_the_bad_ones),
         cmocka_unit_test(a_double_free_is_refused),
         cmocka_unit_test(a_double_free_of_an_older_object_is_dropped_in_the_slab),
+        cmocka_unit_test(objects_of_slabs_in_reserve_are_refused),
         cmocka_unit_test(misaligned_frees_are_refused),
         cmocka_unit_test(inner_frees_are_refused_by_hardened_builds),
         cmocka_unit_test(wild_frees_are_refused),
