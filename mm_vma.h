@@ -2266,8 +2266,8 @@ static void mmi_vma_drop_leaf(struct mm_vma_cursor *c, struct mm_vma_map *map, u
     mmi_vma_fix_gaps(c, map, true);
 }
 
-/* Takes out the area in slot at[0] of the path. */
-static void mmi_vma_erase_at(struct mm_vma_cursor *c, struct mm_vma_map *map)
+/* Takes out the area in slot at[0] of the path. True: the path stands, and its slot is what followed. */
+static bool mmi_vma_erase_at(struct mm_vma_cursor *c, struct mm_vma_map *map)
 {
     struct mm_vma_cursor before;
     struct mm_vma_node *leaf = c->node[0];
@@ -2279,7 +2279,7 @@ static void mmi_vma_erase_at(struct mm_vma_cursor *c, struct mm_vma_map *map)
     map->count--;
     if (MM_UNLIKELY(leaf->u.leaf.count == 0)) {
         mmi_vma_drop_leaf(c, map, start);
-        return;
+        return false;
     }
     if (i != 0) {
         mmi_vma_raise(c, map, mmi_vma_sat(next - mmi_vma_leaf_end(leaf, i - 1)));
@@ -2291,8 +2291,10 @@ static void mmi_vma_erase_at(struct mm_vma_cursor *c, struct mm_vma_map *map)
             mmi_vma_raise(&before, map,
                           mmi_vma_sat(next - mmi_vma_leaf_end(before.node[0], before.at[0])));
     }
-    if (leaf->u.leaf.count < MMI_VMA_FEW_AREAS)
-        mmi_vma_shrink(c, map, 0);
+    if (leaf->u.leaf.count >= MMI_VMA_FEW_AREAS)
+        return true;
+    mmi_vma_shrink(c, map, 0);
+    return false;
 }
 
 /* ---- Map: moving an area's bounds --------------------------------------------------------------- */
@@ -2350,7 +2352,7 @@ static void mmi_vma_set_start(struct mm_vma_map *map, struct mm_vma *vma, uintpt
         mmi_vma_set_start_at(&c, map, vma, start);
         return;
     }
-    mmi_vma_erase_at(&c, map);
+    (void)mmi_vma_erase_at(&c, map);
     mm_store(&vma->start, start);
     if (map->root != NULL)
         mmi_vma_seek(&c, map, start);
@@ -2362,7 +2364,7 @@ static void mmi_vma_erase(struct mm_vma_map *map, const struct mm_vma *vma)
     struct mm_vma_cursor c;
 
     mmi_vma_find_slot(&c, map, vma->start);
-    mmi_vma_erase_at(&c, map);
+    (void)mmi_vma_erase_at(&c, map);
 }
 
 /* The area's lowest six flags changed: its word in the leaf follows (M6). */
@@ -2481,7 +2483,7 @@ MM_VMA_API enum mm_status mm_vma_map_erase(struct mm_vma_map *map, struct mm_vma
         return MM_ERR_NOENT;
     c.at[0]--;
     mmi_vma_write_begin(map);
-    mmi_vma_erase_at(&c, map);
+    (void)mmi_vma_erase_at(&c, map);
     mmi_vma_write_end(map);
     return MM_OK;
 }
@@ -3334,9 +3336,10 @@ static void mmi_vma_cut(struct mm_vma_space *space, uintptr_t start, uintptr_t e
     struct mm_vma_map *map = &space->map;
     struct mm_vma_cursor c;
     struct mm_vma *vma;
+    bool there = mmi_vma_seek_area(&c, map, start), stands = true;
     uintptr_t to;
 
-    while (mmi_vma_seek_area(&c, map, start)) {
+    while (there) {
         vma = mmi_vma_leaf_area(c.node[0], c.at[0]);
         if (vma->start >= end)
             return;
@@ -3347,16 +3350,18 @@ static void mmi_vma_cut(struct mm_vma_space *space, uintptr_t start, uintptr_t e
                 mmi_vma_move_start(map, mmi_vma_split(space, vma, start), end);
             else
                 mmi_vma_set_end_at(&c, map, vma, start);
+            c.at[0]++;
         } else if (vma->end > end) {
             mmi_vma_move_start(map, vma, end);
             return;
         } else {
-            mmi_vma_erase_at(&c, map);
+            stands = mmi_vma_erase_at(&c, map);
             vma->link = *gone;
             *gone = vma;
         }
         if (to == end)
             return;
+        there = (stands && c.at[0] < c.node[0]->u.leaf.count) || mmi_vma_seek_area(&c, map, start);
     }
 }
 
