@@ -77,7 +77,7 @@ cov: | deps-cov ## measure the tests' coverage of the headers: build/cov/index.h
 	gcovr -r . --object-directory build/test/cov -f 'mm_.*\.h' \
 	    --html-details build/cov/index.html --print-summary build/test/cov
 
-build/fuzz/%: tests/fuzz/%.c $(headers) | deps-fuzz
+build/fuzz/%: tests/fuzz/%.c $(headers) $(wildcard examples/bootmaps/*.[ch]) | deps-fuzz
 	@mkdir -p $(@D)
 	$(Q)$(CLANG) -O1 -g -DMM_DEBUG=2 -Wall -Wextra -Werror -I. -Itests $(sanitize) -fsanitize=fuzzer -o $@ $<
 

@@ -24,7 +24,7 @@ fn main() {
 
     run(Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()))
         .args(["-std=c11", "-O2", "-ffreestanding", "-fPIC", "-Wall", "-Wextra", "-Werror", "-c"])
-        .args(debug.then(|| "-g"))
+        .args(debug.then_some("-g"))
         .arg("-I")
         .arg(&headers)
         .arg("-o")

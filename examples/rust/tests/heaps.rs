@@ -175,3 +175,24 @@ fn impossible_sizes_are_null() {
     assert!(unsafe { BUDDY.alloc(huge) }.is_null());
     assert!(unsafe { SLAB.alloc(huge) }.is_null());
 }
+
+/// Shrunk in place, a block leaves room that others take; grown again it must move, to an address that
+/// has the alignment of its layout, not that of its size.
+#[test]
+fn buddy_keeps_the_alignment_of_blocks_that_were_smaller_for_a_while() {
+    static HEAP: BuddyHeap<{ 1 << 20 }> = BuddyHeap::new();
+    let wide = Layout::from_size_align(256, 256).unwrap();
+    let small = Layout::from_size_align(32, 256).unwrap();
+    let plain = Layout::from_size_align(32, 1).unwrap();
+    unsafe {
+        let blocks: Vec<_> = (0..100).map(|_| HEAP.alloc(wide)).collect();
+        let shrunk: Vec<_> = blocks.iter().map(|&at| HEAP.realloc(at, wide, 32)).collect();
+        let between: Vec<_> = (0..1000).map(|_| HEAP.alloc(plain)).collect();
+        let grown: Vec<_> = shrunk.iter().map(|&at| HEAP.realloc(at, small, 64)).collect();
+        assert!(grown.iter().all(|&at| !at.is_null() && at as usize % 256 == 0));
+        let grown_layout = Layout::from_size_align(64, 256).unwrap();
+        grown.iter().for_each(|&at| HEAP.dealloc(at, grown_layout));
+        between.iter().for_each(|&at| HEAP.dealloc(at, plain));
+    }
+    assert_eq!(HEAP.used(), 0);
+}
