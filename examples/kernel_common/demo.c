@@ -188,19 +188,19 @@ static bool copy_on_write(void)
     struct kmm_space *parent = kmm_space_create(0), *child;
     uint64_t before = user_pages();
     unsigned char byte = 1;
-    EXPECT(parent != NULL && kmm_region_alloc(parent, KMM_DATA, 0x500000, 20 * PAGE, 0) == 0);
-    for (unsigned i = 0; i < 20; i++)
+    EXPECT(parent != NULL && kmm_region_alloc(parent, KMM_DATA, 0x500000, 200 * PAGE, 0) == 0);
+    for (unsigned i = 0; i < 200; i++)
         EXPECT(kmm_copy_out(parent, 0x500000 + i * PAGE, &byte, 1));
-    EXPECT(user_pages() == before + 20);
+    EXPECT(user_pages() == before + 200);
     child = kmm_space_clone(parent);
-    EXPECT(child != NULL && user_pages() == before + 20); /* all shared */
+    EXPECT(child != NULL && user_pages() == before + 200); /* all shared */
     byte = 2;
     for (unsigned i = 0; i < 5; i++)
         EXPECT(kmm_copy_out(child, 0x500000 + i * PAGE, &byte, 1));
-    EXPECT(user_pages() == before + 25); /* five copies */
+    EXPECT(user_pages() == before + 205); /* five copies */
     EXPECT(kmm_copy_in(parent, &byte, 0x500000, 1) && byte == 1);
     kmm_space_destroy(parent);
-    EXPECT(user_pages() == before + 20);
+    EXPECT(user_pages() == before + 200);
     kmm_space_destroy(child);
     EXPECT(user_pages() == before);
     return exits(PROGRAM_CLONE, 0, 0);
@@ -374,6 +374,9 @@ static void warm_up(void)
         (void)kmm_free(p[i]);
     (void)kmm_free(p);
     (void)mapping();
+    (void)device();
+    (void)exits(PROGRAM_HOG, 0, 0);
+    (void)copy_on_write();
     (void)smp_stress();
     (void)smp_programs();
 }

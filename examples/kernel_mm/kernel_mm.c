@@ -1257,10 +1257,36 @@ void kmm_get_stats(struct kmm_stats *stats)
     stats->faults = mm_load(&kmm.faults);
 }
 
+/* Two CPUs that need a slab at the same moment both get one, and one of the two may never be used: mm_slab
+ * lets go of slabs when their last object is freed. So all free objects of such a cache are taken once, in a
+ * chain, and freed. */
+static void churn(struct mm_slab_cache *cache)
+{
+    struct mm_slab_cache_stats stats;
+    void *p, *chain = NULL;
+    size_t n;
+    mm_slab_cache_get_stats(cache, &stats);
+    n = stats.objects - stats.active;
+    if (stats.slabs == 0 || stats.active > (stats.slabs - 1) * (stats.objects / stats.slabs))
+        return;
+    for (; n != 0 && (p = mm_slab_alloc(cache, MM_SLAB_NOWAIT)) != NULL; n--) {
+        MM_MEMCPY(p, &chain, sizeof chain);
+        chain = p;
+    }
+    while ((p = chain) != NULL) {
+        MM_MEMCPY(&chain, p, sizeof chain);
+        (void)mm_slab_free(cache, p);
+    }
+}
+
 uint64_t kmm_free_frames(void)
 {
+    struct mm_slab_cache *cache = NULL;
     struct kmm_stats stats;
     unsigned cpu, pass;
+    while ((cache = mm_slab_next_cache(&kmm.heap, cache)) != NULL)
+        if (cache < &kmm.heap.inner[0] || cache >= &kmm.heap.inner[MMI_SLAB_INNERS])
+            churn(cache);
     for (pass = 0; pass < 3; pass++) { /* the heap's own memory comes last */
         for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
             (void)mm_slab_drain(&kmm.heap, cpu);
