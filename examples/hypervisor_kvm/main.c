@@ -242,6 +242,7 @@ static void harvest_leaf(void *ctx, const struct mm_pagetable_entry *entry)
 static enum mm_status harvest(struct harvested *h)
 {
     const uint32_t bits = MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY;
+
     memset(h, 0, sizeof *h);
     return mm_pagetable_harvest(&vm.tables, HEAP(0), HEAP_PAGES * PAGE, bits, bits, harvest_leaf, h,
                                 NULL);
@@ -267,10 +268,12 @@ static void step_dirty(void)
 {
     static unsigned char log[VMM_FRAMES], read[HEAP_PAGES], written[HEAP_PAGES];
     static struct harvested h;
+    uint64_t flushes = vm.seen.flushes;
     unsigned writes = 0;
     bool ok = vmm_log(&vm, true) && vmm_harvest_log(&vm, log) && harvest(&h) == MM_OK;
 
-    step("nothing is dirty after a harvest", ok && harvest(&h) == MM_ERR_NOENT);
+    step("a harvest makes the guest forget translations", ok && vm.seen.flushes == flushes + 1);
+    step("and leaves nothing dirty", harvest(&h) == MM_ERR_NOENT && vm.seen.flushes == flushes + 1);
     memset(log, 0, sizeof log);
     for (unsigned page = 0; ok && page < HEAP_PAGES; page += 7) {
         written[page] = page % 3 == 0;
@@ -314,15 +317,21 @@ static bool free_is_absent(void)
     return true;
 }
 
+/* The guest gives up pages of its heap; it has to forget their translations. */
+static bool drop(uint64_t page, uint64_t count)
+{
+    uint64_t flushes = vm.seen.flushes;
+    return mm_pagetable_unmap(&vm.tables, HEAP(page), count * PAGE, NULL) == MM_OK &&
+           vm.seen.flushes == flushes + 1;
+}
+
 static void step_balloon(void)
 {
     const uint64_t kept_end = KEPT_FROM + KEPT_PAGES;
     uint64_t resident, rss, given, used;
     bool ok;
 
-    ok = mm_pagetable_unmap(&vm.tables, HEAP(0), KEPT_FROM * PAGE, NULL) == MM_OK &&
-         mm_pagetable_unmap(&vm.tables, HEAP(kept_end), (HEAP_PAGES - kept_end) * PAGE, NULL) ==
-             MM_OK;
+    ok = drop(0, KEPT_FROM) && drop(kept_end, HEAP_PAGES - kept_end);
     resident = vmm_resident(&vm, 0, VMM_SPAN);
     rss = rss_pages();
     given = vmm_balloon(&vm, SIZE_MAX);
@@ -338,8 +347,11 @@ static void step_balloon(void)
     step("what the guest kept is untouched",
          does(GUEST_SUM, HEAP(KEPT_FROM), KEPT_PAGES, 0, sum_of(7 + KEPT_FROM, KEPT_PAGES)));
     step("what it gave up comes again when touched, as zeros", does(GUEST_SUM, HEAP(0), 16, 0, 0));
+    ok = does(GUEST_FILL, HEAP(0), 16, 1, 16) && drop(0, 16);
+    step("also where another use left its traces", ok && does(GUEST_SUM, HEAP(0), 16, 0, 0));
+    vmm_balloon(&vm, SIZE_MAX);
     used = used_bytes();
-    ok = mm_pagetable_unmap(&vm.tables, HEAP(0), 16 * PAGE, NULL) == MM_OK;
+    ok = drop(0, 16);
     step("freed again, just that is told", ok && used - used_bytes() >= 16 * PAGE &&
                                                vmm_balloon(&vm, SIZE_MAX) == used - used_bytes());
 }

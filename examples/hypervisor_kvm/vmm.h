@@ -48,7 +48,7 @@ struct mailbox {
 
 /* What the machine has seen its guest do. */
 struct seen {
-    uint64_t faults, mispredicted, paged_in, plugged, mmio, denied;
+    uint64_t faults, mispredicted, paged_in, plugged, mmio, denied, flushes;
     uint32_t last_error;            /* error code of the last page fault */
     uint64_t last_mmio;             /* guest-physical address */
     enum mm_vma_fault last_verdict; /* of the map, on that access */
