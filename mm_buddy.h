@@ -69,7 +69,14 @@
  *   MM_BUDDY_CPU_SLOTS        slots of a per-CPU list of order 0 (128)
  *   MM_BUDDY_CACHE_LINE       bytes that two CPUs should not share (64)
  *   MM_FENCE_CPUS()           a barrier on every CPU; with it the hot paths need no locked
- *                             instruction (see "Biased ownership" in the core block)
+ *                             instruction (see "Biased ownership" in the core block). Called with
+ *                             the CPU pinned: while it waits it must answer another CPU's request
+ *   MM_CPU_RELAX()            in each turn of a wait (pause, yield); in a kernel that waits with
+ *                             interrupts off let it answer requests of MM_FENCE_CPUS()
+ *
+ *   What hooks expand to stands in inline functions of external linkage too: a function of yours there is
+ *   not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline, or all is
+ *   MM_BUDDY_STATIC.
  *
  *   Hooks at run time stand in struct mm_buddy_hooks: zero-fill, migration, pressure. They are
  *   called with no lock held, and may call the arena again.

@@ -70,7 +70,11 @@
  *                                      interrupt to all CPUs; membarrier(2) in a process. With it
  *                                      the hot paths contain no atomic read-modify-write; without
  *                                      it they contain one exchange. Called when a CPU needs what
- *                                      another CPU has for itself, never in the common case.
+ *                                      another CPU has for itself, never in the common case, and
+ *                                      with the CPU pinned: two CPUs may wait for each other, so
+ *                                      while it waits it must answer the other's request.
+ *   MM_CPU_RELAX()                     in each turn of a wait (pause, yield). In a kernel that waits
+ *                                      with interrupts off let it answer requests of MM_FENCE_CPUS().
  *   MM_FRAME_LOCK_T, MM_FRAME_LOCK ... the lock of slow paths (hotplug, LRU); default MM_LOCK ...,
  *                                      a built-in spinlock. Define the whole group or nothing.
  *   MM_NO_LOCKS                        one CPU only: no fences, no locks.
@@ -79,6 +83,10 @@
  *   MM_FRAME_ZONE_MAX                  8
  *   MM_DEBUG, MM_REPORT(r), MM_ASSERT  0; 1: refused misuse goes to MM_REPORT; 2: invariants are
  *                                      asserted; 3: mm_frame_check runs after every slow call
+ *
+ * What these expand to stands in inline functions of external linkage too: a function of yours there is
+ * not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline, or all is
+ * MM_FRAME_STATIC.
  *
  * Functions, in struct mm_frame_hooks: zero-fill, view of metadata, pressure; callbacks that are
  * arguments: migrate, evict, print. They are called without a lock held and without the CPU pinned.

@@ -105,7 +105,13 @@
  *   MM_PAGETABLE_BATCH_RANGES    ranges of one flush (8)
  *   MM_PAGETABLE_LOCKS_MAX       most locks of one table (32, and no more than 32)
  *
- *   Hooks at run time stand in struct mm_pagetable_hooks: tables, flush, grace period, frames.
+ *   What hooks expand to stands in inline functions of external linkage too: a function of yours there is
+ *   not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline, or all is
+ *   MM_PAGETABLE_STATIC.
+ *
+ *   Hooks at run time stand in struct mm_pagetable_hooks: tables, flush, grace period, frames. `flush` is
+ *   called with the table's lock held: where that means interrupts off, MM_CPU_RELAX() answers the
+ *   requests of other CPUs that flush, else two of them wait for each other.
  *
  * CONCEPTS
  *

@@ -28,7 +28,7 @@
  *   static void *pages(void *ctx, size_t bytes, size_t align, unsigned flags)
  *   {
  *       (void)ctx, (void)flags;
- *       return aligned_alloc(align, bytes);
+ *       return aligned_alloc(align, (bytes + align - 1) & ~(align - 1));
  *   }
  *
  *   static void unpages(void *ctx, void *ptr, size_t bytes)
@@ -92,6 +92,10 @@
  *                             on its CPU, and no interrupt there enters the heap
  *   MM_SLAB_MEMSET, _MEMCPY, MM_SLAB_ASSERT(x), MM_SLAB_DEBUG, MM_SLAB_REPORT(report)
  *                             in place of MM_MEMSET and so on
+ *
+ *   What hooks expand to stands in inline functions of external linkage too: a function of yours there is
+ *   not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline, or all is
+ *   MM_SLAB_STATIC.
  *
  *   Hooks at run time stand in struct mm_slab_hooks: the source of memory, reclaim, grace periods.
  *   They may use the heap, but for `purge`.
