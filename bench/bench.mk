@@ -1,11 +1,11 @@
 # Verbs: bench, count. Everything is built under build/bench/.
 #   make bench FILTER=REGEX   only the benchmarks ROW/ALLOCATOR that match
-#   make bench REPS=N         repetitions of each, 5 unless said otherwise
+#   make bench REPS=N         repetitions of each, 3 unless said otherwise
 #   make bench WITHOUT=buddy  leaves an allocator out (frame, buddy, pagetable); after make clean
 
 FILTER ?= $(BENCH_FILTER)
 WITHOUT ?=
-REPS ?= $(or $(BENCH_REPS),5)
+REPS ?= $(or $(BENCH_REPS),3)
 
 bench_dir := build/bench
 bench_cc = $(or $(GCC),gcc)

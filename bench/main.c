@@ -225,7 +225,7 @@ static void read_plan(void)
 {
     const char *filter = getenv("BENCH_FILTER");
     const char *repetitions = getenv("BENCH_REPS");
-    plan.repetitions = repetitions != NULL && *repetitions != 0 ? atoi(repetitions) : 5;
+    plan.repetitions = repetitions != NULL && *repetitions != 0 ? atoi(repetitions) : 3;
     plan.filtered = filter != NULL && *filter != 0;
     if (plan.repetitions < 1) {
         fprintf(stderr, "bench: BENCH_REPS must be a number from 1 on\n");
