@@ -1632,7 +1632,11 @@ MM_CORE_INLINE uint64_t mmi_pt_index(const struct mm_pagetable *pt, uint64_t off
 
 MM_CORE_INLINE bool mmi_pt_present(const struct mm_pagetable *pt, uint64_t e)
 {
-    return (e & mmi_ptf_present(pt)) != 0;
+    uint64_t tell = mmi_ptf_present(pt);
+    /* EPT: user execute is a permission only with mode-based execute control (SDM vol. 3, 28.3.2) */
+    if (mmi_ptf_family(pt) == MM_PAGETABLE_FAMILY_EPT && (pt->flags & MM_PAGETABLE_MODE_EXEC) == 0)
+        tell &= ~mmi_ptf_exec_user(pt);
+    return (e & tell) != 0;
 }
 
 /* Does this entry of this level point to a table? */
