@@ -3334,6 +3334,17 @@ static void *mmi_pt_page_table(struct mm_pagetable *pt, uint64_t off, uint64_t *
     return mmi_pt_open(pt, table);
 }
 
+/* Has the table of level 0 behind `link` entries on both sides of this one, or stays it anyway? */
+static bool mmi_pt_stays(const struct mm_pagetable *pt, uint64_t link, const void *table,
+                         uint64_t index)
+{
+    if ((pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0)
+        return true;
+    return mmi_pt_note(pt, link) == MMI_PT_MANY && index != 0 &&
+           index + 1 < mmi_pt_entries(pt, 0) && mmi_pt_load(pt, table, index - 1) != 0 &&
+           mmi_pt_load(pt, table, index + 1) != 0;
+}
+
 /* The usual page: hardware leaves its entry alone, and its table has others or stays anyway. False if
  * it is not so, and then nothing was done. */
 static bool mmi_pt_unmap_usual(struct mmi_pt_call *call)
@@ -3347,10 +3358,7 @@ static bool mmi_pt_unmap_usual(struct mmi_pt_call *call)
         return false;
     e = mmi_pt_load(pt, table, index);
     usual = mmi_pt_present(pt, e) && !mmi_pt_unsteady(pt, e) && (e & mmi_ptf_contig(pt)) == 0;
-    if ((pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0) /* it and two more */
-        usual = usual && mmi_pt_note(pt, link) == MMI_PT_MANY && index != 0 &&
-                index + 1 < mmi_pt_entries(pt, 0) && mmi_pt_load(pt, table, index - 1) != 0 &&
-                mmi_pt_load(pt, table, index + 1) != 0;
+    usual = usual && mmi_pt_stays(pt, link, table, index);
     if (usual)
         mmi_pt_store(pt, table, index, 0);
     mmi_pt_close(pt, table);
