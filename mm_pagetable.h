@@ -1638,7 +1638,11 @@ MM_CORE_INLINE uint64_t mmi_pt_index(const struct mm_pagetable *pt, uint64_t off
 
 MM_CORE_INLINE bool mmi_pt_present(const struct mm_pagetable *pt, uint64_t e)
 {
-    return (e & mmi_ptf_present(pt)) != 0;
+    uint64_t tell = mmi_ptf_present(pt);
+    /* EPT: user execute is a permission only with mode-based execute control (SDM vol. 3, 28.3.2) */
+    if (mmi_ptf_family(pt) == MM_PAGETABLE_FAMILY_EPT && (pt->flags & MM_PAGETABLE_MODE_EXEC) == 0)
+        tell &= ~mmi_ptf_exec_user(pt);
+    return (e & tell) != 0;
 }
 
 /* Does this entry of this level point to a table? */
@@ -2665,6 +2669,8 @@ MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch
     struct mm_pagetable *pt = batch->pt;
     size_t i;
 
+    if (!batch->changed && !batch->filled && !batch->unlinked && batch->extent_count == 0)
+        return;
     mmi_pt_batch_flush(batch);
     if (pt->hooks->grace != NULL && (batch->dead != MM_PA_NONE || batch->extent_count != 0))
         pt->hooks->grace(pt->hooks->ctx);
@@ -3322,6 +3328,54 @@ static uint64_t mmi_pt_clear(struct mm_pagetable *pt, uint64_t off, uint64_t end
     return gone;
 }
 
+/* The table of level 0 that `off` is in, open, and the entry that leads to it; NULL if there is none. */
+static void *mmi_pt_page_table(struct mm_pagetable *pt, uint64_t off, uint64_t *link)
+{
+    mm_pa_t table = pt->root;
+    unsigned level;
+
+    for (level = mmi_pt_root_level(pt); level > 0; level--)
+        if (mmi_pt_step(pt, off, level, &table, link))
+            return NULL;
+    return mmi_pt_open(pt, table);
+}
+
+/* Has the table of level 0 behind `link` entries on both sides of this one, or stays it anyway? */
+static bool mmi_pt_stays(const struct mm_pagetable *pt, uint64_t link, const void *table,
+                         uint64_t index)
+{
+    if ((pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0)
+        return true;
+    return mmi_pt_note(pt, link) == MMI_PT_MANY && index != 0 &&
+           index + 1 < mmi_pt_entries(pt, 0) && mmi_pt_load(pt, table, index - 1) != 0 &&
+           mmi_pt_load(pt, table, index + 1) != 0;
+}
+
+/* The usual page: hardware leaves its entry alone, and its table has others or stays anyway. False if
+ * it is not so, and then nothing was done. */
+static bool mmi_pt_unmap_usual(struct mmi_pt_call *call)
+{
+    struct mm_pagetable *pt = call->pt;
+    uint64_t link = 0, e, index = mmi_pt_index(pt, call->off, 0);
+    void *table = mmi_pt_page_table(pt, call->off, &link);
+    bool usual;
+
+    if (table == NULL)
+        return false;
+    e = mmi_pt_load(pt, table, index);
+    usual = mmi_pt_present(pt, e) && !mmi_pt_unsteady(pt, e) && (e & mmi_ptf_contig(pt)) == 0;
+    usual = usual && mmi_pt_stays(pt, link, table, index);
+    if (usual)
+        mmi_pt_store(pt, table, index, 0);
+    mmi_pt_close(pt, table);
+    if (!usual)
+        return false;
+    mmi_pt_note_change(call->batch, call->off, mmi_pt_size(pt, 0), 0);
+    if (pt->hooks->release != NULL)
+        mmi_pt_let_go(call->batch, mmi_pt_table_pa(pt, e), mmi_pt_size(pt, 0), mmi_pt_decode(pt, e, 0));
+    return true;
+}
+
 /* A single page, where it is one: one walk, then up again as far as tables are empty. False if a
  * larger leaf or a group is in the way. */
 static bool mmi_pt_unmap_page(struct mmi_pt_call *call, enum mm_status *status)
@@ -3355,6 +3409,8 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_unmap(struct mm_pagetable *pt, mm_v
 
     if (status != MM_OK)
         return status;
+    if (bytes == mmi_pt_size(pt, 0) && mmi_pt_unmap_usual(&call))
+        return mmi_pt_exit(&call, MM_OK);
     if (bytes == mmi_pt_size(pt, 0) && mmi_pt_unmap_page(&call, &status))
         return mmi_pt_exit(&call, status);
     status = mmi_pt_cut_ends(&call);
@@ -3725,6 +3781,26 @@ static enum mm_status mmi_pt_map_pass(struct mmi_pt_map *m)
     return status;
 }
 
+/* The usual page: its table is there, and not lone. False if it is not so. */
+static bool mmi_pt_map_usual(struct mmi_pt_map *m, enum mm_status *status)
+{
+    struct mm_pagetable *pt = m->call.pt;
+    uint64_t link = 0, index = mmi_pt_index(pt, m->call.off, 0);
+    void *table = mmi_pt_page_table(pt, m->call.off, &link);
+    bool usual = table != NULL && mmi_pt_note(pt, link) != MMI_PT_LONE;
+
+    if (usual && mmi_pt_load(pt, table, index) != 0) {
+        *status = MM_ERR_EXISTS;
+    } else if (usual) {
+        *status = MM_OK;
+        mmi_pt_store(pt, table, index,
+                     m->leaf | mmi_pt_pa_field(pt, m->frames != NULL ? m->frames[0] : m->pa));
+        mmi_pt_note_filled(m->call.batch, m->call.off, mmi_pt_size(pt, 0), 0);
+    }
+    mmi_pt_close(pt, table);
+    return usual;
+}
+
 /* One page into what is empty: one walk, at whose end the missing tables are known. */
 static enum mm_status mmi_pt_map_page(struct mmi_pt_map *m)
 {
@@ -3734,6 +3810,8 @@ static enum mm_status mmi_pt_map_page(struct mmi_pt_map *m)
     struct mmi_pt_span span;
     uint64_t e;
 
+    if (mmi_pt_map_usual(m, &status))
+        return status;
     mmi_pt_begin(&it, pt, m->call.off, m->call.end);
     (void)mmi_pt_next_leaf(&it, &e);
     if (e != 0)

@@ -261,7 +261,7 @@ static MM_TEST_UNUSED void model_map(struct world *w, uint64_t p, uint64_t n, ui
 static struct walk_access access_of(unsigned n)
 {
     struct walk_access a = {(n & 1) != 0, (n & 2) != 0, (n & 4) != 0, (n & 8) != 0, (n & 16) != 0,
-                            (n & 32) != 0, (n & 64) != 0, (n & 128) != 0, 0};
+                            (n & 32) != 0, (n & 64) != 0, (n & 128) != 0, n * 0x9e3779b9u};
     a.write = a.write && !a.fetch;
     return a;
 }

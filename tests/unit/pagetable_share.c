@@ -229,6 +229,19 @@ static void a_cursor_maps_reads_and_unmaps(void **state)
     space_end(&s);
 }
 
+static void a_harvest_that_clears_is_flushed(void **state)
+{
+    (void)state;
+    begin(MM_PAGETABLE_ID_X86_64);
+    assert_int_equal(map(&s, VA, 0x1000, PAGE, RW), MM_OK);
+    assert_int_equal(mm_pagetable_harvest(&s.pt, VA, PAGE, MM_PAGETABLE_DIRTY, 0, NULL, NULL, NULL), MM_OK);
+    assert_int_equal(s.flushes, 0);
+    assert_int_equal(mm_pagetable_harvest(&s.pt, VA, PAGE, MM_PAGETABLE_DIRTY, MM_PAGETABLE_DIRTY, NULL, NULL, NULL), MM_OK);
+    assert_int_equal(s.flushes, 1);
+    assert_int_equal(s.last_ranges[0].va, VA);
+    space_end(&s);
+}
+
 static void empty_tables_stay_until_they_are_swept(void **state)
 {
     (void)state;
@@ -403,6 +416,7 @@ int main(void)
         cmocka_unit_test(copy_on_write_takes_write_from_both),
         cmocka_unit_test(a_lent_half_is_seen_by_the_borrower),
         cmocka_unit_test(a_cursor_maps_reads_and_unmaps),
+        cmocka_unit_test(a_harvest_that_clears_is_flushed),
         cmocka_unit_test(empty_tables_stay_until_they_are_swept),
         cmocka_unit_test(without_release_whole_tables_go_unseen),
         cmocka_unit_test(a_walk_visits_the_levels_asked_for),
