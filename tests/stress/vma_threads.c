@@ -175,6 +175,7 @@ struct world {
     unsigned slot_refs[SLOTS];
     uintptr_t running;
     uintptr_t evicted, forks;
+    struct mm_test_rng rng;
 };
 
 static struct mm_vma_node *world_node(void *ctx)
@@ -389,7 +390,8 @@ static uint64_t toucher(struct world *w, unsigned cpu)
     struct mm_test_rng rng = mm_test_rng(mm_test_seed(), 300 + cpu);
     uint64_t mine[PAGES] = {0}, ops = mm_test_ops() / 10, errors = 0;
 
-    for (uint64_t op = 0; op < ops; op++) {
+    /* until enough has happened beside it, within bounds */
+    for (uint64_t op = 0; op < ops || (op < 1000 * ops && mm_load(&w->evicted) < 20); op++) {
         unsigned p = (unsigned)mm_test_below(&rng, PAGES / 2) * 2 + cpu % 2;
         uint64_t value = mm_test_rand(&rng);
 
@@ -437,14 +439,19 @@ static uint64_t forker(struct world *w)
     return errors;
 }
 
+/* The LRU names frames at random. Only the evictor asks. */
+static mm_pa_t victim(void *ctx)
+{
+    struct world *w = ctx;
+
+    return mm_test_below(&w->rng, FRAMES) << MM_PAGE_SHIFT;
+}
+
 static uint64_t evictor(struct world *w)
 {
-    struct mm_test_rng rng = mm_test_rng(mm_test_seed(), 400);
-    uintptr_t evicted = 0;
-
+    w->rng = mm_test_rng(mm_test_seed(), 400);
     while (mm_load_acquire(&w->running) != 0)
-        evicted += mm_vma_evict(&w->sys, mm_test_below(&rng, FRAMES) << MM_PAGE_SHIFT) == MM_OK;
-    (void)mm_fetch_add(&w->evicted, evicted);
+        (void)mm_fetch_add(&w->evicted, mm_vma_reclaim(&w->sys, 2));
     return 0;
 }
 
@@ -487,6 +494,7 @@ static void faults_beside_fork_and_eviction(void **state)
     h.swap_in = swap_in;
     h.swap_dup = swap_dup;
     h.swap_free = swap_free;
+    h.victim = victim;
     mm_vma_config_init(&config);
     config.pt = &w->table;
     assert_int_equal(mm_vma_system_init(&w->sys, &h), MM_OK);
