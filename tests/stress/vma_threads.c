@@ -56,7 +56,8 @@ static uint64_t writer(struct stable *s)
     uint64_t ops = mm_test_ops() / 10, errors = 0;
     mm_va_t va;
 
-    for (uint64_t op = 0; op < ops; op++) {
+    /* until the readers have seen enough, within bounds; they get a moment between the changes */
+    for (uint64_t op = 0; op < ops || (op < 100 * ops && mm_load(&s->seen) < 1000); op++) {
         uint64_t page = LOW + mm_test_below(&rng, WINDOW - 16), n = 1 + mm_test_below(&rng, 16);
         unsigned dice = (unsigned)mm_test_below(&rng, 100);
         struct mm_vma_request r;
@@ -74,6 +75,8 @@ static uint64_t writer(struct stable *s)
             errors += mm_vma_munmap(&s->space, r.hint, r.bytes) != MM_VMA_OK;
         else
             (void)mm_vma_mprotect(&s->space, r.hint, r.bytes, r.prot);
+        for (unsigned spin = 0; spin < 200; spin++)
+            MM_CPU_RELAX();
     }
     mm_store_release(&s->stop, 1);
     return errors;
@@ -82,7 +85,7 @@ static uint64_t writer(struct stable *s)
 static uint64_t reader(struct stable *s, unsigned cpu)
 {
     struct mm_test_rng rng = mm_test_rng(mm_test_seed(), 200 + cpu);
-    uintptr_t seen = 0, busy = 0, holes = 0;
+    uintptr_t busy = 0, holes = 0;
     uint64_t errors = 0;
 
     while (mm_load_acquire(&s->stop) == 0) {
@@ -90,7 +93,8 @@ static uint64_t reader(struct stable *s, unsigned cpu)
         struct mm_vma_view view;
         enum mm_status status = mm_vma_map_read(&s->space.map, page * PAGE, &view);
 
-        seen += status == MM_OK;
+        if (status == MM_OK)
+            (void)mm_fetch_add(&s->seen, 1);
         busy += status == MM_ERR_BUSY;
         holes += status == MM_ERR_NOENT;
         if (status == MM_OK)
@@ -100,7 +104,6 @@ static uint64_t reader(struct stable *s, unsigned cpu)
         else if (status != MM_ERR_BUSY && status != MM_ERR_NOENT)
             errors++;
     }
-    (void)mm_fetch_add(&s->seen, seen);
     (void)mm_fetch_add(&s->busy, busy);
     (void)mm_fetch_add(&s->holes, holes);
     return errors;
