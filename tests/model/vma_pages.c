@@ -56,6 +56,7 @@ struct world {
     unsigned slot_refs[SLOTS];
     struct mm_test_rng rng;
     struct mm_test_fail fail; /* of every hook that can fail */
+    bool meddle, meddled;     /* a page is written to while it goes to swap */
     unsigned retries;         /* the pager says "repeat" so many times more */
     uint64_t counts[16];
     long nodes, areas;
@@ -306,9 +307,18 @@ static enum mm_status shared(void *ctx, uint64_t pages, void **file)
     return MM_OK;
 }
 
+static void meddle(mm_pa_t pa);
+
 static enum mm_status swap_out(void *ctx, mm_pa_t pa, uint64_t *slot)
 {
     (void)ctx;
+    for (unsigned s = 0; s < SPACES; s++) /* nobody can write while the page goes out */
+        for (unsigned p = 0; w->alive[s] && p < PAGES; p++) {
+            const struct pte *tlb = &w->table[s].tlb[p], *e = &w->table[s].page[p];
+
+            assert_false(tlb->present && tlb->pa == pa && (tlb->prot & MM_VMA_WRITE) != 0);
+            assert_false(e->present && e->pa == pa && (e->prot & MM_VMA_WRITE) != 0);
+        }
     if (mm_test_fails(&w->fail))
         return MM_ERR_NOMEM;
     for (unsigned i = 0; i < SLOTS; i++)
@@ -316,6 +326,8 @@ static enum mm_status swap_out(void *ctx, mm_pa_t pa, uint64_t *slot)
             w->slot_refs[i] = 1;
             w->slot_value[i] = w->content[pa >> MM_PAGE_SHIFT];
             *slot = i;
+            if (w->meddle)
+                meddle(pa);
             return MM_OK;
         }
     return MM_ERR_LIMIT;
@@ -430,6 +442,23 @@ static void step_access(unsigned s)
         assert_int_equal(value, expected(m));
     else if (m->kind != SHARED_FILE)
         m->value = wrote;
+}
+
+/* Another CPU's program writes to a page that is on its way to swap, if it alone has it. */
+static void meddle(mm_pa_t pa)
+{
+    for (unsigned s = 0; s < SPACES; s++)
+        for (unsigned p = 0; w->alive[s] && p < PAGES; p++) {
+            struct model_page *m = &w->model[s][p];
+            uint64_t value = mm_test_rand(&w->rng) >> 8;
+
+            if (!w->table[s].page[p].present || w->table[s].page[p].pa != pa || w->meddled ||
+                w->record[pa >> MM_PAGE_SHIFT].maps != 1 || (m->prot & MM_VMA_WRITE) == 0)
+                continue;
+            w->meddled = true;
+            assert_int_equal(access_page(s, p, MM_VMA_WRITE, &value), MM_VMA_FAULT_OK);
+            m->value = value;
+        }
 }
 
 static void step_mmap(unsigned s)
@@ -678,7 +707,14 @@ static void step_evict(void)
         for (unsigned p = 0; w->alive[s] && p < PAGES; p++)
             locked |= w->table[s].page[p].present && w->table[s].page[p].pa == pa &&
                       w->model[s][p].locked;
+    w->meddle = w->fail.fail_at == 0 && chance(20);
+    w->meddled = false;
     status = mm_vma_evict(&w->sys, pa);
+    w->meddle = false;
+    if (w->meddled) {
+        assert_int_equal(status, MM_ERR_BUSY);
+        return;
+    }
     if (status == MM_ERR_NOMEM && w->fail.fail_at != 0)
         return;
     assert_int_equal(status, maps == 0 ? MM_ERR_NOENT : locked ? MM_ERR_PERM : MM_OK);

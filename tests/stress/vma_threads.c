@@ -56,7 +56,8 @@ static uint64_t writer(struct stable *s)
     uint64_t ops = mm_test_ops() / 10, errors = 0;
     mm_va_t va;
 
-    for (uint64_t op = 0; op < ops; op++) {
+    /* until the readers have seen enough, within bounds; they get a moment between the changes */
+    for (uint64_t op = 0; op < ops || (op < 100 * ops && mm_load(&s->seen) < 1000); op++) {
         uint64_t page = LOW + mm_test_below(&rng, WINDOW - 16), n = 1 + mm_test_below(&rng, 16);
         unsigned dice = (unsigned)mm_test_below(&rng, 100);
         struct mm_vma_request r;
@@ -74,6 +75,8 @@ static uint64_t writer(struct stable *s)
             errors += mm_vma_munmap(&s->space, r.hint, r.bytes) != MM_VMA_OK;
         else
             (void)mm_vma_mprotect(&s->space, r.hint, r.bytes, r.prot);
+        for (unsigned spin = 0; spin < 200; spin++)
+            MM_CPU_RELAX();
     }
     mm_store_release(&s->stop, 1);
     return errors;
@@ -82,7 +85,7 @@ static uint64_t writer(struct stable *s)
 static uint64_t reader(struct stable *s, unsigned cpu)
 {
     struct mm_test_rng rng = mm_test_rng(mm_test_seed(), 200 + cpu);
-    uintptr_t seen = 0, busy = 0, holes = 0;
+    uintptr_t busy = 0, holes = 0;
     uint64_t errors = 0;
 
     while (mm_load_acquire(&s->stop) == 0) {
@@ -90,7 +93,8 @@ static uint64_t reader(struct stable *s, unsigned cpu)
         struct mm_vma_view view;
         enum mm_status status = mm_vma_map_read(&s->space.map, page * PAGE, &view);
 
-        seen += status == MM_OK;
+        if (status == MM_OK)
+            (void)mm_fetch_add(&s->seen, 1);
         busy += status == MM_ERR_BUSY;
         holes += status == MM_ERR_NOENT;
         if (status == MM_OK)
@@ -100,7 +104,6 @@ static uint64_t reader(struct stable *s, unsigned cpu)
         else if (status != MM_ERR_BUSY && status != MM_ERR_NOENT)
             errors++;
     }
-    (void)mm_fetch_add(&s->seen, seen);
     (void)mm_fetch_add(&s->busy, busy);
     (void)mm_fetch_add(&s->holes, holes);
     return errors;
@@ -175,6 +178,7 @@ struct world {
     unsigned slot_refs[SLOTS];
     uintptr_t running;
     uintptr_t evicted, forks;
+    struct mm_test_rng rng;
 };
 
 static struct mm_vma_node *world_node(void *ctx)
@@ -389,7 +393,8 @@ static uint64_t toucher(struct world *w, unsigned cpu)
     struct mm_test_rng rng = mm_test_rng(mm_test_seed(), 300 + cpu);
     uint64_t mine[PAGES] = {0}, ops = mm_test_ops() / 10, errors = 0;
 
-    for (uint64_t op = 0; op < ops; op++) {
+    /* until enough has happened beside it, within bounds */
+    for (uint64_t op = 0; op < ops || (op < 1000 * ops && mm_load(&w->evicted) < 20); op++) {
         unsigned p = (unsigned)mm_test_below(&rng, PAGES / 2) * 2 + cpu % 2;
         uint64_t value = mm_test_rand(&rng);
 
@@ -437,14 +442,19 @@ static uint64_t forker(struct world *w)
     return errors;
 }
 
+/* The LRU names frames at random. Only the evictor asks. */
+static mm_pa_t victim(void *ctx)
+{
+    struct world *w = ctx;
+
+    return mm_test_below(&w->rng, FRAMES) << MM_PAGE_SHIFT;
+}
+
 static uint64_t evictor(struct world *w)
 {
-    struct mm_test_rng rng = mm_test_rng(mm_test_seed(), 400);
-    uintptr_t evicted = 0;
-
+    w->rng = mm_test_rng(mm_test_seed(), 400);
     while (mm_load_acquire(&w->running) != 0)
-        evicted += mm_vma_evict(&w->sys, mm_test_below(&rng, FRAMES) << MM_PAGE_SHIFT) == MM_OK;
-    (void)mm_fetch_add(&w->evicted, evicted);
+        (void)mm_fetch_add(&w->evicted, mm_vma_reclaim(&w->sys, 2));
     return 0;
 }
 
@@ -487,6 +497,7 @@ static void faults_beside_fork_and_eviction(void **state)
     h.swap_in = swap_in;
     h.swap_dup = swap_dup;
     h.swap_free = swap_free;
+    h.victim = victim;
     mm_vma_config_init(&config);
     config.pt = &w->table;
     assert_int_equal(mm_vma_system_init(&w->sys, &h), MM_OK);

@@ -439,6 +439,45 @@ static void users_and_references_count(void **state)
     free(child);
 }
 
+static void inherited_memory_does_not_merge_with_new(void **state)
+{
+    struct mm_vma_space *child = aligned_alloc(64, sizeof *child), *parent = &f->space;
+    struct mm_vma_request r;
+    mm_va_t va;
+
+    (void)state;
+    assert_true(map(0x200000, PAGE, 3, MM_VMA_MAP_FIXED) > 0);
+    assert_int_equal(mm_vma_fault(parent, 0x200000, MM_VMA_WRITE), MM_VMA_FAULT_OK);
+    assert_int_equal(mm_vma_fork(child, parent, NULL), MM_VMA_OK);
+    assert_true(map(0x201000, PAGE, 3, MM_VMA_MAP_FIXED) > 0);
+    assert_int_equal(areas(), 1);
+    assert_int_equal(mm_vma_find(child, 0x200000)->anon & 1, 1);
+    memset(&r, 0, sizeof r);
+    r.hint = 0x201000;
+    r.bytes = PAGE;
+    r.prot = 3;
+    r.flags = MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS | MM_VMA_MAP_FIXED;
+    assert_int_equal(mm_vma_mmap(child, &r, &va), MM_VMA_OK);
+    assert_int_equal(child->map.count, 2);
+    assert_true(mm_vma_leave(child));
+    free(child);
+}
+
+static void a_source_that_stays_mapped_is_as_new(void **state)
+{
+    mm_va_t va;
+
+    (void)state;
+    assert_true(map(0x200000, PAGE, 3, MM_VMA_MAP_FIXED) > 0);
+    assert_int_equal(mm_vma_fault(&f->space, 0x200000, MM_VMA_WRITE), MM_VMA_FAULT_OK);
+    assert_int_equal(mm_vma_mlock(&f->space, 0x200000, PAGE), MM_VMA_OK);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, PAGE, 5, 0, &va), MM_VMA_OK);
+    assert_int_equal(va, 0x4ff000);
+    assert_int_equal(mm_vma_find(&f->space, 0x200000)->anon, 0);
+    assert_int_equal(mm_vma_find(&f->space, 0x200000)->flags & MM_VMA_LOCKED, 0);
+    assert_int_not_equal(mm_vma_find(&f->space, va)->anon, 0);
+}
+
 static void presets_have_their_rights(void **state)
 {
     (void)state;
@@ -560,6 +599,8 @@ int main(void)
         T(hooks_come_in_groups),
         T(configurations_are_checked),
         T(users_and_references_count),
+        T(inherited_memory_does_not_merge_with_new),
+        T(a_source_that_stays_mapped_is_as_new),
         T(presets_have_their_rights),
         T(map_functions_refuse_what_is_wrong),
         T(a_call_without_memory_changes_nothing),
