@@ -50,7 +50,7 @@ help: ## list the verbs
 deps-%:
 	@tools/deps.sh build $* $(also)
 
-deps-test: also := bench count
+deps-test: also := bench count boot
 
 # what does not compile is a failed test, so that the others still run
 test: | deps-test ## build and run the tests (T=TEXT: only paths with TEXT)
@@ -101,4 +101,5 @@ clean: ## remove build/
 	rm -rf build
 
 -include bench/bench.mk
+-include examples/kernels.mk
 -include $(wildcard build/test/*/*/*.d)

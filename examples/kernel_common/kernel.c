@@ -59,9 +59,16 @@ void panic(const char *why, uint64_t at)
 
 /* ---- Memory functions that compilers call ------------------------------------------------------------ */
 
+typedef uint64_t __attribute__((may_alias)) word;
+
 void *memset(void *to, int byte, size_t n)
 {
+    const word fill = (unsigned char)byte * UINT64_C(0x0101010101010101);
     unsigned char *p = to;
+    for (; n != 0 && (uintptr_t)p % 8 != 0; n--)
+        *p++ = (unsigned char)byte;
+    for (; n >= 8; n -= 8, p += 8)
+        *(word *)(void *)p = fill;
     while (n-- != 0)
         *p++ = (unsigned char)byte;
     return to;
@@ -71,6 +78,9 @@ void *memcpy(void *restrict to, const void *restrict from, size_t n)
 {
     unsigned char *p = to;
     const unsigned char *q = from;
+    if (((uintptr_t)p | (uintptr_t)q) % 8 == 0)
+        for (; n >= 8; n -= 8, p += 8, q += 8)
+            *(word *)(void *)p = *(const word *)(const void *)q;
     while (n-- != 0)
         *p++ = *q++;
     return to;

@@ -1,0 +1,43 @@
+#!/bin/sh
+# The example kernels boot in QEMU, and every demonstration passes; the serial output of each boot is kept in
+# build/kernels/NAME.log.
+set -eu
+cd "$(dirname "$0")/../.."
+. tests/tap.sh
+
+missing() { # prints what this machine lacks for $1
+    case $1 in
+    x86_64) tools='qemu-system-x86_64 gcc' ;;
+    *) tools='qemu-system-riscv64 riscv64-unknown-elf-gcc' ;;
+    esac
+    for tool in $tools; do
+        command -v "$tool" >/dev/null || { echo "no $tool" && return; }
+    done
+}
+
+boots() { # MACHINE TABLES: all of it, on two CPUs, with these page tables
+    log=build/kernels/$1.log
+    examples/kernel_common/boot.sh "$1" "$log" || { tail -n 30 "$log" && return 1; }
+    grep -q "^mm example kernel, $2 tables" "$log" || { echo "other tables than $2" && return 1; }
+    grep -q '^2 CPUs' "$log" || { echo "not on two CPUs" && return 1; }
+    [ "$(grep -c '^PASS' "$log")" -eq 21 ] || { echo "not 21 demonstrations" && return 1; }
+    ! grep -E '^(FAIL|SKIP)' "$log"
+}
+
+for arch in x86_64 riscv64; do
+    why=$(missing $arch)
+    if [ -n "$why" ]; then
+        checks=$((checks + 1))
+        echo "ok $checks - the kernel for $arch # SKIP $why"
+        continue
+    fi
+    check "the kernel for $arch is built" make --no-print-directory "build/kernels/$arch/kernel.elf"
+    if [ $arch = x86_64 ]; then
+        check "x86_64 boots with four levels" boots x86_64 x86_64
+        check "x86_64 boots with five levels" boots x86_64-la57 x86_64-la57
+    else
+        check "riscv64 boots with Sv39" boots riscv64-sv39 sv39
+        check "riscv64 boots with Sv48" boots riscv64 sv48
+    fi
+done
+checks_done
