@@ -661,7 +661,7 @@ extern "C" {
 #error "define both of MM_SLAB_POISON and MM_SLAB_UNPOISON, or none"
 #endif
 #define MMI_SLAB_SANITIZE 1
-#define MMI_SLAB_POISON_ALL(p) MM_SLAB_POISON(p, mmi_slab_usable(p)) /* of an object */
+#define MMI_SLAB_POISON_ALL(p) MM_SLAB_POISON(p, mmi_slab_extent(mmi_slab_usable(p))) /* of an object */
 #else
 #define MM_SLAB_POISON(p, bytes) ((void)(p), (void)(bytes))
 #define MM_SLAB_UNPOISON(p, bytes) ((void)(p), (void)(bytes))
@@ -1390,6 +1390,12 @@ MMI_SLAB_PRIVATE bool mmi_slab_starts(const void *p)
     (void)p;
     return true;
 #endif
+}
+
+/* Sanitizers tell eight bytes apart: an object's last ones take the padding behind them along. */
+MMI_SLAB_PRIVATE size_t mmi_slab_extent(size_t size)
+{
+    return (size + 7) & ~(size_t)7;
 }
 
 /* What every allocation ends with: `size` bytes of an object of `usable` bytes are handed out. */
@@ -2467,7 +2473,7 @@ static enum mm_status mmi_slab_debug_free(struct mm_slab_cache *cache, struct mm
     track->free_by = caller;
     track->free_cpu = mmi_slab_cpu_now();
     mmi_slab_freed_state(cache, object);
-    MM_SLAB_POISON(object, cache->size);
+    MM_SLAB_POISON(object, mmi_slab_extent(cache->size));
     MM_SLAB_LOCK(&cache->lock, state);
     mmi_slab_rest(cache, (uintptr_t)object, &after);
     MM_SLAB_UNLOCK(&cache->lock, state);
@@ -2507,7 +2513,7 @@ static void mmi_slab_dress(struct mm_slab_cache *cache, struct mmi_slab *s)
         }
     }
     for (n = 0; MMI_SLAB_SANITIZE && n < s->count; n++)
-        MM_SLAB_POISON(mmi_slab_object(s, n), cache->size);
+        MM_SLAB_POISON(mmi_slab_object(s, n), mmi_slab_extent(cache->size));
 }
 
 /* ---- CPU's arrays, depot -------------------------------------------------------------------------- */
@@ -2844,7 +2850,7 @@ static enum mm_status mmi_slab_give(struct mm_slab_cache *cache, struct mmi_slab
     if (l != NULL)
         return mmi_slab_free_into(heap, l, p, pin);
     MM_SLAB_CPU_UNPIN(pin);
-    MM_SLAB_POISON(p, cache->size);
+    MM_SLAB_POISON(p, mmi_slab_extent(cache->size));
     if (!mmi_slab_put_one(cache, p))
         return mmi_slab_report(heap, where, "double free", MM_ERR_INVALID, cache, (char *)p, p);
     return MM_OK;
@@ -3608,7 +3614,7 @@ MM_SLAB_API enum mm_status mm_slab_cache_init(struct mm_slab_cache *cache,
     align = config->align > 8 ? config->align : config->size <= 8 ? 8 : 16;
     if (config->align != 0 && config->align <= 8)
         align = 8;
-    if (!mmi_slab_lay_out(cache, (size_t)mm_align_up(config->size, sizeof(uintptr_t)), align))
+    if (!mmi_slab_lay_out(cache, mmi_slab_extent(config->size), align))
         return MM_ERR_INVALID;
     cache->size = (uint32_t)config->size;
     cache->heap = heap;

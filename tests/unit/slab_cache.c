@@ -345,6 +345,8 @@ static void reclaim_is_asked_before_failure(void **state)
     source.misalign = true; /* such memory is refused, until reclaim helps */
     assert_null(mm_slab_alloc(&cache, MM_SLAB_NOWAIT));
     assert_true(source.misalign);
+    assert_int_equal(heap_stats().failures, 1);
+    assert_int_equal(cache_stats(&cache).failures, 1);
     void *p = mm_slab_alloc(&cache, 0);
     assert_non_null(p);
     source.misalign = true;
