@@ -209,7 +209,7 @@ static void frame_zero(void *ctx, mm_pa_t pa, uint64_t bytes)
 }
 
 /* Moves a page of the guest's heap: content, then the guest's own table entry. The guest stands still
- * meanwhile, and forgets the old translation before its next instruction but one (see guest.S). */
+ * meanwhile, and forgets the old translation before its next command (see guest.S). */
 static enum mm_status frame_move(void *ctx, mm_pa_t from, mm_pa_t to, uint64_t bytes)
 {
     struct vmm *v = ctx;
@@ -540,7 +540,7 @@ static const char *kvm_make(struct vmm *v, const char *device, bool *missing)
         return "no read-only memory slots";
     v->vm = ioctl(v->kvm, KVM_CREATE_VM, 0);
     if (v->vm < 0)
-        return "KVM_CREATE_VM fails";
+        return strerror(errno);
     *missing = false;
     ioctl(v->vm, KVM_SET_TSS_ADDR, 0xfffbd000); /* older processors of Intel want it */
     v->cpu = ioctl(v->vm, KVM_CREATE_VCPU, 0);

@@ -107,7 +107,8 @@ bool vmm_plug(struct vmm *v);
 /* Takes it out. MM_ERR_BUSY while frames of it are in use and `evacuate` is false. */
 enum mm_status vmm_unplug(struct vmm *v, bool evacuate);
 
-/* Gives up to `limit` blocks of free memory back to the host; returns their bytes. */
+/* Gives up to `limit` blocks of free memory back to the host, those that it does not have yet; returns
+ * their bytes. */
 uint64_t vmm_balloon(struct vmm *v, size_t limit);
 
 /* Resident pages of guest memory in the host. */
