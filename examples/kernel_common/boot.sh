@@ -4,7 +4,7 @@
 set -u
 machine=$1 log=$2 pass=0
 : >"$log"
-common="-m 96 -smp 2 -no-reboot -display none -monitor none -serial file:$log"
+common="-m 64 -smp 2 -no-reboot -display none -monitor none -serial file:$log"
 accel=${MM_ACCEL:-tcg}
 case $machine in
 x86_64*)
@@ -26,7 +26,7 @@ riscv64*)
     ;;
 esac
 # shellcheck disable=SC2086 # a list of options
-timeout -k 5 "${MM_BOOT_TIMEOUT:-60}" "$@" $common </dev/null
+timeout -k 5 "${MM_BOOT_TIMEOUT:-120}" "$@" $common </dev/null
 status=$?
 [ "$status" -eq "$pass" ] && exit 0
 echo "$machine: QEMU ended with status $status, not $pass; see $log" >&2

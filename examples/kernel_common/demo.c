@@ -277,7 +277,7 @@ static uintptr_t wrong;
 static void stress(unsigned cpu)
 {
     arch_tick(true);
-    (void)mm_fetch_add(&wrong, (uintptr_t)kmm_stress(cpu + 1, 4000));
+    (void)mm_fetch_add(&wrong, (uintptr_t)kmm_stress(cpu + 1, 2000));
     arch_tick(false);
 }
 
@@ -291,7 +291,7 @@ static bool smp_stress(void)
 static void program_here(unsigned cpu)
 {
     (void)cpu;
-    for (unsigned i = 0; i < 10; i++)
+    for (unsigned i = 0; i < 5; i++)
         if (!exits(PROGRAM_CLONE, 0, 0))
             (void)mm_fetch_add(&wrong, 1);
 }
@@ -393,14 +393,16 @@ unsigned demo_run(const char *options)
     warm_up();
     start = kmm_free_frames();
     for (unsigned i = 0; i < count; i++) {
-        bool pass = true;
+        const uint64_t began = arch_clock();
+        bool pass;
         print("%u. %s\n", (uint64_t)i + 1, demos[i].name);
         if (demos[i].several && kernel_cpus() == 1) {
             print("SKIP one CPU\n");
             continue;
         }
         pass = demos[i].run();
-        print("%s %s\n", pass ? "PASS" : "FAIL", demos[i].name);
+        print("%s %s [%u ms]\n", pass ? "PASS" : "FAIL", demos[i].name,
+              (arch_clock() - began) / arch_milliseconds(1));
         failed += !pass;
     }
     end = kmm_free_frames();
