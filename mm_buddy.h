@@ -671,8 +671,10 @@ extern "C" {
 
 #ifdef MM_BUDDY_STATIC
 #define MM_BUDDY_INLINE static inline __attribute__((unused))
+#define MMI_BUDDY_INLINE static inline __attribute__((always_inline))
 #else
 #define MM_BUDDY_INLINE inline /* the implementation has the external definition */
+#define MMI_BUDDY_INLINE MM_CORE_INLINE
 #endif
 
 /* ---- Types --------------------------------------------------------------------------------- */
@@ -1129,7 +1131,8 @@ MM_BUDDY_API size_t mm_buddy_report(struct mm_buddy *b, size_t limit,
 
 /* Sets the watermarks in bytes (0 at first). An allocation that would leave less than min free
  * fails unless it is urgent; zone lists prefer arenas that stay above low; high is where reclaim
- * may rest. Returns MM_OK, or MM_ERR_INVALID unless min <= low <= high. O(1), no locking. */
+ * may rest. All that is free counts, whatever its type: free CMA memory does not help an unmovable
+ * request, so give such requests an arena of their own, or marks above the CMA memory. Returns MM_OK, or MM_ERR_INVALID unless min <= low <= high. O(1), no locking. */
 MM_BUDDY_API enum mm_status mm_buddy_set_watermarks(struct mm_buddy *b, uint64_t min, uint64_t low,
                                                     uint64_t high);
 
@@ -1362,7 +1365,7 @@ MM_BUDDY_INLINE mm_pa_t mm_buddy_alloc(struct mm_buddy *b, unsigned order, unsig
 
 /* Puts a block whose state byte was found to be `state` into the CPU's list; false if that cannot
  * be: the slow path then does it or tells why. */
-MM_CORE_INLINE bool mmi_buddy_push(struct mm_buddy *b, uint32_t n, unsigned state)
+MMI_BUDDY_INLINE bool mmi_buddy_push(struct mm_buddy *b, uint32_t n, unsigned state)
 {
     const unsigned order = state ^ MMI_BUDDY_PLAIN; /* 32 or more for any other kind */
     unsigned stack = MMI_BUDDY_STACK_FREED + order, cpu;
