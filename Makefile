@@ -94,7 +94,7 @@ format: | deps-lint ## format the C sources in place
 	clang-format -i $(headers) $(wildcard tests/*.h tests/*/*.[ch] bench/*.[ch] bench/*/*.[ch] examples/*/*.[ch])
 
 lint: | deps-lint ## check the formatting and the scripts
-	clang-format --dry-run --Werror $(headers) $(wildcard tests/*.h tests/*/*.[ch] examples/*/*.[ch])
+	clang-format --dry-run --Werror $(headers) $(wildcard tests/*.h tests/*/*.[ch] bench/*.[ch] bench/*/*.[ch] examples/*/*.[ch])
 	shellcheck -x mm .ci/run tools/*.sh tools/run-tests tests/*.sh tests/*/*.sh
 
 clean: ## remove build/

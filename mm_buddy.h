@@ -74,9 +74,9 @@
  *   MM_CPU_RELAX()            in each turn of a wait (pause, yield); in a kernel that waits with
  *                             interrupts off let it answer requests of MM_FENCE_CPUS()
  *
- *   What hooks expand to stands in inline functions of external linkage too: a function of yours there is
- *   not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline, or all is
- *   MM_BUDDY_STATIC.
+ *   What hooks expand to stands in inline functions of external linkage too: a function of yours
+ *   there is not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline,
+ *   or all is MM_BUDDY_STATIC.
  *
  *   Hooks at run time stand in struct mm_buddy_hooks: zero-fill, migration, pressure. They are
  *   called with no lock held, and may call the arena again.
@@ -123,8 +123,8 @@
  *              watermark allow, also one that first has to be merged out of other CPUs' lists.
  *   Time       Hot paths: a few instructions on the CPU's own lines, amortised over batches. Orders
  *              below pb_order: O(regions + page blocks of a region / 64^2) worst case, each lock
- *              held for O(batch). Orders above: O(page blocks / 64). An allocation that fails because
- *              all is in use: O(1).
+ *              held for O(batch). Orders above: O(page blocks / 64). An allocation that fails
+ *              because all is in use: O(1).
  *   Memory     about 1.15 bytes for each smallest block with the default page block, and
  *              about 32 * MM_BUDDY_CPU_SLOTS bytes a CPU for the lists, which are off in arenas too
  *              small to pay for them. mm_buddy_meta_bytes tells it exactly.
@@ -166,16 +166,16 @@ typedef uint64_t mm_va_t; /* virtual address;  serve a 64-bit guest             
 #define MM_PAGE_SIZE ((mm_pa_t)1 << MM_PAGE_SHIFT)
 
 /* X(name, value, errno of Linux, meaning) */
-#define MM_STATUS_LIST(X)                                                                         \
-    X(OK, 0, 0, "success")                                                                         \
-    X(ERR_NOMEM, -1, 12, "out of memory")                                                          \
-    X(ERR_INVALID, -2, 22, "invalid argument or state")                                            \
-    X(ERR_PERM, -3, 13, "permission denied")                                                       \
-    X(ERR_ALIGN, -4, 22, "misaligned address or size")                                             \
-    X(ERR_EXISTS, -5, 17, "exists already")                                                        \
-    X(ERR_NOENT, -6, 2, "no such entry")                                                           \
-    X(ERR_BUSY, -7, 16, "in use")                                                                  \
-    X(ERR_LIMIT, -8, 7, "limit reached")                                                           \
+#define MM_STATUS_LIST(X)                               \
+    X(OK, 0, 0, "success")                              \
+    X(ERR_NOMEM, -1, 12, "out of memory")               \
+    X(ERR_INVALID, -2, 22, "invalid argument or state") \
+    X(ERR_PERM, -3, 13, "permission denied")            \
+    X(ERR_ALIGN, -4, 22, "misaligned address or size")  \
+    X(ERR_EXISTS, -5, 17, "exists already")             \
+    X(ERR_NOENT, -6, 2, "no such entry")                \
+    X(ERR_BUSY, -7, 16, "in use")                       \
+    X(ERR_LIMIT, -8, 7, "limit reached")                \
     X(ERR_CORRUPT, -9, 117, "structure damaged")
 
 enum mm_status {
@@ -188,11 +188,13 @@ enum mm_status {
 static inline const char *mm_status_name(enum mm_status status)
 {
     switch ((int)status) {
-#define MMI_STATUS_CASE(name, value, error, text)                                                  \
-    case (value): return "MM_" #name;
+#define MMI_STATUS_CASE(name, value, error, text) \
+    case (value):                                 \
+        return "MM_" #name;
         MM_STATUS_LIST(MMI_STATUS_CASE)
 #undef MMI_STATUS_CASE
-    default: return "MM_?";
+    default:
+        return "MM_?";
     }
 }
 
@@ -201,23 +203,25 @@ static inline const char *mm_status_name(enum mm_status status)
 static inline int mm_status_errno(enum mm_status status)
 {
     switch ((int)status) {
-#define MMI_STATUS_CASE(name, value, error, text)                                                  \
-    case (value): return -(error);
+#define MMI_STATUS_CASE(name, value, error, text) \
+    case (value):                                 \
+        return -(error);
         MM_STATUS_LIST(MMI_STATUS_CASE)
 #undef MMI_STATUS_CASE
-    default: return -22;
+    default:
+        return -22;
     }
 }
 
 /* ---- Compiler ----------------------------------------------------------------------------- */
 
-#define MM_LIKELY(x) __builtin_expect(!!(x), 1)
+#define MM_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define MM_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define MM_NOINLINE __attribute__((noinline))
-#define MM_COLD __attribute__((noinline, cold))
+#define MM_NOINLINE    __attribute__((noinline))
+#define MM_COLD        __attribute__((noinline, cold))
 
-/* The small functions below are expanded where they are used, also in inline functions with external
- * linkage (C99 6.7.4), and never emitted. */
+/* The small functions below are expanded where they are used, also in inline functions with
+ * external linkage (C99 6.7.4), and never emitted. */
 #ifdef __cplusplus
 #define MM_CORE_INLINE static inline __attribute__((always_inline))
 #else
@@ -263,10 +267,10 @@ struct mm_report {
 /* ---- Machine words: atomics, bits, arithmetic ---------------------------------------------- */
 
 #if UINTPTR_MAX > 0xffffffffu
-#define MM_WORD_BITS 64
+#define MM_WORD_BITS  64
 #define MM_WORD_SHIFT 6
 #else
-#define MM_WORD_BITS 32
+#define MM_WORD_BITS  32
 #define MM_WORD_SHIFT 5
 #endif
 
@@ -353,8 +357,8 @@ MM_CORE_INLINE unsigned mm_fls_portable(uintptr_t x)
     return mm_popcount_portable(x) - 1;
 }
 
-#if !defined(MM_PORTABLE_BITS) && (defined(__x86_64__) || defined(__i386__) ||                     \
-                                   defined(__aarch64__) || defined(__riscv_zbb))
+#if !defined(MM_PORTABLE_BITS) && \
+    (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__riscv_zbb))
 #if MM_WORD_BITS == 64
 #define MMI_CTZ(x) ((unsigned)__builtin_ctzll(x))
 #define MMI_FLS(x) (63u - (unsigned)__builtin_clzll(x))
@@ -433,24 +437,24 @@ MM_CORE_INLINE uint64_t mm_add_saturated(uint64_t a, uint64_t b)
 /* ---- Locks ----------------------------------------------------------------------------------- */
 
 #if defined(MM_NO_LOCKS) && !defined(MM_LOCK)
-#define MM_LOCK_T unsigned char
+#define MM_LOCK_T       unsigned char
 #define MM_LOCK_STATE_T unsigned char
 #define MM_LOCK_INIT(l) (*(l) = 0)
-#define MM_LOCK(l, s) ((void)(l), (void)((s) = 0))
+#define MM_LOCK(l, s)   ((void)(l), (void)((s) = 0))
 #define MM_UNLOCK(l, s) ((void)(l), (void)(s))
 #endif
 
 #ifdef MM_LOCK
-#if !defined(MM_LOCK_T) || !defined(MM_LOCK_STATE_T) || !defined(MM_LOCK_INIT) ||                  \
+#if !defined(MM_LOCK_T) || !defined(MM_LOCK_STATE_T) || !defined(MM_LOCK_INIT) || \
     !defined(MM_UNLOCK)
 #error "define all of MM_LOCK_T, MM_LOCK_STATE_T, MM_LOCK_INIT, MM_LOCK and MM_UNLOCK, or none"
 #endif
 #else
 /* Test-and-test-and-set spinlock: for callers that bring no lock of their own. */
-#define MM_LOCK_T uintptr_t
+#define MM_LOCK_T       uintptr_t
 #define MM_LOCK_STATE_T unsigned char
 #define MM_LOCK_INIT(l) mm_store((l), 0)
-#define MM_LOCK(l, s) ((void)((s) = 0), mmi_spin_lock(l))
+#define MM_LOCK(l, s)   ((void)((s) = 0), mmi_spin_lock(l))
 #define MM_UNLOCK(l, s) ((void)(s), mm_store_release((l), 0))
 static inline void mmi_spin_lock(uintptr_t *lock)
 {
@@ -461,16 +465,16 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #endif
 
 #ifdef MM_READ_LOCK
-#if !defined(MM_RWLOCK_T) || !defined(MM_RWLOCK_INIT) || !defined(MM_READ_UNLOCK) ||               \
+#if !defined(MM_RWLOCK_T) || !defined(MM_RWLOCK_INIT) || !defined(MM_READ_UNLOCK) || \
     !defined(MM_WRITE_LOCK) || !defined(MM_WRITE_UNLOCK)
 #error "define all of MM_RWLOCK_T, _INIT, MM_READ_LOCK, _UNLOCK, MM_WRITE_LOCK, _UNLOCK, or none"
 #endif
 #else
-#define MM_RWLOCK_T MM_LOCK_T
-#define MM_RWLOCK_INIT(l) MM_LOCK_INIT(l)
-#define MM_READ_LOCK(l, s) MM_LOCK(l, s)
-#define MM_READ_UNLOCK(l, s) MM_UNLOCK(l, s)
-#define MM_WRITE_LOCK(l, s) MM_LOCK(l, s)
+#define MM_RWLOCK_T           MM_LOCK_T
+#define MM_RWLOCK_INIT(l)     MM_LOCK_INIT(l)
+#define MM_READ_LOCK(l, s)    MM_LOCK(l, s)
+#define MM_READ_UNLOCK(l, s)  MM_UNLOCK(l, s)
+#define MM_WRITE_LOCK(l, s)   MM_LOCK(l, s)
 #define MM_WRITE_UNLOCK(l, s) MM_UNLOCK(l, s)
 #endif
 
@@ -480,7 +484,8 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #define MM_CPU_MAX 1 /* CPUs with caches of their own */
 #endif
 #ifndef MM_CPU_ID
-#define MM_CPU_ID() 0u /* a number from MM_CPU_MAX up: "no CPU known here", served without a cache */
+#define MM_CPU_ID() \
+    0u /* a number from MM_CPU_MAX up: "no CPU known here", served without a cache */
 #endif
 #ifndef MM_CPU_STATE_T
 #define MM_CPU_STATE_T unsigned char
@@ -490,7 +495,7 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #error "define both of MM_CPU_PIN and MM_CPU_UNPIN, or none"
 #endif
 #else
-#define MM_CPU_PIN(s) ((void)((s) = 0)) /* from here no migration, no reentry by interrupt */
+#define MM_CPU_PIN(s)   ((void)((s) = 0)) /* from here no migration, no reentry by interrupt */
 #define MM_CPU_UNPIN(s) ((void)(s))
 #endif
 
@@ -554,8 +559,9 @@ MM_CORE_INLINE bool mm_bias_mine(const uintptr_t *owner, uintptr_t self)
     return __atomic_load_n(owner, MM_BIAS_ORDER) == self;
 }
 
-/* Waits until the CPU whose busy word this is cannot be inside any more with what it loaded there before the
- * caller's last change. `spins` bounds the wait (0: no bound): false if it is still inside. */
+/* Waits until the CPU whose busy word this is cannot be inside any more with what it loaded there
+ * before the caller's last change. `spins` bounds the wait (0: no bound): false if it is still
+ * inside. */
 static inline bool mm_bias_wait(const uintptr_t *busy, unsigned long spins)
 {
 #if MMI_SMP
@@ -603,15 +609,15 @@ extern "C" {
 /* ---- Configuration ------------------------------------------------------------------------- */
 
 #ifdef MM_BUDDY_LOCK
-#if !defined(MM_BUDDY_LOCK_T) || !defined(MM_BUDDY_LOCK_STATE_T) ||                                \
+#if !defined(MM_BUDDY_LOCK_T) || !defined(MM_BUDDY_LOCK_STATE_T) || \
     !defined(MM_BUDDY_LOCK_INIT) || !defined(MM_BUDDY_UNLOCK)
 #error "define all of MM_BUDDY_LOCK_T, _LOCK_STATE_T, _LOCK_INIT, _LOCK and _UNLOCK, or none"
 #endif
 #else
-#define MM_BUDDY_LOCK_T MM_LOCK_T
+#define MM_BUDDY_LOCK_T       MM_LOCK_T
 #define MM_BUDDY_LOCK_STATE_T MM_LOCK_STATE_T
 #define MM_BUDDY_LOCK_INIT(l) MM_LOCK_INIT(l)
-#define MM_BUDDY_LOCK(l, s) MM_LOCK(l, s)
+#define MM_BUDDY_LOCK(l, s)   MM_LOCK(l, s)
 #define MM_BUDDY_UNLOCK(l, s) MM_UNLOCK(l, s)
 #endif
 
@@ -620,8 +626,8 @@ extern "C" {
 #error "define all of MM_BUDDY_CPU_STATE_T, MM_BUDDY_CPU_PIN and MM_BUDDY_CPU_UNPIN, or none"
 #endif
 #else
-#define MM_BUDDY_CPU_STATE_T MM_CPU_STATE_T
-#define MM_BUDDY_CPU_PIN(s) MM_CPU_PIN(s)
+#define MM_BUDDY_CPU_STATE_T  MM_CPU_STATE_T
+#define MM_BUDDY_CPU_PIN(s)   MM_CPU_PIN(s)
 #define MM_BUDDY_CPU_UNPIN(s) MM_CPU_UNPIN(s)
 #endif
 #ifndef MM_BUDDY_CPU_ID
@@ -646,7 +652,7 @@ extern "C" {
 #ifndef MM_BUDDY_CPU_SLOTS
 #define MM_BUDDY_CPU_SLOTS 128 /* slots of a per-CPU list of order 0: 8 to 1024, a power of two */
 #endif
-#if MM_BUDDY_CPU_SLOTS < 8 || MM_BUDDY_CPU_SLOTS > 1024 ||                                         \
+#if MM_BUDDY_CPU_SLOTS < 8 || MM_BUDDY_CPU_SLOTS > 1024 || \
     (MM_BUDDY_CPU_SLOTS & (MM_BUDDY_CPU_SLOTS - 1)) != 0
 #error "MM_BUDDY_CPU_SLOTS is a power of two from 8 to 1024"
 #endif
@@ -654,11 +660,11 @@ extern "C" {
 #define MM_BUDDY_CACHE_LINE 64 /* bytes; a power of two */
 #endif
 
-#define MM_BUDDY_ORDERS 32         /* orders 0 to 31 */
-#define MM_BUDDY_REGIONS_MAX 64    /* most shards of an arena */
-#define MM_BUDDY_CACHED_ORDERS 4u  /* orders 0 to 3 have per-CPU lists, and so has pb_order */
-#define MM_BUDDY_PB_ORDER 9        /* page block, if the configuration leaves it open */
-#define MM_BUDDY_PB_ORDER_MAX 13
+#define MM_BUDDY_ORDERS        32 /* orders 0 to 31 */
+#define MM_BUDDY_REGIONS_MAX   64 /* most shards of an arena */
+#define MM_BUDDY_CACHED_ORDERS 4u /* orders 0 to 3 have per-CPU lists, and so has pb_order */
+#define MM_BUDDY_PB_ORDER      9  /* page block, if the configuration leaves it open */
+#define MM_BUDDY_PB_ORDER_MAX  13
 
 #ifdef MM_BUDDY_STATIC
 #ifndef MM_BUDDY_IMPLEMENTATION
@@ -670,10 +676,10 @@ extern "C" {
 #endif
 
 #ifdef MM_BUDDY_STATIC
-#define MM_BUDDY_INLINE static inline __attribute__((unused))
+#define MM_BUDDY_INLINE  static inline __attribute__((unused))
 #define MMI_BUDDY_INLINE static inline __attribute__((always_inline))
 #else
-#define MM_BUDDY_INLINE inline /* the implementation has the external definition */
+#define MM_BUDDY_INLINE  inline /* the implementation has the external definition */
 #define MMI_BUDDY_INLINE MM_CORE_INLINE
 #endif
 
@@ -689,11 +695,11 @@ enum mm_buddy_type {
 #define MM_BUDDY_TYPES 4u
 
 /* Flags of an allocation: one of the first three types, and any of these. */
-#define MM_BUDDY_URGENT 0x04u   /* may dip below the min watermark */
-#define MM_BUDDY_ZERO 0x08u     /* the block is zero-filled through the hook `zero` */
-#define MM_BUDDY_NOCACHE 0x10u  /* passes by the per-CPU lists */
+#define MM_BUDDY_URGENT   0x04u /* may dip below the min watermark */
+#define MM_BUDDY_ZERO     0x08u /* the block is zero-filled through the hook `zero` */
+#define MM_BUDDY_NOCACHE  0x10u /* passes by the per-CPU lists */
 #define MM_BUDDY_KEEP_LOW 0x20u /* fails rather than go below the low watermark */
-#define MM_BUDDY_FLAGS 0x3fu    /* all of them; other bits are ignored but where an error is told */
+#define MM_BUDDY_FLAGS    0x3fu /* all of them; other bits are ignored but where an error is told */
 
 struct mm_buddy;
 
@@ -714,15 +720,15 @@ struct mm_buddy_hooks {
 
 /* What an arena is made of; mm_buddy_config_init fills it with defaults. */
 struct mm_buddy_config {
-    mm_pa_t base;              /* first byte; if not aligned, the first whole smallest block counts */
-    uint64_t bytes;            /* size at the start, any (a partial smallest block is left out) */
-    uint64_t span;             /* bytes from base that the arena may grow over; 0: `bytes` */
-    unsigned min_shift;        /* log2 of the smallest block's bytes: 4 to 30 */
-    unsigned max_order;        /* largest order: 0 to 31 */
-    unsigned pb_order;         /* page block: 6 to 13; 0: MM_BUDDY_PB_ORDER */
-    unsigned regions;          /* shards: 1 to 64, rounded to what the span gives; 0: by CPUs */
-    bool cpu_lists;            /* per-CPU lists; false also saves their memory */
-    uintptr_t pointer_offset;  /* heap face and metadata inside: pointer = address + this */
+    mm_pa_t base;       /* first byte; if not aligned, the first whole smallest block counts */
+    uint64_t bytes;     /* size at the start, any (a partial smallest block is left out) */
+    uint64_t span;      /* bytes from base that the arena may grow over; 0: `bytes` */
+    unsigned min_shift; /* log2 of the smallest block's bytes: 4 to 30 */
+    unsigned max_order; /* largest order: 0 to 31 */
+    unsigned pb_order;  /* page block: 6 to 13; 0: MM_BUDDY_PB_ORDER */
+    unsigned regions;   /* shards: 1 to 64, rounded to what the span gives; 0: by CPUs */
+    bool cpu_lists;     /* per-CPU lists; false also saves their memory */
+    uintptr_t pointer_offset; /* heap face and metadata inside: pointer = address + this */
     const struct mm_buddy_hooks *hooks; /* kept, not copied; NULL: none */
 };
 
@@ -735,11 +741,11 @@ enum mm_buddy_state {
     MM_BUDDY_STATE_ABSENT     /* in the span, but not (any more) part of the arena */
 };
 struct mm_buddy_block {
-    mm_pa_t pa;                /* first byte */
-    uint64_t bytes;            /* size */
+    mm_pa_t pa;     /* first byte */
+    uint64_t bytes; /* size */
     enum mm_buddy_state state;
-    enum mm_buddy_type type;   /* of its first page block */
-    uintptr_t tag;             /* owner tag; 0 if none or tags are off */
+    enum mm_buddy_type type; /* of its first page block */
+    uintptr_t tag;           /* owner tag; 0 if none or tags are off */
 };
 
 /* Result of mm_buddy_check. */
@@ -760,22 +766,22 @@ enum mm_buddy_level {
 
 /* Statistics. Sizes in bytes, and as of no one instant where other CPUs are at work. */
 struct mm_buddy_stats {
-    uint64_t total;                           /* present in the arena */
-    uint64_t free;                            /* in the bitmaps */
-    uint64_t cached;                          /* in per-CPU lists */
-    uint64_t reserved;                        /* by mm_buddy_reserve */
-    uint64_t used;                            /* the rest: handed out */
-    uint64_t free_by_type[MM_BUDDY_TYPES];    /* of `free`, by the page block's type */
-    uintptr_t free_blocks[MM_BUDDY_ORDERS];   /* largest free blocks by order, merged ones once */
-    uintptr_t failures;                       /* allocations refused for want of memory */
-    uintptr_t refills;                        /* takes from the bitmaps, single or in batches */
-    uintptr_t flushes;                        /* batches given back */
-    uintptr_t drains;                         /* times that all lists were emptied for want */
-    uintptr_t fallbacks;                      /* takes out of another type's page block */
-    uintptr_t steals;                         /* page blocks taken over by another type */
-    uintptr_t moved;                          /* blocks migrated */
-    uintptr_t reported;                       /* blocks told to mm_buddy_report's callback */
-    uintptr_t misuse;                         /* refused frees and the like */
+    uint64_t total;                         /* present in the arena */
+    uint64_t free;                          /* in the bitmaps */
+    uint64_t cached;                        /* in per-CPU lists */
+    uint64_t reserved;                      /* by mm_buddy_reserve */
+    uint64_t used;                          /* the rest: handed out */
+    uint64_t free_by_type[MM_BUDDY_TYPES];  /* of `free`, by the page block's type */
+    uintptr_t free_blocks[MM_BUDDY_ORDERS]; /* largest free blocks by order, merged ones once */
+    uintptr_t failures;                     /* allocations refused for want of memory */
+    uintptr_t refills;                      /* takes from the bitmaps, single or in batches */
+    uintptr_t flushes;                      /* batches given back */
+    uintptr_t drains;                       /* times that all lists were emptied for want */
+    uintptr_t fallbacks;                    /* takes out of another type's page block */
+    uintptr_t steals;                       /* page blocks taken over by another type */
+    uintptr_t moved;                        /* blocks migrated */
+    uintptr_t reported;                     /* blocks told to mm_buddy_report's callback */
+    uintptr_t misuse;                       /* refused frees and the like */
 };
 
 /* One line of a leak report: what the blocks with one tag hold. */
@@ -790,11 +796,11 @@ struct mmi_buddy_region; /* a shard; private */
 
 /* Stacks of a per-CPU cache: blocks to hand out by order and type, blocks of a whole page block
  * (handed out and taken in at one end), and freed ones by order. Private. */
-#define MMI_BUDDY_STACK_HUGE (MM_BUDDY_CACHED_ORDERS * 3u)
+#define MMI_BUDDY_STACK_HUGE  (MM_BUDDY_CACHED_ORDERS * 3u)
 #define MMI_BUDDY_STACK_FREED (MMI_BUDDY_STACK_HUGE + 1u)
-#define MMI_BUDDY_STACKS (MMI_BUDDY_STACK_FREED + MM_BUDDY_CACHED_ORDERS)
-#define MMI_BUDDY_HUGE_SLOTS 32u
-#define MMI_BUDDY_SLOTS (MM_BUDDY_CPU_SLOTS * 15u / 2u + MMI_BUDDY_HUGE_SLOTS)
+#define MMI_BUDDY_STACKS      (MMI_BUDDY_STACK_FREED + MM_BUDDY_CACHED_ORDERS)
+#define MMI_BUDDY_HUGE_SLOTS  32u
+#define MMI_BUDDY_SLOTS       (MM_BUDDY_CPU_SLOTS * 15u / 2u + MMI_BUDDY_HUGE_SLOTS)
 
 /* The lists of one CPU. Private.
  *
@@ -809,7 +815,7 @@ struct mmi_buddy_cpu {
     uintptr_t busy;
     uintptr_t owner;
     uintptr_t active;
-    uintptr_t home;     /* region to take from */
+    uintptr_t home; /* region to take from */
     uintptr_t failures;
     uint16_t pos[MMI_BUDDY_STACKS];
     uint16_t end[MMI_BUDDY_STACKS];
@@ -825,13 +831,13 @@ struct mmi_buddy_cpu {
  *     starts; one of order k starts at a multiple of 2^k smallest blocks as an address
  * I2  no bit of a bitmap is set inside an allocated, reserved or cached block, nor for an absent
  *     smallest block
- * I3  pb.free is the number of bits set in the page block's bitmap. If the page block is wholly free
- *     and not isolated, pb.hint is WHOLE, no bit is set, and it stands in its region's set of
+ * I3  pb.free is the number of bits set in the page block's bitmap. If the page block is wholly
+ *     free and not isolated, pb.hint is WHOLE, no bit is set, and it stands in its region's set of
  *     whole page blocks (one set for type CMA, one for the others)
- * I4  else the orders from pb.hint up have no free block in the bitmap, and the page block stands in
- *     its type's sets of the orders 0 to pb.hint - 1 (in none while isolated)
- * I5  region.free is the number of free smallest blocks, region.whole that of whole page blocks; where these
- *     are not 0 the region's bit is set in `some` and in `wholes`
+ * I4  else the orders from pb.hint up have no free block in the bitmap, and the page block stands
+ *     in its type's sets of the orders 0 to pb.hint - 1 (in none while isolated)
+ * I5  region.free is the number of free smallest blocks, region.whole that of whole page blocks;
+ *     where these are not 0 the region's bit is set in `some` and in `wholes`
  * I6  all but state bytes of blocks that somebody holds is changed only under the region's lock
  * I7  the byte MARK at a granule's head means: free ever since it was reported */
 struct mm_buddy {
@@ -844,15 +850,15 @@ struct mm_buddy {
     uint32_t pb_order;
     uint32_t min_shift;
     uint32_t max_order;
-    uint32_t first;        /* lowest number of the span: below it the first page block is filled up */
-    uint32_t pbs;          /* page blocks in the span */
-    uint32_t skew;         /* number 0's, counted from address 0, modulo 2^32 */
-    uint32_t pb_skew;      /* page blocks of region 0 that lie below number 0 */
+    uint32_t first;   /* lowest number of the span: below it the first page block is filled up */
+    uint32_t pbs;     /* page blocks in the span */
+    uint32_t skew;    /* number 0's, counted from address 0, modulo 2^32 */
+    uint32_t pb_skew; /* page blocks of region 0 that lie below number 0 */
     uint32_t region_shift; /* log2 of page blocks in a region */
     uint32_t regions;
-    uint32_t set_words;    /* words of a set, summary and all */
-    uint32_t set_summary;  /* words of a set's summary */
-    uintptr_t *bits;       /* free smallest blocks */
+    uint32_t set_words;   /* words of a set, summary and all */
+    uint32_t set_summary; /* words of a set's summary */
+    uintptr_t *bits;      /* free smallest blocks */
     struct mmi_buddy_region *region;
     const struct mm_buddy_hooks *hooks;
     uintptr_t *tags;
@@ -865,7 +871,8 @@ struct mm_buddy {
     uintptr_t failures, drains, moved, told, misuse;
     uintptr_t some, wholes; /* I5 */
     uintptr_t active;       /* CPUs whose lists are in use */
-    MM_BUDDY_LOCK_T lock; /* reserve, release, grow, shrink, set_lists; taken before those of regions */
+    /* Of reserve, release, grow, shrink and set_lists; taken before those of regions. */
+    MM_BUDDY_LOCK_T lock;
 };
 
 /* ---- Set-up ---------------------------------------------------------------------------------- */
@@ -874,11 +881,12 @@ struct mm_buddy {
  * bytes, orders 0 to `max_order`; page blocks of 2^9 smallest blocks, regions by the number of
  * CPUs, per-CPU lists where the arena is large enough, no room to grow, no hooks, pointers equal
  * to addresses. Cannot fail; mm_buddy_init judges the values. O(1), no locking. */
-MM_BUDDY_API void mm_buddy_config_init(struct mm_buddy_config *config, mm_pa_t base,
-                                       uint64_t bytes, unsigned min_shift, unsigned max_order);
+MM_BUDDY_API void mm_buddy_config_init(struct mm_buddy_config *config, mm_pa_t base, uint64_t bytes,
+                                       unsigned min_shift, unsigned max_order);
 
 /* Bytes of metadata that an arena of this configuration needs, at any alignment of its memory; 0 if
- * the configuration is not valid (see mm_buddy_init) or needs more than SIZE_MAX. O(1), no locking. */
+ * the configuration is not valid (see mm_buddy_init) or needs more than SIZE_MAX. O(1), no
+ * locking. */
 MM_BUDDY_API size_t mm_buddy_meta_bytes(const struct mm_buddy_config *config);
 
 /* Makes an arena whose metadata lies in memory of the caller.
@@ -892,9 +900,8 @@ MM_BUDDY_API size_t mm_buddy_meta_bytes(const struct mm_buddy_config *config);
  * a span below `bytes` or one that wraps around or holds no whole smallest block; MM_ERR_LIMIT for
  * more smallest blocks than the limit; MM_ERR_NOMEM if meta_bytes is too small. On an error nothing
  * was written. Everything is free at first. O(metadata). Set-up: no other call may run. */
-MM_BUDDY_API enum mm_status mm_buddy_init(struct mm_buddy *b,
-                                          const struct mm_buddy_config *config, void *meta,
-                                          size_t meta_bytes);
+MM_BUDDY_API enum mm_status mm_buddy_init(struct mm_buddy *b, const struct mm_buddy_config *config,
+                                          void *meta, size_t meta_bytes);
 
 /* Makes an arena that keeps its metadata at its own start. The bytes are written at address +
  * config->pointer_offset; they count as absent from the arena.
@@ -909,7 +916,8 @@ MM_BUDDY_API enum mm_status mm_buddy_init_inside(struct mm_buddy *b,
  *
  * Returns MM_OK; MM_ERR_INVALID if the range has no whole smallest block or leaves the span;
  * MM_ERR_EXISTS if a part of it belongs to the arena already; nothing changed then.
- * O(bytes / smallest block). Takes the locks of the regions touched; one grow or shrink at a time. */
+ * O(bytes / smallest block). Takes the locks of the regions touched; one grow or shrink at a
+ * time. */
 MM_BUDDY_API enum mm_status mm_buddy_grow(struct mm_buddy *b, mm_pa_t pa, uint64_t bytes);
 
 /* Takes memory out of the arena: any range that is wholly free, at its end or elsewhere. `pa` and
@@ -981,7 +989,7 @@ MM_BUDDY_API enum mm_status mm_buddy_alloc_at(struct mm_buddy *b, mm_pa_t pa, un
 MM_BUDDY_API size_t mm_buddy_alloc_bulk(struct mm_buddy *b, unsigned order, unsigned flags,
                                         size_t count, mm_pa_t *out);
 
-/* ---- Release and change of blocks -------------------------------------------------------------- */
+/* ---- Release and change of blocks ------------------------------------------------------------ */
 
 /* Frees the block that starts at `pa`, whichever call allocated it; its size is known.
  *
@@ -1014,10 +1022,10 @@ MM_BUDDY_API enum mm_status mm_buddy_free_bulk(struct mm_buddy *b, unsigned orde
  * behind it is taken.
  *
  * Returns MM_OK (also if the order is the same); MM_ERR_BUSY if the memory behind it is not free;
- * MM_ERR_ALIGN if `pa` is not aligned for the larger order, or as mm_buddy_free; MM_ERR_NOMEM if the
- * min watermark forbids it; MM_ERR_INVALID if the order is out of range or the block has none: its
- * size is no power of two, or its address no multiple of it (an exact block's may become one when
- * it migrates); else as mm_buddy_free. On an error nothing changed. O(2^order / 64); takes the
+ * MM_ERR_ALIGN if `pa` is not aligned for the larger order, or as mm_buddy_free; MM_ERR_NOMEM if
+ * the min watermark forbids it; MM_ERR_INVALID if the order is out of range or the block has none:
+ * its size is no power of two, or its address no multiple of it (an exact block's may become one
+ * when it migrates); else as mm_buddy_free. On an error nothing changed. O(2^order / 64); takes the
  * locks of the regions it covers. */
 MM_BUDDY_API enum mm_status mm_buddy_resize(struct mm_buddy *b, mm_pa_t pa, unsigned order);
 
@@ -1025,14 +1033,14 @@ MM_BUDDY_API enum mm_status mm_buddy_resize(struct mm_buddy *b, mm_pa_t pa, unsi
  * block; `pa` need not be aligned for it. MM_ERR_INVALID for 0 bytes. */
 MM_BUDDY_API enum mm_status mm_buddy_resize_exact(struct mm_buddy *b, mm_pa_t pa, uint64_t bytes);
 
-/* ---- Ranges -------------------------------------------------------------------------------------- */
+/* ---- Ranges ---------------------------------------------------------------------------------- */
 
 /* Takes a range out of use, so that no call hands it out: firmware, a hole, a device. The range is
  * rounded outwards to smallest blocks.
  *
  * Returns MM_OK; MM_ERR_INVALID if it is empty or leaves the span; MM_ERR_BUSY if a part of it is
- * in use, reserved or absent; nothing changed then. O(bytes / smallest block / 64 + regions). Empties
- * the per-CPU lists if need be; takes the locks of the regions it covers. */
+ * in use, reserved or absent; nothing changed then. O(bytes / smallest block / 64 + regions).
+ * Empties the per-CPU lists if need be; takes the locks of the regions it covers. */
 MM_BUDDY_API enum mm_status mm_buddy_reserve(struct mm_buddy *b, mm_pa_t pa, uint64_t bytes);
 
 /* Gives a reserved range, or a part of one, back to use. The range is rounded outwards as for
@@ -1072,7 +1080,7 @@ MM_BUDDY_API enum mm_status mm_buddy_alloc_range(struct mm_buddy *b, mm_pa_t pa,
 MM_BUDDY_API mm_pa_t mm_buddy_alloc_contig(struct mm_buddy *b, uint64_t bytes, uint64_t align,
                                            unsigned flags);
 
-/* ---- Migration types by page block ------------------------------------------------------------------ */
+/* ---- Migration types by page block ----------------------------------------------------------- */
 
 /* Gives all page blocks that the range touches a type, MM_BUDDY_CMA among them; what is allocated
  * there stays. Blocks in per-CPU lists go back first.
@@ -1088,7 +1096,7 @@ MM_BUDDY_API enum mm_status mm_buddy_set_type(struct mm_buddy *b, mm_pa_t pa, ui
  * O(1), no locking. */
 MM_BUDDY_API enum mm_buddy_type mm_buddy_get_type(const struct mm_buddy *b, mm_pa_t pa);
 
-/* ---- Compaction ------------------------------------------------------------------------------------- */
+/* ---- Compaction ------------------------------------------------------------------------------ */
 
 /* Tries to make a free block of `order`, by moving blocks out of the movable page blocks that have
  * the fewest used ones, into holes of others.
@@ -1104,7 +1112,7 @@ MM_BUDDY_API enum mm_status mm_buddy_compact(struct mm_buddy *b, unsigned order)
  * O(span / 64), no locking. */
 MM_BUDDY_API int mm_buddy_fragmentation(const struct mm_buddy *b, unsigned order);
 
-/* ---- Free-page reporting ------------------------------------------------------------------------------ */
+/* ---- Free-page reporting --------------------------------------------------------------------- */
 
 /* Switches reporting on, for free blocks from `order` up, or off with an order of MM_BUDDY_ORDERS.
  * All marks are dropped. While it is on, taking blocks out of the bitmaps costs a little more.
@@ -1123,16 +1131,16 @@ MM_BUDDY_API enum mm_status mm_buddy_report_enable(struct mm_buddy *b, unsigned 
  * Returns the number of blocks told and marked; 0 while reporting is off. O(span / 64) and the
  * callbacks; takes locks of regions, none while the callback runs. */
 MM_BUDDY_API size_t mm_buddy_report(struct mm_buddy *b, size_t limit,
-                                    enum mm_status (*report)(void *ctx, mm_pa_t pa,
-                                                             uint64_t bytes),
+                                    enum mm_status (*report)(void *ctx, mm_pa_t pa, uint64_t bytes),
                                     void *ctx);
 
-/* ---- Watermarks --------------------------------------------------------------------------------------- */
+/* ---- Watermarks ------------------------------------------------------------------------------ */
 
 /* Sets the watermarks in bytes (0 at first). An allocation that would leave less than min free
  * fails unless it is urgent; zone lists prefer arenas that stay above low; high is where reclaim
  * may rest. All that is free counts, whatever its type: free CMA memory does not help an unmovable
- * request, so give such requests an arena of their own, or marks above the CMA memory. Returns MM_OK, or MM_ERR_INVALID unless min <= low <= high. O(1), no locking. */
+ * request, so give such requests an arena of their own, or marks above the CMA memory. Returns
+ * MM_OK, or MM_ERR_INVALID unless min <= low <= high. O(1), no locking. */
 MM_BUDDY_API enum mm_status mm_buddy_set_watermarks(struct mm_buddy *b, uint64_t min, uint64_t low,
                                                     uint64_t high);
 
@@ -1142,13 +1150,13 @@ MM_BUDDY_API enum mm_buddy_level mm_buddy_get_level(const struct mm_buddy *b);
 /* Bytes free in the bitmaps; those in per-CPU lists come on top. O(regions), no locking. */
 MM_BUDDY_API uint64_t mm_buddy_free_bytes(const struct mm_buddy *b);
 
-/* ---- Per-CPU lists ------------------------------------------------------------------------------------- */
+/* ---- Per-CPU lists --------------------------------------------------------------------------- */
 
 /* Sets how the lists of every CPU work: `batch` blocks of order 0 are taken at a time, up to `high`
  * are kept in a list; those of larger orders accordingly. All lists are emptied first.
  *
- * Returns MM_OK; MM_ERR_INVALID unless 1 <= batch <= high <= MM_BUDDY_CPU_SLOTS, or both are 0: then
- * nothing is kept; MM_ERR_PERM if the arena was made without lists. Safe from any CPU. */
+ * Returns MM_OK; MM_ERR_INVALID unless 1 <= batch <= high <= MM_BUDDY_CPU_SLOTS, or both are 0:
+ * then nothing is kept; MM_ERR_PERM if the arena was made without lists. Safe from any CPU. */
 MM_BUDDY_API enum mm_status mm_buddy_set_lists(struct mm_buddy *b, unsigned batch, unsigned high);
 
 /* Gives all blocks in the lists of every CPU back to the bitmaps. O(CPUs * slots). Takes each CPU's
@@ -1158,7 +1166,7 @@ MM_BUDDY_API void mm_buddy_drain(struct mm_buddy *b);
 /* The same for one CPU, say one that goes off-line. Nothing for a number without lists. */
 MM_BUDDY_API void mm_buddy_drain_cpu(struct mm_buddy *b, unsigned cpu);
 
-/* ---- Zone lists ----------------------------------------------------------------------------------------- */
+/* ---- Zone lists ------------------------------------------------------------------------------ */
 
 struct mm_buddy_zone {
     struct mm_buddy *arena;
@@ -1189,22 +1197,23 @@ MM_BUDDY_API enum mm_status mm_buddy_zones_free(const struct mm_buddy_zones *zon
 MM_BUDDY_API enum mm_status mm_buddy_zones_stats(const struct mm_buddy_zones *zones, unsigned index,
                                                  struct mm_buddy_stats *stats);
 
-/* ---- Heap face ------------------------------------------------------------------------------------------ */
+/* ---- Heap face ------------------------------------------------------------------------------- */
 
 /* The C library's calls over an arena whose memory is mapped: a pointer is an address plus
  * config.pointer_offset. Blocks are powers of two; they come as MM_BUDDY_UNMOVABLE, from the
- * per-CPU lists where there are any. All are safe from any CPU; costs as mm_buddy_alloc and _free. */
+ * per-CPU lists where there are any. All are safe from any CPU; costs as mm_buddy_alloc and
+ * _free. */
 
 /* A block of at least `size` bytes, aligned to its own size rounded up to a power of two; NULL if
  * there is none or size is 0. */
 MM_BUDDY_API void *mm_buddy_malloc(struct mm_buddy *b, size_t size);
 
-/* `count` elements of `size` bytes, zero-filled with MM_BUDDY_MEMSET; NULL if there is no memory, the
- * product overflows or is 0. */
+/* `count` elements of `size` bytes, zero-filled with MM_BUDDY_MEMSET; NULL if there is no memory,
+ * the product overflows or is 0. */
 MM_BUDDY_API void *mm_buddy_calloc(struct mm_buddy *b, size_t count, size_t size);
 
-/* At least `size` bytes at a multiple of `align`, a power of two; NULL if there are none, align is no
- * power of two or size is 0. */
+/* At least `size` bytes at a multiple of `align`, a power of two; NULL if there are none, align is
+ * no power of two or size is 0. */
 MM_BUDDY_API void *mm_buddy_memalign(struct mm_buddy *b, size_t align, size_t size);
 
 /* Makes a block's size at least `size`, in place where possible, else by a copy of what fits. The
@@ -1218,7 +1227,7 @@ MM_BUDDY_API enum mm_status mm_buddy_mfree(struct mm_buddy *b, void *block);
 /* Bytes that may be used at `block`; 0 if it is no block. O(1), no locking. */
 MM_BUDDY_API size_t mm_buddy_usable_size(const struct mm_buddy *b, const void *block);
 
-/* ---- Questions --------------------------------------------------------------------------------------------- */
+/* ---- Questions ------------------------------------------------------------------------------- */
 
 /* The block that holds the byte at `pa`: an allocated or reserved one with its size (an exact one
  * as a whole), or the largest free, cached or absent piece, aligned to its size, of a state.
@@ -1247,8 +1256,8 @@ MM_BUDDY_API void mm_buddy_dump(const struct mm_buddy_zones *zones,
                                 void (*print)(void *ctx, const char *line), void *ctx);
 
 /* Owner tags: lends the arena a word for each smallest block of the span, mm_buddy_tag_bytes(b)
- * bytes in all, or takes them back with NULL. The per-CPU lists are off while tags are on, so that a
- * block's tag is clear when it is handed out. Set-up: no other call may run.
+ * bytes in all, or takes them back with NULL. The per-CPU lists are off while tags are on, so that
+ * a block's tag is clear when it is handed out. Set-up: no other call may run.
  * Returns MM_OK, or MM_ERR_NOMEM if `bytes` is too small. O(span). */
 MM_BUDDY_API enum mm_status mm_buddy_tags(struct mm_buddy *b, uintptr_t *tags, size_t bytes);
 MM_BUDDY_API size_t mm_buddy_tag_bytes(const struct mm_buddy *b);
@@ -1258,8 +1267,8 @@ MM_BUDDY_API size_t mm_buddy_tag_bytes(const struct mm_buddy *b);
 MM_BUDDY_API enum mm_status mm_buddy_set_tag(struct mm_buddy *b, mm_pa_t pa, uintptr_t tag);
 
 /* Leak report: what is allocated now, by tag (0: not tagged), into a table of `count` lines.
- * Returns the number of lines filled; what has no room in the table is added to the last line, whose
- * tag is then UINTPTR_MAX. Works without tags too: one line. O(span * count), no locking. */
+ * Returns the number of lines filled; what has no room in the table is added to the last line,
+ * whose tag is then UINTPTR_MAX. Works without tags too: one line. O(span * count), no locking. */
 MM_BUDDY_API size_t mm_buddy_leaks(const struct mm_buddy *b, struct mm_buddy_owner *table,
                                    size_t count);
 
@@ -1267,22 +1276,22 @@ MM_BUDDY_API size_t mm_buddy_leaks(const struct mm_buddy *b, struct mm_buddy_own
 
 /* State bytes: a kind in the upper three bits, the order in the lower five. Kind 0 is no head; its
  * lower bits then tell what is noted of a smallest block that is not handed out. */
-#define MMI_BUDDY_NONE 0xffffffffu  /* no number */
-#define MMI_BUDDY_CLEAR 0x00u       /* free, cached, or inside a block */
-#define MMI_BUDDY_MARK 0x01u        /* head of a granule that was reported */
-#define MMI_BUDDY_DYING 0x02u       /* mm_buddy_free_bulk: was PLAIN */
-#define MMI_BUDDY_DYING_FIXED 0x03u /* mm_buddy_free_bulk: was FIXED */
-#define MMI_BUDDY_SEEN 0x04u        /* mm_buddy_check: found in a list */
-#define MMI_BUDDY_PLAIN 0x20u       /* a block of a power of two */
-#define MMI_BUDDY_FIRST 0x40u       /* first piece of an exact block */
-#define MMI_BUDDY_MIDDLE 0x60u      /* its next pieces */
-#define MMI_BUDDY_LAST 0x80u        /* its last piece */
-#define MMI_BUDDY_RESERVED 0xa0u    /* taken by mm_buddy_reserve, or by the arena for a while */
-#define MMI_BUDDY_FIXED 0xc0u       /* as PLAIN; never cached, and realloc keeps its order */
-#define MMI_BUDDY_ABSENT 0xffu      /* not part of the arena */
+#define MMI_BUDDY_NONE        0xffffffffu /* no number */
+#define MMI_BUDDY_CLEAR       0x00u       /* free, cached, or inside a block */
+#define MMI_BUDDY_MARK        0x01u       /* head of a granule that was reported */
+#define MMI_BUDDY_DYING       0x02u       /* mm_buddy_free_bulk: was PLAIN */
+#define MMI_BUDDY_DYING_FIXED 0x03u       /* mm_buddy_free_bulk: was FIXED */
+#define MMI_BUDDY_SEEN        0x04u       /* mm_buddy_check: found in a list */
+#define MMI_BUDDY_PLAIN       0x20u       /* a block of a power of two */
+#define MMI_BUDDY_FIRST       0x40u       /* first piece of an exact block */
+#define MMI_BUDDY_MIDDLE      0x60u       /* its next pieces */
+#define MMI_BUDDY_LAST        0x80u       /* its last piece */
+#define MMI_BUDDY_RESERVED    0xa0u /* taken by mm_buddy_reserve, or by the arena for a while */
+#define MMI_BUDDY_FIXED       0xc0u /* as PLAIN; never cached, and realloc keeps its order */
+#define MMI_BUDDY_ABSENT      0xffu /* not part of the arena */
 
 #define MMI_BUDDY_ISOLATED 0xffu /* pb.hint: no call takes from it, frees gather in its bitmap */
-#define MMI_BUDDY_WHOLE 0xfeu    /* pb.hint: wholly free */
+#define MMI_BUDDY_WHOLE    0xfeu /* pb.hint: wholly free */
 
 struct mmi_buddy_pb {
     uint16_t free;
@@ -1291,7 +1300,7 @@ struct mmi_buddy_pb {
 };
 
 /* Accesses that another CPU may make at the same time without a lock. */
-#define MMI_BUDDY_GET(x) __atomic_load_n(&(x), __ATOMIC_RELAXED)
+#define MMI_BUDDY_GET(x)        __atomic_load_n(&(x), __ATOMIC_RELAXED)
 #define MMI_BUDDY_PUT(x, value) __atomic_store_n(&(x), (value), __ATOMIC_RELAXED)
 
 MM_BUDDY_API mm_pa_t mmi_buddy_alloc_slow(struct mm_buddy *b, unsigned order, unsigned flags);
@@ -1299,7 +1308,8 @@ MM_BUDDY_API enum mm_status mmi_buddy_free_slow(struct mm_buddy *b, mm_pa_t pa, 
 MM_BUDDY_API void mmi_buddy_debug(struct mm_buddy *b);
 
 /* Number of the smallest block that starts at `pa`; MMI_BUDDY_NONE if none of the span does. The
- * rotation moves misaligned low bits to the top, where they fail the comparison; 4 <= shift <= 30. */
+ * rotation moves misaligned low bits to the top, where they fail the comparison; 4 <= shift <=
+ * 30. */
 MM_CORE_INLINE uint32_t mmi_buddy_number(const struct mm_buddy *b, mm_pa_t pa)
 {
     uint64_t offset = pa - b->base;
@@ -1319,8 +1329,7 @@ MM_CORE_INLINE mm_pa_t mmi_buddy_pa(const struct mm_buddy *b, uint32_t n)
 #if MM_WORD_BITS == 64
     return b->base + ((uint64_t)n << b->min_shift);
 #else
-    return b->base +
-           (((uint64_t)(n >> (32 - b->min_shift)) << 32) | (uint32_t)(n << b->min_shift));
+    return b->base + (((uint64_t)(n >> (32 - b->min_shift)) << 32) | (uint32_t)(n << b->min_shift));
 #endif
 }
 
@@ -1429,7 +1438,7 @@ MM_BUDDY_INLINE enum mm_status mm_buddy_free_order(struct mm_buddy *b, mm_pa_t p
 
 #endif /* MM_BUDDY_H */
 
-/* ==== Implementation ============================================================================ */
+/* ==== Implementation ========================================================================== */
 
 #if defined(MM_BUDDY_IMPLEMENTATION) && !defined(MM_BUDDY_IMPLEMENTED)
 #define MM_BUDDY_IMPLEMENTED
@@ -1467,19 +1476,19 @@ struct mmi_buddy_region {
     uintptr_t refills, flushes, fallbacks, steals, misuse;
 } __attribute__((aligned(MM_BUDDY_CACHE_LINE)));
 
-#define MMI_BUDDY_PATIENCE 8 /* freed blocks that stay for the bitmaps, before recycling ends */
-#define MMI_BUDDY_NO_PRESSURE 0x100u /* flag: the hook is not called */
-#define MMI_BUDDY_WORD(n) ((n) >> MM_WORD_SHIFT)
-#define MMI_BUDDY_BIT(n) ((n) & (MM_WORD_BITS - 1u))
-#define MMI_BUDDY_KIND(state) ((state)&0xe0u)
+#define MMI_BUDDY_PATIENCE     8 /* freed blocks that stay for the bitmaps, before recycling ends */
+#define MMI_BUDDY_NO_PRESSURE  0x100u /* flag: the hook is not called */
+#define MMI_BUDDY_WORD(n)      ((n) >> MM_WORD_SHIFT)
+#define MMI_BUDDY_BIT(n)       ((n) & (MM_WORD_BITS - 1u))
+#define MMI_BUDDY_KIND(state)  ((state)&0xe0u)
 #define MMI_BUDDY_ORDER(state) ((state)&0x1fu)
-#define MMI_BUDDY_PREFETCH(p) __builtin_prefetch(p)
+#define MMI_BUDDY_PREFETCH(p)  __builtin_prefetch(p)
 
 MM_STATIC_ASSERT(sizeof(struct mmi_buddy_pb) == 4, "a page block's descriptor is packed");
 MM_STATIC_ASSERT(MMI_BUDDY_SLOTS <= 0xffff, "positions of slots fit 16 bits");
 MM_STATIC_ASSERT(MM_BUDDY_REGIONS_MAX >= MM_WORD_BITS, "a word names all regions");
 
-/* ---- Words, sets, numbers -------------------------------------------------------------------------- */
+/* ---- Words, sets, numbers -------------------------------------------------------------------- */
 
 static void mmi_buddy_count(uintptr_t *counter, uintptr_t n)
 {
@@ -1499,7 +1508,10 @@ static uint32_t mmi_buddy_min(uint32_t x, uint32_t y)
 static inline uintptr_t mmi_buddy_runs(uintptr_t x, unsigned order)
 {
     static const uintptr_t aligned[] = {
-        ~(uintptr_t)0, ~(uintptr_t)0 / 3, ~(uintptr_t)0 / 15, ~(uintptr_t)0 / 255,
+        ~(uintptr_t)0,
+        ~(uintptr_t)0 / 3,
+        ~(uintptr_t)0 / 15,
+        ~(uintptr_t)0 / 255,
         ~(uintptr_t)0 / 65535,
 #if MM_WORD_BITS == 64
         ~(uintptr_t)0 / 0xffffffff,
@@ -1657,8 +1669,8 @@ static uint32_t mmi_buddy_shift(uint64_t x, unsigned shift)
     return (uint32_t)(x >> 32) >> shift != 0 ? MMI_BUDDY_NONE : mmi_buddy_shift_low(x, shift);
 }
 
-/* Changes one of a region's two counts, and the region's bit in `bits` where it becomes or was 0 (I5). The region's
- * lock is held. */
+/* Changes one of a region's two counts, and the region's bit in `bits` where it becomes or was 0
+ * (I5). The region's lock is held. */
 static void mmi_buddy_region_add(uintptr_t *count, uintptr_t add, uintptr_t *bits, uint32_t region)
 {
     const uintptr_t old = mm_load(count), now = old + add;
@@ -1677,7 +1689,7 @@ static void mmi_buddy_whole_count(struct mm_buddy *b, uint32_t region, uintptr_t
     mmi_buddy_region_add(&b->region[region].whole, blocks, &b->wholes, region);
 }
 
-/* ---- Page blocks: caller holds the region's lock ------------------------------------------------------ */
+/* ---- Page blocks: caller holds the region's lock --------------------------------------------- */
 
 /* Sets the hint of a page block that is neither whole nor isolated (I4). */
 static void mmi_buddy_pb_hint(struct mm_buddy *b, uint32_t pb, unsigned hint)
@@ -1718,14 +1730,13 @@ static void mmi_buddy_whole_remove(struct mm_buddy *b, uint32_t pb)
     const uint32_t region = mmi_buddy_pb_region(b, pb);
 
     MM_BUDDY_ASSERT(b->pb[pb].hint == MMI_BUDDY_WHOLE);
-    mmi_buddy_set_remove(b, mmi_buddy_whole(b, region, b->pb[pb].type),
-                         mmi_buddy_pb_local(b, pb));
+    mmi_buddy_set_remove(b, mmi_buddy_whole(b, region, b->pb[pb].type), mmi_buddy_pb_local(b, pb));
     mmi_buddy_whole_count(b, region, 0 - (uintptr_t)1);
     MMI_BUDDY_PUT(b->pb[pb].hint, (uint8_t)0);
 }
 
-/* Gives a page block with an empty bitmap a type. Those of type CMA keep theirs, and no others get it: the
- * caller may come from a page block of that type. */
+/* Gives a page block with an empty bitmap a type. Those of type CMA keep theirs, and no others get
+ * it: the caller may come from a page block of that type. */
 static void mmi_buddy_pb_claim(struct mm_buddy *b, uint32_t pb, unsigned type)
 {
     if (b->pb[pb].type != MM_BUDDY_CMA && type != MM_BUDDY_CMA)
@@ -1777,8 +1788,8 @@ static unsigned mmi_buddy_pb_scan(const struct mm_buddy *b, uint32_t pb)
     return 1;
 }
 
-/* After blocks of `order`, `units` in all, were given to the word, the first of them at `bit`: count,
- * hint, merge. A single new block can complete larger ones only where it lies itself. */
+/* After blocks of `order`, `units` in all, were given to the word, the first of them at `bit`:
+ * count, hint, merge. A single new block can complete larger ones only where it lies itself. */
 static inline void mmi_buddy_pb_freed(struct mm_buddy *b, uint32_t word, unsigned bit,
                                       uint32_t units, unsigned order)
 {
@@ -1807,8 +1818,8 @@ static inline void mmi_buddy_pb_freed(struct mm_buddy *b, uint32_t word, unsigne
         mmi_buddy_pb_hint(b, pb, hint);
 }
 
-/* Drops the reporting marks of the granules that n to end - 1, of one page block, touch (I7). Granules do
- * not cross regions. */
+/* Drops the reporting marks of the granules that n to end - 1, of one page block, touch (I7).
+ * Granules do not cross regions. */
 static void mmi_buddy_unmark(struct mm_buddy *b, uint32_t n, uint32_t end)
 {
     const uint32_t granule = b->report == 0 ? 0 : 1u << (b->report - 1);
@@ -1885,7 +1896,7 @@ static void mmi_buddy_whole_take(struct mm_buddy *b, uint32_t pb, unsigned type)
     mmi_buddy_unmark(b, pb << b->pb_order, (pb + 1) << b->pb_order);
 }
 
-/* ---- Ranges: caller holds the locks of all regions they touch ------------------------------------------- */
+/* ---- Ranges: caller holds the locks of all regions they touch -------------------------------- */
 
 /* Locks of the regions from `first` to `last`. */
 struct mmi_buddy_span {
@@ -2027,7 +2038,7 @@ static void mmi_buddy_range_give(struct mm_buddy *b, uint32_t n, uint32_t end)
     }
 }
 
-/* ---- Heads ------------------------------------------------------------------------------------------------ */
+/* ---- Heads ----------------------------------------------------------------------------------- */
 
 /* Writes the heads of a range, as few as alignment allows. A kind of PLAIN stands for one block of
  * any size: FIRST, MIDDLE ..., LAST where it takes several pieces. */
@@ -2109,7 +2120,7 @@ static uint32_t mmi_buddy_head_of(const struct mm_buddy *b, uint32_t n)
     return head;
 }
 
-/* ---- Misuse ------------------------------------------------------------------------------------------------- */
+/* ---- Misuse ---------------------------------------------------------------------------------- */
 
 static enum mm_status mmi_buddy_refuse(struct mm_buddy *b, const char *where, const char *what,
                                        mm_pa_t pa, enum mm_status status)
@@ -2157,10 +2168,10 @@ static enum mm_status mmi_buddy_wild(struct mm_buddy *b, const char *where, mm_p
     return mmi_buddy_refuse(b, where, "double or wild free", pa, MM_ERR_INVALID);
 }
 
-/* ---- Set-up --------------------------------------------------------------------------------------------------- */
+/* ---- Set-up ---------------------------------------------------------------------------------- */
 
-MM_BUDDY_API void mm_buddy_config_init(struct mm_buddy_config *config, mm_pa_t base,
-                                       uint64_t bytes, unsigned min_shift, unsigned max_order)
+MM_BUDDY_API void mm_buddy_config_init(struct mm_buddy_config *config, mm_pa_t base, uint64_t bytes,
+                                       unsigned min_shift, unsigned max_order)
 {
     config->base = base;
     config->bytes = bytes;
@@ -2239,8 +2250,8 @@ static void mmi_buddy_layout_place(struct mmi_buddy_layout *l, bool lists)
 
 static bool mmi_buddy_config_valid(const struct mm_buddy_config *c, unsigned pb_order)
 {
-    return c->min_shift >= 4 && c->min_shift <= 30 && c->max_order < MM_BUDDY_ORDERS && pb_order >= 6 &&
-           pb_order <= MM_BUDDY_PB_ORDER_MAX && c->regions <= MM_BUDDY_REGIONS_MAX;
+    return c->min_shift >= 4 && c->min_shift <= 30 && c->max_order < MM_BUDDY_ORDERS &&
+           pb_order >= 6 && pb_order <= MM_BUDDY_PB_ORDER_MAX && c->regions <= MM_BUDDY_REGIONS_MAX;
 }
 
 static enum mm_status mmi_buddy_lay_out(const struct mm_buddy_config *c, struct mmi_buddy_layout *l)
@@ -2332,8 +2343,9 @@ static unsigned mmi_buddy_stack_order(const struct mm_buddy *b, unsigned stack)
 
 static unsigned mmi_buddy_stack_slots(const struct mm_buddy *b, unsigned stack)
 {
-    return stack == MMI_BUDDY_STACK_HUGE ? MMI_BUDDY_HUGE_SLOTS
-                                         : (unsigned)MM_BUDDY_CPU_SLOTS >> mmi_buddy_stack_order(b, stack);
+    return stack == MMI_BUDDY_STACK_HUGE
+               ? MMI_BUDDY_HUGE_SLOTS
+               : (unsigned)MM_BUDDY_CPU_SLOTS >> mmi_buddy_stack_order(b, stack);
 }
 
 static void mmi_buddy_build_lists(struct mm_buddy *b)
@@ -2377,9 +2389,8 @@ static void mmi_buddy_setup(struct mm_buddy *b, const struct mm_buddy_config *co
     mmi_buddy_present(b, first, l->present_end);
 }
 
-MM_BUDDY_API enum mm_status mm_buddy_init(struct mm_buddy *b,
-                                          const struct mm_buddy_config *config, void *meta,
-                                          size_t meta_bytes)
+MM_BUDDY_API enum mm_status mm_buddy_init(struct mm_buddy *b, const struct mm_buddy_config *config,
+                                          void *meta, size_t meta_bytes)
 {
     struct mmi_buddy_layout l;
     enum mm_status status;
@@ -2420,7 +2431,8 @@ MM_BUDDY_API enum mm_status mm_buddy_init_inside(struct mm_buddy *b,
     return MM_OK;
 }
 
-/* Rounds [*from, *to) to smallest blocks of `unit` bytes: outwards (1), inwards (-1), or it must be whole (0). */
+/* Rounds [*from, *to) to smallest blocks of `unit` bytes: outwards (1), inwards (-1), or it must be
+ * whole (0). */
 static enum mm_status mmi_buddy_round(uint64_t unit, int round, uint64_t *from, uint64_t *to)
 {
     if (round == 0 && ((*from | *to) & (unit - 1)) != 0)
@@ -2485,7 +2497,7 @@ MM_BUDDY_API enum mm_status mm_buddy_grow(struct mm_buddy *b, mm_pa_t pa, uint64
     return status;
 }
 
-/* ---- Taking from regions ----------------------------------------------------------------------------- */
+/* ---- Taking from regions --------------------------------------------------------------------- */
 
 static uintptr_t mmi_buddy_free_units(const struct mm_buddy *b)
 {
@@ -2527,8 +2539,7 @@ static bool mmi_buddy_may(const struct mm_buddy *b, uint32_t region, unsigned or
 {
     if (order > b->pb_order)
         return mm_load(&b->region[region].whole) >> (order - b->pb_order) != 0;
-    if (order < b->pb_order &&
-        !mmi_buddy_set_empty(b, mmi_buddy_partial(b, region, type, order)))
+    if (order < b->pb_order && !mmi_buddy_set_empty(b, mmi_buddy_partial(b, region, type, order)))
         return true;
     return !mmi_buddy_set_empty(b, mmi_buddy_whole(b, region, type));
 }
@@ -2537,19 +2548,19 @@ static bool mmi_buddy_may(const struct mm_buddy *b, uint32_t region, unsigned or
 static inline void mmi_buddy_fetch_next(const struct mm_buddy *b, uint32_t region,
                                         const uintptr_t *set, uint32_t local)
 {
-    const uintptr_t next = mm_load(set + b->set_summary + MMI_BUDDY_WORD(local)) &
-                           ~mm_mask(MMI_BUDDY_BIT(local) + 1);
+    const uintptr_t next =
+        mm_load(set + b->set_summary + MMI_BUDDY_WORD(local)) & ~mm_mask(MMI_BUDDY_BIT(local) + 1);
     if (next != 0) {
         local = (local & ~(MM_WORD_BITS - 1u)) + mm_ctz(next);
-        MMI_BUDDY_PREFETCH(b->bits + (size_t)mmi_buddy_pb_global(b, region, local) *
-                                         mmi_buddy_pb_words(b));
+        MMI_BUDDY_PREFETCH(b->bits +
+                           (size_t)mmi_buddy_pb_global(b, region, local) * mmi_buddy_pb_words(b));
     }
 }
 
-/* Takes up to `want` whole page blocks of the type, lowest first; returns how many. The region's lock is
- * held. */
-static uint32_t mmi_buddy_wholes_take(struct mm_buddy *b, uint32_t region, unsigned type, uint32_t want,
-                                      uint32_t *out)
+/* Takes up to `want` whole page blocks of the type, lowest first; returns how many. The region's
+ * lock is held. */
+static uint32_t mmi_buddy_wholes_take(struct mm_buddy *b, uint32_t region, unsigned type,
+                                      uint32_t want, uint32_t *out)
 {
     uintptr_t *set = mmi_buddy_whole(b, region, type), *word, bits;
     const unsigned becomes = type == MM_BUDDY_CMA ? (unsigned)MM_BUDDY_MOVABLE : type;
@@ -2605,7 +2616,8 @@ static uint32_t mmi_buddy_region_take(struct mm_buddy *b, uint32_t region, unsig
             break;
         pb = mmi_buddy_pb_global(b, region, local);
         for (k = 0; k < 1u << (order - b->pb_order); k++)
-            mmi_buddy_whole_take(b, pb + k, type == MM_BUDDY_CMA ? (unsigned)MM_BUDDY_MOVABLE : type);
+            mmi_buddy_whole_take(b, pb + k,
+                                 type == MM_BUDDY_CMA ? (unsigned)MM_BUDDY_MOVABLE : type);
         out[got++] = pb << b->pb_order;
     }
     mm_store(&r->refills, mm_load(&r->refills) + (got != 0));
@@ -2652,8 +2664,8 @@ static bool mmi_buddy_roomy(const struct mm_buddy *b, uint32_t region, uintptr_t
            mm_load(&b->region[region].free) >> (shift > 4 ? shift - 4 : 0) != 0;
 }
 
-/* Makes the region the CPU's home instead of its old one; false if another CPU was faster. A CPU without
- * lists has no home. */
+/* Makes the region the CPU's home instead of its old one; false if another CPU was faster. A CPU
+ * without lists has no home. */
 static bool mmi_buddy_move_home(struct mm_buddy *b, unsigned cpu, uint32_t region)
 {
     const uintptr_t self = (uintptr_t)cpu + 1;
@@ -2671,16 +2683,19 @@ static bool mmi_buddy_move_home(struct mm_buddy *b, unsigned cpu, uint32_t regio
     return true;
 }
 
-/* Takes from one of the regions in `may`; while `strict` from one with room, which becomes the CPU's home.
- * Each CPU begins at a place of its own, so that it comes back to the regions whose lines it has. */
-static uint32_t mmi_buddy_take_among(struct mm_buddy *b, unsigned cpu, unsigned order, unsigned type,
-                                     uint32_t want, uint32_t *out, uintptr_t may, bool strict)
+/* Takes from one of the regions in `may`; while `strict` from one with room, which becomes the
+ * CPU's home. Each CPU begins at a place of its own, so that it comes back to the regions whose
+ * lines it has. */
+static uint32_t mmi_buddy_take_among(struct mm_buddy *b, unsigned cpu, unsigned order,
+                                     unsigned type, uint32_t want, uint32_t *out, uintptr_t may,
+                                     bool strict)
 {
     const uintptr_t behind = cpu < b->cpus ? ~mm_mask(cpu * b->regions / MM_CPU_MAX) : 0;
     uint32_t i, got = 0;
     for (; may != 0 && got == 0; may &= ~mm_bit(i)) {
         i = mm_ctz((may & behind) != 0 ? may & behind : may);
-        if (!strict || (mmi_buddy_roomy(b, i, (uintptr_t)cpu + 1) && mmi_buddy_move_home(b, cpu, i)))
+        if (!strict ||
+            (mmi_buddy_roomy(b, i, (uintptr_t)cpu + 1) && mmi_buddy_move_home(b, cpu, i)))
             got = mmi_buddy_region_take(b, i, order, type, want, out);
     }
     return got;
@@ -2784,7 +2799,7 @@ static uint32_t mmi_buddy_take(struct mm_buddy *b, unsigned cpu, unsigned order,
     return got;
 }
 
-/* ---- Giving back to regions ----------------------------------------------------------------------------- */
+/* ---- Giving back to regions ------------------------------------------------------------------ */
 
 /* Gives back blocks of one order up to 3, as many from the list's start as lie in the region, whose
  * lock the caller holds; returns how many. Blocks in the same word, next to each other in the list,
@@ -2825,7 +2840,8 @@ static uint32_t mmi_buddy_give_small(struct mm_buddy *b, uint32_t region, const 
 }
 
 /* Adds bits to a word of a set of whole page blocks. */
-static void mmi_buddy_wholes_add(const struct mm_buddy *b, uintptr_t *set, uint32_t word, uintptr_t bits)
+static void mmi_buddy_wholes_add(const struct mm_buddy *b, uintptr_t *set, uint32_t word,
+                                 uintptr_t bits)
 {
     uintptr_t *summary = set + (word >> MM_WORD_SHIFT);
     const uintptr_t old = mm_load(set + b->set_summary + word);
@@ -2835,8 +2851,8 @@ static void mmi_buddy_wholes_add(const struct mm_buddy *b, uintptr_t *set, uint3
         mm_store(summary, mm_load(summary) | mm_bit(MMI_BUDDY_BIT(word)));
 }
 
-/* The same for blocks of pb_order: those next to each other in the list, of the same word of a set, cost one
- * access to it. */
+/* The same for blocks of pb_order: those next to each other in the list, of the same word of a set,
+ * cost one access to it. */
 static uint32_t mmi_buddy_give_huge(struct mm_buddy *b, uint32_t region, const uint32_t *list,
                                     uint32_t count)
 {
@@ -2913,8 +2929,8 @@ static void mmi_buddy_sort(const struct mm_buddy *b, const uint32_t *list, uint3
         sorted[start[mmi_buddy_region_of(b, list[i])]++] = list[i];
 }
 
-/* Gives back up to MM_BUDDY_CPU_SLOTS blocks of an order that has lists: what follows a first run in
- * one region is sorted, so that each lock is taken once. */
+/* Gives back up to MM_BUDDY_CPU_SLOTS blocks of an order that has lists: what follows a first run
+ * in one region is sorted, so that each lock is taken once. */
 static void mmi_buddy_give(struct mm_buddy *b, const uint32_t *list, uint32_t count, unsigned order)
 {
     uint32_t sorted[MM_BUDDY_CPU_SLOTS], given;
@@ -2930,7 +2946,7 @@ static void mmi_buddy_give(struct mm_buddy *b, const uint32_t *list, uint32_t co
         given += mmi_buddy_give_region(b, sorted + given, count - given, order);
 }
 
-/* ---- Per-CPU lists: caller has locked the owner word, or is inside (C4) -------------------------------------- */
+/* ---- Per-CPU lists: caller has locked the owner word, or is inside (C4) ---------------------- */
 
 /* Enters the lists of the CPU that the caller is pinned to; NULL if it has none in use, or another
  * CPU is emptying them. Who wants to lock them waits until the CPU has left them. */
@@ -3001,8 +3017,9 @@ static void mmi_buddy_empty(struct mm_buddy *b, struct mmi_buddy_cpu *c)
     mmi_buddy_count(&b->active, 0 - (uintptr_t)1);
 }
 
-/* The list that a freed block of `order` in page block pb may move to: that of its type, if the page block is
- * nearly used up; else MMI_BUDDY_STACKS. Read without the region's lock: any answer will do. */
+/* The list that a freed block of `order` in page block pb may move to: that of its type, if the
+ * page block is nearly used up; else MMI_BUDDY_STACKS. Read without the region's lock: any answer
+ * will do. */
 static unsigned mmi_buddy_recycled(const struct mm_buddy *b, uint32_t pb, unsigned order)
 {
     const unsigned type = MMI_BUDDY_GET(b->pb[pb].type);
@@ -3012,9 +3029,9 @@ static unsigned mmi_buddy_recycled(const struct mm_buddy *b, uint32_t pb, unsign
     return order * 3 + type;
 }
 
-/* Moves freed blocks, the latest first, to the lists that hand out, as long as there is room there. Those
- * whose page blocks are not nearly used up stay for the bitmaps, so that page blocks in which little is used
- * become free as a whole; after some of them it is not worth looking for others. */
+/* Moves freed blocks, the latest first, to the lists that hand out, as long as there is room there.
+ * Those whose page blocks are not nearly used up stay for the bitmaps, so that page blocks in which
+ * little is used become free as a whole; after some of them it is not worth looking for others. */
 static void mmi_buddy_recycle(struct mm_buddy *b, struct mmi_buddy_cpu *c, unsigned order)
 {
     const unsigned freed = MMI_BUDDY_STACK_FREED + order, end = c->end[freed];
@@ -3095,15 +3112,14 @@ static void mmi_buddy_take_in(struct mm_buddy *b, struct mmi_buddy_cpu *c, unsig
     c->slot[pos - 1] = n;
 }
 
-/* ---- Allocation -------------------------------------------------------------------------------------------- */
+/* ---- Allocation ------------------------------------------------------------------------------ */
 
 /* Smallest blocks that an allocation may take without going below its watermark. */
 static uintptr_t mmi_buddy_spare(const struct mm_buddy *b, unsigned flags)
 {
-    const uintptr_t mark =
-        (flags & MM_BUDDY_URGENT) != 0
-            ? 0
-            : mm_load(&b->mark[(flags & MM_BUDDY_KEEP_LOW) != 0 ? 1 : 0]);
+    const uintptr_t mark = (flags & MM_BUDDY_URGENT) != 0
+                               ? 0
+                               : mm_load(&b->mark[(flags & MM_BUDDY_KEEP_LOW) != 0 ? 1 : 0]);
     uintptr_t free;
 
     if (mark == 0)
@@ -3313,8 +3329,8 @@ static void mmi_buddy_claim_range(struct mm_buddy *b, uint32_t n, uint32_t end, 
 }
 
 /* One try of mmi_buddy_acquire, which leaves the lists alone. */
-static enum mm_status mmi_buddy_acquire_once(struct mm_buddy *b, uint32_t n, uint32_t end, unsigned kind,
-                                             unsigned flags)
+static enum mm_status mmi_buddy_acquire_once(struct mm_buddy *b, uint32_t n, uint32_t end,
+                                             unsigned kind, unsigned flags)
 {
     enum mm_status status = MM_ERR_BUSY;
     struct mmi_buddy_span span;
@@ -3424,7 +3440,7 @@ MM_BUDDY_API size_t mm_buddy_alloc_bulk(struct mm_buddy *b, unsigned order, unsi
     return done;
 }
 
-/* ---- Release and change of blocks --------------------------------------------------------------------------- */
+/* ---- Release and change of blocks ------------------------------------------------------------ */
 
 /* Frees a block past the lists. Its head is judged again under the lock: nobody frees it twice. */
 static enum mm_status mmi_buddy_release(struct mm_buddy *b, uint32_t n, unsigned state)
@@ -3633,7 +3649,7 @@ MM_BUDDY_API enum mm_status mm_buddy_resize_exact(struct mm_buddy *b, mm_pa_t pa
     return mmi_buddy_move_end(b, n, end, n + units, MMI_BUDDY_PLAIN);
 }
 
-/* ---- Ranges ------------------------------------------------------------------------------------------------- */
+/* ---- Ranges ---------------------------------------------------------------------------------- */
 
 MM_BUDDY_API enum mm_status mm_buddy_reserve(struct mm_buddy *b, mm_pa_t pa, uint64_t bytes)
 {
@@ -3774,7 +3790,8 @@ static enum mm_status mmi_buddy_move(struct mm_buddy *b, uint32_t n)
     return MM_OK;
 }
 
-/* Moves everything out of a range of isolated page blocks. On an error *stuck is what has to stay. */
+/* Moves everything out of a range of isolated page blocks. On an error *stuck is what has to
+ * stay. */
 static enum mm_status mmi_buddy_evacuate(struct mm_buddy *b, uint32_t n, uint32_t end,
                                          uint32_t *stuck)
 {
@@ -3868,10 +3885,10 @@ static uint32_t mmi_buddy_obstacle(const struct mm_buddy *b, uint32_t n, uint32_
     }
 }
 
-/* One pass of mm_buddy_alloc_contig over the span: 1 and 2 move blocks out of CMA and of movable page blocks,
- * the others take only what is free. Number of the range taken, or MMI_BUDDY_NONE. */
-static uint32_t mmi_buddy_contig_pass(struct mm_buddy *b, uint32_t units, uint32_t step, unsigned flags,
-                                      int pass)
+/* One pass of mm_buddy_alloc_contig over the span: 1 and 2 move blocks out of CMA and of movable
+ * page blocks, the others take only what is free. Number of the range taken, or MMI_BUDDY_NONE. */
+static uint32_t mmi_buddy_contig_pass(struct mm_buddy *b, uint32_t units, uint32_t step,
+                                      unsigned flags, int pass)
 {
     const bool free_only = pass == 0 || pass == 3;
     uint32_t n = b->first;
@@ -3906,7 +3923,8 @@ MM_BUDDY_API mm_pa_t mm_buddy_alloc_contig(struct mm_buddy *b, uint64_t bytes, u
     if (units == 0 || units > b->units || !mm_is_pow2(align) || step > 1u << 31 ||
         !mmi_buddy_can_zero(b, flags))
         return MM_PA_NONE;
-    for (pass = 0; pass < 4; pass++) { /* the last as the first: what was moved may have made room */
+    for (pass = 0; pass < 4;
+         pass++) { /* the last as the first: what was moved may have made room */
         uint32_t n;
         if (mm_load(&b->active) != 0)
             mm_buddy_drain(b);
@@ -3917,7 +3935,7 @@ MM_BUDDY_API mm_pa_t mm_buddy_alloc_contig(struct mm_buddy *b, uint64_t bytes, u
     return MM_PA_NONE;
 }
 
-/* ---- Migration types by page block ------------------------------------------------------------------------- */
+/* ---- Migration types by page block ----------------------------------------------------------- */
 
 MM_BUDDY_API enum mm_status mm_buddy_set_type(struct mm_buddy *b, mm_pa_t pa, uint64_t bytes,
                                               enum mm_buddy_type type)
@@ -3961,7 +3979,7 @@ MM_BUDDY_API enum mm_buddy_type mm_buddy_get_type(const struct mm_buddy *b, mm_p
     return (enum mm_buddy_type)MMI_BUDDY_GET(b->pb[n >> b->pb_order].type);
 }
 
-/* ---- Compaction ----------------------------------------------------------------------------------------------- */
+/* ---- Compaction ------------------------------------------------------------------------------ */
 
 /* Smallest blocks in use in a range; more than its size if something there cannot move. */
 static uint32_t mmi_buddy_used(const struct mm_buddy *b, uint32_t n, uint32_t end)
@@ -4040,7 +4058,9 @@ MM_BUDDY_API enum mm_status mm_buddy_compact(struct mm_buddy *b, unsigned order)
         }
     mm_buddy_drain(b);
     mmi_buddy_debug(b);
-    return mmi_buddy_find_free(b, order) != MMI_BUDDY_NONE ? MM_OK : MM_ERR_NOMEM; /* the hook may have freed some */
+    return mmi_buddy_find_free(b, order) != MMI_BUDDY_NONE
+               ? MM_OK
+               : MM_ERR_NOMEM; /* the hook may have freed some */
 }
 
 /* Adds up the largest free blocks of a page block's bitmap, by order. */
@@ -4078,8 +4098,8 @@ static void mmi_buddy_count_blocks(const struct mm_buddy *b, uintptr_t *blocks)
     for (order = 0; order < MM_BUDDY_ORDERS; order++)
         blocks[order] = 0;
     while (n < b->units) {
-        for (end = n; end < b->units &&
-                      MMI_BUDDY_GET(b->pb[end >> b->pb_order].hint) == MMI_BUDDY_WHOLE;)
+        for (end = n;
+             end < b->units && MMI_BUDDY_GET(b->pb[end >> b->pb_order].hint) == MMI_BUDDY_WHOLE;)
             end += size;
         if (end == n) {
             if (MMI_BUDDY_GET(b->pb[n >> b->pb_order].free) != 0)
@@ -4127,7 +4147,7 @@ MM_BUDDY_API int mm_buddy_fragmentation(const struct mm_buddy *b, unsigned order
     return result;
 }
 
-/* ---- Free-page reporting --------------------------------------------------------------------------------------- */
+/* ---- Free-page reporting --------------------------------------------------------------------- */
 
 MM_BUDDY_API enum mm_status mm_buddy_report_enable(struct mm_buddy *b, unsigned order)
 {
@@ -4189,7 +4209,8 @@ static int mmi_buddy_tell(struct mm_buddy *b, uint32_t n, unsigned order,
     return status == MM_OK ? 1 : -1;
 }
 
-/* Order of the largest aligned block at n that is free and, behind its first 2^least, not told of yet. */
+/* Order of the largest aligned block at n that is free and, behind its first 2^least, not told of
+ * yet. */
 static unsigned mmi_buddy_untold_order(const struct mm_buddy *b, uint32_t n, unsigned least)
 {
     unsigned order;
@@ -4205,8 +4226,7 @@ static unsigned mmi_buddy_untold_order(const struct mm_buddy *b, uint32_t n, uns
 }
 
 MM_BUDDY_API size_t mm_buddy_report(struct mm_buddy *b, size_t limit,
-                                    enum mm_status (*report)(void *ctx, mm_pa_t pa,
-                                                             uint64_t bytes),
+                                    enum mm_status (*report)(void *ctx, mm_pa_t pa, uint64_t bytes),
                                     void *ctx)
 {
     const unsigned least = b->report_order;
@@ -4241,7 +4261,7 @@ MM_BUDDY_API size_t mm_buddy_report(struct mm_buddy *b, size_t limit,
     return told;
 }
 
-/* ---- Watermarks ------------------------------------------------------------------------------------------------- */
+/* ---- Watermarks ------------------------------------------------------------------------------ */
 
 /* Bytes in smallest blocks, rounded up; more than there can be if they are too many. */
 static uintptr_t mmi_buddy_mark_units(const struct mm_buddy *b, uint64_t bytes)
@@ -4275,7 +4295,7 @@ MM_BUDDY_API uint64_t mm_buddy_free_bytes(const struct mm_buddy *b)
     return mmi_buddy_bytes(b, (uint32_t)mmi_buddy_free_units(b));
 }
 
-/* ---- Per-CPU lists ----------------------------------------------------------------------------------------------- */
+/* ---- Per-CPU lists --------------------------------------------------------------------------- */
 
 MM_BUDDY_API enum mm_status mm_buddy_set_lists(struct mm_buddy *b, unsigned batch, unsigned high)
 {
@@ -4309,7 +4329,7 @@ MM_BUDDY_API void mm_buddy_drain(struct mm_buddy *b)
         mm_buddy_drain_cpu(b, i);
 }
 
-/* ---- Zone lists ---------------------------------------------------------------------------------------------------- */
+/* ---- Zone lists ------------------------------------------------------------------------------ */
 
 MM_BUDDY_API mm_pa_t mm_buddy_zones_alloc(const struct mm_buddy_zones *zones, unsigned order,
                                           unsigned flags)
@@ -4317,7 +4337,7 @@ MM_BUDDY_API mm_pa_t mm_buddy_zones_alloc(const struct mm_buddy_zones *zones, un
     const unsigned quiet = flags | MMI_BUDDY_NO_PRESSURE;
     const unsigned tries[3] = {quiet | MM_BUDDY_KEEP_LOW, quiet & ~MM_BUDDY_KEEP_LOW,
                                quiet | MM_BUDDY_URGENT};
-    const unsigned last = (flags & MM_BUDDY_URGENT) != 0 ? 2
+    const unsigned last = (flags & MM_BUDDY_URGENT) != 0     ? 2
                           : (flags & MM_BUDDY_KEEP_LOW) != 0 ? 0
                                                              : 1;
     unsigned pass, i;
@@ -4396,7 +4416,7 @@ MM_BUDDY_API enum mm_status mm_buddy_zones_stats(const struct mm_buddy_zones *zo
     return MM_OK;
 }
 
-/* ---- Heap face ------------------------------------------------------------------------------------------------------ */
+/* ---- Heap face ------------------------------------------------------------------------------- */
 
 static void *mmi_buddy_pointer(const struct mm_buddy *b, mm_pa_t pa)
 {
@@ -4445,7 +4465,8 @@ MM_BUDDY_API void *mm_buddy_memalign(struct mm_buddy *b, size_t align, size_t si
     return mmi_buddy_malloc_fixed(b, order);
 }
 
-/* Makes the block at `pa`, pointed to by `old`, fit `size` bytes, which `order` holds: in place or elsewhere. */
+/* Makes the block at `pa`, pointed to by `old`, fit `size` bytes, which `order` holds: in place or
+ * elsewhere. */
 static void *mmi_buddy_refit(struct mm_buddy *b, void *old, mm_pa_t pa, size_t usable, size_t size,
                              unsigned order)
 {
@@ -4455,7 +4476,8 @@ static void *mmi_buddy_refit(struct mm_buddy *b, void *old, mm_pa_t pa, size_t u
 
     if (fixed && order < MMI_BUDDY_ORDER(state))
         order = MMI_BUDDY_ORDER(state);
-    if (MMI_BUDDY_KIND(state) == MMI_BUDDY_FIRST ? size <= usable : mm_buddy_resize(b, pa, order) == MM_OK)
+    if (MMI_BUDDY_KIND(state) == MMI_BUDDY_FIRST ? size <= usable
+                                                 : mm_buddy_resize(b, pa, order) == MM_OK)
         return old;
     block = fixed ? mmi_buddy_malloc_fixed(b, order)
                   : mmi_buddy_pointer(b, mm_buddy_alloc(b, order, MM_BUDDY_UNMOVABLE));
@@ -4505,7 +4527,7 @@ MM_BUDDY_API size_t mm_buddy_usable_size(const struct mm_buddy *b, const void *b
     return end == MMI_BUDDY_NONE ? 0 : (size_t)mmi_buddy_bytes(b, end - n);
 }
 
-/* ---- Questions --------------------------------------------------------------------------------------------------------- */
+/* ---- Questions ------------------------------------------------------------------------------- */
 
 /* Largest free block, up to the arena's largest order, that starts at the free number n. */
 static unsigned mmi_buddy_free_order_at(const struct mm_buddy *b, uint32_t n)
@@ -4530,7 +4552,8 @@ static uint32_t mmi_buddy_run_end(const struct mm_buddy *b, uint32_t n, bool abs
 {
     while (++n < b->units) {
         const unsigned state = mmi_buddy_state(b, n);
-        if (absent ? state != MMI_BUDDY_ABSENT : state >= MMI_BUDDY_PLAIN || mmi_buddy_is_free(b, n))
+        if (absent ? state != MMI_BUDDY_ABSENT
+                   : state >= MMI_BUDDY_PLAIN || mmi_buddy_is_free(b, n))
             break;
     }
     return n;
@@ -4562,9 +4585,8 @@ static uint32_t mmi_buddy_describe(const struct mm_buddy *b, uint32_t n,
     block->pa = mmi_buddy_pa(b, n);
     block->bytes = mmi_buddy_bytes(b, end - n);
     block->type = (enum mm_buddy_type)MMI_BUDDY_GET(b->pb[n >> b->pb_order].type);
-    block->tag = b->tags != NULL && block->state == MM_BUDDY_STATE_ALLOCATED
-                     ? mm_load(&b->tags[n])
-                     : 0;
+    block->tag =
+        b->tags != NULL && block->state == MM_BUDDY_STATE_ALLOCATED ? mm_load(&b->tags[n]) : 0;
     return end;
 }
 
@@ -4646,9 +4668,9 @@ MM_BUDDY_API void mm_buddy_get_stats(const struct mm_buddy *b, struct mm_buddy_s
                   : mmi_buddy_bytes(b, (uint32_t)(total - free - cached - reserved));
     for (i = 0; i < b->pbs; i++) {
         const unsigned type = MMI_BUDDY_GET(b->pb[i].type) & 3u;
-        s->free_by_type[type] += mmi_buddy_bytes(
-            b, MMI_BUDDY_GET(b->pb[i].hint) == MMI_BUDDY_WHOLE ? mmi_buddy_pb_size(b)
-                                                               : MMI_BUDDY_GET(b->pb[i].free));
+        s->free_by_type[type] += mmi_buddy_bytes(b, MMI_BUDDY_GET(b->pb[i].hint) == MMI_BUDDY_WHOLE
+                                                        ? mmi_buddy_pb_size(b)
+                                                        : MMI_BUDDY_GET(b->pb[i].free));
     }
     mmi_buddy_count_blocks(b, s->free_blocks);
     for (i = 0; i < b->regions; i++) {
@@ -4665,7 +4687,7 @@ MM_BUDDY_API void mm_buddy_get_stats(const struct mm_buddy *b, struct mm_buddy_s
     s->misuse += mm_load(&b->misuse);
 }
 
-/* ---- Check: the caller holds all locks and lists --------------------------------------------------------------- */
+/* ---- Check: the caller holds all locks and lists --------------------------------------------- */
 
 /* Does the page block stand in exactly the sets that its hint and type name (I3, I4)? */
 static bool mmi_buddy_check_sets(const struct mm_buddy *b, uint32_t pb)
@@ -4771,8 +4793,8 @@ static bool mmi_buddy_check_inside(const struct mm_buddy *b, uint32_t n, unsigne
     return mmi_buddy_first_free(b, n, end) == end;
 }
 
-/* The block or piece at n: alignment, nothing free or another head inside, chain of pieces (I1, I2).
- * `before` is the kind of the piece that ends at n, or 0. */
+/* The block or piece at n: alignment, nothing free or another head inside, chain of pieces (I1,
+ * I2). `before` is the kind of the piece that ends at n, or 0. */
 static bool mmi_buddy_check_block(const struct mm_buddy *b, uint32_t n, unsigned before)
 {
     const unsigned state = mmi_buddy_state(b, n), order = MMI_BUDDY_ORDER(state);
@@ -4784,8 +4806,8 @@ static bool mmi_buddy_check_block(const struct mm_buddy *b, uint32_t n, unsigned
     return mmi_buddy_has_next(before) == follows && mmi_buddy_check_inside(b, n, order);
 }
 
-/* What is noted of a smallest block that is in none: a mark at the head of a granule (I7), that a bulk free
- * is under way, or that this check found it in a list. */
+/* What is noted of a smallest block that is in none: a mark at the head of a granule (I7), that a
+ * bulk free is under way, or that this check found it in a list. */
 static bool mmi_buddy_check_note(const struct mm_buddy *b, uint32_t n, struct mmi_buddy_sums *sums)
 {
     const unsigned state = mmi_buddy_state(b, n), order = (unsigned)mm_load(&b->report) - 1;
@@ -4796,7 +4818,8 @@ static bool mmi_buddy_check_note(const struct mm_buddy *b, uint32_t n, struct mm
     sums->loose += !free;
     sums->seen += state == MMI_BUDDY_SEEN;
     if (state == MMI_BUDDY_MARK) /* of reports that are on: `order` is not too large */
-        return order < MM_BUDDY_ORDERS && mmi_buddy_is_aligned(b, n, order) && 1u << order <= b->units - n &&
+        return order < MM_BUDDY_ORDERS && mmi_buddy_is_aligned(b, n, order) &&
+               1u << order <= b->units - n &&
                mmi_buddy_first_used(b, n, n + (1u << order)) == n + (1u << order);
     if (state == MMI_BUDDY_DYING || state == MMI_BUDDY_DYING_FIXED)
         sums->dying++;
@@ -4838,8 +4861,8 @@ static bool mmi_buddy_check_states(const struct mm_buddy *b, struct mmi_buddy_su
     return !mmi_buddy_has_next(before);
 }
 
-/* The block at n in a list: in bounds, clear (C2). It is marked SEEN, so that it shows if it is listed
- * twice, or lies in another block. */
+/* The block at n in a list: in bounds, clear (C2). It is marked SEEN, so that it shows if it is
+ * listed twice, or lies in another block. */
 static bool mmi_buddy_check_listed(struct mm_buddy *b, uint32_t n, unsigned order)
 {
     if (n >= b->units || 1u << order > b->units - n || !mmi_buddy_is_aligned(b, n, order))
@@ -4868,7 +4891,8 @@ static bool mmi_buddy_check_stacks(const struct mm_buddy *b, const struct mmi_bu
 }
 
 /* The blocks in a CPU's lists: each once (C1, C2). */
-static bool mmi_buddy_check_lists(struct mm_buddy *b, const struct mmi_buddy_cpu *c, struct mmi_buddy_sums *sums)
+static bool mmi_buddy_check_lists(struct mm_buddy *b, const struct mmi_buddy_cpu *c,
+                                  struct mmi_buddy_sums *sums)
 {
     unsigned stack, i;
 
@@ -4922,7 +4946,8 @@ static bool mmi_buddy_check_blocks(struct mm_buddy *b, struct mmi_buddy_sums *su
     return good;
 }
 
-/* What belongs to no region: which have anything free (I5), what is reported, how the lists work. */
+/* What belongs to no region: which have anything free (I5), what is reported, how the lists
+ * work. */
 static bool mmi_buddy_check_rest(const struct mm_buddy *b)
 {
     const uintptr_t known = mm_mask(b->regions), order = b->report_order, high = b->high;
@@ -4930,22 +4955,26 @@ static bool mmi_buddy_check_rest(const struct mm_buddy *b)
 
     if (((mm_load(&b->some) | mm_load(&b->wholes)) & ~known) != 0)
         return false;
-    if (order > b->max_order ? order != MM_BUDDY_ORDERS || b->report != 0 : b->report != granule + 1)
+    if (order > b->max_order ? order != MM_BUDDY_ORDERS || b->report != 0
+                             : b->report != granule + 1)
         return false;
     return high <= MM_BUDDY_CPU_SLOTS && b->batch <= high && (b->batch == 0) == (high == 0) &&
            b->huge_high <= MMI_BUDDY_HUGE_SLOTS;
 }
 
 /* Are the sums those that the arena knows? */
-static enum mm_buddy_health mmi_buddy_check_sums(const struct mm_buddy *b, const struct mmi_buddy_sums *sums)
+static enum mm_buddy_health mmi_buddy_check_sums(const struct mm_buddy *b,
+                                                 const struct mmi_buddy_sums *sums)
 {
     const uintptr_t reserved = mm_load(&b->reserved);
 
-    if (sums->cached > sums->loose || sums->reserved < reserved || sums->free != mmi_buddy_free_units(b) ||
-        sums->present != mm_load(&b->total) || sums->active != mm_load(&b->active))
+    if (sums->cached > sums->loose || sums->reserved < reserved ||
+        sums->free != mmi_buddy_free_units(b) || sums->present != mm_load(&b->total) ||
+        sums->active != mm_load(&b->active))
         return MM_BUDDY_CORRUPT;
-    return sums->cached < sums->loose || sums->dying != 0 || sums->reserved != reserved ? MM_BUDDY_LEAK
-                                                                                       : MM_BUDDY_HEALTHY;
+    return sums->cached < sums->loose || sums->dying != 0 || sums->reserved != reserved
+               ? MM_BUDDY_LEAK
+               : MM_BUDDY_HEALTHY;
 }
 
 static enum mm_buddy_health mmi_buddy_check_all(struct mm_buddy *b)
@@ -4999,7 +5028,7 @@ MM_BUDDY_API void mmi_buddy_debug(struct mm_buddy *b)
 #endif
 }
 
-/* ---- Dump ----------------------------------------------------------------------------------------------------------- */
+/* ---- Dump ------------------------------------------------------------------------------------ */
 
 /* A line of text; what does not fit is cut off. */
 struct mmi_buddy_line {
@@ -5092,7 +5121,7 @@ MM_BUDDY_API void mm_buddy_dump(const struct mm_buddy_zones *zones,
         mmi_buddy_dump_zone(zones->zone[i].arena, zones->zone[i].name, print, ctx);
 }
 
-/* ---- Owner tags ------------------------------------------------------------------------------------------------------ */
+/* ---- Owner tags ------------------------------------------------------------------------------ */
 
 MM_BUDDY_API size_t mm_buddy_tag_bytes(const struct mm_buddy *b)
 {

@@ -73,8 +73,9 @@
  *                                      another CPU has for itself, never in the common case, and
  *                                      with the CPU pinned: two CPUs may wait for each other, so
  *                                      while it waits it must answer the other's request.
- *   MM_CPU_RELAX()                     in each turn of a wait (pause, yield). In a kernel that waits
- *                                      with interrupts off let it answer requests of MM_FENCE_CPUS().
+ *   MM_CPU_RELAX()                     in each turn of a wait (pause, yield). In a kernel that
+ *                                      waits with interrupts off let it answer requests of
+ *                                      MM_FENCE_CPUS().
  *   MM_FRAME_LOCK_T, MM_FRAME_LOCK ... the lock of slow paths (hotplug, LRU); default MM_LOCK ...,
  *                                      a built-in spinlock. Define the whole group or nothing.
  *   MM_NO_LOCKS                        one CPU only: no fences, no locks.
@@ -84,9 +85,9 @@
  *   MM_DEBUG, MM_REPORT(r), MM_ASSERT  0; 1: refused misuse goes to MM_REPORT; 2: invariants are
  *                                      asserted; 3: mm_frame_check runs after every slow call
  *
- * What these expand to stands in inline functions of external linkage too: a function of yours there is
- * not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline, or all is
- * MM_FRAME_STATIC.
+ * What these expand to stands in inline functions of external linkage too: a function of yours
+ * there is not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline,
+ * or all is MM_FRAME_STATIC.
  *
  * Functions, in struct mm_frame_hooks: zero-fill, view of metadata, pressure; callbacks that are
  * arguments: migrate, evict, print. They are called without a lock held and without the CPU pinned.
@@ -108,23 +109,25 @@
  *   sets of sections    hierarchical bitmaps, a pair for each CPU and one for nobody's sections:
  *                       sections with free frames, sections with wholly free 2 MiB blocks
  *
- * Per-CPU caches without cached frames. A CPU does not take frames out of the bitmap to keep them in
- * a list: it takes sections, by a compare-and-swap on their owner word. It changes the words of its
- * sections with plain loads and stores. So every bit is true at every moment: any double free is
- * found at once on any CPU, and a freed frame can heal its 2 MiB block at once. A CPU that needs
+ * Per-CPU caches without cached frames. A CPU does not take frames out of the bitmap to keep them
+ * in a list: it takes sections, by a compare-and-swap on their owner word. It changes the words of
+ * its sections with plain loads and stores. So every bit is true at every moment: any double free
+ * is found at once on any CPU, and a freed frame can heal its 2 MiB block at once. A CPU that needs
  * a section of another one (to free a frame there, or because its own are used up) takes it away: a
  * compare-and-swap, MM_FENCE_CPUS(), and a wait until that CPU is outside its few instructions
  * (see "Biased ownership" in the core block). A section that keeps changing hands becomes nobody's:
  * then each access locks it for a moment by compare-and-swap. Therefore an allocation succeeds
  * whenever a fitting free frame exists in the allowed zones, whichever CPU has it.
  *
- * Lowest first. A CPU takes the lowest free frames of its sections, word by word, in sweeps: upward, and
- * from the lowest again after some words or before it would break a word that is wholly free. That
- * compacts: after long random use at half occupancy nearly all free memory is in whole 2 MiB blocks again.
+ * Lowest first. A CPU takes the lowest free frames of its sections, word by word, in sweeps:
+ * upward, and from the lowest again after some words or before it would break a word that is wholly
+ * free. That compacts: after long random use at half occupancy nearly all free memory is in whole 2
+ * MiB blocks again.
  *
- * Why words are not changed by compare-and-swap one by one. A locked instruction costs several times what
- * the rest of a free costs, and random frees seldom share a word, so there is nothing to batch. Here the
- * compare-and-swap is on the owner of a section, and pays for thousands of plain stores.
+ * Why words are not changed by compare-and-swap one by one. A locked instruction costs several
+ * times what the rest of a free costs, and random frees seldom share a word, so there is nothing to
+ * batch. Here the compare-and-swap is on the owner of a section, and pays for thousands of plain
+ * stores.
  *
  * 4 GUARANTEES
  * ============
@@ -134,20 +137,20 @@
  *            interrupt handler when MM_CPU_PIN disables interrupts, except mm_frame_init. From an
  *            NMI let MM_CPU_ID() return MM_CPU_MAX: such calls wait for nobody (they pass over a
  *            section that is in use, and a free may return MM_ERR_BUSY).
- * Time       mm_frame_alloc and mm_frame_free are some dozen instructions on lines that no other CPU
- *            writes (`make count` prints how many); the rest is O(log sections) where nothing else is
- *            stated.
- * Memory     mm_frame_meta_size() tells: per section (16 MiB) 576 bytes and (CPUs + 1) / 4 bytes, 0.141
- *            byte a frame; a CPU and a span some hundred bytes; nothing for holes.
+ * Time       mm_frame_alloc and mm_frame_free are some dozen instructions on lines that no other
+ *            CPU writes (`make count` prints how many); the rest is O(log sections) where nothing
+ *            else is stated.
+ * Memory     mm_frame_meta_size() tells: per section (16 MiB) 576 bytes and (CPUs + 1) / 4 bytes,
+ *            0.141 byte a frame; a CPU and a span some hundred bytes; nothing for holes.
  * Stack      At most 1 KiB (mm_frame_offline, mm_frame_compact), else 500 bytes; no recursion.
  *
  * 5 LIMITS
  * ========
- * Frame numbers fit uintptr_t: on a 32-bit host memory from 2^44 up is ignored. The pool knows whether
- * a frame is in use, not by whom, nor how long a run was: the caller frees a run by address and
- * length, in parts if it likes. Watermarks are exact on one CPU; on several, each other CPU may have
- * one word (64 frames) in hand when the zone reaches `min`. Peaks of use can be 64 frames a CPU too
- * low, or nine huge blocks where a CPU allocates such.
+ * Frame numbers fit uintptr_t: on a 32-bit host memory from 2^44 up is ignored. The pool knows
+ * whether a frame is in use, not by whom, nor how long a run was: the caller frees a run by address
+ * and length, in parts if it likes. Watermarks are exact on one CPU; on several, each other CPU may
+ * have one word (64 frames) in hand when the zone reaches `min`. Peaks of use can be 64 frames a
+ * CPU too low, or nine huge blocks where a CPU allocates such.
  */
 
 /* mm core begin */
@@ -172,16 +175,16 @@ typedef uint64_t mm_va_t; /* virtual address;  serve a 64-bit guest             
 #define MM_PAGE_SIZE ((mm_pa_t)1 << MM_PAGE_SHIFT)
 
 /* X(name, value, errno of Linux, meaning) */
-#define MM_STATUS_LIST(X)                                                                         \
-    X(OK, 0, 0, "success")                                                                         \
-    X(ERR_NOMEM, -1, 12, "out of memory")                                                          \
-    X(ERR_INVALID, -2, 22, "invalid argument or state")                                            \
-    X(ERR_PERM, -3, 13, "permission denied")                                                       \
-    X(ERR_ALIGN, -4, 22, "misaligned address or size")                                             \
-    X(ERR_EXISTS, -5, 17, "exists already")                                                        \
-    X(ERR_NOENT, -6, 2, "no such entry")                                                           \
-    X(ERR_BUSY, -7, 16, "in use")                                                                  \
-    X(ERR_LIMIT, -8, 7, "limit reached")                                                           \
+#define MM_STATUS_LIST(X)                               \
+    X(OK, 0, 0, "success")                              \
+    X(ERR_NOMEM, -1, 12, "out of memory")               \
+    X(ERR_INVALID, -2, 22, "invalid argument or state") \
+    X(ERR_PERM, -3, 13, "permission denied")            \
+    X(ERR_ALIGN, -4, 22, "misaligned address or size")  \
+    X(ERR_EXISTS, -5, 17, "exists already")             \
+    X(ERR_NOENT, -6, 2, "no such entry")                \
+    X(ERR_BUSY, -7, 16, "in use")                       \
+    X(ERR_LIMIT, -8, 7, "limit reached")                \
     X(ERR_CORRUPT, -9, 117, "structure damaged")
 
 enum mm_status {
@@ -194,11 +197,13 @@ enum mm_status {
 static inline const char *mm_status_name(enum mm_status status)
 {
     switch ((int)status) {
-#define MMI_STATUS_CASE(name, value, error, text)                                                  \
-    case (value): return "MM_" #name;
+#define MMI_STATUS_CASE(name, value, error, text) \
+    case (value):                                 \
+        return "MM_" #name;
         MM_STATUS_LIST(MMI_STATUS_CASE)
 #undef MMI_STATUS_CASE
-    default: return "MM_?";
+    default:
+        return "MM_?";
     }
 }
 
@@ -207,23 +212,25 @@ static inline const char *mm_status_name(enum mm_status status)
 static inline int mm_status_errno(enum mm_status status)
 {
     switch ((int)status) {
-#define MMI_STATUS_CASE(name, value, error, text)                                                  \
-    case (value): return -(error);
+#define MMI_STATUS_CASE(name, value, error, text) \
+    case (value):                                 \
+        return -(error);
         MM_STATUS_LIST(MMI_STATUS_CASE)
 #undef MMI_STATUS_CASE
-    default: return -22;
+    default:
+        return -22;
     }
 }
 
 /* ---- Compiler ----------------------------------------------------------------------------- */
 
-#define MM_LIKELY(x) __builtin_expect(!!(x), 1)
+#define MM_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define MM_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define MM_NOINLINE __attribute__((noinline))
-#define MM_COLD __attribute__((noinline, cold))
+#define MM_NOINLINE    __attribute__((noinline))
+#define MM_COLD        __attribute__((noinline, cold))
 
-/* The small functions below are expanded where they are used, also in inline functions with external
- * linkage (C99 6.7.4), and never emitted. */
+/* The small functions below are expanded where they are used, also in inline functions with
+ * external linkage (C99 6.7.4), and never emitted. */
 #ifdef __cplusplus
 #define MM_CORE_INLINE static inline __attribute__((always_inline))
 #else
@@ -269,10 +276,10 @@ struct mm_report {
 /* ---- Machine words: atomics, bits, arithmetic ---------------------------------------------- */
 
 #if UINTPTR_MAX > 0xffffffffu
-#define MM_WORD_BITS 64
+#define MM_WORD_BITS  64
 #define MM_WORD_SHIFT 6
 #else
-#define MM_WORD_BITS 32
+#define MM_WORD_BITS  32
 #define MM_WORD_SHIFT 5
 #endif
 
@@ -359,8 +366,8 @@ MM_CORE_INLINE unsigned mm_fls_portable(uintptr_t x)
     return mm_popcount_portable(x) - 1;
 }
 
-#if !defined(MM_PORTABLE_BITS) && (defined(__x86_64__) || defined(__i386__) ||                     \
-                                   defined(__aarch64__) || defined(__riscv_zbb))
+#if !defined(MM_PORTABLE_BITS) && \
+    (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__riscv_zbb))
 #if MM_WORD_BITS == 64
 #define MMI_CTZ(x) ((unsigned)__builtin_ctzll(x))
 #define MMI_FLS(x) (63u - (unsigned)__builtin_clzll(x))
@@ -439,24 +446,24 @@ MM_CORE_INLINE uint64_t mm_add_saturated(uint64_t a, uint64_t b)
 /* ---- Locks ----------------------------------------------------------------------------------- */
 
 #if defined(MM_NO_LOCKS) && !defined(MM_LOCK)
-#define MM_LOCK_T unsigned char
+#define MM_LOCK_T       unsigned char
 #define MM_LOCK_STATE_T unsigned char
 #define MM_LOCK_INIT(l) (*(l) = 0)
-#define MM_LOCK(l, s) ((void)(l), (void)((s) = 0))
+#define MM_LOCK(l, s)   ((void)(l), (void)((s) = 0))
 #define MM_UNLOCK(l, s) ((void)(l), (void)(s))
 #endif
 
 #ifdef MM_LOCK
-#if !defined(MM_LOCK_T) || !defined(MM_LOCK_STATE_T) || !defined(MM_LOCK_INIT) ||                  \
+#if !defined(MM_LOCK_T) || !defined(MM_LOCK_STATE_T) || !defined(MM_LOCK_INIT) || \
     !defined(MM_UNLOCK)
 #error "define all of MM_LOCK_T, MM_LOCK_STATE_T, MM_LOCK_INIT, MM_LOCK and MM_UNLOCK, or none"
 #endif
 #else
 /* Test-and-test-and-set spinlock: for callers that bring no lock of their own. */
-#define MM_LOCK_T uintptr_t
+#define MM_LOCK_T       uintptr_t
 #define MM_LOCK_STATE_T unsigned char
 #define MM_LOCK_INIT(l) mm_store((l), 0)
-#define MM_LOCK(l, s) ((void)((s) = 0), mmi_spin_lock(l))
+#define MM_LOCK(l, s)   ((void)((s) = 0), mmi_spin_lock(l))
 #define MM_UNLOCK(l, s) ((void)(s), mm_store_release((l), 0))
 static inline void mmi_spin_lock(uintptr_t *lock)
 {
@@ -467,16 +474,16 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #endif
 
 #ifdef MM_READ_LOCK
-#if !defined(MM_RWLOCK_T) || !defined(MM_RWLOCK_INIT) || !defined(MM_READ_UNLOCK) ||               \
+#if !defined(MM_RWLOCK_T) || !defined(MM_RWLOCK_INIT) || !defined(MM_READ_UNLOCK) || \
     !defined(MM_WRITE_LOCK) || !defined(MM_WRITE_UNLOCK)
 #error "define all of MM_RWLOCK_T, _INIT, MM_READ_LOCK, _UNLOCK, MM_WRITE_LOCK, _UNLOCK, or none"
 #endif
 #else
-#define MM_RWLOCK_T MM_LOCK_T
-#define MM_RWLOCK_INIT(l) MM_LOCK_INIT(l)
-#define MM_READ_LOCK(l, s) MM_LOCK(l, s)
-#define MM_READ_UNLOCK(l, s) MM_UNLOCK(l, s)
-#define MM_WRITE_LOCK(l, s) MM_LOCK(l, s)
+#define MM_RWLOCK_T           MM_LOCK_T
+#define MM_RWLOCK_INIT(l)     MM_LOCK_INIT(l)
+#define MM_READ_LOCK(l, s)    MM_LOCK(l, s)
+#define MM_READ_UNLOCK(l, s)  MM_UNLOCK(l, s)
+#define MM_WRITE_LOCK(l, s)   MM_LOCK(l, s)
 #define MM_WRITE_UNLOCK(l, s) MM_UNLOCK(l, s)
 #endif
 
@@ -486,7 +493,8 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #define MM_CPU_MAX 1 /* CPUs with caches of their own */
 #endif
 #ifndef MM_CPU_ID
-#define MM_CPU_ID() 0u /* a number from MM_CPU_MAX up: "no CPU known here", served without a cache */
+#define MM_CPU_ID() \
+    0u /* a number from MM_CPU_MAX up: "no CPU known here", served without a cache */
 #endif
 #ifndef MM_CPU_STATE_T
 #define MM_CPU_STATE_T unsigned char
@@ -496,7 +504,7 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #error "define both of MM_CPU_PIN and MM_CPU_UNPIN, or none"
 #endif
 #else
-#define MM_CPU_PIN(s) ((void)((s) = 0)) /* from here no migration, no reentry by interrupt */
+#define MM_CPU_PIN(s)   ((void)((s) = 0)) /* from here no migration, no reentry by interrupt */
 #define MM_CPU_UNPIN(s) ((void)(s))
 #endif
 
@@ -560,8 +568,9 @@ MM_CORE_INLINE bool mm_bias_mine(const uintptr_t *owner, uintptr_t self)
     return __atomic_load_n(owner, MM_BIAS_ORDER) == self;
 }
 
-/* Waits until the CPU whose busy word this is cannot be inside any more with what it loaded there before the
- * caller's last change. `spins` bounds the wait (0: no bound): false if it is still inside. */
+/* Waits until the CPU whose busy word this is cannot be inside any more with what it loaded there
+ * before the caller's last change. `spins` bounds the wait (0: no bound): false if it is still
+ * inside. */
 static inline bool mm_bias_wait(const uintptr_t *busy, unsigned long spins)
 {
 #if MMI_SMP
@@ -609,7 +618,7 @@ MM_CORE_INLINE void mm_bias_unlock(uintptr_t *owner, uintptr_t next)
 #define MM_FRAME_VERSION_MINOR 1
 #define MM_FRAME_VERSION_PATCH 0
 
-/* ---- Configuration ----------------------------------------------------------------------------- */
+/* ---- Configuration --------------------------------------------------------------------------- */
 
 #ifndef MM_FRAME_HUGE_ORDER
 #define MM_FRAME_HUGE_ORDER 9 /* a huge block is 2^9 frames, 2 MiB */
@@ -620,15 +629,15 @@ MM_CORE_INLINE void mm_bias_unlock(uintptr_t *owner, uintptr_t next)
 #endif
 
 #ifdef MM_FRAME_LOCK
-#if !defined(MM_FRAME_LOCK_T) || !defined(MM_FRAME_LOCK_STATE_T) ||                                \
+#if !defined(MM_FRAME_LOCK_T) || !defined(MM_FRAME_LOCK_STATE_T) || \
     !defined(MM_FRAME_LOCK_INIT) || !defined(MM_FRAME_UNLOCK)
 #error "define all of MM_FRAME_LOCK_T, _LOCK_STATE_T, _LOCK_INIT, _LOCK and _UNLOCK, or none"
 #endif
 #else
-#define MM_FRAME_LOCK_T MM_LOCK_T
+#define MM_FRAME_LOCK_T       MM_LOCK_T
 #define MM_FRAME_LOCK_STATE_T MM_LOCK_STATE_T
 #define MM_FRAME_LOCK_INIT(l) MM_LOCK_INIT(l)
-#define MM_FRAME_LOCK(l, s) MM_LOCK(l, s)
+#define MM_FRAME_LOCK(l, s)   MM_LOCK(l, s)
 #define MM_FRAME_UNLOCK(l, s) MM_UNLOCK(l, s)
 #endif
 
@@ -636,10 +645,10 @@ MM_CORE_INLINE void mm_bias_unlock(uintptr_t *owner, uintptr_t next)
 #ifndef MM_FRAME_IMPLEMENTATION
 #define MM_FRAME_IMPLEMENTATION /* static functions are of use only where they are defined */
 #endif
-#define MM_FRAME_API static __attribute__((unused))
+#define MM_FRAME_API    static __attribute__((unused))
 #define MM_FRAME_INLINE static inline
 #else
-#define MM_FRAME_API extern
+#define MM_FRAME_API    extern
 #define MM_FRAME_INLINE inline
 #endif
 
@@ -651,7 +660,7 @@ MM_STATIC_ASSERT(MM_FRAME_HUGE_ORDER >= MM_WORD_SHIFT && MM_FRAME_HUGE_ORDER <= 
 extern "C" {
 #endif
 
-/* ---- Boot maps ----------------------------------------------------------------------------------- */
+/* ---- Boot maps ------------------------------------------------------------------------------- */
 
 /* What a range of a boot map holds, from the least to the most restrictive: where entries overlap,
  * the greater value wins, page by page. */
@@ -676,10 +685,10 @@ struct mm_frame_range {
 };
 
 /* Makes a boot map orderly: sorted, page-aligned, without overlaps or empty ranges, neighbours of
- * one type merged. A page is usable if every byte of it is; else it has the most restrictive type of
- * its bytes. What could become usable must not grow by a hole: a page that is partly a hole is left out if the
- * rest is usable, and reserved if the most restrictive type of the rest is free later (the boot loader's, ACPI
- * tables).
+ * one type merged. A page is usable if every byte of it is; else it has the most restrictive type
+ * of its bytes. What could become usable must not grow by a hole: a page that is partly a hole is
+ * left out if the rest is usable, and reserved if the most restrictive type of the rest is free
+ * later (the boot loader's, ACPI tables).
  *
  *   map, count       the ranges, in any order
  *   out, capacity    where the result goes (may not overlap `map`); needs at most 3 * count
@@ -692,7 +701,7 @@ MM_FRAME_API enum mm_status mm_frame_map_clean(const struct mm_frame_range *map,
                                                struct mm_frame_range *out, size_t capacity,
                                                size_t *out_count);
 
-/* ---- Types of a pool -------------------------------------------------------------------------------- */
+/* ---- Types of a pool ------------------------------------------------------------------------- */
 
 struct mm_frame_pool;
 struct mm_frame_desc;
@@ -720,7 +729,8 @@ struct mm_frame_hooks {
 /* A zone, as the caller describes it. Zones may not overlap. */
 struct mm_frame_zone_config {
     const char *name;
-    mm_pa_t start, end; /* bytes, end exclusive; both multiples of the page size; MM_PA_NONE: no end */
+    mm_pa_t start,
+        end; /* bytes, end exclusive; both multiples of the page size; MM_PA_NONE: no end */
     uint64_t min, low, high; /* watermarks in frames, min <= low <= high; all 0: none */
     uint64_t spare;          /* bytes of memory that may come on-line later; counted in sections */
     bool isolated;           /* never a fallback for another zone (device memory, movable memory) */
@@ -739,9 +749,9 @@ struct mm_frame_config {
     unsigned zone_count;
     void *meta; /* memory for metadata, any alignment; NULL: carved out of the map (hooks.view) */
     size_t meta_size;
-    mm_pa_t carve_below;    /* carve below this address (0: anywhere): what `view` can reach early */
-    unsigned held_types;    /* types (1u << type) managed too, but held until mm_frame_release */
-    bool descriptors;       /* have a struct mm_frame_desc for each frame */
+    mm_pa_t carve_below; /* carve below this address (0: anywhere): what `view` can reach early */
+    unsigned held_types; /* types (1u << type) managed too, but held until mm_frame_release */
+    bool descriptors;    /* have a struct mm_frame_desc for each frame */
     enum mm_frame_policy policy;
     struct mm_frame_hooks hooks;
 };
@@ -756,11 +766,12 @@ struct mm_frame_config {
 struct mm_frame_section {
     uintptr_t some;
     uintptr_t full;
-    uintptr_t huge;   /* first bit of each huge block that is allocated as one */
-    uintptr_t pfn;    /* frame number of the first frame */
-    uintptr_t free;   /* free frames */
-    uintptr_t was;    /* owner before it was locked; the locker's */
-    uintptr_t wanted; /* another CPU waits for it: set by anybody, cleared by who locks the section */
+    uintptr_t huge; /* first bit of each huge block that is allocated as one */
+    uintptr_t pfn;  /* frame number of the first frame */
+    uintptr_t free; /* free frames */
+    uintptr_t was;  /* owner before it was locked; the locker's */
+    uintptr_t
+        wanted; /* another CPU waits for it: set by anybody, cleared by who locks the section */
     uint16_t managed; /* frames that exist: in spans */
     uint8_t zone;
     uint8_t taken; /* how often it was taken away from a CPU since it was wholly free */
@@ -780,14 +791,15 @@ struct mm_frame_span_table {
 };
 
 /* Where a CPU allocates in a zone: only this CPU changes it, but for `word`.
- * C1  `word` is of a section of this CPU, or it is the empty dummy: whoever takes the section away stores that,
- *     so that an allocation need not look at the owner. The current word is always known by `section` and `pa`. */
+ * C1  `word` is of a section of this CPU, or it is the empty dummy: whoever takes the section away
+ *     stores that, so that an allocation need not look at the owner. The current word is always
+ *     known by `section` and `pa`. */
 struct mm_frame_cursor {
     uintptr_t *word; /* current word, or an empty dummy */
     mm_pa_t pa;      /* address of its first frame */
     uintptr_t used;  /* frames this CPU allocated minus frames it freed, modulo 2^word */
     struct mm_frame_section *section;
-    uintptr_t room; /* frames that may be taken before the watermarks are looked at again */
+    uintptr_t room;  /* frames that may be taken before the watermarks are looked at again */
     uintptr_t sweep; /* words taken since the search started from the lowest section */
     uintptr_t look;  /* `used` at which to look at the peak again */
     struct mm_frame_section *huge; /* section of the last huge block */
@@ -796,22 +808,23 @@ struct mm_frame_cursor {
 /* What a CPU has to itself. */
 struct mm_frame_cpu {
     uintptr_t busy;
-    mm_pa_t span_pa;                      /* the span of the last free: address of its first frame, */
-    uintptr_t span_size, span_index;      /* frames, bitmap index of the first */
-    struct mm_frame_cursor *span_cursor;  /* of its zone */
-    uintptr_t freed;                      /* frames freed there, not yet counted by that cursor */
-    uintptr_t taken_away;                 /* sections it took from other CPUs */
-    uintptr_t stolen;                     /* number of the one it took last to allocate there */
+    mm_pa_t span_pa;                 /* the span of the last free: address of its first frame, */
+    uintptr_t span_size, span_index; /* frames, bitmap index of the first */
+    struct mm_frame_cursor *span_cursor; /* of its zone */
+    uintptr_t freed;                     /* frames freed there, not yet counted by that cursor */
+    uintptr_t taken_away;                /* sections it took from other CPUs */
+    uintptr_t stolen;                    /* number of the one it took last to allocate there */
     struct mm_frame_cursor cursor[MM_FRAME_ZONE_MAX];
-    struct mm_frame_section *common[MM_FRAME_ZONE_MAX]; /* nobody's section where it found a frame last */
+    struct mm_frame_section
+        *common[MM_FRAME_ZONE_MAX];        /* nobody's section where it found a frame last */
     uintptr_t noted[MM_FRAME_ZONE_MAX];    /* frames it had in use when the peak was looked at */
     uintptr_t run[MM_FRAME_ZONE_MAX];      /* bitmap index behind the last run */
     uintptr_t failures[MM_FRAME_ZONE_MAX]; /* allocations that found nothing, the zone preferred */
     uintptr_t refused;                     /* calls refused as misuse */
-} __attribute__((aligned(512))); /* 1,024 bytes with 8 zones: its place is a shift away */
+} __attribute__((aligned(512)));           /* 1,024 bytes with 8 zones: its place is a shift away */
 
-/* Where a CPU's searches for less than a word go on, by order; [0]: small blocks since they started from
- * the lowest section. */
+/* Where a CPU's searches for less than a word go on, by order; [0]: small blocks since they started
+ * from the lowest section. */
 struct mm_frame_small {
     uintptr_t at[MM_FRAME_ZONE_MAX][MM_WORD_SHIFT + 1];
 } __attribute__((aligned(64)));
@@ -838,20 +851,21 @@ struct mm_frame_pool {
     struct mm_frame_cpu *cpu;         /* MM_CPU_MAX of them */
     struct mm_frame_small *small;     /* the same */
     struct mm_frame_section *section; /* by section number */
-    uintptr_t *owner;                 /* by section number: a CPU, MMI_FRAME_NOBODY or MM_BIAS_LOCKED */
-    uintptr_t *word;                  /* the bitmap, by index / MM_WORD_BITS */
-    struct mm_frame_desc *desc;       /* by index, or NULL */
-    uintptr_t sections;               /* how many, spare ones included */
-    uintptr_t *sets;                  /* 2 * (MM_CPU_MAX + 1) sets of sections */
-    uintptr_t set_words;              /* words of one */
-    uintptr_t level_at[12];           /* where each level of a set starts */
+    uintptr_t *owner;           /* by section number: a CPU, MMI_FRAME_NOBODY or MM_BIAS_LOCKED */
+    uintptr_t *word;            /* the bitmap, by index / MM_WORD_BITS */
+    struct mm_frame_desc *desc; /* by index, or NULL */
+    uintptr_t sections;         /* how many, spare ones included */
+    uintptr_t *sets;            /* 2 * (MM_CPU_MAX + 1) sets of sections */
+    uintptr_t set_words;        /* words of one */
+    uintptr_t level_at[12];     /* where each level of a set starts */
     unsigned levels;
     enum mm_frame_policy policy;
     struct mm_frame_span_table table[2]; /* one is current; a change fills the other */
     uintptr_t table_current, span_capacity;
     uintptr_t anonymous; /* calls without a CPU number that look at the spans just now */
-    struct mm_frame_section *nowhere; /* behind the last, nobody's, of no frames: for idle cursors */
-    uintptr_t nothing;                /* its word */
+    struct mm_frame_section
+        *nowhere;      /* behind the last, nobody's, of no frames: for idle cursors */
+    uintptr_t nothing; /* its word */
     unsigned zone_count;
     unsigned plain; /* bit z: zone z has no watermarks */
     struct mm_frame_zone zone[MM_FRAME_ZONE_MAX];
@@ -861,7 +875,7 @@ struct mm_frame_pool {
     MM_FRAME_LOCK_T lock;       /* spans, hotplug, compaction */
 };
 
-/* ---- Set-up --------------------------------------------------------------------------------------- */
+/* ---- Set-up ---------------------------------------------------------------------------------- */
 
 /* Bytes of metadata that mm_frame_init needs for `config` (an upper bound, alignment included).
  * The errors of mm_frame_init but MM_ERR_NOMEM. O(map_count^2), no locking. */
@@ -873,23 +887,24 @@ MM_FRAME_API enum mm_status mm_frame_meta_size(const struct mm_frame_config *con
  *
  * MM_OK; MM_ERR_INVALID: a bad map (see mm_frame_map_clean), zones that overlap, are empty, out of
  * order of their watermarks or more than MM_FRAME_ZONE_MAX, unknown types or policy, or carving
- * without hooks.view; MM_ERR_ALIGN: a zone's limits are not page-aligned; MM_ERR_NOMEM: the metadata
- * do not fit `meta_size`, or no range of the map is large enough to carve them out. On an error *pool
- * is undefined and must be initialised again before use. An empty map is fine: memory may come later.
- * O(map_count^2 + metadata). Not to be called while the pool is in use; needs no destruction. */
+ * without hooks.view; MM_ERR_ALIGN: a zone's limits are not page-aligned; MM_ERR_NOMEM: the
+ * metadata do not fit `meta_size`, or no range of the map is large enough to carve them out. On an
+ * error *pool is undefined and must be initialised again before use. An empty map is fine: memory
+ * may come later. O(map_count^2 + metadata). Not to be called while the pool is in use; needs no
+ * destruction. */
 MM_FRAME_API enum mm_status mm_frame_init(struct mm_frame_pool *pool,
                                           const struct mm_frame_config *config);
 
-/* ---- Allocation ------------------------------------------------------------------------------------- */
+/* ---- Allocation ------------------------------------------------------------------------------ */
 
 /* Flags of an allocation; the low bits are the number of the preferred zone. */
-#define MM_FRAME_ZONE(n) ((unsigned)(n))
+#define MM_FRAME_ZONE(n)   ((unsigned)(n))
 #define MM_FRAME_ZONE_MASK 15u
-#define MM_FRAME_ONLY 16u   /* this zone and no other */
-#define MM_FRAME_URGENT 32u /* may go below `min` */
-#define MM_FRAME_ZERO 64u   /* filled with zeros through hooks.zero */
-#define MM_FRAME_NOWAIT 128u /* don't call the pressure hook */
-#define MM_FRAME_FLAGS 255u
+#define MM_FRAME_ONLY      16u  /* this zone and no other */
+#define MM_FRAME_URGENT    32u  /* may go below `min` */
+#define MM_FRAME_ZERO      64u  /* filled with zeros through hooks.zero */
+#define MM_FRAME_NOWAIT    128u /* don't call the pressure hook */
+#define MM_FRAME_FLAGS     255u
 
 /* Allocates one frame: the current word's lowest free one.
  *
@@ -903,15 +918,16 @@ MM_FRAME_INLINE mm_pa_t mm_frame_alloc(struct mm_frame_pool *pool, unsigned flag
 
 /* Frees the frame at `pa`, which an allocation returned, alone or as part of a run.
  *
- * MM_OK; MM_ERR_ALIGN if `pa` is not page-aligned; MM_ERR_INVALID if it is not a frame of the pool or
- * is free already (a double free); MM_ERR_BUSY only without a CPU number (see GUARANTEES). On an error
- * nothing changed. About 30 instructions if the frame is in a section of this CPU and its word is
- * neither empty before nor full after it; else as mm_frame_alloc. */
+ * MM_OK; MM_ERR_ALIGN if `pa` is not page-aligned; MM_ERR_INVALID if it is not a frame of the pool
+ * or is free already (a double free); MM_ERR_BUSY only without a CPU number (see GUARANTEES). On an
+ * error nothing changed. About 30 instructions if the frame is in a section of this CPU and its
+ * word is neither empty before nor full after it; else as mm_frame_alloc. */
 MM_FRAME_INLINE enum mm_status mm_frame_free(struct mm_frame_pool *pool, mm_pa_t pa);
 
-/* Allocates 2^order frames in a row, aligned to their size. Order MM_FRAME_HUGE_ORDER is as fast as a
- * single frame; orders below a word come from few words; others search as mm_frame_alloc_run.
- * The first frame's address, or MM_PA_NONE as mm_frame_alloc, or if 2^order frames exceed any memory. */
+/* Allocates 2^order frames in a row, aligned to their size. Order MM_FRAME_HUGE_ORDER is as fast as
+ * a single frame; orders below a word come from few words; others search as mm_frame_alloc_run.
+ * The first frame's address, or MM_PA_NONE as mm_frame_alloc, or if 2^order frames exceed any
+ * memory. */
 MM_FRAME_API mm_pa_t mm_frame_alloc_order(struct mm_frame_pool *pool, unsigned order,
                                           unsigned flags);
 
@@ -941,36 +957,41 @@ MM_FRAME_API mm_pa_t mm_frame_alloc_run(struct mm_frame_pool *pool,
 
 /* Frees `count` frames in a row at `pa`: all or nothing. As mm_frame_free; MM_ERR_INVALID also for
  * count 0. O(count / 64). */
-MM_FRAME_API enum mm_status mm_frame_free_run(struct mm_frame_pool *pool, mm_pa_t pa, uint64_t count);
+MM_FRAME_API enum mm_status mm_frame_free_run(struct mm_frame_pool *pool, mm_pa_t pa,
+                                              uint64_t count);
 
 /* Allocates just these frames: `count` of them from `pa` on, watermarks disregarded.
  * MM_OK; MM_ERR_BUSY if one is allocated; MM_ERR_NOENT if one is not of the pool; MM_ERR_ALIGN;
  * MM_ERR_INVALID for count 0 or a range that wraps. On an error nothing changed. O(count / 64). */
-MM_FRAME_API enum mm_status mm_frame_alloc_at(struct mm_frame_pool *pool, mm_pa_t pa, uint64_t count);
+MM_FRAME_API enum mm_status mm_frame_alloc_at(struct mm_frame_pool *pool, mm_pa_t pa,
+                                              uint64_t count);
 
-/* Allocates up to `count` single frames into out[0..]. Returns how many (less only if no more are to
- * be had). About 6 instructions a frame. All flags of mm_frame_alloc. */
+/* Allocates up to `count` single frames into out[0..]. Returns how many (less only if no more are
+ * to be had). About 6 instructions a frame. All flags of mm_frame_alloc. */
 MM_FRAME_API size_t mm_frame_alloc_bulk(struct mm_frame_pool *pool, size_t count, unsigned flags,
                                         mm_pa_t *out);
 
-/* Frees pa[0..count), in that order. Returns how many were freed: `count`, or the index of the first
- * that mm_frame_free would refuse, whose error goes to *status (which may be NULL); that one and those
- * behind it are untouched. Frames in one word that follow each other cost one access together. */
+/* Frees pa[0..count), in that order. Returns how many were freed: `count`, or the index of the
+ * first that mm_frame_free would refuse, whose error goes to *status (which may be NULL); that one
+ * and those behind it are untouched. Frames in one word that follow each other cost one access
+ * together. */
 MM_FRAME_API size_t mm_frame_free_bulk(struct mm_frame_pool *pool, size_t count, const mm_pa_t *pa,
                                        enum mm_status *status);
 
-/* Takes every frame of the pool between `pa` and `pa` + `size` (bytes, rounded outward to pages) out of
- * use, holes passed over; *count, if not NULL, tells how many. MM_ERR_BUSY if one is allocated,
- * MM_ERR_INVALID for size 0 or a range that wraps. All or nothing. O(size / 64 pages). */
+/* Takes every frame of the pool between `pa` and `pa` + `size` (bytes, rounded outward to pages)
+ * out of use, holes passed over; *count, if not NULL, tells how many. MM_ERR_BUSY if one is
+ * allocated, MM_ERR_INVALID for size 0 or a range that wraps. All or nothing. O(size / 64
+ * pages). */
 MM_FRAME_API enum mm_status mm_frame_reserve(struct mm_frame_pool *pool, mm_pa_t pa, uint64_t size,
                                              uint64_t *count);
 
-/* Gives reserved or held frames to the pool: those wholly inside the range (rounded inward); all must
- * be allocated, else MM_ERR_BUSY. As mm_frame_reserve otherwise. */
+/* Gives reserved or held frames to the pool: those wholly inside the range (rounded inward); all
+ * must be allocated, else MM_ERR_BUSY. As mm_frame_reserve otherwise. */
 MM_FRAME_API enum mm_status mm_frame_release(struct mm_frame_pool *pool, mm_pa_t pa, uint64_t size,
                                              uint64_t *count);
 
-/* Whether the frame at `pa` is free: 1 yes, 0 no, MM_ERR_INVALID if it is not of the pool. A snapshot. */
+/* Whether the frame at `pa` is free: 1 yes, 0 no, MM_ERR_INVALID if it is not of the pool. A
+ * snapshot. */
 MM_FRAME_API int mm_frame_is_free(struct mm_frame_pool *pool, mm_pa_t pa);
 
 /* Gives up what `cpu` has to itself (it goes off-line, or idle for long): its sections are nobody's
@@ -982,7 +1003,8 @@ MM_FRAME_API enum mm_status mm_frame_drain(struct mm_frame_pool *pool, unsigned 
  *     MM_FRAME_SCOPED guard = mm_frame_guard_make(&pool, mm_frame_alloc(&pool, 0));
  *     if (guard.pa == MM_PA_NONE) return MM_ERR_NOMEM;
  *     ...
- *     return mm_frame_guard_keep(&guard);      // it is the caller's now                            */
+ *     return mm_frame_guard_keep(&guard);      // now the caller's
+ */
 struct mm_frame_guard {
     struct mm_frame_pool *pool;
     mm_pa_t pa;
@@ -1003,7 +1025,7 @@ static inline mm_pa_t mm_frame_guard_keep(struct mm_frame_guard *guard)
 }
 static inline void mm_frame_guard_drop(struct mm_frame_guard *guard);
 
-/* ---- Quotas --------------------------------------------------------------------------------------- */
+/* ---- Quotas ---------------------------------------------------------------------------------- */
 
 /* A limit on frames, possibly inside another one. Changed by compare-and-swap, any CPU. */
 struct mm_frame_quota {
@@ -1017,10 +1039,11 @@ struct mm_frame_quota {
 /* Sets up a quota of `limit` frames below `parent` (NULL: at the top). O(1). */
 MM_FRAME_API void mm_frame_quota_init(struct mm_frame_quota *quota, struct mm_frame_quota *parent,
                                       uint64_t limit);
-/* Charges `count` frames to the quota and all above it. MM_OK, or MM_ERR_LIMIT if one has no room (its
- * failures count one more) and nothing is charged. O(depth). */
+/* Charges `count` frames to the quota and all above it. MM_OK, or MM_ERR_LIMIT if one has no room
+ * (its failures count one more) and nothing is charged. O(depth). */
 MM_FRAME_API enum mm_status mm_frame_quota_charge(struct mm_frame_quota *quota, uint64_t count);
-/* Takes back a charge. MM_ERR_INVALID if less than `count` is charged somewhere; nothing changes then. */
+/* Takes back a charge. MM_ERR_INVALID if less than `count` is charged somewhere; nothing changes
+ * then. */
 MM_FRAME_API enum mm_status mm_frame_quota_uncharge(struct mm_frame_quota *quota, uint64_t count);
 /* As mm_frame_alloc_order and mm_frame_free_order, charged to `quota`. */
 MM_FRAME_API mm_pa_t mm_frame_quota_alloc(struct mm_frame_pool *pool, struct mm_frame_quota *quota,
@@ -1029,16 +1052,17 @@ MM_FRAME_API enum mm_status mm_frame_quota_free(struct mm_frame_pool *pool,
                                                 struct mm_frame_quota *quota, mm_pa_t pa,
                                                 unsigned order);
 
-/* ---- Descriptors ------------------------------------------------------------------------------------ */
+/* ---- Descriptors ----------------------------------------------------------------------------- */
 
-#define MM_FRAME_DESC_LRU 1u        /* on a list of an mm_frame_lru */
-#define MM_FRAME_DESC_ACTIVE 2u     /* ... an active one */
-#define MM_FRAME_DESC_FILE 4u       /* ... of file pages */
-#define MM_FRAME_DESC_REFERENCED 8u /* used since the LRU looked last */
-#define MM_FRAME_DESC_USER 256u     /* first flag of the caller's; below are the suite's */
+#define MM_FRAME_DESC_LRU        1u   /* on a list of an mm_frame_lru */
+#define MM_FRAME_DESC_ACTIVE     2u   /* ... an active one */
+#define MM_FRAME_DESC_FILE       4u   /* ... of file pages */
+#define MM_FRAME_DESC_REFERENCED 8u   /* used since the LRU looked last */
+#define MM_FRAME_DESC_USER       256u /* first flag of the caller's; below are the suite's */
 
-/* What a frame is used for; config.descriptors turns them on. `mapping`, `index`, `priv` and the flags
- * from MM_FRAME_DESC_USER up are the caller's (change flags by mm_fetch_or and mm_fetch_and). */
+/* What a frame is used for; config.descriptors turns them on. `mapping`, `index`, `priv` and the
+ * flags from MM_FRAME_DESC_USER up are the caller's (change flags by mm_fetch_or and
+ * mm_fetch_and). */
 struct mm_frame_desc {
     uintptr_t refs;  /* references; 0: none, or the frame is not managed through get and put */
     uintptr_t flags; /* MM_FRAME_DESC_* */
@@ -1049,13 +1073,14 @@ struct mm_frame_desc {
     uintptr_t order;      /* of the block that the last put frees */
 };
 
-/* Descriptor of the frame at `pa`; NULL if it is not of the pool or descriptors are off. O(log spans). */
+/* Descriptor of the frame at `pa`; NULL if it is not of the pool or descriptors are off. O(log
+ * spans). */
 MM_FRAME_API struct mm_frame_desc *mm_frame_desc_of(struct mm_frame_pool *pool, mm_pa_t pa);
 /* Address of the frame that `desc` describes. O(1). */
 MM_FRAME_API mm_pa_t mm_frame_desc_pa(const struct mm_frame_pool *pool,
                                       const struct mm_frame_desc *desc);
-/* Allocates 2^order frames with one reference on the first; its other fields are cleared. MM_PA_NONE as
- * mm_frame_alloc_order, or without descriptors. */
+/* Allocates 2^order frames with one reference on the first; its other fields are cleared.
+ * MM_PA_NONE as mm_frame_alloc_order, or without descriptors. */
 MM_FRAME_API mm_pa_t mm_frame_alloc_ref(struct mm_frame_pool *pool, unsigned order, unsigned flags);
 /* Takes one more reference. MM_OK; MM_ERR_NOENT if there is none yet (it may be going away);
  * MM_ERR_INVALID for no frame; MM_ERR_LIMIT at the greatest count. O(1), one compare-and-swap. */
@@ -1065,7 +1090,7 @@ MM_FRAME_API enum mm_status mm_frame_get(struct mm_frame_pool *pool, mm_pa_t pa)
  * list: take it off first. */
 MM_FRAME_API enum mm_status mm_frame_put(struct mm_frame_pool *pool, mm_pa_t pa);
 
-/* ---- LRU ---------------------------------------------------------------------------------------------- */
+/* ---- LRU ------------------------------------------------------------------------------------- */
 
 enum mm_frame_lru_kind { MM_FRAME_LRU_ANON, MM_FRAME_LRU_FILE, MM_FRAME_LRU_KINDS };
 
@@ -1087,8 +1112,9 @@ typedef enum mm_status (*mm_frame_evict_fn)(void *ctx, struct mm_frame_pool *poo
 
 /* MM_ERR_INVALID if the pool has no descriptors. */
 MM_FRAME_API enum mm_status mm_frame_lru_init(struct mm_frame_lru *lru, struct mm_frame_pool *pool);
-/* Puts a frame at the young end of the inactive list. MM_ERR_EXISTS if it is on a list; MM_ERR_NOENT
- * without a reference (see mm_frame_alloc_ref); MM_ERR_INVALID for no frame or kind. O(1), the lock. */
+/* Puts a frame at the young end of the inactive list. MM_ERR_EXISTS if it is on a list;
+ * MM_ERR_NOENT without a reference (see mm_frame_alloc_ref); MM_ERR_INVALID for no frame or kind.
+ * O(1), the lock. */
 MM_FRAME_API enum mm_status mm_frame_lru_add(struct mm_frame_lru *lru, mm_pa_t pa,
                                              enum mm_frame_lru_kind kind);
 /* Takes it off. MM_ERR_NOENT if it is on no list; MM_ERR_INVALID for no frame. O(1), the lock. */
@@ -1096,23 +1122,24 @@ MM_FRAME_API enum mm_status mm_frame_lru_remove(struct mm_frame_lru *lru, mm_pa_
 /* Notes a use: the first sets the referenced mark, a second on the inactive list makes the frame
  * active. As remove; takes the lock only to activate. */
 MM_FRAME_API enum mm_status mm_frame_lru_touch(struct mm_frame_lru *lru, mm_pa_t pa);
-/* Looks at up to `scan` frames from the old end of the inactive list of `kind`, evicting until `want`
- * frames are gone; refills it from the active list when that is longer. Returns how many were evicted.
- * The callback runs without the lock. O(scan). */
+/* Looks at up to `scan` frames from the old end of the inactive list of `kind`, evicting until
+ * `want` frames are gone; refills it from the active list when that is longer. Returns how many
+ * were evicted. The callback runs without the lock. O(scan). */
 MM_FRAME_API size_t mm_frame_lru_shrink(struct mm_frame_lru *lru, enum mm_frame_lru_kind kind,
-                                        size_t want, size_t scan, mm_frame_evict_fn evict, void *ctx);
+                                        size_t want, size_t scan, mm_frame_evict_fn evict,
+                                        void *ctx);
 
-/* ---- Hotplug and compaction ------------------------------------------------------------------------- */
+/* ---- Hotplug and compaction ------------------------------------------------------------------ */
 
-/* Moves the content of the frame at `from` to `to` (allocated for it), so that nobody uses `from` any more;
- * does not free `from`. Another status than MM_OK: it cannot be moved now. */
+/* Moves the content of the frame at `from` to `to` (allocated for it), so that nobody uses `from`
+ * any more; does not free `from`. Another status than MM_OK: it cannot be moved now. */
 typedef enum mm_status (*mm_frame_migrate_fn)(void *ctx, struct mm_frame_pool *pool, mm_pa_t from,
                                               mm_pa_t to);
 
 /* Brings `size` bytes at `pa` on-line as free frames of `zone`, using its spare sections.
- * MM_OK; MM_ERR_ALIGN; MM_ERR_INVALID: no such zone, outside its limits, size 0, wraps; MM_ERR_EXISTS: some
- * of it is on-line; MM_ERR_LIMIT: no spare section or span is left. On an error nothing changed.
- * O(size / 64 pages + spans), the pool's lock. */
+ * MM_OK; MM_ERR_ALIGN; MM_ERR_INVALID: no such zone, outside its limits, size 0, wraps;
+ * MM_ERR_EXISTS: some of it is on-line; MM_ERR_LIMIT: no spare section or span is left. On an error
+ * nothing changed. O(size / 64 pages + spans), the pool's lock. */
 MM_FRAME_API enum mm_status mm_frame_online(struct mm_frame_pool *pool, unsigned zone, mm_pa_t pa,
                                             uint64_t size);
 
@@ -1123,25 +1150,27 @@ struct mm_frame_offline_result {
     mm_pa_t first_busy; /* the lowest of the busy ones, or MM_PA_NONE */
 };
 
-/* Takes the frames of a range off-line for good. Frames in use are moved by `migrate` (NULL: none can
- * be) to frames outside the range.
- * MM_OK: they are no longer the pool's. MM_ERR_BUSY: some stay in use (see *result, which may be NULL); what
- * was free is free again, what was moved stays moved. MM_ERR_NOENT: some of it is not of the pool;
- * MM_ERR_ALIGN; MM_ERR_INVALID: size 0, wraps; MM_ERR_LIMIT: no span is left to describe the rest.
- * O(size / pages), the pool's lock except in the callback: one call at a time. */
+/* Takes the frames of a range off-line for good. Frames in use are moved by `migrate` (NULL: none
+ * can be) to frames outside the range.
+ * MM_OK: they are no longer the pool's. MM_ERR_BUSY: some stay in use (see *result, which may be
+ * NULL); what was free is free again, what was moved stays moved. MM_ERR_NOENT: some of it is not
+ * of the pool; MM_ERR_ALIGN; MM_ERR_INVALID: size 0, wraps; MM_ERR_LIMIT: no span is left to
+ * describe the rest. O(size / pages), the pool's lock except in the callback: one call at a
+ * time. */
 MM_FRAME_API enum mm_status mm_frame_offline(struct mm_frame_pool *pool, mm_pa_t pa, uint64_t size,
                                              mm_frame_migrate_fn migrate, void *ctx,
                                              struct mm_frame_offline_result *result);
 
-/* Makes one more wholly free huge block in `zone`: picks the block with the fewest frames in use, moves
- * these away and frees it. *block, if not NULL, tells which.
- * MM_OK; MM_ERR_NOENT: no block is partly free; MM_ERR_BUSY: a frame could not be moved; MM_ERR_NOMEM: no
- * frame to move to; MM_ERR_INVALID: no such zone, or no callback. Frames moved before an error stay
- * moved. O(sections), callbacks without a lock. */
+/* Makes one more wholly free huge block in `zone`: picks the block with the fewest frames in use,
+ * moves these away and frees it. *block, if not NULL, tells which.
+ * MM_OK; MM_ERR_NOENT: no block is partly free; MM_ERR_BUSY: a frame could not be moved;
+ * MM_ERR_NOMEM: no frame to move to; MM_ERR_INVALID: no such zone, or no callback. Frames moved
+ * before an error stay moved. O(sections), callbacks without a lock. */
 MM_FRAME_API enum mm_status mm_frame_compact(struct mm_frame_pool *pool, unsigned zone,
-                                             mm_frame_migrate_fn migrate, void *ctx, mm_pa_t *block);
+                                             mm_frame_migrate_fn migrate, void *ctx,
+                                             mm_pa_t *block);
 
-/* ---- Statistics, check, dump --------------------------------------------------------------------------- */
+/* ---- Statistics, check, dump ----------------------------------------------------------------- */
 
 struct mm_frame_stats {
     const char *name;
@@ -1156,9 +1185,10 @@ struct mm_frame_stats {
     uint64_t refused;    /* calls refused as misuse (whole pool) */
 };
 
-/* Figures of a zone. Exact when nothing else runs. MM_ERR_INVALID for no such zone. O(sections + CPUs). */
+/* Figures of a zone. Exact when nothing else runs. MM_ERR_INVALID for no such zone. O(sections +
+ * CPUs). */
 MM_FRAME_API enum mm_status mm_frame_get_stats(struct mm_frame_pool *pool, unsigned zone,
-                                           struct mm_frame_stats *stats);
+                                               struct mm_frame_stats *stats);
 /* Free frames of a zone (0 if there is no such zone). O(CPUs). */
 MM_FRAME_API uint64_t mm_frame_free_count(struct mm_frame_pool *pool, unsigned zone);
 /* Bytes of metadata in use, descriptors included. */
@@ -1166,9 +1196,9 @@ MM_FRAME_API size_t mm_frame_meta_bytes(const struct mm_frame_pool *pool);
 
 enum mm_frame_health { MM_FRAME_HEALTHY, MM_FRAME_LEAK, MM_FRAME_CORRUPT };
 
-/* Checks every invariant of the pool. `expected_used`: how many frames the caller has (UINT64_MAX: don't
- * compare). MM_FRAME_CORRUPT with *what set to the invariant that is broken, MM_FRAME_LEAK if the
- * structure is sound but more or fewer frames are in use than expected; `what` may be NULL.
+/* Checks every invariant of the pool. `expected_used`: how many frames the caller has (UINT64_MAX:
+ * don't compare). MM_FRAME_CORRUPT with *what set to the invariant that is broken, MM_FRAME_LEAK if
+ * the structure is sound but more or fewer frames are in use than expected; `what` may be NULL.
  * O(frames / 64). Other CPUs must not use the pool meanwhile. */
 MM_FRAME_API enum mm_frame_health mm_frame_check(struct mm_frame_pool *pool, uint64_t expected_used,
                                                  const char **what);
@@ -1177,17 +1207,17 @@ MM_FRAME_API enum mm_frame_health mm_frame_check(struct mm_frame_pool *pool, uin
 MM_FRAME_API void mm_frame_dump(struct mm_frame_pool *pool,
                                 void (*print)(void *ctx, const char *line), void *ctx);
 
-/* ---- Behind the hot paths ------------------------------------------------------------------------------- */
+/* ---- Behind the hot paths -------------------------------------------------------------------- */
 
 MM_FRAME_API mm_pa_t mmi_frame_alloc_slow(struct mm_frame_pool *pool, unsigned flags);
 MM_FRAME_API enum mm_status mmi_frame_free_slow(struct mm_frame_pool *pool, mm_pa_t pa);
-/* Inside, which they leave: the free of `pa`, of the span at hand, made its word no longer empty, or full.
- * Return MM_OK. */
+/* Inside, which they leave: the free of `pa`, of the span at hand, made its word no longer empty,
+ * or full. Return MM_OK. */
 MM_FRAME_API enum mm_status mmi_frame_edge_some(struct mm_frame_pool *pool, mm_pa_t pa);
 MM_FRAME_API enum mm_status mmi_frame_edge_full(struct mm_frame_pool *pool, mm_pa_t pa);
 
-/* How many frames of the span at hand lie before `pa`; more than any span has if it is below the span or
- * misaligned: the bits below the page size are rotated to the top. */
+/* How many frames of the span at hand lie before `pa`; more than any span has if it is below the
+ * span or misaligned: the bits below the page size are rotated to the top. */
 MM_CORE_INLINE uint64_t mmi_frame_span_offset(const struct mm_frame_cpu *self, mm_pa_t pa)
 {
     const uint64_t bytes = pa - self->span_pa;
@@ -1197,7 +1227,8 @@ MM_CORE_INLINE uint64_t mmi_frame_span_offset(const struct mm_frame_cpu *self, m
 /* Address of the lowest frame of `bits`, which are of the cursor's word. */
 MM_CORE_INLINE mm_pa_t mmi_frame_first_of(const struct mm_frame_cursor *cursor, uintptr_t bits)
 {
-    return cursor->pa + (mm_ctz(bits) << MM_PAGE_SHIFT); /* 32 bits are enough for the sum's right side */
+    return cursor->pa +
+           (mm_ctz(bits) << MM_PAGE_SHIFT); /* 32 bits are enough for the sum's right side */
 }
 
 #define MMI_FRAME_SECTION_SHIFT (2 * MM_WORD_SHIFT)
@@ -1257,7 +1288,8 @@ MM_FRAME_INLINE enum mm_status mm_frame_free(struct mm_frame_pool *pool, mm_pa_t
                 if (MM_UNLIKELY(old == 0)) {
                     status = mmi_frame_edge_some(pool, pa);
                 } else if (MM_UNLIKELY(now == ~(uintptr_t)0 &&
-                                       word != __atomic_load_n(&self->span_cursor->word, __ATOMIC_RELAXED))) {
+                                       word != __atomic_load_n(&self->span_cursor->word,
+                                                               __ATOMIC_RELAXED))) {
                     status = mmi_frame_edge_full(pool, pa);
                 } else {
                     mm_busy_leave(&self->busy);
@@ -1285,9 +1317,7 @@ static inline void mm_frame_guard_drop(struct mm_frame_guard *guard)
 
 #endif /* MM_FRAME_H */
 
-/* ================================================================================================== */
-/*                                          IMPLEMENTATION                                             */
-/* ================================================================================================== */
+/* ==== Implementation ========================================================================== */
 
 #if defined(MM_FRAME_IMPLEMENTATION) && !defined(MM_FRAME_IMPLEMENTED)
 #define MM_FRAME_IMPLEMENTED
@@ -1307,15 +1337,16 @@ mm_pa_t (*const mmi_frame_emit_alloc)(struct mm_frame_pool *, unsigned) = mm_fra
 enum mm_status (*const mmi_frame_emit_free)(struct mm_frame_pool *, mm_pa_t) = mm_frame_free;
 #endif
 
-#define MMI_FRAME_SECTION ((uintptr_t)1 << MMI_FRAME_SECTION_SHIFT) /* frames of a section */
-#define MMI_FRAME_HUGE ((uintptr_t)1 << MM_FRAME_HUGE_ORDER)        /* frames of a huge block */
-#define MMI_FRAME_GROUP (1u << (MM_FRAME_HUGE_ORDER - MM_WORD_SHIFT)) /* words of a huge block */
-#define MMI_FRAME_NONE (~(uintptr_t)0)                              /* no frame, index or section */
-#define MMI_FRAME_NOBODY MM_CPU_MAX /* slot of the sets of nobody's sections */
-#define MMI_FRAME_LINE 64u          /* alignment of what CPUs have apart */
-#define MMI_FRAME_META_ALIGN 512u   /* of struct mm_frame_cpu */
-#define MMI_FRAME_SEARCHES 1000     /* how often a search is repeated while frames are known to be free */
-#define MMI_FRAME_RETRIES 8         /* how often the pressure hook may ask for another try */
+#define MMI_FRAME_SECTION    ((uintptr_t)1 << MMI_FRAME_SECTION_SHIFT) /* frames of a section */
+#define MMI_FRAME_HUGE       ((uintptr_t)1 << MM_FRAME_HUGE_ORDER)     /* frames of a huge block */
+#define MMI_FRAME_GROUP      (1u << (MM_FRAME_HUGE_ORDER - MM_WORD_SHIFT)) /* words, huge block */
+#define MMI_FRAME_NONE       (~(uintptr_t)0) /* no frame, index or section */
+#define MMI_FRAME_NOBODY     MM_CPU_MAX      /* slot of the sets of nobody's sections */
+#define MMI_FRAME_LINE       64u             /* alignment of what CPUs have apart */
+#define MMI_FRAME_META_ALIGN 512u            /* of struct mm_frame_cpu */
+#define MMI_FRAME_SEARCHES \
+    1000                    /* how often a search is repeated while frames are known to be free */
+#define MMI_FRAME_RETRIES 8 /* how often the pressure hook may ask for another try */
 
 enum { MMI_FRAME_AVAIL, MMI_FRAME_WHOLE, MMI_FRAME_KINDS }; /* sets of a slot */
 
@@ -1326,7 +1357,7 @@ static uint64_t mmi_frame_pfn_limit(void)
     return word < all ? word : all + 1;
 }
 
-/* ---- Boot maps ------------------------------------------------------------------------------------ */
+/* ---- Boot maps ------------------------------------------------------------------------------- */
 
 /* A boot map with one more entry: metadata carved out count as the kernel's. */
 struct mmi_frame_map {
@@ -1470,12 +1501,13 @@ MM_FRAME_API enum mm_status mm_frame_map_clean(const struct mm_frame_range *rang
     return MM_OK;
 }
 
-/* ---- Sets of sections ------------------------------------------------------------------------------
+/* ---- Sets of sections ---------------------------------------------------------------------------
  * A set is a hierarchical bitmap: a bit of level l + 1 stands for a word of level l.
  * H1  a word that is not 0 has its bit set in the level above (the converse is repaired on search)
  * A CPU's sets are changed by that CPU alone, pinned, with plain stores; nobody's by whoever holds
- * the section's lock, with read-modify-writes. Anyone may read them: a bit that is set in vain costs a
- * look at the section. A section with free frames is in the set of its owner (or of nobody). */
+ * the section's lock, with read-modify-writes. Anyone may read them: a bit that is set in vain
+ * costs a look at the section. A section with free frames is in the set of its owner (or of
+ * nobody). */
 
 static uintptr_t *mmi_frame_set(const struct mm_frame_pool *pool, unsigned slot, unsigned kind)
 {
@@ -1565,16 +1597,16 @@ static uintptr_t mmi_frame_set_in(const struct mm_frame_pool *pool, unsigned slo
     return i < zone->last ? i : MMI_FRAME_NONE;
 }
 
-/* ---- Sections: what their owner does ---------------------------------------------------------------- */
+/* ---- Sections: what their owner does --------------------------------------------------------- */
 
 static inline uintptr_t mmi_frame_number(const struct mm_frame_pool *pool,
-                                  const struct mm_frame_section *section)
+                                         const struct mm_frame_section *section)
 {
     return (uintptr_t)(section - pool->section);
 }
 
 static inline uintptr_t *mmi_frame_owner(const struct mm_frame_pool *pool,
-                                  const struct mm_frame_section *section)
+                                         const struct mm_frame_section *section)
 {
     return &pool->owner[mmi_frame_number(pool, section)];
 }
@@ -1678,8 +1710,8 @@ static void mmi_frame_take(const struct mm_frame_pool *pool, struct mm_frame_sec
     }
 }
 
-/* Frees [first, first + count), all of which are allocated. `current` is the current word of the CPU
- * that the section is biased to (see S2), or NULL. */
+/* Frees [first, first + count), all of which are allocated. `current` is the current word of the
+ * CPU that the section is biased to (see S2), or NULL. */
 static void mmi_frame_put(const struct mm_frame_pool *pool, struct mm_frame_section *section,
                           uintptr_t first, uintptr_t count, const uintptr_t *current)
 {
@@ -1741,9 +1773,9 @@ static void mmi_frame_note(const struct mm_frame_pool *pool, const struct mm_fra
         mmi_frame_set_add(pool, slot, MMI_FRAME_WHOLE, number);
 }
 
-/* ---- Ownership ----------------------------------------------------------------------------------------
- * `cpu` is the number of the calling CPU, pinned, or MMI_FRAME_NOBODY where none is known: such callers
- * wait for nobody. */
+/* ---- Ownership ----------------------------------------------------------------------------------
+ * `cpu` is the number of the calling CPU, pinned, or MMI_FRAME_NOBODY where none is known: such
+ * callers wait for nobody. */
 
 static struct mm_frame_cursor *mmi_frame_cursor(struct mm_frame_pool *pool, unsigned cpu,
                                                 unsigned zone)
@@ -1757,8 +1789,8 @@ static inline uintptr_t *mmi_frame_cursor_peek(const struct mm_frame_cursor *cur
     return __atomic_load_n(&cursor->word, __ATOMIC_RELAXED);
 }
 
-static inline void mmi_frame_cursor_set(struct mm_frame_cursor *cursor, struct mm_frame_section *section,
-                                        uintptr_t *word)
+static inline void mmi_frame_cursor_set(struct mm_frame_cursor *cursor,
+                                        struct mm_frame_section *section, uintptr_t *word)
 {
     __atomic_store_n(&cursor->section, section, __ATOMIC_RELAXED);
     __atomic_store_n(&cursor->word, word, __ATOMIC_RELAXED);
@@ -1770,10 +1802,11 @@ static void mmi_frame_cursor_reset(struct mm_frame_pool *pool, struct mm_frame_c
     mmi_frame_cursor_set(cursor, pool->nowhere, &pool->nothing);
 }
 
-/* Inside: the current word, NULL if it is of no section of this CPU. The cursor gets it back if somebody tried
- * to take the section away meanwhile, in vain (C1). Not cursor->word, which may change at any time. */
-static inline uintptr_t *mmi_frame_cursor_word(struct mm_frame_pool *pool, struct mm_frame_cursor *cursor,
-                                               unsigned cpu)
+/* Inside: the current word, NULL if it is of no section of this CPU. The cursor gets it back if
+ * somebody tried to take the section away meanwhile, in vain (C1). Not cursor->word, which may
+ * change at any time. */
+static inline uintptr_t *mmi_frame_cursor_word(struct mm_frame_pool *pool,
+                                               struct mm_frame_cursor *cursor, unsigned cpu)
 {
     struct mm_frame_section *section = cursor->section;
     unsigned w;
@@ -1792,7 +1825,8 @@ static inline uintptr_t *mmi_frame_cursor_word(struct mm_frame_pool *pool, struc
 }
 
 /* Inside: is the current word wholly free, and so perhaps what hides a whole block (S2)? */
-static bool mmi_frame_cursor_hides(struct mm_frame_pool *pool, struct mm_frame_cursor *cursor, unsigned cpu)
+static bool mmi_frame_cursor_hides(struct mm_frame_pool *pool, struct mm_frame_cursor *cursor,
+                                   unsigned cpu)
 {
     const uintptr_t *word = mmi_frame_cursor_word(pool, cursor, cpu);
     return word != NULL && mm_load(word) == ~(uintptr_t)0;
@@ -1803,7 +1837,8 @@ static void mmi_frame_cursor_release(struct mm_frame_pool *pool, struct mm_frame
 {
     struct mm_frame_section *section = cursor->section;
     if (mmi_frame_cursor_hides(pool, cursor, cpu)) {
-        const unsigned w = (unsigned)((uintptr_t)(cursor->pa >> MM_PAGE_SHIFT) - section->pfn) >> MM_WORD_SHIFT;
+        const unsigned w =
+            (unsigned)((uintptr_t)(cursor->pa >> MM_PAGE_SHIFT) - section->pfn) >> MM_WORD_SHIFT;
         mm_store(&section->full, section->full | mm_bit(w));
         mmi_frame_note(pool, section, cpu);
     }
@@ -1813,7 +1848,8 @@ static void mmi_frame_cursor_release(struct mm_frame_pool *pool, struct mm_frame
 static bool mmi_frame_in_section(const struct mm_frame_pool *pool, const uintptr_t *word,
                                  const struct mm_frame_section *section)
 {
-    return (uintptr_t)word - (uintptr_t)mmi_frame_words(pool, section) < MM_WORD_BITS * sizeof *word;
+    return (uintptr_t)word - (uintptr_t)mmi_frame_words(pool, section) <
+           MM_WORD_BITS * sizeof *word;
 }
 
 /* Sends the cursor out of the section, if it is there: C1. */
@@ -1828,7 +1864,8 @@ static bool mmi_frame_cursor_evict(struct mm_frame_pool *pool, struct mm_frame_c
     return true;
 }
 
-/* Makes a section that was a CPU's fit for nobody or for another one; counts that it changed hands. */
+/* Makes a section that was a CPU's fit for nobody or for another one; counts that it changed
+ * hands. */
 static void mmi_frame_give_up(struct mm_frame_pool *pool, struct mm_frame_section *section)
 {
     mmi_frame_normalise(pool, section);
@@ -1838,8 +1875,8 @@ static void mmi_frame_give_up(struct mm_frame_pool *pool, struct mm_frame_sectio
 }
 
 /* Inside: makes a section of this CPU nobody's; false if another CPU is taking it away already. */
-static bool mmi_frame_yield(struct mm_frame_pool *pool, unsigned cpu, struct mm_frame_section *section,
-                            struct mm_frame_cursor *cursor)
+static bool mmi_frame_yield(struct mm_frame_pool *pool, unsigned cpu,
+                            struct mm_frame_section *section, struct mm_frame_cursor *cursor)
 {
     uintptr_t *owner = mmi_frame_owner(pool, section);
     if (!mm_cas(owner, cpu, MM_BIAS_LOCKED))
@@ -1853,8 +1890,8 @@ static bool mmi_frame_yield(struct mm_frame_pool *pool, unsigned cpu, struct mm_
 
 #define MMI_FRAME_PATIENCE 32 /* pauses: less than MM_FENCE_CPUS() costs where CPUs are at work */
 
-/* Asks for a section that its CPU is allocating from, and waits for a moment: it looks at `wanted` with every
- * word. True if the section is not that CPU's any more. */
+/* Asks for a section that its CPU is allocating from, and waits for a moment: it looks at `wanted`
+ * with every word. True if the section is not that CPU's any more. */
 static bool mmi_frame_ask(struct mm_frame_section *section, const uintptr_t *owner, unsigned victim)
 {
     unsigned i;
@@ -1865,8 +1902,8 @@ static bool mmi_frame_ask(struct mm_frame_section *section, const uintptr_t *own
 }
 
 /* One try to lock a section of CPU `victim`. `spins` as for mm_bias_wait. */
-static bool mmi_frame_take_away(struct mm_frame_pool *pool, struct mm_frame_section *section, uintptr_t self,
-                                unsigned victim, unsigned long spins)
+static bool mmi_frame_take_away(struct mm_frame_pool *pool, struct mm_frame_section *section,
+                                uintptr_t self, unsigned victim, unsigned long spins)
 {
     uintptr_t *owner = mmi_frame_owner(pool, section);
     struct mm_frame_cpu *from = &pool->cpu[victim];
@@ -1877,7 +1914,8 @@ static bool mmi_frame_take_away(struct mm_frame_pool *pool, struct mm_frame_sect
     (void)mmi_frame_cursor_evict(pool, cursor, section);
     if (!mm_bias_trylock(owner, self, victim, &from->busy, spins))
         return false;
-    while (mmi_frame_cursor_evict(pool, cursor, section)) { /* it came (back) just before the lock */
+    while (
+        mmi_frame_cursor_evict(pool, cursor, section)) { /* it came (back) just before the lock */
         if (!mm_bias_wait(&from->busy, spins)) {
             mm_bias_unlock(owner, victim);
             return false;
@@ -1888,7 +1926,8 @@ static bool mmi_frame_take_away(struct mm_frame_pool *pool, struct mm_frame_sect
 }
 
 /* Locks a section. False only without a CPU number: it is in use just now. */
-static bool mmi_frame_lock(struct mm_frame_pool *pool, struct mm_frame_section *section, unsigned cpu)
+static bool mmi_frame_lock(struct mm_frame_pool *pool, struct mm_frame_section *section,
+                           unsigned cpu)
 {
     const bool known = cpu != MMI_FRAME_NOBODY;
     const unsigned long spins = known ? 0 : 100;
@@ -1934,7 +1973,8 @@ static bool mmi_frame_may_bias(const struct mm_frame_section *section)
 }
 
 /* Makes a locked section this CPU's own and unlocks it. */
-static void mmi_frame_adopt(struct mm_frame_pool *pool, struct mm_frame_section *section, unsigned cpu)
+static void mmi_frame_adopt(struct mm_frame_pool *pool, struct mm_frame_section *section,
+                            unsigned cpu)
 {
     struct mm_frame_cursor *cursor = mmi_frame_cursor(pool, cpu, section->zone);
     const uintptr_t number = mmi_frame_number(pool, section);
@@ -1950,15 +1990,16 @@ static void mmi_frame_adopt(struct mm_frame_pool *pool, struct mm_frame_section 
     mm_bias_unlock(mmi_frame_owner(pool, section), cpu);
 }
 
-/* ---- Counting ---------------------------------------------------------------------------------------- */
+/* ---- Counting -------------------------------------------------------------------------------- */
 
 /* Frames of the zone that the CPU allocated minus those that it freed. A snapshot. */
 static inline uintptr_t mmi_frame_cpu_used(const struct mm_frame_cpu *self, unsigned zone)
 {
     const struct mm_frame_cursor *cursor = &self->cursor[zone];
     const uintptr_t used = mm_load(&cursor->used);
-    return __atomic_load_n(&self->span_cursor, __ATOMIC_RELAXED) == cursor ? used - mm_load(&self->freed)
-                                                                            : used;
+    return __atomic_load_n(&self->span_cursor, __ATOMIC_RELAXED) == cursor
+               ? used - mm_load(&self->freed)
+               : used;
 }
 
 static uintptr_t mmi_frame_used(struct mm_frame_pool *pool, unsigned zone)
@@ -2003,7 +2044,8 @@ static inline void mmi_frame_note_peak(struct mm_frame_pool *pool, unsigned cpu,
 }
 
 /* Counts `count` frames as allocated (or freed: its negative) on this CPU, pinned. */
-static void mmi_frame_count(struct mm_frame_pool *pool, unsigned cpu, unsigned zone, uintptr_t count)
+static void mmi_frame_count(struct mm_frame_pool *pool, unsigned cpu, unsigned zone,
+                            uintptr_t count)
 {
     struct mm_frame_cursor *cursor = mmi_frame_cursor(pool, cpu, zone);
     if (cursor == NULL) {
@@ -2015,14 +2057,14 @@ static void mmi_frame_count(struct mm_frame_pool *pool, unsigned cpu, unsigned z
         mmi_frame_note_peak(pool, cpu, zone, 0);
 }
 
-/* log2 of how many parts the room above a watermark is cut into, so that CPUs that each use up a part
- * do not pass the mark together. */
+/* log2 of how many parts the room above a watermark is cut into, so that CPUs that each use up a
+ * part do not pass the mark together. */
 #define MMI_FRAME_SHARE (MM_CPU_MAX > 1 ? mm_fls(2 * MM_CPU_MAX - 1) + 1 : 0)
 
-/* May `count` frames of the zone be allocated? Sets the cursor's room (if there is one): how many this
- * CPU may take before it asks again. */
-static bool mmi_frame_admit(struct mm_frame_pool *pool, unsigned cpu, unsigned number, unsigned flags,
-                            uintptr_t count)
+/* May `count` frames of the zone be allocated? Sets the cursor's room (if there is one): how many
+ * this CPU may take before it asks again. */
+static bool mmi_frame_admit(struct mm_frame_pool *pool, unsigned cpu, unsigned number,
+                            unsigned flags, uintptr_t count)
 {
     struct mm_frame_zone *zone = &pool->zone[number];
     struct mm_frame_cursor *cursor = mmi_frame_cursor(pool, cpu, number);
@@ -2044,12 +2086,14 @@ static bool mmi_frame_admit(struct mm_frame_pool *pool, unsigned cpu, unsigned n
     return true;
 }
 
-/* ---- Single frames -------------------------------------------------------------------------------------- */
+/* ---- Single frames --------------------------------------------------------------------------- */
 
 #define MMI_FRAME_SWEEP 2048 /* words taken before a search starts from the lowest section again */
 
-/* Inside: the lowest word with a free frame of a section of this CPU becomes the cursor's; NULL: none has. */
-static inline uintptr_t *mmi_frame_word_of(const struct mm_frame_pool *pool, struct mm_frame_cursor *cursor,
+/* Inside: the lowest word with a free frame of a section of this CPU becomes the cursor's; NULL:
+ * none has. */
+static inline uintptr_t *mmi_frame_word_of(const struct mm_frame_pool *pool,
+                                           struct mm_frame_cursor *cursor,
                                            struct mm_frame_section *section)
 {
     uintptr_t *words = mmi_frame_words(pool, section);
@@ -2069,26 +2113,29 @@ static inline uintptr_t *mmi_frame_word_of(const struct mm_frame_pool *pool, str
     return NULL;
 }
 
-/* Whether a search leaves the section out for now: its lowest word with a free frame is wholly free, and
- * would be broken. */
-static bool mmi_frame_spares(const struct mm_frame_pool *pool, const struct mm_frame_section *section,
-                             bool lowest)
+/* Whether a search leaves the section out for now: its lowest word with a free frame is wholly
+ * free, and would be broken. */
+static bool mmi_frame_spares(const struct mm_frame_pool *pool,
+                             const struct mm_frame_section *section, bool lowest)
 {
     return !lowest && pool->policy != MM_FRAME_NEXT_FIT &&
            (section->full & section->some & (0 - section->some)) != 0;
 }
 
 /* Whether a search starts from the lowest section. */
-static bool mmi_frame_restarts(const struct mm_frame_pool *pool, const struct mm_frame_cursor *cursor)
+static bool mmi_frame_restarts(const struct mm_frame_pool *pool,
+                               const struct mm_frame_cursor *cursor)
 {
     return cursor->section == pool->nowhere ||
            (pool->policy != MM_FRAME_NEXT_FIT && cursor->sweep >= MMI_FRAME_SWEEP);
 }
 
-/* Inside: as mmi_frame_next_word, from the other sections. Lowest first, in sweeps: a search goes on upward
- * from the section just used up, so that each yields all that was freed there meanwhile; it starts from
- * the lowest again after some words, and before it breaks a word that is wholly free. */
-static MM_NOINLINE uintptr_t *mmi_frame_next_section(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
+/* Inside: as mmi_frame_next_word, from the other sections. Lowest first, in sweeps: a search goes
+ * on upward from the section just used up, so that each yields all that was freed there meanwhile;
+ * it starts from the lowest again after some words, and before it breaks a word that is wholly
+ * free. */
+static MM_NOINLINE uintptr_t *mmi_frame_next_section(struct mm_frame_pool *pool, unsigned cpu,
+                                                     unsigned number)
 {
     const struct mm_frame_zone *zone = &pool->zone[number];
     struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
@@ -2118,10 +2165,10 @@ static MM_NOINLINE uintptr_t *mmi_frame_next_section(struct mm_frame_pool *pool,
     return NULL;
 }
 
-/* Inside: the lowest free frame of the cursor's section, if it is this CPU's; else MM_PA_NONE. The cursor moves
- * to its word if that has more. */
-static inline mm_pa_t mmi_frame_next_frame(const struct mm_frame_pool *pool, struct mm_frame_cursor *cursor,
-                                           unsigned cpu)
+/* Inside: the lowest free frame of the cursor's section, if it is this CPU's; else MM_PA_NONE. The
+ * cursor moves to its word if that has more. */
+static inline mm_pa_t mmi_frame_next_frame(const struct mm_frame_pool *pool,
+                                           struct mm_frame_cursor *cursor, unsigned cpu)
 {
     struct mm_frame_section *section = cursor->section;
     uintptr_t *words, some, bits, rest;
@@ -2137,7 +2184,8 @@ static inline mm_pa_t mmi_frame_next_frame(const struct mm_frame_pool *pool, str
             continue;
         rest = bits & (bits - 1);
         mm_store(&words[w], rest);
-        pa = (mm_pa_t)(section->pfn + (((uintptr_t)w << MM_WORD_SHIFT) | mm_ctz(bits))) << MM_PAGE_SHIFT;
+        pa = (mm_pa_t)(section->pfn + (((uintptr_t)w << MM_WORD_SHIFT) | mm_ctz(bits)))
+             << MM_PAGE_SHIFT;
         if (rest == 0) {
             mm_store(&section->some, some & (some - 1));
             return pa;
@@ -2152,9 +2200,10 @@ static inline mm_pa_t mmi_frame_next_frame(const struct mm_frame_pool *pool, str
     return MM_PA_NONE;
 }
 
-/* Inside: moves the cursor, whose word is used up, to the next word of this CPU's sections that has a free
- * frame, by the pool's policy, and returns it; NULL if there is none. */
-static inline uintptr_t *mmi_frame_next_word(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
+/* Inside: moves the cursor, whose word is used up, to the next word of this CPU's sections that has
+ * a free frame, by the pool's policy, and returns it; NULL if there is none. */
+static inline uintptr_t *mmi_frame_next_word(struct mm_frame_pool *pool, unsigned cpu,
+                                             unsigned number)
 {
     struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
     uintptr_t *word;
@@ -2173,7 +2222,8 @@ static inline uintptr_t *mmi_frame_next_word(struct mm_frame_pool *pool, unsigne
     return mmi_frame_next_section(pool, cpu, number);
 }
 
-/* Inside: makes S1 and S2 true for the word of frame `index`, in which a free set bits, and the sets. */
+/* Inside: makes S1 and S2 true for the word of frame `index`, in which a free set bits, and the
+ * sets. */
 static inline void mmi_frame_freed(struct mm_frame_pool *pool, unsigned cpu, uintptr_t index)
 {
     const uintptr_t number = index >> MMI_FRAME_SECTION_SHIFT;
@@ -2220,8 +2270,8 @@ MM_FRAME_API MM_NOINLINE enum mm_status mmi_frame_edge_full(struct mm_frame_pool
 }
 
 /* Inside: takes up to `count` frames from this CPU's sections, one word at a time. */
-static size_t mmi_frame_take_own(struct mm_frame_pool *pool, unsigned cpu, unsigned number, size_t count,
-                                 mm_pa_t *out)
+static size_t mmi_frame_take_own(struct mm_frame_pool *pool, unsigned cpu, unsigned number,
+                                 size_t count, mm_pa_t *out)
 {
     struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
     size_t got = 0;
@@ -2257,11 +2307,12 @@ static uintptr_t mmi_frame_pick(struct mm_frame_pool *pool, struct mm_frame_sect
     return section->pfn + at;
 }
 
-/* Which section of a set of `slot` to turn to: the lowest; but rather one that this CPU may have to itself
- * than one that is contended, and of another CPU's rather a wholly free one than one that it is using, if
- * there is one among the next few. */
-static uintptr_t mmi_frame_choose(const struct mm_frame_pool *pool, const struct mm_frame_zone *zone,
-                                  unsigned slot, unsigned set, uintptr_t from)
+/* Which section of a set of `slot` to turn to: the lowest; but rather one that this CPU may have to
+ * itself than one that is contended, and of another CPU's rather a wholly free one than one that it
+ * is using, if there is one among the next few. */
+static uintptr_t mmi_frame_choose(const struct mm_frame_pool *pool,
+                                  const struct mm_frame_zone *zone, unsigned slot, unsigned set,
+                                  uintptr_t from)
 {
     const uintptr_t lowest = mmi_frame_set_in(pool, slot, set, zone, from);
     uintptr_t i = from;
@@ -2286,8 +2337,8 @@ static uintptr_t mmi_frame_choose(const struct mm_frame_pool *pool, const struct
 
 enum mmi_frame_outcome { MMI_FRAME_NOTHING, MMI_FRAME_ADOPTED, MMI_FRAME_GOT, MMI_FRAME_CONTENDED };
 
-/* Where to begin the search in the sections of `slot`: in another CPU's behind the one taken last, because that
- * CPU's set still shows those that were taken. */
+/* Where to begin the search in the sections of `slot`: in another CPU's behind the one taken last,
+ * because that CPU's set still shows those that were taken. */
 static uintptr_t mmi_frame_start(const struct mm_frame_pool *pool, unsigned cpu, unsigned number,
                                  unsigned slot)
 {
@@ -2298,8 +2349,9 @@ static uintptr_t mmi_frame_start(const struct mm_frame_pool *pool, unsigned cpu,
 }
 
 /* Adopts a section for this CPU, or takes one block (*pfn) of it if it must not. */
-static enum mmi_frame_outcome mmi_frame_obtain_in(struct mm_frame_pool *pool, unsigned cpu, unsigned number,
-                                                  uintptr_t i, unsigned kind, uintptr_t *pfn)
+static enum mmi_frame_outcome mmi_frame_obtain_in(struct mm_frame_pool *pool, unsigned cpu,
+                                                  unsigned number, uintptr_t i, unsigned kind,
+                                                  uintptr_t *pfn)
 {
     struct mm_frame_section *section = &pool->section[i];
     if (!mmi_frame_lock(pool, section, cpu))
@@ -2321,7 +2373,8 @@ static enum mmi_frame_outcome mmi_frame_obtain_in(struct mm_frame_pool *pool, un
     return MMI_FRAME_GOT;
 }
 
-/* Looks for a block of `kind` in one set of `slot`: one try with the preferred section, then all in turn. */
+/* Looks for a block of `kind` in one set of `slot`: one try with the preferred section, then all in
+ * turn. */
 static enum mmi_frame_outcome mmi_frame_obtain_from(struct mm_frame_pool *pool, unsigned cpu,
                                                     unsigned number, unsigned slot, unsigned set,
                                                     unsigned kind, uintptr_t *pfn)
@@ -2349,8 +2402,8 @@ static enum mmi_frame_outcome mmi_frame_obtain_from(struct mm_frame_pool *pool, 
 }
 
 /* Looks everywhere but in this CPU's own sections: nobody's first, then the other CPUs'. */
-static enum mmi_frame_outcome mmi_frame_obtain(struct mm_frame_pool *pool, unsigned cpu, unsigned number,
-                                               unsigned kind, uintptr_t *pfn)
+static enum mmi_frame_outcome mmi_frame_obtain(struct mm_frame_pool *pool, unsigned cpu,
+                                               unsigned number, unsigned kind, uintptr_t *pfn)
 {
     bool contended = false;
     unsigned i;
@@ -2361,8 +2414,8 @@ static enum mmi_frame_outcome mmi_frame_obtain(struct mm_frame_pool *pool, unsig
             continue;
         /* From a CPU rather a section with much to give. */
         outcome = mmi_frame_obtain_from(pool, cpu, number, slot,
-                                        slot == MMI_FRAME_NOBODY ? kind : (unsigned)MMI_FRAME_WHOLE, kind,
-                                        pfn);
+                                        slot == MMI_FRAME_NOBODY ? kind : (unsigned)MMI_FRAME_WHOLE,
+                                        kind, pfn);
         if (outcome == MMI_FRAME_NOTHING && kind != MMI_FRAME_WHOLE && slot != MMI_FRAME_NOBODY)
             outcome = mmi_frame_obtain_from(pool, cpu, number, slot, kind, kind, pfn);
         if (outcome == MMI_FRAME_ADOPTED || outcome == MMI_FRAME_GOT)
@@ -2395,8 +2448,10 @@ static size_t mmi_frame_get(struct mm_frame_pool *pool, unsigned cpu, unsigned n
             mmi_frame_count(pool, cpu, number, 1);
             out[got++] = (mm_pa_t)pfn << MM_PAGE_SHIFT;
         } else if (outcome != MMI_FRAME_ADOPTED) {
-            /* A section may have changed hands behind the search's back: then there are frames left. */
-            if (cpu >= MM_CPU_MAX || ++tries > MMI_FRAME_SEARCHES || mmi_frame_free_now(pool, number) == 0)
+            /* A section may have changed hands behind the search's back: then there are frames
+             * left. */
+            if (cpu >= MM_CPU_MAX || ++tries > MMI_FRAME_SEARCHES ||
+                mmi_frame_free_now(pool, number) == 0)
                 break;
             MM_CPU_RELAX();
         }
@@ -2404,10 +2459,10 @@ static size_t mmi_frame_get(struct mm_frame_pool *pool, unsigned cpu, unsigned n
     return got;
 }
 
-/* ---- Blocks and runs ------------------------------------------------------------------------------------ */
+/* ---- Blocks and runs ------------------------------------------------------------------------- */
 
-/* Bitmap index of the lowest whole huge block in the sections of `slot`, or MMI_FRAME_NONE. Inside, if the
- * slot is this CPU's own: then sections that have none any more leave the set. */
+/* Bitmap index of the lowest whole huge block in the sections of `slot`, or MMI_FRAME_NONE. Inside,
+ * if the slot is this CPU's own: then sections that have none any more leave the set. */
 static uintptr_t mmi_frame_lowest_whole(struct mm_frame_pool *pool, unsigned cpu, unsigned slot,
                                         unsigned number)
 {
@@ -2425,9 +2480,10 @@ static uintptr_t mmi_frame_lowest_whole(struct mm_frame_pool *pool, unsigned cpu
     return MMI_FRAME_NONE;
 }
 
-/* Inside: a huge block of this CPU's sections, or MMI_FRAME_NONE: of the same section as the last one if that
- * has another, else of the lowest. */
-static inline uintptr_t mmi_frame_huge_own(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
+/* Inside: a huge block of this CPU's sections, or MMI_FRAME_NONE: of the same section as the last
+ * one if that has another, else of the lowest. */
+static inline uintptr_t mmi_frame_huge_own(struct mm_frame_pool *pool, unsigned cpu,
+                                           unsigned number)
 {
     struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
     struct mm_frame_section *section = cursor->huge;
@@ -2491,10 +2547,10 @@ static uintptr_t mmi_frame_aligned_runs(uintptr_t bits, unsigned order)
 }
 
 #define MMI_FRAME_SCAN (2 * MM_WORD_BITS) /* words looked at before others may come in between */
-#define MMI_FRAME_LAP 1024                /* small blocks before the search starts from the lowest again */
+#define MMI_FRAME_LAP  1024 /* small blocks before the search starts from the lowest again */
 
-/* Inside: 2^order frames, at most a word, from words [*at, end of its section), where *at is a bitmap index;
- * *at moves to the word in which they were. */
+/* Inside: 2^order frames, at most a word, from words [*at, end of its section), where *at is a
+ * bitmap index; *at moves to the word in which they were. */
 static uintptr_t mmi_frame_small_from(struct mm_frame_pool *pool, unsigned cpu, unsigned number,
                                       unsigned order, uintptr_t *at)
 {
@@ -2518,7 +2574,8 @@ static uintptr_t mmi_frame_small_from(struct mm_frame_pool *pool, unsigned cpu, 
     return MMI_FRAME_NONE;
 }
 
-/* Inside: looks on from the hint of this order for some sections; the hint is MMI_FRAME_NONE at the end. */
+/* Inside: looks on from the hint of this order for some sections; the hint is MMI_FRAME_NONE at the
+ * end. */
 static uintptr_t mmi_frame_small_scan(struct mm_frame_pool *pool, unsigned cpu, unsigned number,
                                       unsigned order)
 {
@@ -2541,13 +2598,15 @@ static uintptr_t mmi_frame_small_scan(struct mm_frame_pool *pool, unsigned cpu, 
 static bool mmi_frame_adopt_whole(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
 {
     const struct mm_frame_zone *zone = &pool->zone[number];
-    const uintptr_t i = mmi_frame_choose(pool, zone, MMI_FRAME_NOBODY, MMI_FRAME_WHOLE, zone->first);
+    const uintptr_t i =
+        mmi_frame_choose(pool, zone, MMI_FRAME_NOBODY, MMI_FRAME_WHOLE, zone->first);
     struct mm_frame_section *section;
     if (i == MMI_FRAME_NONE)
         return false;
     section = &pool->section[i];
     (void)mmi_frame_lock(pool, section, cpu);
-    if (section->was == MMI_FRAME_NOBODY && mmi_frame_whole(section->full) != 0 && mmi_frame_may_bias(section)) {
+    if (section->was == MMI_FRAME_NOBODY && mmi_frame_whole(section->full) != 0 &&
+        mmi_frame_may_bias(section)) {
         mmi_frame_adopt(pool, section, cpu);
         return true;
     }
@@ -2570,8 +2629,9 @@ static void mmi_frame_small_restart(const struct mm_frame_pool *pool, struct mm_
         small->at[number][k] = mmi_frame_small_start(&pool->zone[number]);
 }
 
-/* 2^order frames, at most a word, from this CPU's sections or an adopted one, the CPU pinned: first from
- * words in use, going on where the last search ended, then by breaking the lowest whole huge block. */
+/* 2^order frames, at most a word, from this CPU's sections or an adopted one, the CPU pinned: first
+ * from words in use, going on where the last search ended, then by breaking the lowest whole huge
+ * block. */
 static uintptr_t mmi_frame_get_small(struct mm_frame_pool *pool, unsigned cpu, unsigned number,
                                      unsigned order)
 {
@@ -2614,15 +2674,16 @@ struct mmi_frame_run {
     uintptr_t min, max;               /* first and behind the last frame number allowed */
 };
 
-/* The lowest place from `pfn` on that suits alignment and boundary. MMI_FRAME_NONE: beyond the last. */
+/* The lowest place from `pfn` on that suits alignment and boundary. MMI_FRAME_NONE: beyond the
+ * last. */
 static uintptr_t mmi_frame_place(const struct mmi_frame_run *run, uintptr_t pfn)
 {
     uintptr_t at = (pfn + (run->align - 1)) & ~(run->align - 1);
     if (at < pfn || at > MMI_FRAME_NONE - run->count)
         return MMI_FRAME_NONE;
     if (run->boundary != 0 && ((at ^ (at + run->count - 1)) & ~(run->boundary - 1)) != 0) {
-        /* count <= boundary: from the next multiple on it fits, and that is aligned (if less so than
-         * `align` demands, the next multiple of align is a multiple of boundary as well) */
+        /* count <= boundary: from the next multiple on it fits, and that is aligned (if less so
+         * than `align` demands, the next multiple of align is a multiple of boundary as well) */
         uintptr_t next = (at | (run->boundary - 1)) + 1;
         at = (next + (run->align - 1)) & ~(run->align - 1);
         if (next == 0 || at < next || at > MMI_FRAME_NONE - run->count)
@@ -2631,9 +2692,11 @@ static uintptr_t mmi_frame_place(const struct mmi_frame_run *run, uintptr_t pfn)
     return at;
 }
 
-/* The last frame of index range [first, first + count) that is in use, or MMI_FRAME_NONE. A snapshot that
- * skips: for a section without free frames it may name any frame of it that is not before the last. */
-static uintptr_t mmi_frame_last_used(const struct mm_frame_pool *pool, uintptr_t first, uintptr_t count)
+/* The last frame of index range [first, first + count) that is in use, or MMI_FRAME_NONE. A
+ * snapshot that skips: for a section without free frames it may name any frame of it that is not
+ * before the last. */
+static uintptr_t mmi_frame_last_used(const struct mm_frame_pool *pool, uintptr_t first,
+                                     uintptr_t count)
 {
     uintptr_t word = (first + count - 1) >> MM_WORD_SHIFT;
     const uintptr_t start = first >> MM_WORD_SHIFT;
@@ -2684,15 +2747,16 @@ static void mmi_frame_unlock_range(struct mm_frame_pool *pool, uintptr_t first, 
 enum mmi_frame_deed { MMI_FRAME_ALL_FREE, MMI_FRAME_ALL_USED, MMI_FRAME_TAKE, MMI_FRAME_PUT };
 
 /* Does it for [first, first + count), whose sections the caller owns; false when a test fails. */
-static bool mmi_frame_each(struct mm_frame_pool *pool, uintptr_t first, uintptr_t count, unsigned cpu,
-                           enum mmi_frame_deed deed)
+static bool mmi_frame_each(struct mm_frame_pool *pool, uintptr_t first, uintptr_t count,
+                           unsigned cpu, enum mmi_frame_deed deed)
 {
     const uintptr_t end = first + count;
     while (first < end) {
         struct mm_frame_section *section = &pool->section[first >> MMI_FRAME_SECTION_SHIFT];
         const struct mm_frame_cursor *cursor = mmi_frame_cursor(pool, cpu, section->zone);
         const uintptr_t at = first & (MMI_FRAME_SECTION - 1);
-        const uintptr_t part = end - first < MMI_FRAME_SECTION - at ? end - first : MMI_FRAME_SECTION - at;
+        const uintptr_t part =
+            end - first < MMI_FRAME_SECTION - at ? end - first : MMI_FRAME_SECTION - at;
         if (deed <= MMI_FRAME_ALL_USED) {
             if (!mmi_frame_all(pool, section, at, part, deed == MMI_FRAME_ALL_FREE))
                 return false;
@@ -2700,15 +2764,17 @@ static bool mmi_frame_each(struct mm_frame_pool *pool, uintptr_t first, uintptr_
             mmi_frame_take(pool, section, at, part);
         } else {
             mmi_frame_put(pool, section, at, part,
-                          cursor != NULL && section->was == cpu ? mmi_frame_cursor_peek(cursor) : NULL);
+                          cursor != NULL && section->was == cpu ? mmi_frame_cursor_peek(cursor)
+                                                                : NULL);
         }
         first += part;
     }
     return true;
 }
 
-/* Allocates (`take`) or frees the frames [first, first + count) of the bitmap, all or nothing, the CPU
- * pinned. MM_ERR_INVALID: not all are in the state before; MM_ERR_BUSY: no CPU number, and in use. */
+/* Allocates (`take`) or frees the frames [first, first + count) of the bitmap, all or nothing, the
+ * CPU pinned. MM_ERR_INVALID: not all are in the state before; MM_ERR_BUSY: no CPU number, and in
+ * use. */
 static enum mm_status mmi_frame_change(struct mm_frame_pool *pool, unsigned cpu, uintptr_t first,
                                        uintptr_t count, bool take)
 {
@@ -2722,7 +2788,8 @@ static enum mm_status mmi_frame_change(struct mm_frame_pool *pool, unsigned cpu,
         mmi_frame_count(pool, cpu, zone, take ? count : 0 - count);
     }
     mmi_frame_unlock_range(pool, first, count);
-    if (fits && take && cpu < MM_CPU_MAX && pool->zone[zone].high != 0) { /* ask the watermarks anew */
+    if (fits && take && cpu < MM_CPU_MAX &&
+        pool->zone[zone].high != 0) { /* ask the watermarks anew */
         pool->cpu[cpu].cursor[zone].room = 0;
         mm_busy_enter(&pool->cpu[cpu].busy);
         mmi_frame_cursor_release(pool, &pool->cpu[cpu].cursor[zone], cpu);
@@ -2732,8 +2799,9 @@ static enum mm_status mmi_frame_change(struct mm_frame_pool *pool, unsigned cpu,
 }
 
 /* Tries index `at` for a run, the CPU pinned: whether it was free and is taken now. */
-static bool mmi_frame_try_run(struct mm_frame_pool *pool, unsigned cpu, const struct mm_frame_span *span,
-                              const struct mmi_frame_run *run, uintptr_t at)
+static bool mmi_frame_try_run(struct mm_frame_pool *pool, unsigned cpu,
+                              const struct mm_frame_span *span, const struct mmi_frame_run *run,
+                              uintptr_t at)
 {
     const uintptr_t pfn = at - span->delta;
     if (pfn < run->min || pfn < span->pfn || pfn != mmi_frame_place(run, pfn))
@@ -2761,7 +2829,8 @@ static uintptr_t mmi_frame_search_span(struct mm_frame_pool *pool, unsigned cpu,
         if (used == MMI_FRAME_NONE) {
             if (mmi_frame_change(pool, cpu, at, run->count, true) == MM_OK)
                 return pfn;
-            /* Somebody was quicker; or, without a CPU number, the section is in use: pass over it. */
+            /* Somebody was quicker; or, without a CPU number, the section is in use: pass over
+             * it. */
             used = cpu < MM_CPU_MAX ? at : at | (MMI_FRAME_SECTION - 1);
         }
         pfn = used - span->delta + 1;
@@ -2769,10 +2838,10 @@ static uintptr_t mmi_frame_search_span(struct mm_frame_pool *pool, unsigned cpu,
     return MMI_FRAME_NONE;
 }
 
-/* ---- Spans ------------------------------------------------------------------------------------------------ */
+/* ---- Spans ----------------------------------------------------------------------------------- */
 
-/* The span that frame `pfn` is in, or NULL. O(log spans). The table stays while the caller is inside (or
- * counted in `anonymous`). */
+/* The span that frame `pfn` is in, or NULL. O(log spans). The table stays while the caller is
+ * inside (or counted in `anonymous`). */
 static const struct mm_frame_span *mmi_frame_span_of(const struct mm_frame_pool *pool, uint64_t pfn)
 {
     const struct mm_frame_span_table *table = &pool->table[mm_load_acquire(&pool->table_current)];
@@ -2808,8 +2877,8 @@ static void mmi_frame_leave(struct mm_frame_pool *pool, unsigned cpu)
 }
 
 /* The span that all `count` frames from `pfn` on are in, by value; false if there is none. */
-static bool mmi_frame_find_span(struct mm_frame_pool *pool, unsigned cpu, uint64_t pfn, uint64_t count,
-                                struct mm_frame_span *found)
+static bool mmi_frame_find_span(struct mm_frame_pool *pool, unsigned cpu, uint64_t pfn,
+                                uint64_t count, struct mm_frame_span *found)
 {
     const struct mm_frame_span *span;
     bool ok;
@@ -2825,8 +2894,8 @@ static bool mmi_frame_find_span(struct mm_frame_pool *pool, unsigned cpu, uint64
 #define MMI_FRAME_ANY_ZONE MM_FRAME_ZONE_MAX
 
 /* The lowest span that ends behind `pfn`, of `zone` or of any, by value; false if there is none. */
-static bool mmi_frame_next_span(struct mm_frame_pool *pool, unsigned cpu, unsigned zone, uint64_t pfn,
-                                struct mm_frame_span *found)
+static bool mmi_frame_next_span(struct mm_frame_pool *pool, unsigned cpu, unsigned zone,
+                                uint64_t pfn, struct mm_frame_span *found)
 {
     const struct mm_frame_span_table *table;
     uintptr_t i;
@@ -2843,10 +2912,11 @@ static bool mmi_frame_next_span(struct mm_frame_pool *pool, unsigned cpu, unsign
     return ok;
 }
 
-/* Bitmap index at which a run may be found without a search, turn by turn: behind the last one, in the lowest
- * whole huge block of this CPU's or of nobody's sections. MMI_FRAME_NONE: nowhere. The CPU pinned. */
-static uintptr_t mmi_frame_hint(struct mm_frame_pool *pool, unsigned cpu, unsigned number, uintptr_t count,
-                                unsigned turn)
+/* Bitmap index at which a run may be found without a search, turn by turn: behind the last one, in
+ * the lowest whole huge block of this CPU's or of nobody's sections. MMI_FRAME_NONE: nowhere. The
+ * CPU pinned. */
+static uintptr_t mmi_frame_hint(struct mm_frame_pool *pool, unsigned cpu, unsigned number,
+                                uintptr_t count, unsigned turn)
 {
     uintptr_t at;
     if (turn == 0)
@@ -2912,7 +2982,7 @@ static uintptr_t mmi_frame_get_run(struct mm_frame_pool *pool, unsigned cpu, uns
     return pfn;
 }
 
-/* ---- Allocation -------------------------------------------------------------------------------------------- */
+/* ---- Allocation ------------------------------------------------------------------------------ */
 
 /* Counts and reports a call that was refused as misuse; returns its status. */
 static MM_COLD enum mm_status mmi_frame_refuse(struct mm_frame_pool *pool, const char *where,
@@ -2959,8 +3029,9 @@ static bool mmi_frame_flags_valid(const struct mm_frame_pool *pool, unsigned fla
     return (flags & MM_FRAME_ZERO) == 0 || pool->hooks.zero != NULL;
 }
 
-/* Takes `count` frames of one zone as the watermarks allow: single ones into out[] (run NULL), a run, or
- * 2^order of them. Returns how many it got (for runs: count or 0), the first frame's address in *out. */
+/* Takes `count` frames of one zone as the watermarks allow: single ones into out[] (run NULL), a
+ * run, or 2^order of them. Returns how many it got (for runs: count or 0), the first frame's
+ * address in *out. */
 struct mmi_frame_want {
     size_t count;
     unsigned order; /* for blocks: 1 to word and huge; 0: see run */
@@ -2995,8 +3066,8 @@ static void mmi_frame_let_go(struct mm_frame_pool *pool, unsigned cpu, unsigned 
 }
 
 /* Up to `count` single frames of a zone with watermarks; near one of them frame by frame. */
-static size_t mmi_frame_get_guarded(struct mm_frame_pool *pool, unsigned cpu, unsigned number, unsigned flags,
-                                    size_t count, mm_pa_t *out)
+static size_t mmi_frame_get_guarded(struct mm_frame_pool *pool, unsigned cpu, unsigned number,
+                                    unsigned flags, size_t count, mm_pa_t *out)
 {
     struct mm_frame_cursor *cursor = mmi_frame_cursor(pool, cpu, number);
     size_t got = 0;
@@ -3021,8 +3092,8 @@ static size_t mmi_frame_get_guarded(struct mm_frame_pool *pool, unsigned cpu, un
 }
 
 /* As much of `want` as zone `number` may give now. */
-static size_t mmi_frame_get_in(struct mm_frame_pool *pool, unsigned cpu, unsigned number, unsigned flags,
-                               const struct mmi_frame_want *want, mm_pa_t *out)
+static size_t mmi_frame_get_in(struct mm_frame_pool *pool, unsigned cpu, unsigned number,
+                               unsigned flags, const struct mmi_frame_want *want, mm_pa_t *out)
 {
     const bool guarded = pool->zone[number].high != 0;
     if (want->run == NULL)
@@ -3063,8 +3134,8 @@ static size_t mmi_frame_try_zones(struct mm_frame_pool *pool, unsigned flags,
         rest.count = want->count - got;
         MM_CPU_PIN(state);
         cpu = MM_CPU_ID();
-        got += mmi_frame_get_in(pool, cpu < MM_CPU_MAX ? cpu : MMI_FRAME_NOBODY, number, flags, &rest,
-                                out + got);
+        got += mmi_frame_get_in(pool, cpu < MM_CPU_MAX ? cpu : MMI_FRAME_NOBODY, number, flags,
+                                &rest, out + got);
         MM_CPU_UNPIN(state);
         mmi_frame_tell_low(pool, number, flags);
     }
@@ -3111,9 +3182,10 @@ static size_t mmi_frame_allocate(struct mm_frame_pool *pool, unsigned flags,
     return got;
 }
 
-/* This CPU's own sections having nothing, pinned: whether nobody else has a block of `kind` either, and no
- * other zone or hook could help. Then the failure is counted. */
-static bool mmi_frame_hopeless(struct mm_frame_pool *pool, unsigned cpu, unsigned number, unsigned kind)
+/* This CPU's own sections having nothing, pinned: whether nobody else has a block of `kind` either,
+ * and no other zone or hook could help. Then the failure is counted. */
+static bool mmi_frame_hopeless(struct mm_frame_pool *pool, unsigned cpu, unsigned number,
+                               unsigned kind)
 {
     const uintptr_t top = pool->level_at[pool->levels - 1];
     unsigned slot;
@@ -3141,13 +3213,15 @@ static MM_NOINLINE mm_pa_t mmi_frame_alloc_any(struct mm_frame_pool *pool, unsig
     return mmi_frame_allocate(pool, flags, &want, &pa) == 1 ? pa : MM_PA_NONE;
 }
 
-/* One frame of the section that is nobody's because several CPUs use it, where this one found a frame last:
- * lock, lowest frame, unlock. MMI_FRAME_NONE if it has none, or is in use. The CPU pinned. */
+/* One frame of the section that is nobody's because several CPUs use it, where this one found a
+ * frame last: lock, lowest frame, unlock. MMI_FRAME_NONE if it has none, or is in use. The CPU
+ * pinned. */
 static uintptr_t mmi_frame_take_common(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
 {
     struct mm_frame_section *section = pool->cpu[cpu].common[number];
     uintptr_t pfn = MMI_FRAME_NONE;
-    if (mm_load(&section->some) == 0 || mm_load(mmi_frame_owner(pool, section)) != MMI_FRAME_NOBODY ||
+    if (mm_load(&section->some) == 0 ||
+        mm_load(mmi_frame_owner(pool, section)) != MMI_FRAME_NOBODY ||
         !mm_cas(mmi_frame_owner(pool, section), MMI_FRAME_NOBODY, MM_BIAS_LOCKED))
         return MMI_FRAME_NONE;
     section->was = MMI_FRAME_NOBODY;
@@ -3155,11 +3229,13 @@ static uintptr_t mmi_frame_take_common(struct mm_frame_pool *pool, unsigned cpu,
         pfn = mmi_frame_pick(pool, section, MMI_FRAME_AVAIL);
         mmi_frame_count(pool, cpu, number, 1);
     }
-    mm_bias_unlock(mmi_frame_owner(pool, section), MMI_FRAME_NOBODY); /* what was in the sets stays there */
+    mm_bias_unlock(mmi_frame_owner(pool, section),
+                   MMI_FRAME_NOBODY); /* what was in the sets stays there */
     return pfn;
 }
 
-/* By a short way, where no watermark is to be looked at: the next word of this CPU's own sections. */
+/* By a short way, where no watermark is to be looked at: the next word of this CPU's own
+ * sections. */
 /* Another section of the CPU's own, a frame of nobody's, or the long way. */
 static MM_NOINLINE mm_pa_t mmi_frame_alloc_section(struct mm_frame_pool *pool, unsigned flags)
 {
@@ -3237,8 +3313,10 @@ MM_FRAME_API size_t mm_frame_alloc_bulk(struct mm_frame_pool *pool, size_t count
     return mmi_frame_allocate(pool, flags, &want, out);
 }
 
-/* Whether count, alignment and boundary of a request are such as some run can have. `most`: frame numbers. */
-static bool mmi_frame_possible(const struct mm_frame_request *request, uint64_t align, uint64_t most)
+/* Whether count, alignment and boundary of a request are such as some run can have. `most`: frame
+ * numbers. */
+static bool mmi_frame_possible(const struct mm_frame_request *request, uint64_t align,
+                               uint64_t most)
 {
     const uint64_t boundary = request->boundary;
     if (request->count == 0 || request->count > most / 2)
@@ -3270,8 +3348,8 @@ static bool mmi_frame_parse(const struct mm_frame_request *request, struct mmi_f
     return true;
 }
 
-static mm_pa_t mmi_frame_allocate_run(struct mm_frame_pool *pool, const struct mm_frame_request *request,
-                                      unsigned order)
+static mm_pa_t mmi_frame_allocate_run(struct mm_frame_pool *pool,
+                                      const struct mm_frame_request *request, unsigned order)
 {
     struct mmi_frame_run run;
     struct mmi_frame_want want;
@@ -3284,13 +3362,15 @@ static mm_pa_t mmi_frame_allocate_run(struct mm_frame_pool *pool, const struct m
     return mmi_frame_allocate(pool, request->flags, &want, &pa) != 0 ? pa : MM_PA_NONE;
 }
 
-MM_FRAME_API mm_pa_t mm_frame_alloc_run(struct mm_frame_pool *pool, const struct mm_frame_request *request)
+MM_FRAME_API mm_pa_t mm_frame_alloc_run(struct mm_frame_pool *pool,
+                                        const struct mm_frame_request *request)
 {
     return mmi_frame_allocate_run(pool, request, 0);
 }
 
 /* Any block by way of a run's search. */
-static MM_NOINLINE mm_pa_t mmi_frame_alloc_block(struct mm_frame_pool *pool, unsigned order, unsigned flags)
+static MM_NOINLINE mm_pa_t mmi_frame_alloc_block(struct mm_frame_pool *pool, unsigned order,
+                                                 unsigned flags)
 {
     struct mm_frame_request request;
     if (order >= MM_WORD_BITS - 1 || order >= 64 - MM_PAGE_SHIFT)
@@ -3327,7 +3407,8 @@ static MM_NOINLINE mm_pa_t mmi_frame_alloc_huge(struct mm_frame_pool *pool, unsi
 }
 
 /* A block of at most a word by a short way. */
-static MM_NOINLINE mm_pa_t mmi_frame_alloc_small(struct mm_frame_pool *pool, unsigned order, unsigned flags)
+static MM_NOINLINE mm_pa_t mmi_frame_alloc_small(struct mm_frame_pool *pool, unsigned order,
+                                                 unsigned flags)
 {
     MM_CPU_STATE_T state;
     uintptr_t pfn = MMI_FRAME_NONE;
@@ -3343,7 +3424,8 @@ static MM_NOINLINE mm_pa_t mmi_frame_alloc_small(struct mm_frame_pool *pool, uns
     return (mm_pa_t)pfn << MM_PAGE_SHIFT;
 }
 
-MM_FRAME_API mm_pa_t mm_frame_alloc_order(struct mm_frame_pool *pool, unsigned order, unsigned flags)
+MM_FRAME_API mm_pa_t mm_frame_alloc_order(struct mm_frame_pool *pool, unsigned order,
+                                          unsigned flags)
 {
     if (order == 0)
         return mm_frame_alloc(pool, flags);
@@ -3356,7 +3438,7 @@ MM_FRAME_API mm_pa_t mm_frame_alloc_order(struct mm_frame_pool *pool, unsigned o
     return mmi_frame_alloc_block(pool, order, flags);
 }
 
-/* ---- Ranges ------------------------------------------------------------------------------------------------------ */
+/* ---- Ranges ---------------------------------------------------------------------------------- */
 
 /* Frame numbers of a byte range; false if it is empty or wraps. */
 static bool mmi_frame_pages(mm_pa_t pa, uint64_t size, bool outward, uint64_t *pfn, uint64_t *end)
@@ -3370,12 +3452,13 @@ static bool mmi_frame_pages(mm_pa_t pa, uint64_t size, bool outward, uint64_t *p
 }
 
 /* The part of [*at, end) that lies in the next span, as an index range; moves *at behind it. */
-static bool mmi_frame_next_part(struct mm_frame_pool *pool, unsigned cpu, uint64_t *at, uint64_t end,
-                                uintptr_t *first, uintptr_t *count)
+static bool mmi_frame_next_part(struct mm_frame_pool *pool, unsigned cpu, uint64_t *at,
+                                uint64_t end, uintptr_t *first, uintptr_t *count)
 {
     struct mm_frame_span span;
     uint64_t pfn, behind;
-    if (*at >= end || !mmi_frame_next_span(pool, cpu, MMI_FRAME_ANY_ZONE, *at, &span) || span.pfn >= end)
+    if (*at >= end || !mmi_frame_next_span(pool, cpu, MMI_FRAME_ANY_ZONE, *at, &span) ||
+        span.pfn >= end)
         return false;
     pfn = *at > span.pfn ? *at : span.pfn;
     behind = end < span.end ? end : span.end;
@@ -3385,21 +3468,24 @@ static bool mmi_frame_next_part(struct mm_frame_pool *pool, unsigned cpu, uint64
     return true;
 }
 
-/* How many managed frames [pfn, end) has; and whether all of them are free, or in use. A snapshot. */
-static uint64_t mmi_frame_survey(struct mm_frame_pool *pool, unsigned cpu, uint64_t pfn, uint64_t end,
-                                 bool free, bool *all)
+/* How many managed frames [pfn, end) has; and whether all of them are free, or in use. A
+ * snapshot. */
+static uint64_t mmi_frame_survey(struct mm_frame_pool *pool, unsigned cpu, uint64_t pfn,
+                                 uint64_t end, bool free, bool *all)
 {
     uintptr_t first, count;
     uint64_t total = 0;
     *all = true;
     while (mmi_frame_next_part(pool, cpu, &pfn, end, &first, &count)) {
-        *all = *all && mmi_frame_each(pool, first, count, cpu, free ? MMI_FRAME_ALL_FREE : MMI_FRAME_ALL_USED);
+        *all = *all && mmi_frame_each(pool, first, count, cpu,
+                                      free ? MMI_FRAME_ALL_FREE : MMI_FRAME_ALL_USED);
         total += count;
     }
     return total;
 }
 
-/* Takes or puts every managed frame of [pfn, end), the CPU pinned: all or nothing, undone span by span. */
+/* Takes or puts every managed frame of [pfn, end), the CPU pinned: all or nothing, undone span by
+ * span. */
 static enum mm_status mmi_frame_change_range(struct mm_frame_pool *pool, unsigned cpu, uint64_t pfn,
                                              uint64_t end, bool take)
 {
@@ -3417,9 +3503,10 @@ static enum mm_status mmi_frame_change_range(struct mm_frame_pool *pool, unsigne
     return MM_OK;
 }
 
-/* As mmi_frame_change_range, not pinned before. `whole`: holes are not passed over but MM_ERR_NOENT. */
-static enum mm_status mmi_frame_range(struct mm_frame_pool *pool, uint64_t pfn, uint64_t end, bool take,
-                                      bool whole, uint64_t *count)
+/* As mmi_frame_change_range, not pinned before. `whole`: holes are not passed over but
+ * MM_ERR_NOENT. */
+static enum mm_status mmi_frame_range(struct mm_frame_pool *pool, uint64_t pfn, uint64_t end,
+                                      bool take, bool whole, uint64_t *count)
 {
     enum mm_status status = MM_ERR_BUSY;
     MM_CPU_STATE_T state;
@@ -3441,10 +3528,11 @@ static enum mm_status mmi_frame_range(struct mm_frame_pool *pool, uint64_t pfn, 
     return status;
 }
 
-/* ---- Freeing -------------------------------------------------------------------------------------------------- */
+/* ---- Freeing --------------------------------------------------------------------------------- */
 
 /* Remembers the span for the next free on this CPU. Inside. */
-static void mmi_frame_remember(struct mm_frame_pool *pool, unsigned cpu, const struct mm_frame_span *span)
+static void mmi_frame_remember(struct mm_frame_pool *pool, unsigned cpu,
+                               const struct mm_frame_span *span)
 {
     struct mm_frame_cpu *self = &pool->cpu[cpu];
     mm_store(&self->span_size, 0);
@@ -3476,8 +3564,8 @@ static enum mm_status mmi_frame_put_own(struct mm_frame_pool *pool, unsigned cpu
 
 /* Frees frames of one section that is another CPU's or nobody's. A CPU that frees into another's
  * section adopts it, unless it has changed hands too often. */
-static enum mm_status mmi_frame_put_locked(struct mm_frame_pool *pool, unsigned cpu, uintptr_t first,
-                                           uintptr_t count)
+static enum mm_status mmi_frame_put_locked(struct mm_frame_pool *pool, unsigned cpu,
+                                           uintptr_t first, uintptr_t count)
 {
     struct mm_frame_section *section = &pool->section[first >> MMI_FRAME_SECTION_SHIFT];
     struct mm_frame_cursor *cursor = mmi_frame_cursor(pool, cpu, section->zone);
@@ -3543,33 +3631,34 @@ static enum mm_status mmi_frame_free_frames(struct mm_frame_pool *pool, mm_pa_t 
 }
 
 /* Frees and reports what is refused. */
-static enum mm_status mmi_frame_free_reported(struct mm_frame_pool *pool, mm_pa_t pa, uint64_t count,
-                                              const char *where)
+static enum mm_status mmi_frame_free_reported(struct mm_frame_pool *pool, mm_pa_t pa,
+                                              uint64_t count, const char *where)
 {
     const enum mm_status status = mmi_frame_free_frames(pool, pa, count);
     if (status == MM_ERR_ALIGN)
         return mmi_frame_refuse(pool, where, "misaligned free", status, pa);
     if (status == MM_ERR_INVALID)
-        return mmi_frame_refuse(pool, where,
-                                mm_frame_is_free(pool, pa) == 1 ? "double free" : "wild free", status,
-                                pa);
+        return mmi_frame_refuse(
+            pool, where, mm_frame_is_free(pool, pa) == 1 ? "double free" : "wild free", status, pa);
     mmi_frame_self_check(pool);
     return status;
 }
 
-/* Frees a frame into a section that is nobody's, of the span at hand, by a short way: lock, set the bit,
- * unlock. False if it is no such frame, or in use. The CPU pinned. */
+/* Frees a frame into a section that is nobody's, of the span at hand, by a short way: lock, set the
+ * bit, unlock. False if it is no such frame, or in use. The CPU pinned. */
 static bool mmi_frame_put_common(struct mm_frame_pool *pool, unsigned cpu, mm_pa_t pa)
 {
     const struct mm_frame_cpu *self = &pool->cpu[cpu];
     const uint64_t offset = mmi_frame_span_offset(self, pa);
-    const uintptr_t index = (uintptr_t)offset + self->span_index, at = index & (MMI_FRAME_SECTION - 1);
+    const uintptr_t index = (uintptr_t)offset + self->span_index,
+                    at = index & (MMI_FRAME_SECTION - 1);
     struct mm_frame_section *section;
     bool fits;
     if (offset >= mm_load(&self->span_size))
         return false;
     section = &pool->section[index >> MMI_FRAME_SECTION_SHIFT];
-    if (mm_load(mmi_frame_owner(pool, section)) != MMI_FRAME_NOBODY || !mm_cas(mmi_frame_owner(pool, section), MMI_FRAME_NOBODY, MM_BIAS_LOCKED))
+    if (mm_load(mmi_frame_owner(pool, section)) != MMI_FRAME_NOBODY ||
+        !mm_cas(mmi_frame_owner(pool, section), MMI_FRAME_NOBODY, MM_BIAS_LOCKED))
         return false;
     section->was = MMI_FRAME_NOBODY;
     fits = mmi_frame_all(pool, section, at, 1, false) && section->free + 1 != section->managed;
@@ -3599,27 +3688,31 @@ MM_FRAME_API MM_NOINLINE enum mm_status mmi_frame_free_slow(struct mm_frame_pool
 }
 
 /* Whether all `count` frames from `offset` on are of the span at hand. */
-static inline bool mmi_frame_in_span(const struct mm_frame_cpu *self, uint64_t offset, uintptr_t count)
+static inline bool mmi_frame_in_span(const struct mm_frame_cpu *self, uint64_t offset,
+                                     uintptr_t count)
 {
     const uintptr_t size = mm_load(&self->span_size);
     return offset < size && size - (uintptr_t)offset >= count;
 }
 
-/* Inside: frees a huge block that was allocated as one, if it is of the span and of a section at hand. */
+/* Inside: frees a huge block that was allocated as one, if it is of the span and of a section at
+ * hand. */
 static inline bool mmi_frame_put_huge(const struct mm_frame_pool *pool, struct mm_frame_cpu *self,
                                       unsigned cpu, mm_pa_t pa)
 {
     const uint64_t offset = mmi_frame_span_offset(self, pa);
-    const uintptr_t index = (uintptr_t)offset + self->span_index, number = index >> MMI_FRAME_SECTION_SHIFT;
+    const uintptr_t index = (uintptr_t)offset + self->span_index,
+                    number = index >> MMI_FRAME_SECTION_SHIFT;
     const unsigned w = (unsigned)(index >> MM_WORD_SHIFT) & (MM_WORD_BITS - 1);
     struct mm_frame_section *section = &pool->section[number];
     uintptr_t some, full;
-    if (!mmi_frame_in_span(self, offset, MMI_FRAME_HUGE) || !mm_bias_mine(&pool->owner[number], cpu) ||
-        (section->huge & mm_bit(w)) == 0)
+    if (!mmi_frame_in_span(self, offset, MMI_FRAME_HUGE) ||
+        !mm_bias_mine(&pool->owner[number], cpu) || (section->huge & mm_bit(w)) == 0)
         return false;
     some = section->some;
     full = section->full;
-    mm_count(&self->span_cursor->used, 0 - MMI_FRAME_HUGE); /* not `freed`: see mmi_frame_note_peak */
+    mm_count(&self->span_cursor->used,
+             0 - MMI_FRAME_HUGE); /* not `freed`: see mmi_frame_note_peak */
     mm_store(&section->huge, section->huge & ~mm_bit(w));
     mm_store(&section->some, some | mmi_frame_group(w));
     mm_store(&section->full, full | mmi_frame_group(w));
@@ -3631,8 +3724,8 @@ static inline bool mmi_frame_put_huge(const struct mm_frame_pool *pool, struct m
 }
 
 /* Inside: frees 2^order frames of one word, if they are of the span and of a section at hand. */
-static inline bool mmi_frame_put_small(struct mm_frame_pool *pool, struct mm_frame_cpu *self, unsigned cpu,
-                                       mm_pa_t pa, unsigned order)
+static inline bool mmi_frame_put_small(struct mm_frame_pool *pool, struct mm_frame_cpu *self,
+                                       unsigned cpu, mm_pa_t pa, unsigned order)
 {
     const uint64_t offset = mmi_frame_span_offset(self, pa);
     const uintptr_t index = (uintptr_t)offset + self->span_index, count = (uintptr_t)1 << order;
@@ -3651,7 +3744,8 @@ static inline bool mmi_frame_put_small(struct mm_frame_pool *pool, struct mm_fra
     return true;
 }
 
-MM_FRAME_API enum mm_status mm_frame_free_order(struct mm_frame_pool *pool, mm_pa_t pa, unsigned order)
+MM_FRAME_API enum mm_status mm_frame_free_order(struct mm_frame_pool *pool, mm_pa_t pa,
+                                                unsigned order)
 {
     if (order >= MM_WORD_BITS - 1 || order >= 64 - MM_PAGE_SHIFT)
         return MM_ERR_INVALID;
@@ -3679,14 +3773,16 @@ MM_FRAME_API enum mm_status mm_frame_free_order(struct mm_frame_pool *pool, mm_p
     return mmi_frame_free_reported(pool, pa, (uintptr_t)1 << order, "mm_frame_free_order");
 }
 
-MM_FRAME_API enum mm_status mm_frame_free_run(struct mm_frame_pool *pool, mm_pa_t pa, uint64_t count)
+MM_FRAME_API enum mm_status mm_frame_free_run(struct mm_frame_pool *pool, mm_pa_t pa,
+                                              uint64_t count)
 {
     return mmi_frame_free_reported(pool, pa, count, "mm_frame_free_run");
 }
 
-/* Inside: frees the frames at the start of pa[] that lie in one word of this CPU's sections; returns how
- * many (0: the first one needs the long way). */
-static size_t mmi_frame_put_word(struct mm_frame_pool *pool, unsigned cpu, size_t count, const mm_pa_t *pa)
+/* Inside: frees the frames at the start of pa[] that lie in one word of this CPU's sections;
+ * returns how many (0: the first one needs the long way). */
+static size_t mmi_frame_put_word(struct mm_frame_pool *pool, unsigned cpu, size_t count,
+                                 const mm_pa_t *pa)
 {
     struct mm_frame_cpu *self = &pool->cpu[cpu];
     const uint64_t offset = mmi_frame_span_offset(self, pa[0]);
@@ -3765,7 +3861,8 @@ MM_FRAME_API enum mm_status mm_frame_release(struct mm_frame_pool *pool, mm_pa_t
     return mmi_frame_range(pool, pfn, end, false, false, count);
 }
 
-MM_FRAME_API enum mm_status mm_frame_alloc_at(struct mm_frame_pool *pool, mm_pa_t pa, uint64_t count)
+MM_FRAME_API enum mm_status mm_frame_alloc_at(struct mm_frame_pool *pool, mm_pa_t pa,
+                                              uint64_t count)
 {
     const uint64_t pfn = pa >> MM_PAGE_SHIFT;
     if ((pa & (MM_PAGE_SIZE - 1)) != 0)
@@ -3810,7 +3907,8 @@ MM_FRAME_API enum mm_status mm_frame_drain(struct mm_frame_pool *pool, unsigned 
         if (mm_load(mmi_frame_owner(pool, section)) != cpu || !mmi_frame_lock(pool, section, self))
             continue;
         if (section->was != MMI_FRAME_NOBODY) { /* this CPU's own */
-            (void)mmi_frame_cursor_evict(pool, &pool->cpu[cpu].cursor[section->zone], section); /* C1 */
+            (void)mmi_frame_cursor_evict(pool, &pool->cpu[cpu].cursor[section->zone],
+                                         section); /* C1 */
             mmi_frame_normalise(pool, section);
             section->was = MMI_FRAME_NOBODY;
         }
@@ -3821,7 +3919,7 @@ MM_FRAME_API enum mm_status mm_frame_drain(struct mm_frame_pool *pool, unsigned 
     return MM_OK;
 }
 
-/* ---- Set-up --------------------------------------------------------------------------------------------------- */
+/* ---- Set-up ---------------------------------------------------------------------------------- */
 
 /* Sizes and places of the metadata for a map. */
 struct mmi_frame_plan {
@@ -3865,7 +3963,8 @@ static enum mm_status mmi_frame_zone_valid(const struct mm_frame_config *config,
 static enum mm_status mmi_frame_config_valid(const struct mm_frame_config *config)
 {
     unsigned z;
-    if (config->zone_count > MM_FRAME_ZONE_MAX || (config->zone_count != 0 && config->zones == NULL))
+    if (config->zone_count > MM_FRAME_ZONE_MAX ||
+        (config->zone_count != 0 && config->zones == NULL))
         return MM_ERR_INVALID;
     if (config->held_types >> MM_FRAME_TYPES != 0 || (unsigned)config->policy > MM_FRAME_NEXT_FIT)
         return MM_ERR_INVALID;
@@ -3880,8 +3979,9 @@ static enum mm_status mmi_frame_config_valid(const struct mm_frame_config *confi
 }
 
 /* The next run of managed pages of zone z from *from on; moves *from behind it. */
-static bool mmi_frame_zone_piece(const struct mm_frame_config *config, const struct mmi_frame_map *map,
-                                 unsigned z, uint64_t *from, struct mmi_frame_piece *piece)
+static bool mmi_frame_zone_piece(const struct mm_frame_config *config,
+                                 const struct mmi_frame_map *map, unsigned z, uint64_t *from,
+                                 struct mmi_frame_piece *piece)
 {
     const unsigned managed = config->held_types | 1u << MM_FRAME_USABLE;
     uint64_t pfn, end;
@@ -3912,8 +4012,8 @@ static void mmi_frame_plan_sets(struct mmi_frame_plan *plan)
     plan->set_words = (at + 7) & ~(uintptr_t)7; /* no line of one CPU's with another's */
 }
 
-static void mmi_frame_plan_make(const struct mm_frame_config *config, const struct mmi_frame_map *map,
-                                struct mmi_frame_plan *plan)
+static void mmi_frame_plan_make(const struct mm_frame_config *config,
+                                const struct mmi_frame_map *map, struct mmi_frame_plan *plan)
 {
     const uint64_t line = MMI_FRAME_LINE, word = sizeof(uintptr_t);
     unsigned z;
@@ -3922,7 +4022,8 @@ static void mmi_frame_plan_make(const struct mm_frame_config *config, const stru
     plan->spans = 8; /* for later changes */
     for (z = 0; z < plan->zones; z++) {
         struct mmi_frame_piece piece;
-        const uint64_t spare = config->zone_count != 0 ? config->zones[z].spare >> MM_PAGE_SHIFT : 0;
+        const uint64_t spare =
+            config->zone_count != 0 ? config->zones[z].spare >> MM_PAGE_SHIFT : 0;
         uint64_t from = 0, behind = 0; /* `behind`: first section number not yet counted, + 1 */
         plan->first[z] = plan->sections;
         while (mmi_frame_zone_piece(config, map, z, &from, &piece)) {
@@ -3943,10 +4044,12 @@ static void mmi_frame_plan_make(const struct mm_frame_config *config, const stru
     mmi_frame_plan_sets(plan);
     plan->small_at = (uint64_t)MM_CPU_MAX * sizeof(struct mm_frame_cpu);
     plan->section_at = plan->small_at + (uint64_t)MM_CPU_MAX * sizeof(struct mm_frame_small);
-    plan->owner_at = plan->section_at + ((uint64_t)plan->sections + 1) * sizeof(struct mm_frame_section);
+    plan->owner_at =
+        plan->section_at + ((uint64_t)plan->sections + 1) * sizeof(struct mm_frame_section);
     plan->word_at = mm_align_up(plan->owner_at + ((uint64_t)plan->sections + 1) * word, line);
     plan->set_at = plan->word_at + ((uint64_t)plan->sections << MM_WORD_SHIFT) * word;
-    plan->span_at = plan->set_at + (uint64_t)plan->set_words * word * ((MM_CPU_MAX + 1) * (uint64_t)MMI_FRAME_KINDS);
+    plan->span_at = plan->set_at + (uint64_t)plan->set_words * word *
+                                       ((MM_CPU_MAX + 1) * (uint64_t)MMI_FRAME_KINDS);
     plan->desc_at = plan->span_at + 2 * (uint64_t)plan->spans * sizeof(struct mm_frame_span);
     plan->desc_at = mm_align_up(plan->desc_at, line);
     plan->total = plan->desc_at;
@@ -3977,13 +4080,14 @@ MM_FRAME_API enum mm_status mm_frame_meta_size(const struct mm_frame_config *con
     return MM_OK;
 }
 
-/* Finds room for the metadata at the top of the highest usable range that has it, and marks it in the map.
- * Taking the top of a range makes neither more sections nor more spans. */
-static enum mm_status mmi_frame_carve(const struct mm_frame_config *config, struct mmi_frame_map *map,
-                                      uint64_t size, void **meta)
+/* Finds room for the metadata at the top of the highest usable range that has it, and marks it in
+ * the map. Taking the top of a range makes neither more sections nor more spans. */
+static enum mm_status mmi_frame_carve(const struct mm_frame_config *config,
+                                      struct mmi_frame_map *map, uint64_t size, void **meta)
 {
     const uint64_t pages = (size + MM_PAGE_SIZE - 1) >> MM_PAGE_SHIFT;
-    const uint64_t below = config->carve_below != 0 ? config->carve_below >> MM_PAGE_SHIFT : UINT64_MAX;
+    const uint64_t below =
+        config->carve_below != 0 ? config->carve_below >> MM_PAGE_SHIFT : UINT64_MAX;
     struct mmi_frame_piece piece;
     uint64_t from = 0, best = UINT64_MAX;
     if (config->hooks.view == NULL)
@@ -4024,8 +4128,8 @@ static void mmi_frame_init_zone(struct mm_frame_pool *pool, const struct mm_fram
     pool->plain |= zone->high == 0 ? 1u << z : 0;
 }
 
-/* A zone falls back to the zones below it, highest first, and never to an isolated one: so low memory,
- * which some devices cannot do without, lasts longest. */
+/* A zone falls back to the zones below it, highest first, and never to an isolated one: so low
+ * memory, which some devices cannot do without, lasts longest. */
 static void mmi_frame_init_fallback(struct mm_frame_pool *pool, unsigned z)
 {
     struct mm_frame_zone *zone = &pool->zone[z];
@@ -4048,7 +4152,8 @@ static void mmi_frame_init_fallback(struct mm_frame_pool *pool, unsigned z)
 }
 
 /* Makes the section of `zone` for frames from `pfn` on, which no section covers yet. */
-static struct mm_frame_section *mmi_frame_make_section(struct mm_frame_pool *pool, unsigned z, uintptr_t pfn)
+static struct mm_frame_section *mmi_frame_make_section(struct mm_frame_pool *pool, unsigned z,
+                                                       uintptr_t pfn)
 {
     struct mm_frame_section *section = &pool->section[pool->zone[z].sections++];
     MM_MEMSET(section, 0, sizeof *section);
@@ -4057,9 +4162,10 @@ static struct mm_frame_section *mmi_frame_make_section(struct mm_frame_pool *poo
     return section;
 }
 
-/* Adds frames [pfn, pfn + count), which are of one section, to the highest section of a zone or a new one. */
-static void mmi_frame_init_part(struct mm_frame_pool *pool, unsigned z, uintptr_t pfn, uintptr_t count,
-                                bool free)
+/* Adds frames [pfn, pfn + count), which are of one section, to the highest section of a zone or a
+ * new one. */
+static void mmi_frame_init_part(struct mm_frame_pool *pool, unsigned z, uintptr_t pfn,
+                                uintptr_t count, bool free)
 {
     struct mm_frame_zone *zone = &pool->zone[z];
     struct mm_frame_section *section =
@@ -4078,8 +4184,8 @@ static void mmi_frame_init_part(struct mm_frame_pool *pool, unsigned z, uintptr_
 }
 
 /* Adds frames [pfn, end) of a zone, higher than those before, as free or as held ones. */
-static void mmi_frame_init_piece(struct mm_frame_pool *pool, unsigned z, uintptr_t pfn, uintptr_t end,
-                                 bool free)
+static void mmi_frame_init_piece(struct mm_frame_pool *pool, unsigned z, uintptr_t pfn,
+                                 uintptr_t end, bool free)
 {
     struct mm_frame_zone *zone = &pool->zone[z];
     struct mm_frame_span_table *table = &pool->table[0];
@@ -4177,7 +4283,8 @@ static void mmi_frame_init_cpus(struct mm_frame_pool *pool)
     }
 }
 
-MM_FRAME_API enum mm_status mm_frame_init(struct mm_frame_pool *pool, const struct mm_frame_config *config)
+MM_FRAME_API enum mm_status mm_frame_init(struct mm_frame_pool *pool,
+                                          const struct mm_frame_config *config)
 {
     enum mm_status status = mmi_frame_config_valid(config);
     struct mmi_frame_map map;
@@ -4220,7 +4327,7 @@ MM_FRAME_API enum mm_status mm_frame_init(struct mm_frame_pool *pool, const stru
     return MM_OK;
 }
 
-/* ---- Quotas ------------------------------------------------------------------------------------------------------ */
+/* ---- Quotas ---------------------------------------------------------------------------------- */
 
 MM_FRAME_API void mm_frame_quota_init(struct mm_frame_quota *quota, struct mm_frame_quota *parent,
                                       uint64_t limit)
@@ -4291,8 +4398,9 @@ MM_FRAME_API mm_pa_t mm_frame_quota_alloc(struct mm_frame_pool *pool, struct mm_
     return pa;
 }
 
-MM_FRAME_API enum mm_status mm_frame_quota_free(struct mm_frame_pool *pool, struct mm_frame_quota *quota,
-                                                mm_pa_t pa, unsigned order)
+MM_FRAME_API enum mm_status mm_frame_quota_free(struct mm_frame_pool *pool,
+                                                struct mm_frame_quota *quota, mm_pa_t pa,
+                                                unsigned order)
 {
     enum mm_status status;
     if (order >= MM_WORD_BITS - 1)
@@ -4308,7 +4416,7 @@ MM_FRAME_API enum mm_status mm_frame_quota_free(struct mm_frame_pool *pool, stru
     return status;
 }
 
-/* ---- Descriptors ------------------------------------------------------------------------------------------------- */
+/* ---- Descriptors ----------------------------------------------------------------------------- */
 
 MM_FRAME_API struct mm_frame_desc *mm_frame_desc_of(struct mm_frame_pool *pool, mm_pa_t pa)
 {
@@ -4332,7 +4440,8 @@ static mm_pa_t mmi_frame_index_pa(const struct mm_frame_pool *pool, uintptr_t in
     return (mm_pa_t)(pfn + (index & (MMI_FRAME_SECTION - 1))) << MM_PAGE_SHIFT;
 }
 
-MM_FRAME_API mm_pa_t mm_frame_desc_pa(const struct mm_frame_pool *pool, const struct mm_frame_desc *desc)
+MM_FRAME_API mm_pa_t mm_frame_desc_pa(const struct mm_frame_pool *pool,
+                                      const struct mm_frame_desc *desc)
 {
     return mmi_frame_index_pa(pool, (uintptr_t)(desc - pool->desc));
 }
@@ -4380,7 +4489,8 @@ MM_FRAME_API enum mm_status mm_frame_put(struct mm_frame_pool *pool, mm_pa_t pa)
     do {
         refs = mm_load(&desc->refs);
         if (refs == 0)
-            return mmi_frame_refuse(pool, "mm_frame_put", "put without a reference", MM_ERR_NOENT, pa);
+            return mmi_frame_refuse(pool, "mm_frame_put", "put without a reference", MM_ERR_NOENT,
+                                    pa);
         if (refs == 1 && (mm_load(&desc->flags) & MM_FRAME_DESC_LRU) != 0)
             return MM_ERR_BUSY;
     } while (!mm_cas(&desc->refs, refs, refs - 1));
@@ -4393,16 +4503,19 @@ MM_FRAME_API enum mm_status mm_frame_put(struct mm_frame_pool *pool, mm_pa_t pa)
     return MM_OK;
 }
 
-/* ---- LRU --------------------------------------------------------------------------------------------------------- */
+/* ---- LRU ------------------------------------------------------------------------------------- */
 
 /* The list that flags name. */
 static unsigned mmi_frame_lru_list(uintptr_t flags)
 {
-    return ((flags & MM_FRAME_DESC_FILE) != 0 ? 2u : 0u) + ((flags & MM_FRAME_DESC_ACTIVE) != 0 ? 1u : 0u);
+    return ((flags & MM_FRAME_DESC_FILE) != 0 ? 2u : 0u) +
+           ((flags & MM_FRAME_DESC_ACTIVE) != 0 ? 1u : 0u);
 }
 
-/* Links a descriptor in at the young end of the list that `flags` name, and sets them. Lock held. */
-static void mmi_frame_lru_link(struct mm_frame_lru *lru, struct mm_frame_desc *desc, uintptr_t flags)
+/* Links a descriptor in at the young end of the list that `flags` name, and sets them. Lock
+ * held. */
+static void mmi_frame_lru_link(struct mm_frame_lru *lru, struct mm_frame_desc *desc,
+                               uintptr_t flags)
 {
     struct mm_frame_desc *const all = lru->pool->desc;
     const unsigned list = mmi_frame_lru_list(flags);
@@ -4508,8 +4621,8 @@ MM_FRAME_API enum mm_status mm_frame_lru_touch(struct mm_frame_lru *lru, mm_pa_t
     return MM_OK;
 }
 
-/* Moves frames from the old end of the active list to the inactive one while that is the shorter; a frame
- * that was used goes round once more. At most `scan` frames; the lock held. */
+/* Moves frames from the old end of the active list to the inactive one while that is the shorter; a
+ * frame that was used goes round once more. At most `scan` frames; the lock held. */
 static void mmi_frame_lru_age(struct mm_frame_lru *lru, enum mm_frame_lru_kind kind, size_t scan)
 {
     const unsigned inactive = (unsigned)kind * 2, active = inactive + 1;
@@ -4522,9 +4635,10 @@ static void mmi_frame_lru_age(struct mm_frame_lru *lru, enum mm_frame_lru_kind k
     }
 }
 
-/* The next victim, taken off its list; NULL if there is none or it was spared (*spared). Lock held. */
-static struct mm_frame_desc *mmi_frame_lru_victim(struct mm_frame_lru *lru, enum mm_frame_lru_kind kind,
-                                                  bool *spared)
+/* The next victim, taken off its list; NULL if there is none or it was spared (*spared). Lock
+ * held. */
+static struct mm_frame_desc *mmi_frame_lru_victim(struct mm_frame_lru *lru,
+                                                  enum mm_frame_lru_kind kind, bool *spared)
 {
     const uintptr_t tail = lru->list[(unsigned)kind * 2].tail;
     struct mm_frame_desc *desc;
@@ -4537,15 +4651,16 @@ static struct mm_frame_desc *mmi_frame_lru_victim(struct mm_frame_lru *lru, enum
     mmi_frame_lru_unlink(lru, desc);
     if (!used)
         return desc;
-    mmi_frame_lru_link(lru, desc,
-                       (kind == MM_FRAME_LRU_FILE ? MM_FRAME_DESC_FILE : 0u) | MM_FRAME_DESC_ACTIVE);
+    mmi_frame_lru_link(
+        lru, desc, (kind == MM_FRAME_LRU_FILE ? MM_FRAME_DESC_FILE : 0u) | MM_FRAME_DESC_ACTIVE);
     lru->spared++;
     *spared = true;
     return NULL;
 }
 
 MM_FRAME_API size_t mm_frame_lru_shrink(struct mm_frame_lru *lru, enum mm_frame_lru_kind kind,
-                                        size_t want, size_t scan, mm_frame_evict_fn evict, void *ctx)
+                                        size_t want, size_t scan, mm_frame_evict_fn evict,
+                                        void *ctx)
 {
     size_t gone = 0;
     if ((unsigned)kind >= MM_FRAME_LRU_KINDS || evict == NULL)
@@ -4568,7 +4683,8 @@ MM_FRAME_API size_t mm_frame_lru_shrink(struct mm_frame_lru *lru, enum mm_frame_
         }
         MM_FRAME_LOCK(&lru->lock, state);
         mmi_frame_lru_link(lru, desc,
-                           (kind == MM_FRAME_LRU_FILE ? MM_FRAME_DESC_FILE : 0u) | MM_FRAME_DESC_ACTIVE);
+                           (kind == MM_FRAME_LRU_FILE ? MM_FRAME_DESC_FILE : 0u) |
+                               MM_FRAME_DESC_ACTIVE);
         lru->refused++;
         MM_FRAME_UNLOCK(&lru->lock, state);
     }
@@ -4576,10 +4692,11 @@ MM_FRAME_API size_t mm_frame_lru_shrink(struct mm_frame_lru *lru, enum mm_frame_
     return gone;
 }
 
-/* ---- Hotplug and compaction -------------------------------------------------------------------------------------- */
+/* ---- Hotplug and compaction ------------------------------------------------------------------ */
 
 /* As mmi_frame_find_span for one frame, not pinned before. */
-static bool mmi_frame_find_span_now(struct mm_frame_pool *pool, uint64_t pfn, struct mm_frame_span *span)
+static bool mmi_frame_find_span_now(struct mm_frame_pool *pool, uint64_t pfn,
+                                    struct mm_frame_span *span)
 {
     MM_CPU_STATE_T state;
     unsigned cpu;
@@ -4613,8 +4730,8 @@ static void mmi_frame_quiesce(struct mm_frame_pool *pool)
     }
 }
 
-/* The spare table with a copy of the spans outside [pfn, end); ranges that reach in are cut. Returns false
- * if it has no room. The pool's lock held. */
+/* The spare table with a copy of the spans outside [pfn, end); ranges that reach in are cut.
+ * Returns false if it has no room. The pool's lock held. */
 static bool mmi_frame_copy_spans(struct mm_frame_pool *pool, uintptr_t pfn, uintptr_t end)
 {
     const struct mm_frame_span_table *from = &pool->table[pool->table_current];
@@ -4673,7 +4790,8 @@ static void mmi_frame_publish_spans(struct mm_frame_pool *pool)
 }
 
 /* Number of the section of `zone` for frames from `base` on, if there is one. */
-static uintptr_t mmi_frame_section_at(const struct mm_frame_pool *pool, unsigned zone, uintptr_t base)
+static uintptr_t mmi_frame_section_at(const struct mm_frame_pool *pool, unsigned zone,
+                                      uintptr_t base)
 {
     const struct mm_frame_span_table *table = &pool->table[pool->table_current];
     const struct mm_frame_zone *z = &pool->zone[zone];
@@ -4690,9 +4808,10 @@ static uintptr_t mmi_frame_section_at(const struct mm_frame_pool *pool, unsigned
     return MMI_FRAME_NONE;
 }
 
-/* Prepares sections and spans for frames [pfn, end) of a zone; *made tells how many sections are new. */
-static enum mm_status mmi_frame_plan_online(struct mm_frame_pool *pool, unsigned number, uintptr_t pfn,
-                                            uintptr_t end, uintptr_t *made)
+/* Prepares sections and spans for frames [pfn, end) of a zone; *made tells how many sections are
+ * new. */
+static enum mm_status mmi_frame_plan_online(struct mm_frame_pool *pool, unsigned number,
+                                            uintptr_t pfn, uintptr_t end, uintptr_t *made)
 {
     struct mm_frame_zone *zone = &pool->zone[number];
     *made = 0;
@@ -4700,7 +4819,8 @@ static enum mm_status mmi_frame_plan_online(struct mm_frame_pool *pool, unsigned
         return MM_ERR_LIMIT;
     while (pfn < end) {
         const uintptr_t at = pfn & (MMI_FRAME_SECTION - 1), base = pfn - at;
-        const uintptr_t part = end - pfn < MMI_FRAME_SECTION - at ? end - pfn : MMI_FRAME_SECTION - at;
+        const uintptr_t part =
+            end - pfn < MMI_FRAME_SECTION - at ? end - pfn : MMI_FRAME_SECTION - at;
         struct mm_frame_span span;
         uintptr_t i = mmi_frame_section_at(pool, number, base);
         if (i == MMI_FRAME_NONE) {
@@ -4708,7 +4828,8 @@ static enum mm_status mmi_frame_plan_online(struct mm_frame_pool *pool, unsigned
             if (i >= zone->last)
                 return MM_ERR_LIMIT;
             MM_MEMSET(&pool->section[i], 0, sizeof pool->section[i]);
-            MM_MEMSET(mmi_frame_words(pool, &pool->section[i]), 0, MM_WORD_BITS * sizeof(uintptr_t));
+            MM_MEMSET(mmi_frame_words(pool, &pool->section[i]), 0,
+                      MM_WORD_BITS * sizeof(uintptr_t));
             pool->section[i].pfn = base;
             pool->section[i].zone = (uint8_t)number;
             ++*made;
@@ -4725,12 +4846,14 @@ static enum mm_status mmi_frame_plan_online(struct mm_frame_pool *pool, unsigned
 }
 
 /* Adds (or takes away: its negative) to the managed frames of a range's sections. The lock held. */
-static void mmi_frame_count_managed(struct mm_frame_pool *pool, uintptr_t pfn, uintptr_t end, bool add)
+static void mmi_frame_count_managed(struct mm_frame_pool *pool, uintptr_t pfn, uintptr_t end,
+                                    bool add)
 {
     while (pfn < end) {
         const struct mm_frame_span_table *table = &pool->table[pool->table_current];
         const uintptr_t at = pfn & (MMI_FRAME_SECTION - 1);
-        const uintptr_t part = end - pfn < MMI_FRAME_SECTION - at ? end - pfn : MMI_FRAME_SECTION - at;
+        const uintptr_t part =
+            end - pfn < MMI_FRAME_SECTION - at ? end - pfn : MMI_FRAME_SECTION - at;
         struct mm_frame_section *section;
         struct mm_frame_zone *zone;
         uintptr_t i;
@@ -4782,7 +4905,8 @@ MM_FRAME_API enum mm_status mm_frame_online(struct mm_frame_pool *pool, unsigned
     return status;
 }
 
-/* Frames in use of the huge block at word w; MMI_FRAME_HUGE + 1 if it is allocated as one. A snapshot. */
+/* Frames in use of the huge block at word w; MMI_FRAME_HUGE + 1 if it is allocated as one. A
+ * snapshot. */
 static uintptr_t mmi_frame_block_used(const struct mm_frame_pool *pool,
                                       const struct mm_frame_section *section, unsigned w)
 {
@@ -4801,10 +4925,10 @@ struct mmi_frame_isolation {
     struct mm_frame_pool *pool;
     mm_frame_migrate_fn migrate;
     void *ctx;
-    uintptr_t pfn, end;             /* frames are moved to places outside this range */
-    uintptr_t ours[MM_WORD_BITS];   /* frames of the section that the job holds */
+    uintptr_t pfn, end;           /* frames are moved to places outside this range */
+    uintptr_t ours[MM_WORD_BITS]; /* frames of the section that the job holds */
     struct mm_frame_offline_result *result;
-    bool nowhere;                   /* no frame to move to was found */
+    bool nowhere; /* no frame to move to was found */
 };
 
 /* Takes the free ones of frames [first, first + count) of a section; notes them in `ours`. */
@@ -4828,7 +4952,8 @@ static void mmi_frame_isolate(struct mmi_frame_isolation *job, unsigned cpu,
 }
 
 /* A frame with an address in [min, max) (0: no limit), for a page that is moved. */
-static mm_pa_t mmi_frame_refuge_in(struct mm_frame_pool *pool, unsigned zone, uintptr_t min, uintptr_t max)
+static mm_pa_t mmi_frame_refuge_in(struct mm_frame_pool *pool, unsigned zone, uintptr_t min,
+                                   uintptr_t max)
 {
     struct mm_frame_request request;
     MM_MEMSET(&request, 0, sizeof request);
@@ -4839,8 +4964,8 @@ static mm_pa_t mmi_frame_refuge_in(struct mm_frame_pool *pool, unsigned zone, ui
     return mm_frame_alloc_run(pool, &request);
 }
 
-/* A frame outside the job's range: of a huge block of the zone that is in use in part already, else any, of
- * the zone or one that it falls back to. */
+/* A frame outside the job's range: of a huge block of the zone that is in use in part already, else
+ * any, of the zone or one that it falls back to. */
 static mm_pa_t mmi_frame_refuge(const struct mmi_frame_isolation *job, unsigned number)
 {
     const struct mm_frame_zone *zone = &job->pool->zone[number];
@@ -4852,7 +4977,8 @@ static mm_pa_t mmi_frame_refuge(const struct mmi_frame_isolation *job, unsigned 
         for (w = 0; w < MM_WORD_BITS && mm_load(&section->some) != 0; w += MMI_FRAME_GROUP) {
             const uintptr_t pfn = section->pfn + ((uintptr_t)w << MM_WORD_SHIFT);
             const uintptr_t used = mmi_frame_block_used(job->pool, section, w);
-            if (used == 0 || used >= MMI_FRAME_HUGE || (pfn < job->end && job->pfn < pfn + MMI_FRAME_HUGE))
+            if (used == 0 || used >= MMI_FRAME_HUGE ||
+                (pfn < job->end && job->pfn < pfn + MMI_FRAME_HUGE))
                 continue;
             pa = mmi_frame_refuge_in(job->pool, number, pfn, pfn + MMI_FRAME_HUGE);
             if (pa != MM_PA_NONE)
@@ -4863,8 +4989,8 @@ static mm_pa_t mmi_frame_refuge(const struct mmi_frame_isolation *job, unsigned 
     return pa != MM_PA_NONE ? pa : mmi_frame_refuge_in(job->pool, number, job->end, 0);
 }
 
-/* Empties frames [first, first + count) of a section: takes the free ones, moves the others. Returns how
- * many stay in use. Not pinned in the callback. */
+/* Empties frames [first, first + count) of a section: takes the free ones, moves the others.
+ * Returns how many stay in use. Not pinned in the callback. */
 static uintptr_t mmi_frame_empty(struct mmi_frame_isolation *job, struct mm_frame_section *section,
                                  uintptr_t first, uintptr_t count)
 {
@@ -4906,7 +5032,8 @@ static uintptr_t mmi_frame_empty(struct mmi_frame_isolation *job, struct mm_fram
 }
 
 /* Frees what the job holds of the section. */
-static void mmi_frame_give_back(const struct mmi_frame_isolation *job, const struct mm_frame_section *section)
+static void mmi_frame_give_back(const struct mmi_frame_isolation *job,
+                                const struct mm_frame_section *section)
 {
     unsigned w;
     for (w = 0; w < MM_WORD_BITS; w++) {
@@ -5077,7 +5204,7 @@ MM_FRAME_API enum mm_status mm_frame_compact(struct mm_frame_pool *pool, unsigne
     return mm_frame_free_order(pool, (mm_pa_t)pfn << MM_PAGE_SHIFT, MM_FRAME_HUGE_ORDER);
 }
 
-/* ---- Statistics -------------------------------------------------------------------------------------------------- */
+/* ---- Statistics ------------------------------------------------------------------------------ */
 
 MM_FRAME_API uint64_t mm_frame_free_count(struct mm_frame_pool *pool, unsigned zone)
 {
@@ -5089,9 +5216,10 @@ MM_FRAME_API size_t mm_frame_meta_bytes(const struct mm_frame_pool *pool)
     return pool->meta_bytes;
 }
 
-/* Whether the cursor's current word is all that hides a whole block: the exception of S2. A snapshot. */
-static bool mmi_frame_cursor_whole(const struct mm_frame_pool *pool, const struct mm_frame_cursor *cursor,
-                                   unsigned cpu)
+/* Whether the cursor's current word is all that hides a whole block: the exception of S2. A
+ * snapshot. */
+static bool mmi_frame_cursor_whole(const struct mm_frame_pool *pool,
+                                   const struct mm_frame_cursor *cursor, unsigned cpu)
 {
     const struct mm_frame_section *section = __atomic_load_n(&cursor->section, __ATOMIC_RELAXED);
     const uintptr_t *word = mmi_frame_cursor_peek(cursor);
@@ -5119,7 +5247,7 @@ static uintptr_t mmi_frame_section_free(const struct mm_frame_pool *pool,
 }
 
 MM_FRAME_API enum mm_status mm_frame_get_stats(struct mm_frame_pool *pool, unsigned number,
-                                           struct mm_frame_stats *stats)
+                                               struct mm_frame_stats *stats)
 {
     struct mm_frame_zone *zone;
     uintptr_t managed, used, i;
@@ -5156,7 +5284,7 @@ MM_FRAME_API enum mm_status mm_frame_get_stats(struct mm_frame_pool *pool, unsig
     return MM_OK;
 }
 
-/* ---- Check ------------------------------------------------------------------------------------------------------- */
+/* ---- Check ----------------------------------------------------------------------------------- */
 
 /* The frames of the section that exist, as bits of word w. */
 static uintptr_t mmi_frame_managed_bits(const struct mm_frame_pool *pool,
@@ -5212,15 +5340,18 @@ static const char *mmi_frame_check_spans(const struct mm_frame_pool *pool)
     return NULL;
 }
 
-/* A cursor points to nothing, or to a word of the section that it names, which is the CPU's or was. */
-static bool mmi_frame_cursor_sound(const struct mm_frame_pool *pool, const struct mm_frame_cursor *cursor,
-                                   unsigned cpu, unsigned zone)
+/* A cursor points to nothing, or to a word of the section that it names, which is the CPU's or
+ * was. */
+static bool mmi_frame_cursor_sound(const struct mm_frame_pool *pool,
+                                   const struct mm_frame_cursor *cursor, unsigned cpu,
+                                   unsigned zone)
 {
     const struct mm_frame_section *section = cursor->section;
     uintptr_t w;
     if (section == pool->nowhere)
         return cursor->word == &pool->nothing;
-    if (section < pool->section || section >= pool->section + pool->sections || section->zone != zone)
+    if (section < pool->section || section >= pool->section + pool->sections ||
+        section->zone != zone)
         return false;
     if (*mmi_frame_owner(pool, section) != cpu)
         return cursor->word == &pool->nothing; /* C1 */
@@ -5256,21 +5387,22 @@ static const uintptr_t *mmi_frame_current_word(const struct mm_frame_pool *pool,
            (((uintptr_t)(cursor->pa >> MM_PAGE_SHIFT) - section->pfn) >> MM_WORD_SHIFT); /* C1 */
 }
 
-static const char *mmi_frame_check_set(const struct mm_frame_pool *pool, uintptr_t number, unsigned slot,
-                                       unsigned kind)
+static const char *mmi_frame_check_set(const struct mm_frame_pool *pool, uintptr_t number,
+                                       unsigned slot, unsigned kind)
 {
     const uintptr_t *set = mmi_frame_set(pool, slot, kind);
     unsigned level;
     for (level = 0; level < pool->levels; level++, number >>= MM_WORD_SHIFT)
         if ((set[pool->level_at[level] + (number >> MM_WORD_SHIFT)] &
              mm_bit((unsigned)(number & (MM_WORD_BITS - 1)))) == 0)
-            return level == 0 ? "set: a section with free frames is missing" : "H1: a level disagrees";
+            return level == 0 ? "set: a section with free frames is missing"
+                              : "H1: a level disagrees";
     return NULL;
 }
 
 /* A section with free frames is in its owner's sets. */
-static const char *mmi_frame_check_sets(const struct mm_frame_pool *pool, uintptr_t number, unsigned slot,
-                                        uintptr_t free)
+static const char *mmi_frame_check_sets(const struct mm_frame_pool *pool, uintptr_t number,
+                                        unsigned slot, uintptr_t free)
 {
     const char *what = free != 0 ? mmi_frame_check_set(pool, number, slot, MMI_FRAME_AVAIL) : NULL;
     if (what == NULL && mmi_frame_whole(pool->section[number].full) != 0)
@@ -5308,7 +5440,8 @@ static const char *mmi_frame_check_word(const struct mm_frame_pool *pool,
     if (words[w] != bits)
         return "S1: free frame in a word that is not in `some`";
     if (full != (bits == all) && &words[w] != current)
-        return full ? "S2: word in `full` is not wholly free" : "S2: wholly free word is not in `full`";
+        return full ? "S2: word in `full` is not wholly free"
+                    : "S2: wholly free word is not in `full`";
     if (full && bits != all)
         return "S2: the current word is in `full`";
     return NULL;
@@ -5400,14 +5533,15 @@ MM_FRAME_API enum mm_frame_health mm_frame_check(struct mm_frame_pool *pool, uin
     enum mm_frame_health health = wrong == NULL ? MM_FRAME_HEALTHY : MM_FRAME_CORRUPT;
     if (wrong == NULL && expected_used != UINT64_MAX && used != expected_used) {
         health = MM_FRAME_LEAK;
-        wrong = used > expected_used ? "more frames in use than expected" : "fewer frames in use than expected";
+        wrong = used > expected_used ? "more frames in use than expected"
+                                     : "fewer frames in use than expected";
     }
     if (what != NULL)
         *what = wrong;
     return health;
 }
 
-/* ---- Dump -------------------------------------------------------------------------------------------------------- */
+/* ---- Dump ------------------------------------------------------------------------------------ */
 
 struct mmi_frame_line {
     char text[128];
@@ -5473,21 +5607,22 @@ static void mmi_frame_dump_zone(struct mm_frame_pool *pool, unsigned z, struct m
 }
 
 /* The lowest span that ends behind `pfn`, not pinned before. */
-static bool mmi_frame_next_span_now(struct mm_frame_pool *pool, uint64_t pfn, struct mm_frame_span *span)
+static bool mmi_frame_next_span_now(struct mm_frame_pool *pool, uint64_t pfn,
+                                    struct mm_frame_span *span)
 {
     MM_CPU_STATE_T state;
     unsigned cpu;
     bool found;
     MM_CPU_PIN(state);
     cpu = MM_CPU_ID();
-    found = mmi_frame_next_span(pool, cpu < MM_CPU_MAX ? cpu : MMI_FRAME_NOBODY, MMI_FRAME_ANY_ZONE, pfn,
-                                span);
+    found = mmi_frame_next_span(pool, cpu < MM_CPU_MAX ? cpu : MMI_FRAME_NOBODY, MMI_FRAME_ANY_ZONE,
+                                pfn, span);
     MM_CPU_UNPIN(state);
     return found;
 }
 
-MM_FRAME_API void mm_frame_dump(struct mm_frame_pool *pool, void (*print)(void *ctx, const char *line),
-                                void *ctx)
+MM_FRAME_API void mm_frame_dump(struct mm_frame_pool *pool,
+                                void (*print)(void *ctx, const char *line), void *ctx)
 {
     struct mmi_frame_line line;
     struct mm_frame_span span;
@@ -5537,11 +5672,12 @@ MM_FRAME_API void mm_frame_dump(struct mm_frame_pool *pool, void (*print)(void *
 
 /* Zero-Clause BSD (0BSD)
  *
- * Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is
- * hereby granted.
+ * Permission to use, copy, modify, and/or distribute this software for any purpose with or without
+ * fee is hereby granted.
  *
- * THE SOFTWARE IS PROVIDED "AS IS" AND THE AUTHOR DISCLAIMS ALL WARRANTIES WITH REGARD TO THIS SOFTWARE
- * INCLUDING ALL IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS. IN NO EVENT SHALL THE AUTHOR BE LIABLE
- * FOR ANY SPECIAL, DIRECT, INDIRECT, OR CONSEQUENTIAL DAMAGES OR ANY DAMAGES WHATSOEVER RESULTING FROM LOSS
- * OF USE, DATA OR PROFITS, WHETHER IN AN ACTION OF CONTRACT, NEGLIGENCE OR OTHER TORTIOUS ACTION, ARISING
- * OUT OF OR IN CONNECTION WITH THE USE OR PERFORMANCE OF THIS SOFTWARE. */
+ * THE SOFTWARE IS PROVIDED "AS IS" AND THE AUTHOR DISCLAIMS ALL WARRANTIES WITH REGARD TO THIS
+ * SOFTWARE INCLUDING ALL IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS. IN NO EVENT SHALL THE
+ * AUTHOR BE LIABLE FOR ANY SPECIAL, DIRECT, INDIRECT, OR CONSEQUENTIAL DAMAGES OR ANY DAMAGES
+ * WHATSOEVER RESULTING FROM LOSS OF USE, DATA OR PROFITS, WHETHER IN AN ACTION OF CONTRACT,
+ * NEGLIGENCE OR OTHER TORTIOUS ACTION, ARISING OUT OF OR IN CONNECTION WITH THE USE OR PERFORMANCE
+ * OF THIS SOFTWARE. */

@@ -1,9 +1,9 @@
 /* mm_pagetable.h - v0.1.0 - translation tables of x86_64, RISC-V, AArch64, EPT, NPT - 0BSD
  *
  *   Builds and changes the tables that a processor translates addresses with: a kernel's own, a
- *   process's, or a guest's second stage. It allocates nothing itself and knows no processor: tables
- *   come from a hook, TLB invalidations go to a hook, so that it runs wherever C does, also for
- *   another machine than the one it runs on.
+ *   process's, or a guest's second stage. It allocates nothing itself and knows no processor:
+ *   tables come from a hook, TLB invalidations go to a hook, so that it runs wherever C does, also
+ *   for another machine than the one it runs on.
  *
  *   In exactly one C or C++ file:
  *       #define MM_PAGETABLE_X86_64          // the format; see FORMATS
@@ -85,8 +85,8 @@
  *   MM_PAGETABLE_SV39X4, _SV48X4, _SV57X4           RISC-V, the G-stage
  *   MM_PAGETABLE_AARCH64_S1, _S2                    granule of 4 KiB, 48 bits
  *
- *   One: all about it is a constant, and the code is as if written for it. Several: each table has a
- *   pointer to its format's descriptor, chosen at run time (a board that has only Sv39 boots). A
+ *   One: all about it is a constant, and the code is as if written for it. Several: each table has
+ *   a pointer to its format's descriptor, chosen at run time (a board that has only Sv39 boots). A
  *   format of one's own is a struct mm_pagetable_format, for a program with several.
  *
  * HOOKS AND OPTIONS (define before the include; all are optional)
@@ -105,13 +105,13 @@
  *   MM_PAGETABLE_BATCH_RANGES    ranges of one flush (8)
  *   MM_PAGETABLE_LOCKS_MAX       most locks of one table (32, and no more than 32)
  *
- *   What hooks expand to stands in inline functions of external linkage too: a function of yours there is
- *   not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline, or all is
- *   MM_PAGETABLE_STATIC.
+ *   What hooks expand to stands in inline functions of external linkage too: a function of yours
+ *   there is not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline,
+ *   or all is MM_PAGETABLE_STATIC.
  *
- *   Hooks at run time stand in struct mm_pagetable_hooks: tables, flush, grace period, frames. `flush` is
- *   called with the table's lock held: where that means interrupts off, MM_CPU_RELAX() answers the
- *   requests of other CPUs that flush, else two of them wait for each other.
+ *   Hooks at run time stand in struct mm_pagetable_hooks: tables, flush, grace period, frames.
+ *   `flush` is called with the table's lock held: where that means interrupts off, MM_CPU_RELAX()
+ *   answers the requests of other CPUs that flush, else two of them wait for each other.
  *
  * CONCEPTS
  *
@@ -121,14 +121,14 @@
  *   Leaves         of 4 KiB (level 0), 2 MiB (1), 1 GiB (2) and so on: a mapping takes the largest
  *                  that fits. A change of a part splits a leaf and keeps all else about it. Svnapot
  *                  and Arm's contiguous hint make groups of 64 KiB at level 0.
- *   Plan, commit   a mapping is walked twice: once to see what stands in the way and how many tables
- *                  are missing; these are reserved; then it is done and cannot fail. A table that is
- *                  filled whole is not zeroed before, and is linked when it is complete.
+ *   Plan, commit   a mapping is walked twice: once to see what stands in the way and how many
+ *                  tables are missing; these are reserved; then it is done and cannot fail. A table
+ *                  that is filled whole is not zeroed before, and is linked when it is complete.
  *   Batch          what changed waits in a batch until the TLBs are flushed; frames and tables are
  *                  given back after that, and after readers are gone. Each call has its own, or
  *                  several share the caller's.
- *   Accessed, dirty  hardware may set them at any time. An entry where it still can is changed by an
- *                  atomic exchange, so that nothing is lost; others by plain stores. On x86 this
+ *   Accessed, dirty  hardware may set them at any time. An entry where it still can is changed by
+ *                  an atomic exchange, so that nothing is lost; others by plain stores. On x86 this
  *                  needs CR0.WP set, as kernels have it. With MM_PAGETABLE_PRESET_AD (the default)
  *                  they are set from the start.
  *   Lent tables    the kernel half: one table lends its top-level entries to the others.
@@ -177,16 +177,16 @@ typedef uint64_t mm_va_t; /* virtual address;  serve a 64-bit guest             
 #define MM_PAGE_SIZE ((mm_pa_t)1 << MM_PAGE_SHIFT)
 
 /* X(name, value, errno of Linux, meaning) */
-#define MM_STATUS_LIST(X)                                                                         \
-    X(OK, 0, 0, "success")                                                                         \
-    X(ERR_NOMEM, -1, 12, "out of memory")                                                          \
-    X(ERR_INVALID, -2, 22, "invalid argument or state")                                            \
-    X(ERR_PERM, -3, 13, "permission denied")                                                       \
-    X(ERR_ALIGN, -4, 22, "misaligned address or size")                                             \
-    X(ERR_EXISTS, -5, 17, "exists already")                                                        \
-    X(ERR_NOENT, -6, 2, "no such entry")                                                           \
-    X(ERR_BUSY, -7, 16, "in use")                                                                  \
-    X(ERR_LIMIT, -8, 7, "limit reached")                                                           \
+#define MM_STATUS_LIST(X)                               \
+    X(OK, 0, 0, "success")                              \
+    X(ERR_NOMEM, -1, 12, "out of memory")               \
+    X(ERR_INVALID, -2, 22, "invalid argument or state") \
+    X(ERR_PERM, -3, 13, "permission denied")            \
+    X(ERR_ALIGN, -4, 22, "misaligned address or size")  \
+    X(ERR_EXISTS, -5, 17, "exists already")             \
+    X(ERR_NOENT, -6, 2, "no such entry")                \
+    X(ERR_BUSY, -7, 16, "in use")                       \
+    X(ERR_LIMIT, -8, 7, "limit reached")                \
     X(ERR_CORRUPT, -9, 117, "structure damaged")
 
 enum mm_status {
@@ -199,11 +199,13 @@ enum mm_status {
 static inline const char *mm_status_name(enum mm_status status)
 {
     switch ((int)status) {
-#define MMI_STATUS_CASE(name, value, error, text)                                                  \
-    case (value): return "MM_" #name;
+#define MMI_STATUS_CASE(name, value, error, text) \
+    case (value):                                 \
+        return "MM_" #name;
         MM_STATUS_LIST(MMI_STATUS_CASE)
 #undef MMI_STATUS_CASE
-    default: return "MM_?";
+    default:
+        return "MM_?";
     }
 }
 
@@ -212,23 +214,25 @@ static inline const char *mm_status_name(enum mm_status status)
 static inline int mm_status_errno(enum mm_status status)
 {
     switch ((int)status) {
-#define MMI_STATUS_CASE(name, value, error, text)                                                  \
-    case (value): return -(error);
+#define MMI_STATUS_CASE(name, value, error, text) \
+    case (value):                                 \
+        return -(error);
         MM_STATUS_LIST(MMI_STATUS_CASE)
 #undef MMI_STATUS_CASE
-    default: return -22;
+    default:
+        return -22;
     }
 }
 
 /* ---- Compiler ----------------------------------------------------------------------------- */
 
-#define MM_LIKELY(x) __builtin_expect(!!(x), 1)
+#define MM_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define MM_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define MM_NOINLINE __attribute__((noinline))
-#define MM_COLD __attribute__((noinline, cold))
+#define MM_NOINLINE    __attribute__((noinline))
+#define MM_COLD        __attribute__((noinline, cold))
 
-/* The small functions below are expanded where they are used, also in inline functions with external
- * linkage (C99 6.7.4), and never emitted. */
+/* The small functions below are expanded where they are used, also in inline functions with
+ * external linkage (C99 6.7.4), and never emitted. */
 #ifdef __cplusplus
 #define MM_CORE_INLINE static inline __attribute__((always_inline))
 #else
@@ -274,10 +278,10 @@ struct mm_report {
 /* ---- Machine words: atomics, bits, arithmetic ---------------------------------------------- */
 
 #if UINTPTR_MAX > 0xffffffffu
-#define MM_WORD_BITS 64
+#define MM_WORD_BITS  64
 #define MM_WORD_SHIFT 6
 #else
-#define MM_WORD_BITS 32
+#define MM_WORD_BITS  32
 #define MM_WORD_SHIFT 5
 #endif
 
@@ -364,8 +368,8 @@ MM_CORE_INLINE unsigned mm_fls_portable(uintptr_t x)
     return mm_popcount_portable(x) - 1;
 }
 
-#if !defined(MM_PORTABLE_BITS) && (defined(__x86_64__) || defined(__i386__) ||                     \
-                                   defined(__aarch64__) || defined(__riscv_zbb))
+#if !defined(MM_PORTABLE_BITS) && \
+    (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__riscv_zbb))
 #if MM_WORD_BITS == 64
 #define MMI_CTZ(x) ((unsigned)__builtin_ctzll(x))
 #define MMI_FLS(x) (63u - (unsigned)__builtin_clzll(x))
@@ -444,24 +448,24 @@ MM_CORE_INLINE uint64_t mm_add_saturated(uint64_t a, uint64_t b)
 /* ---- Locks ----------------------------------------------------------------------------------- */
 
 #if defined(MM_NO_LOCKS) && !defined(MM_LOCK)
-#define MM_LOCK_T unsigned char
+#define MM_LOCK_T       unsigned char
 #define MM_LOCK_STATE_T unsigned char
 #define MM_LOCK_INIT(l) (*(l) = 0)
-#define MM_LOCK(l, s) ((void)(l), (void)((s) = 0))
+#define MM_LOCK(l, s)   ((void)(l), (void)((s) = 0))
 #define MM_UNLOCK(l, s) ((void)(l), (void)(s))
 #endif
 
 #ifdef MM_LOCK
-#if !defined(MM_LOCK_T) || !defined(MM_LOCK_STATE_T) || !defined(MM_LOCK_INIT) ||                  \
+#if !defined(MM_LOCK_T) || !defined(MM_LOCK_STATE_T) || !defined(MM_LOCK_INIT) || \
     !defined(MM_UNLOCK)
 #error "define all of MM_LOCK_T, MM_LOCK_STATE_T, MM_LOCK_INIT, MM_LOCK and MM_UNLOCK, or none"
 #endif
 #else
 /* Test-and-test-and-set spinlock: for callers that bring no lock of their own. */
-#define MM_LOCK_T uintptr_t
+#define MM_LOCK_T       uintptr_t
 #define MM_LOCK_STATE_T unsigned char
 #define MM_LOCK_INIT(l) mm_store((l), 0)
-#define MM_LOCK(l, s) ((void)((s) = 0), mmi_spin_lock(l))
+#define MM_LOCK(l, s)   ((void)((s) = 0), mmi_spin_lock(l))
 #define MM_UNLOCK(l, s) ((void)(s), mm_store_release((l), 0))
 static inline void mmi_spin_lock(uintptr_t *lock)
 {
@@ -472,16 +476,16 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #endif
 
 #ifdef MM_READ_LOCK
-#if !defined(MM_RWLOCK_T) || !defined(MM_RWLOCK_INIT) || !defined(MM_READ_UNLOCK) ||               \
+#if !defined(MM_RWLOCK_T) || !defined(MM_RWLOCK_INIT) || !defined(MM_READ_UNLOCK) || \
     !defined(MM_WRITE_LOCK) || !defined(MM_WRITE_UNLOCK)
 #error "define all of MM_RWLOCK_T, _INIT, MM_READ_LOCK, _UNLOCK, MM_WRITE_LOCK, _UNLOCK, or none"
 #endif
 #else
-#define MM_RWLOCK_T MM_LOCK_T
-#define MM_RWLOCK_INIT(l) MM_LOCK_INIT(l)
-#define MM_READ_LOCK(l, s) MM_LOCK(l, s)
-#define MM_READ_UNLOCK(l, s) MM_UNLOCK(l, s)
-#define MM_WRITE_LOCK(l, s) MM_LOCK(l, s)
+#define MM_RWLOCK_T           MM_LOCK_T
+#define MM_RWLOCK_INIT(l)     MM_LOCK_INIT(l)
+#define MM_READ_LOCK(l, s)    MM_LOCK(l, s)
+#define MM_READ_UNLOCK(l, s)  MM_UNLOCK(l, s)
+#define MM_WRITE_LOCK(l, s)   MM_LOCK(l, s)
 #define MM_WRITE_UNLOCK(l, s) MM_UNLOCK(l, s)
 #endif
 
@@ -491,7 +495,8 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #define MM_CPU_MAX 1 /* CPUs with caches of their own */
 #endif
 #ifndef MM_CPU_ID
-#define MM_CPU_ID() 0u /* a number from MM_CPU_MAX up: "no CPU known here", served without a cache */
+#define MM_CPU_ID() \
+    0u /* a number from MM_CPU_MAX up: "no CPU known here", served without a cache */
 #endif
 #ifndef MM_CPU_STATE_T
 #define MM_CPU_STATE_T unsigned char
@@ -501,7 +506,7 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #error "define both of MM_CPU_PIN and MM_CPU_UNPIN, or none"
 #endif
 #else
-#define MM_CPU_PIN(s) ((void)((s) = 0)) /* from here no migration, no reentry by interrupt */
+#define MM_CPU_PIN(s)   ((void)((s) = 0)) /* from here no migration, no reentry by interrupt */
 #define MM_CPU_UNPIN(s) ((void)(s))
 #endif
 
@@ -565,8 +570,9 @@ MM_CORE_INLINE bool mm_bias_mine(const uintptr_t *owner, uintptr_t self)
     return __atomic_load_n(owner, MM_BIAS_ORDER) == self;
 }
 
-/* Waits until the CPU whose busy word this is cannot be inside any more with what it loaded there before the
- * caller's last change. `spins` bounds the wait (0: no bound): false if it is still inside. */
+/* Waits until the CPU whose busy word this is cannot be inside any more with what it loaded there
+ * before the caller's last change. `spins` bounds the wait (0: no bound): false if it is still
+ * inside. */
 static inline bool mm_bias_wait(const uintptr_t *busy, unsigned long spins)
 {
 #if MMI_SMP
@@ -614,15 +620,15 @@ extern "C" {
 /* ---- Configuration ------------------------------------------------------------------------- */
 
 #ifdef MM_PAGETABLE_LOCK
-#if !defined(MM_PAGETABLE_LOCK_T) || !defined(MM_PAGETABLE_LOCK_STATE_T) ||                        \
+#if !defined(MM_PAGETABLE_LOCK_T) || !defined(MM_PAGETABLE_LOCK_STATE_T) || \
     !defined(MM_PAGETABLE_LOCK_INIT) || !defined(MM_PAGETABLE_UNLOCK)
 #error "define all of MM_PAGETABLE_LOCK_T, _LOCK_STATE_T, _LOCK_INIT, _LOCK and _UNLOCK, or none"
 #endif
 #else
-#define MM_PAGETABLE_LOCK_T MM_LOCK_T
+#define MM_PAGETABLE_LOCK_T       MM_LOCK_T
 #define MM_PAGETABLE_LOCK_STATE_T MM_LOCK_STATE_T
 #define MM_PAGETABLE_LOCK_INIT(l) MM_LOCK_INIT(l)
-#define MM_PAGETABLE_LOCK(l, s) MM_LOCK(l, s)
+#define MM_PAGETABLE_LOCK(l, s)   MM_LOCK(l, s)
 #define MM_PAGETABLE_UNLOCK(l, s) MM_UNLOCK(l, s)
 #endif
 #ifndef MM_PAGETABLE_MEMSET
@@ -661,13 +667,13 @@ extern "C" {
 #endif
 
 #define MM_PAGETABLE_LEVELS_MAX 5u
-#define MM_PAGETABLE_SHIFT 12u /* log2 of the smallest page: 4 KiB in every format */
+#define MM_PAGETABLE_SHIFT      12u /* log2 of the smallest page: 4 KiB in every format */
 
 #ifdef MM_PAGETABLE_STATIC
 #ifndef MM_PAGETABLE_IMPLEMENTATION
 #define MM_PAGETABLE_IMPLEMENTATION /* static functions are of use only where they are defined */
 #endif
-#define MM_PAGETABLE_API static __attribute__((unused))
+#define MM_PAGETABLE_API    static __attribute__((unused))
 #define MM_PAGETABLE_INLINE static inline __attribute__((unused))
 #else
 #define MM_PAGETABLE_API
@@ -694,31 +700,32 @@ enum mm_pagetable_id {
 };
 
 /* Attributes of a mapping, in one word, the same for every format. */
-#define MM_PAGETABLE_READ 0x1u
+#define MM_PAGETABLE_READ  0x1u
 #define MM_PAGETABLE_WRITE 0x2u
-#define MM_PAGETABLE_EXEC 0x4u
-#define MM_PAGETABLE_USER 0x8u       /* for user mode (then EXEC means: executable there) */
-#define MM_PAGETABLE_EXEC_USER 0x10u /* second stages with MM_PAGETABLE_MODE_EXEC: EXEC means the
+#define MM_PAGETABLE_EXEC  0x4u
+#define MM_PAGETABLE_USER  0x8u /* for user mode (then EXEC means: executable there) */
+#define MM_PAGETABLE_EXEC_USER \
+    0x10u                               /* second stages with MM_PAGETABLE_MODE_EXEC: EXEC means the
                                         guest's supervisor mode only, this its user mode */
-#define MM_PAGETABLE_GLOBAL 0x20u    /* in every address space: survives a switch of ASID */
-#define MM_PAGETABLE_ACCESSED 0x40u
-#define MM_PAGETABLE_DIRTY 0x80u
-#define MM_PAGETABLE_TYPE(t) ((uint32_t)(t) << 8) /* enum mm_pagetable_type */
-#define MM_PAGETABLE_COW 0x800u      /* software: a write gets a copy */
-#define MM_PAGETABLE_SOFT0 0x1000u   /* software bits of the caller */
-#define MM_PAGETABLE_SOFT1 0x2000u   /* not on RISC-V, which has two in all */
-#define MM_PAGETABLE_KEY(k) ((uint32_t)(k) << 16)  /* x86_64: protection key 0 to 15 */
-#define MM_PAGETABLE_IGNORE_PAT 0x100000u          /* EPT: the guest's PAT has no say */
-#define MM_PAGETABLE_CONTIG 0x200000u              /* told only: Svnapot, or Arm's hint */
-#define MM_PAGETABLE_SWAP 0x400000u                /* told only: a software entry, not present */
-#define MM_PAGETABLE_OUTER_SHARED 0x1000000u       /* AArch64: SH; inner shareable otherwise */
-#define MM_PAGETABLE_NOT_SHARED 0x3000000u
+#define MM_PAGETABLE_GLOBAL       0x20u /* in every address space: survives a switch of ASID */
+#define MM_PAGETABLE_ACCESSED     0x40u
+#define MM_PAGETABLE_DIRTY        0x80u
+#define MM_PAGETABLE_TYPE(t)      ((uint32_t)(t) << 8)  /* enum mm_pagetable_type */
+#define MM_PAGETABLE_COW          0x800u                /* software: a write gets a copy */
+#define MM_PAGETABLE_SOFT0        0x1000u               /* software bits of the caller */
+#define MM_PAGETABLE_SOFT1        0x2000u               /* not on RISC-V, which has two in all */
+#define MM_PAGETABLE_KEY(k)       ((uint32_t)(k) << 16) /* x86_64: protection key 0 to 15 */
+#define MM_PAGETABLE_IGNORE_PAT   0x100000u             /* EPT: the guest's PAT has no say */
+#define MM_PAGETABLE_CONTIG       0x200000u             /* told only: Svnapot, or Arm's hint */
+#define MM_PAGETABLE_SWAP         0x400000u  /* told only: a software entry, not present */
+#define MM_PAGETABLE_OUTER_SHARED 0x1000000u /* AArch64: SH; inner shareable otherwise */
+#define MM_PAGETABLE_NOT_SHARED   0x3000000u
 
 /* Groups of attributes, for mm_pagetable_protect. */
 #define MM_PAGETABLE_PERMS 0x3fu
 #define MM_PAGETABLE_TYPES 0x700u
 #define MM_PAGETABLE_SOFTS 0x3800u
-#define MM_PAGETABLE_KEYS 0xf0000u
+#define MM_PAGETABLE_KEYS  0xf0000u
 
 /* Memory types. Where a format has one encoding for two of them, both are taken, and what is read
  * back is the first of the two in this list: UNCACHED for DEVICE on EPT; UNCACHED for
@@ -731,23 +738,23 @@ enum mm_pagetable_type {
     MM_PAGETABLE_WRITE_PROTECTED = 4,
     MM_PAGETABLE_DEVICE = 5 /* x86_64 UC; AArch64 Device-nGnRE; Svpbmt IO */
 };
-#define MM_PAGETABLE_TYPE_COUNT 6u
+#define MM_PAGETABLE_TYPE_COUNT    6u
 #define MM_PAGETABLE_TYPE_OF(attr) ((enum mm_pagetable_type)(((attr) >> 8) & 7u))
-#define MM_PAGETABLE_KEY_OF(attr) (((attr) >> 16) & 15u)
+#define MM_PAGETABLE_KEY_OF(attr)  (((attr) >> 16) & 15u)
 
 /* What the processor has, and policies: struct mm_pagetable_config.flags. */
-#define MM_PAGETABLE_NX 0x1u           /* x86_64, NPT: EFER.NXE; without it every page is EXEC */
-#define MM_PAGETABLE_PKEYS 0x2u        /* x86_64: protection keys (CR4.PKE) */
-#define MM_PAGETABLE_SVPBMT 0x4u       /* RISC-V: memory types */
+#define MM_PAGETABLE_NX         0x1u   /* x86_64, NPT: EFER.NXE; without it every page is EXEC */
+#define MM_PAGETABLE_PKEYS      0x2u   /* x86_64: protection keys (CR4.PKE) */
+#define MM_PAGETABLE_SVPBMT     0x4u   /* RISC-V: memory types */
 #define MM_PAGETABLE_CONTIGUOUS 0x8u   /* RISC-V Svnapot, AArch64 contiguous hint: 64 KiB */
-#define MM_PAGETABLE_SVVPTC 0x10u      /* RISC-V: new mappings need no fence */
-#define MM_PAGETABLE_EXEC_ONLY 0x20u   /* EPT: execute without read (IA32_VMX_EPT_VPID_CAP[0]) */
-#define MM_PAGETABLE_MODE_EXEC 0x40u   /* EPT mode-based execute control, Arm FEAT_XNX */
-#define MM_PAGETABLE_HW_AD 0x80u       /* RISC-V Svadu, EPT A/D, Arm FEAT_HAFDBS: set by hardware */
-#define MM_PAGETABLE_W_XOR_X 0x100u    /* policy: writable and executable at once is refused */
-#define MM_PAGETABLE_PRESET_AD 0x200u  /* policy: new leaves are accessed, and dirty if writable */
+#define MM_PAGETABLE_SVVPTC     0x10u  /* RISC-V: new mappings need no fence */
+#define MM_PAGETABLE_EXEC_ONLY  0x20u  /* EPT: execute without read (IA32_VMX_EPT_VPID_CAP[0]) */
+#define MM_PAGETABLE_MODE_EXEC  0x40u  /* EPT mode-based execute control, Arm FEAT_XNX */
+#define MM_PAGETABLE_HW_AD      0x80u  /* RISC-V Svadu, EPT A/D, Arm FEAT_HAFDBS: set by hardware */
+#define MM_PAGETABLE_W_XOR_X    0x100u /* policy: writable and executable at once is refused */
+#define MM_PAGETABLE_PRESET_AD  0x200u /* policy: new leaves are accessed, and dirty if writable */
 #define MM_PAGETABLE_KEEP_EMPTY 0x400u /* policy: empty tables stay until mm_pagetable_sweep */
-#define MM_PAGETABLE_HIGH_HALF 0x800u  /* AArch64 stage 1: the table of TTBR1 */
+#define MM_PAGETABLE_HIGH_HALF  0x800u /* AArch64 stage 1: the table of TTBR1 */
 
 enum mm_pagetable_family {
     MM_PAGETABLE_FAMILY_X86 = 0,
@@ -766,6 +773,7 @@ enum mm_pagetable_coding {
     MM_PAGETABLE_PAT        /* an index of the PAT register, in bits 3, 4 and 7 */
 };
 
+/* clang-format off */
 /* A format: what a new one has to say, and nothing else. U(field, value) are small numbers, Q words
  * of an entry. Permissions are bits that differ from `base` when granted, so that NX, UXN and
  * read-only bits need no rule of their own. Entries are described in the form of the lowest level.
@@ -948,14 +956,16 @@ struct mm_pagetable_format {
                    MM_PAGETABLE_CODED, MM_PAGETABLE_EXEC_USER, MM_PAGETABLE_MODE_EXEC,             \
                    MMI_PT_BIT(54) | 0x303, 0x40, MMI_PT_BIT(53), 0, UINT64_C(3) << 53, 0, 0x3c,    \
                    UINT64_C(0x01ee05050a0f), 0)
+/* clang-format on */
 
 /* Which formats are in: those asked for, or all. With one alone MMI_PT_ONE describes it. */
-#if defined(MM_PAGETABLE_X86_64) + defined(MM_PAGETABLE_X86_64_LA57) +                             \
-        defined(MM_PAGETABLE_SV32) + defined(MM_PAGETABLE_SV39) + defined(MM_PAGETABLE_SV48) +     \
-        defined(MM_PAGETABLE_SV57) + defined(MM_PAGETABLE_EPT) + defined(MM_PAGETABLE_NPT) +       \
-        defined(MM_PAGETABLE_SV39X4) + defined(MM_PAGETABLE_SV48X4) +                              \
-        defined(MM_PAGETABLE_SV57X4) + defined(MM_PAGETABLE_AARCH64_S1) +                          \
-        defined(MM_PAGETABLE_AARCH64_S2) == 0
+#if defined(MM_PAGETABLE_X86_64) + defined(MM_PAGETABLE_X86_64_LA57) +                         \
+        defined(MM_PAGETABLE_SV32) + defined(MM_PAGETABLE_SV39) + defined(MM_PAGETABLE_SV48) + \
+        defined(MM_PAGETABLE_SV57) + defined(MM_PAGETABLE_EPT) + defined(MM_PAGETABLE_NPT) +   \
+        defined(MM_PAGETABLE_SV39X4) + defined(MM_PAGETABLE_SV48X4) +                          \
+        defined(MM_PAGETABLE_SV57X4) + defined(MM_PAGETABLE_AARCH64_S1) +                      \
+        defined(MM_PAGETABLE_AARCH64_S2) ==                                                    \
+    0
 #define MM_PAGETABLE_X86_64
 #define MM_PAGETABLE_X86_64_LA57
 #define MM_PAGETABLE_SV32
@@ -970,12 +980,13 @@ struct mm_pagetable_format {
 #define MM_PAGETABLE_AARCH64_S1
 #define MM_PAGETABLE_AARCH64_S2
 #endif
-#if defined(MM_PAGETABLE_X86_64) + defined(MM_PAGETABLE_X86_64_LA57) +                             \
-        defined(MM_PAGETABLE_SV32) + defined(MM_PAGETABLE_SV39) + defined(MM_PAGETABLE_SV48) +     \
-        defined(MM_PAGETABLE_SV57) + defined(MM_PAGETABLE_EPT) + defined(MM_PAGETABLE_NPT) +       \
-        defined(MM_PAGETABLE_SV39X4) + defined(MM_PAGETABLE_SV48X4) +                              \
-        defined(MM_PAGETABLE_SV57X4) + defined(MM_PAGETABLE_AARCH64_S1) +                          \
-        defined(MM_PAGETABLE_AARCH64_S2) == 1
+#if defined(MM_PAGETABLE_X86_64) + defined(MM_PAGETABLE_X86_64_LA57) +                         \
+        defined(MM_PAGETABLE_SV32) + defined(MM_PAGETABLE_SV39) + defined(MM_PAGETABLE_SV48) + \
+        defined(MM_PAGETABLE_SV57) + defined(MM_PAGETABLE_EPT) + defined(MM_PAGETABLE_NPT) +   \
+        defined(MM_PAGETABLE_SV39X4) + defined(MM_PAGETABLE_SV48X4) +                          \
+        defined(MM_PAGETABLE_SV57X4) + defined(MM_PAGETABLE_AARCH64_S1) +                      \
+        defined(MM_PAGETABLE_AARCH64_S2) ==                                                    \
+    1
 #if defined(MM_PAGETABLE_X86_64)
 #define MMI_PT_ONE(U, Q) MMI_PT_X86_64(U, Q)
 #elif defined(MM_PAGETABLE_X86_64_LA57)
@@ -1013,7 +1024,8 @@ struct mm_pagetable;
 struct mm_pagetable_range {
     mm_va_t va;
     uint64_t bytes;
-    unsigned level; /* of the smallest leaf in it: one invalidation every mm_pagetable_size(level) */
+    unsigned
+        level; /* of the smallest leaf in it: one invalidation every mm_pagetable_size(level) */
 };
 
 /* What the hook `flush` is asked to do. */
@@ -1044,8 +1056,8 @@ struct mm_pagetable_hooks {
     void (*free)(void *ctx, mm_pa_t table, uint64_t bytes);
     /* Invalidates what the TLBs of all CPUs hold of this. */
     void (*flush)(void *ctx, const struct mm_pagetable_flush *flush);
-    /* Waits until no lock-free reader that came before is inside: after the flush, before frames and
-     * tables go. NULL: there are none, or `free` and `release` wait themselves. */
+    /* Waits until no lock-free reader that came before is inside: after the flush, before frames
+     * and tables go. NULL: there are none, or `free` and `release` wait themselves. */
     void (*grace)(void *ctx);
     /* Frames that a mapping no longer holds, after the flush. NULL: whole tables are dropped
      * without a look at their leaves. */
@@ -1062,15 +1074,15 @@ struct mm_pagetable_hooks {
 struct mm_pagetable_config {
     const struct mm_pagetable_format *format;
     const struct mm_pagetable_hooks *hooks; /* kept, not copied */
-    uintptr_t direct;          /* pointer to a table = its physical address + this */
-    uint32_t flags;            /* MM_PAGETABLE_NX ... */
-    unsigned leaf_levels;      /* bit l: leaves of level l may be used; bit 0 must be set */
-    unsigned pa_bits;          /* physical address width of the processor */
-    unsigned asid;             /* ASID, PCID, VMID: told to flush, and in the root register */
-    uint64_t type_register;    /* IA32_PAT, or MAIR_EL1 */
-    uint64_t flush_pages;      /* more pages than this in a batch become "all" */
+    uintptr_t direct;                       /* pointer to a table = its physical address + this */
+    uint32_t flags;                         /* MM_PAGETABLE_NX ... */
+    unsigned leaf_levels;       /* bit l: leaves of level l may be used; bit 0 must be set */
+    unsigned pa_bits;           /* physical address width of the processor */
+    unsigned asid;              /* ASID, PCID, VMID: told to flush, and in the root register */
+    uint64_t type_register;     /* IA32_PAT, or MAIR_EL1 */
+    uint64_t flush_pages;       /* more pages than this in a batch become "all" */
     MM_PAGETABLE_LOCK_T *locks; /* one for each few top-level entries, lent; NULL: one in all */
-    unsigned lock_count;       /* 0 to MM_PAGETABLE_LOCKS_MAX */
+    unsigned lock_count;        /* 0 to MM_PAGETABLE_LOCKS_MAX */
 };
 
 /* A translation table.
@@ -1125,28 +1137,28 @@ struct mm_pagetable_entry {
     mm_pa_t pa;     /* of the leaf's first byte; a swap entry's value; MM_PA_NONE in a hole */
     uint32_t attr;  /* 0 in a hole */
     unsigned level;
-    uint64_t raw;   /* the entry itself */
+    uint64_t raw; /* the entry itself */
 };
 
 /* How mm_pagetable_predict is asked: one access, and the state of the processor. */
-#define MM_PAGETABLE_ACCESS_WRITE 0x1u
-#define MM_PAGETABLE_ACCESS_FETCH 0x2u
-#define MM_PAGETABLE_ACCESS_USER 0x4u  /* by user mode (EL0, U, CPL 3) */
-#define MM_PAGETABLE_CPU_WP 0x10u      /* x86: CR0.WP */
-#define MM_PAGETABLE_CPU_SMEP 0x20u    /* x86: CR4.SMEP */
-#define MM_PAGETABLE_CPU_SMAP 0x40u    /* x86: CR4.SMAP with EFLAGS.AC clear; Arm: PSTATE.PAN */
-#define MM_PAGETABLE_CPU_SUM 0x80u     /* RISC-V: sstatus.SUM */
-#define MM_PAGETABLE_CPU_MXR 0x100u    /* RISC-V: sstatus.MXR */
+#define MM_PAGETABLE_ACCESS_WRITE   0x1u
+#define MM_PAGETABLE_ACCESS_FETCH   0x2u
+#define MM_PAGETABLE_ACCESS_USER    0x4u   /* by user mode (EL0, U, CPL 3) */
+#define MM_PAGETABLE_CPU_WP         0x10u  /* x86: CR0.WP */
+#define MM_PAGETABLE_CPU_SMEP       0x20u  /* x86: CR4.SMEP */
+#define MM_PAGETABLE_CPU_SMAP       0x40u  /* x86: CR4.SMAP with EFLAGS.AC clear; Arm: PSTATE.PAN */
+#define MM_PAGETABLE_CPU_SUM        0x80u  /* RISC-V: sstatus.SUM */
+#define MM_PAGETABLE_CPU_MXR        0x100u /* RISC-V: sstatus.MXR */
 #define MM_PAGETABLE_CPU_IDENTIFIES 0x200u /* x86: the error code tells fetches (NXE or SMEP) */
 
 enum mm_pagetable_fault {
     MM_PAGETABLE_FAULT_NONE = 0,
-    MM_PAGETABLE_FAULT_CANONICAL,   /* the address does not exist: x86 #GP, page fault elsewhere */
+    MM_PAGETABLE_FAULT_CANONICAL, /* the address does not exist: x86 #GP, page fault elsewhere */
     MM_PAGETABLE_FAULT_NOT_PRESENT,
     MM_PAGETABLE_FAULT_PERMISSION,
-    MM_PAGETABLE_FAULT_RESERVED,    /* reserved bits: x86 RSVD, EPT misconfiguration */
-    MM_PAGETABLE_FAULT_KEY,         /* x86 protection key */
-    MM_PAGETABLE_FAULT_ACCESS_FLAG  /* A or D is clear and hardware does not set it */
+    MM_PAGETABLE_FAULT_RESERVED,   /* reserved bits: x86 RSVD, EPT misconfiguration */
+    MM_PAGETABLE_FAULT_KEY,        /* x86 protection key */
+    MM_PAGETABLE_FAULT_ACCESS_FLAG /* A or D is clear and hardware does not set it */
 };
 struct mm_pagetable_access {
     enum mm_pagetable_fault fault;
@@ -1157,9 +1169,9 @@ struct mm_pagetable_access {
 
 /* Tables and leaves, counted by mm_pagetable_get_stats. */
 struct mm_pagetable_stats {
-    uint64_t tables[MM_PAGETABLE_LEVELS_MAX];   /* by level, the root included, borrowed ones not */
-    uint64_t leaves[MM_PAGETABLE_LEVELS_MAX];   /* by level */
-    uint64_t contiguous; /* level-0 leaves in contiguous groups */
+    uint64_t tables[MM_PAGETABLE_LEVELS_MAX]; /* by level, the root included, borrowed ones not */
+    uint64_t leaves[MM_PAGETABLE_LEVELS_MAX]; /* by level */
+    uint64_t contiguous;                      /* level-0 leaves in contiguous groups */
     uint64_t swapped;
     uint64_t table_bytes, mapped_bytes;
 };
@@ -1191,7 +1203,7 @@ struct mm_pagetable_run {
 };
 
 /* How mm_pagetable_map goes about it. */
-#define MM_PAGETABLE_REPLACE 0x1u          /* what stands there goes */
+#define MM_PAGETABLE_REPLACE         0x1u                            /* what stands there goes */
 #define MM_PAGETABLE_LEAF_MAX(level) (((unsigned)(level) + 1u) << 4) /* no leaf of a higher level */
 #define MM_PAGETABLE_LEAF_MIN(level) (((unsigned)(level) + 1u) << 8) /* none of a lower one */
 
@@ -1206,7 +1218,8 @@ struct mmi_pt_held {
     uint32_t which; /* bit i: lock i */
     MM_PAGETABLE_LOCK_STATE_T state[MM_PAGETABLE_LOCKS_MAX];
 };
-struct mmi_pt_spare { /* tables reserved before anything changes, chained through their first words */
+struct
+    mmi_pt_spare { /* tables reserved before anything changes, chained through their first words */
     struct mm_pagetable *pt;
     mm_pa_t head;
 };
@@ -1279,8 +1292,8 @@ MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch
 /* ---- Mapping --------------------------------------------------------------------------------
  *
  * All of them check the whole request first and reserve the tables that it needs, so that a call
- * that fails has changed nothing. They take the lock of the table, or those of the top-level entries
- * concerned. `batch` NULL: flushed before the return. Errors that all share:
+ * that fails has changed nothing. They take the lock of the table, or those of the top-level
+ * entries concerned. `batch` NULL: flushed before the return. Errors that all share:
  *
  *   MM_ERR_INVALID  zero bytes, a wrap, an address that is not canonical, beyond the physical
  *                   width, an attribute that the format does not have
@@ -1333,8 +1346,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_protect(struct mm_pagetable *pt, mm
  * Returns MM_OK; MM_ERR_INVALID too for a value of more than 52 (Sv32: 20) bits; the shared
  * errors. O(levels). */
 MM_PAGETABLE_API enum mm_status mm_pagetable_swap(struct mm_pagetable *pt, mm_va_t va,
-                                                  uint64_t value,
-                                                  struct mm_pagetable_batch *batch);
+                                                  uint64_t value, struct mm_pagetable_batch *batch);
 
 /* Brings the leaf at `va` down to `level` by splits, keeping accessed, dirty, software bits and
  * type. Returns MM_OK, also if it is small already; MM_ERR_NOENT in a hole; the shared errors. */
@@ -1361,10 +1373,11 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_sweep(struct mm_pagetable *pt, mm_v
  * (MM_PAGETABLE_ACCESSED, MM_PAGETABLE_DIRTY), with the bits as they were, and clears those in
  * `clear`. `seen` may be NULL.
  * Returns MM_OK; MM_ERR_NOENT if no leaf had one; MM_ERR_INVALID too for other bits. O(leaves). */
-MM_PAGETABLE_API enum mm_status mm_pagetable_harvest(
-    struct mm_pagetable *pt, mm_va_t va, uint64_t bytes, uint32_t which, uint32_t clear,
-    void (*seen)(void *ctx, const struct mm_pagetable_entry *entry), void *ctx,
-    struct mm_pagetable_batch *batch);
+MM_PAGETABLE_API enum mm_status
+mm_pagetable_harvest(struct mm_pagetable *pt, mm_va_t va, uint64_t bytes, uint32_t which,
+                     uint32_t clear,
+                     void (*seen)(void *ctx, const struct mm_pagetable_entry *entry), void *ctx,
+                     struct mm_pagetable_batch *batch);
 
 /* Sets the bits in `set` in the leaf at `va`: for a fault handler where hardware does not.
  * Returns MM_OK; MM_ERR_NOENT in a hole; MM_ERR_INVALID for other bits. O(levels). Needs no flush,
@@ -1386,14 +1399,13 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_share_cow(struct mm_pagetable *to,
                                                        struct mm_pagetable_batch *batch);
 
 /* Lends the top-level entries of the range, whole ones, from `from` to `to`: a kernel half, or the
- * entry of a trampoline page. What `from` maps there later is seen through `to` at once; `to` itself
- * cannot change it. Missing tables are made, and lent tables stay, even empty.
+ * entry of a trampoline page. What `from` maps there later is seen through `to` at once; `to`
+ * itself cannot change it. Missing tables are made, and lent tables stay, even empty.
  * Returns MM_OK; MM_ERR_ALIGN if the range is not one of whole entries; MM_ERR_EXISTS if `to` has
  * entries there; MM_ERR_BUSY if a leaf stands there in `from`; MM_ERR_INVALID too for different
  * formats; the shared errors. O(entries). Takes the locks of both. */
-MM_PAGETABLE_API enum mm_status mm_pagetable_lend(struct mm_pagetable *to,
-                                                  struct mm_pagetable *from, mm_va_t va,
-                                                  uint64_t bytes);
+MM_PAGETABLE_API enum mm_status
+mm_pagetable_lend(struct mm_pagetable *to, struct mm_pagetable *from, mm_va_t va, uint64_t bytes);
 
 /* Takes borrowed entries of the range out of `to` again.
  * Returns MM_OK; MM_ERR_NOENT if there was none; the shared errors. O(entries). */
@@ -1438,10 +1450,11 @@ MM_PAGETABLE_API void mm_pagetable_cursor_end(struct mm_pagetable_cursor *cursor
 /* ---- Questions ------------------------------------------------------------------------------
  *
  * They take no lock and may run on any CPU while a writer changes the table: they see each entry
- * before or after. A reader on a host of 32 bits reads an entry of 64 in two halves until they fit. */
+ * before or after. A reader on a host of 32 bits reads an entry of 64 in two halves until they
+ * fit. */
 
-/* Physical address that `va` translates to, whatever the permissions; MM_PA_NONE if it is not mapped
- * or not canonical. O(levels). No locking. */
+/* Physical address that `va` translates to, whatever the permissions; MM_PA_NONE if it is not
+ * mapped or not canonical. O(levels). No locking. */
 MM_PAGETABLE_INLINE mm_pa_t mm_pagetable_translate(const struct mm_pagetable *pt, mm_va_t va);
 
 /* What stands at `va`. Returns MM_OK (a leaf, or a swap entry), MM_ERR_NOENT for a hole (and how
@@ -1457,8 +1470,8 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_query(const struct mm_pagetable *pt
  * O(levels). No locking. Sources: Intel SDM vol. 3, 4.6, 4.7 and 28.3.3; RISC-V privileged 4.3.2;
  * Arm ARM D8.4. */
 MM_PAGETABLE_API void mm_pagetable_predict(const struct mm_pagetable *pt, mm_va_t va,
-                                          unsigned access, uint32_t keys,
-                                          struct mm_pagetable_access *result);
+                                           unsigned access, uint32_t keys,
+                                           struct mm_pagetable_access *result);
 
 /* Visits the entries of the range in order of address, tables before what they hold; holes and
  * swap entries are not visited, borrowed tables are. Stops when a callback returns false.
@@ -1470,18 +1483,18 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_walk(const struct mm_pagetable *pt,
 /* Tells the leaves of the range with equal neighbours (same attributes and level, next frames)
  * joined. `each` returning false ends it.
  * Returns MM_OK, or MM_ERR_INVALID for a bad range. O(leaves). No locking. */
-MM_PAGETABLE_API enum mm_status mm_pagetable_runs(
-    const struct mm_pagetable *pt, mm_va_t va, uint64_t bytes,
-    bool (*each)(void *ctx, const struct mm_pagetable_run *run), void *ctx);
+MM_PAGETABLE_API enum mm_status
+mm_pagetable_runs(const struct mm_pagetable *pt, mm_va_t va, uint64_t bytes,
+                  bool (*each)(void *ctx, const struct mm_pagetable_run *run), void *ctx);
 
-/* Prints the whole table, a line for each run: range, size, frame, permissions, type, level; without
- * line ends, through `print`. O(leaves). No locking. */
+/* Prints the whole table, a line for each run: range, size, frame, permissions, type, level;
+ * without line ends, through `print`. O(leaves). No locking. */
 MM_PAGETABLE_API void mm_pagetable_dump(const struct mm_pagetable *pt,
                                         void (*print)(void *ctx, const char *line), void *ctx);
 
 /* Counts tables and leaves. O(entries). No locking. */
 MM_PAGETABLE_API void mm_pagetable_get_stats(const struct mm_pagetable *pt,
-                                         struct mm_pagetable_stats *stats);
+                                             struct mm_pagetable_stats *stats);
 
 /* Looks for reserved bits that are set, reserved encodings, misaligned leaves, addresses beyond the
  * physical width, broken contiguous groups, tables that are their own parents, notes that lie, and,
@@ -1490,8 +1503,8 @@ MM_PAGETABLE_API void mm_pagetable_get_stats(const struct mm_pagetable *pt,
  *   seen, room  memory for a word for each table; NULL, 0: without that part
  *   flaw        the first one found; may be NULL
  *
- * Returns MM_OK; MM_ERR_CORRUPT; MM_ERR_LIMIT if there are more than `room` tables (and nothing else
- * is wrong). O(entries + tables * log tables). No writer may run. */
+ * Returns MM_OK; MM_ERR_CORRUPT; MM_ERR_LIMIT if there are more than `room` tables (and nothing
+ * else is wrong). O(entries + tables * log tables). No writer may run. */
 MM_PAGETABLE_API enum mm_status mm_pagetable_check(const struct mm_pagetable *pt, mm_pa_t *seen,
                                                    size_t room, struct mm_pagetable_flaw *flaw);
 
@@ -1499,29 +1512,29 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_check(const struct mm_pagetable *pt
 
 /* mmi_ptf_FIELD(pt): what the format says, a constant where there is one format. */
 #ifdef MMI_PT_ONE
-#define MMI_PT_U(field, value)                                                                     \
-    MM_CORE_INLINE uint32_t mmi_ptf_##field(const struct mm_pagetable *pt)                         \
-    {                                                                                              \
-        (void)pt;                                                                                  \
-        return value;                                                                              \
+#define MMI_PT_U(field, value)                                             \
+    MM_CORE_INLINE uint32_t mmi_ptf_##field(const struct mm_pagetable *pt) \
+    {                                                                      \
+        (void)pt;                                                          \
+        return value;                                                      \
     }
-#define MMI_PT_Q(field, value)                                                                     \
-    MM_CORE_INLINE uint64_t mmi_ptf_##field(const struct mm_pagetable *pt)                         \
-    {                                                                                              \
-        (void)pt;                                                                                  \
-        return value;                                                                              \
+#define MMI_PT_Q(field, value)                                             \
+    MM_CORE_INLINE uint64_t mmi_ptf_##field(const struct mm_pagetable *pt) \
+    {                                                                      \
+        (void)pt;                                                          \
+        return value;                                                      \
     }
 MMI_PT_ONE(MMI_PT_U, MMI_PT_Q)
 #else
-#define MMI_PT_U(field)                                                                            \
-    MM_CORE_INLINE uint32_t mmi_ptf_##field(const struct mm_pagetable *pt)                         \
-    {                                                                                              \
-        return pt->format->field;                                                                  \
+#define MMI_PT_U(field)                                                    \
+    MM_CORE_INLINE uint32_t mmi_ptf_##field(const struct mm_pagetable *pt) \
+    {                                                                      \
+        return pt->format->field;                                          \
     }
-#define MMI_PT_Q(field)                                                                            \
-    MM_CORE_INLINE uint64_t mmi_ptf_##field(const struct mm_pagetable *pt)                         \
-    {                                                                                              \
-        return pt->format->field;                                                                  \
+#define MMI_PT_Q(field)                                                    \
+    MM_CORE_INLINE uint64_t mmi_ptf_##field(const struct mm_pagetable *pt) \
+    {                                                                      \
+        return pt->format->field;                                          \
     }
 MM_PAGETABLE_FIELDS(MMI_PT_U, MMI_PT_Q)
 #endif
@@ -1532,7 +1545,8 @@ MM_PAGETABLE_FIELDS(MMI_PT_U, MMI_PT_Q)
 typedef uint64_t __attribute__((may_alias)) mmi_pt_u64;
 typedef uint32_t __attribute__((may_alias)) mmi_pt_u32;
 
-/* Shifts by numbers that are no constants: on machines of 32 bits compilers would call a library. */
+/* Shifts by numbers that are no constants: on machines of 32 bits compilers would call a
+ * library. */
 MM_CORE_INLINE uint64_t mmi_pt_shl(uint64_t x, unsigned n)
 {
 #if MM_WORD_BITS == 64
@@ -1560,10 +1574,11 @@ MM_CORE_INLINE uint64_t mmi_pt_shr(uint64_t x, unsigned n)
 #endif
 }
 
-/* How entries are loaded: whole, once, and without a fence. What a table's entry points to was written
- * before it (mmi_pt_link); the loads through it depend on its value, and every supported processor
- * keeps such loads in order. The thread sanitizer knows nothing of dependencies. On x86_64 it is
- * one instruction written out, because gcc gives neither atomic nor volatile loads an indexed address. */
+/* How entries are loaded: whole, once, and without a fence. What a table's entry points to was
+ * written before it (mmi_pt_link); the loads through it depend on its value, and every supported
+ * processor keeps such loads in order. The thread sanitizer knows nothing of dependencies. On
+ * x86_64 it is one instruction written out, because gcc gives neither atomic nor volatile loads an
+ * indexed address. */
 #if defined(__SANITIZE_THREAD__)
 #define MMI_PT_TSAN 1
 #elif defined(__has_feature)
@@ -1639,7 +1654,8 @@ MM_CORE_INLINE uint64_t mmi_pt_index(const struct mm_pagetable *pt, uint64_t off
 MM_CORE_INLINE bool mmi_pt_present(const struct mm_pagetable *pt, uint64_t e)
 {
     uint64_t tell = mmi_ptf_present(pt);
-    /* EPT: user execute is a permission only with mode-based execute control (SDM vol. 3, 28.3.2) */
+    /* EPT: user execute is a permission only with mode-based execute control (SDM vol. 3,
+     * 28.3.2) */
     if (mmi_ptf_family(pt) == MM_PAGETABLE_FAMILY_EPT && (pt->flags & MM_PAGETABLE_MODE_EXEC) == 0)
         tell &= ~mmi_ptf_exec_user(pt);
     return (e & tell) != 0;
@@ -1718,8 +1734,8 @@ MM_CORE_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t va, unsi
     return !leads_on;
 }
 
-MM_CORE_INLINE mm_pa_t mmi_pt_translated(const struct mm_pagetable *pt, uint64_t e,
-                                         unsigned level, mm_va_t va)
+MM_CORE_INLINE mm_pa_t mmi_pt_translated(const struct mm_pagetable *pt, uint64_t e, unsigned level,
+                                         mm_va_t va)
 {
     if (!mmi_pt_present(pt, e) || (mmi_ptf_leaf_levels(pt) >> level & 1u) == 0)
         return MM_PA_NONE;
@@ -1734,8 +1750,8 @@ MM_PAGETABLE_INLINE mm_pa_t mm_pagetable_translate(const struct mm_pagetable *pt
 
     if (MM_UNLIKELY(!mmi_pt_exists(pt, va)))
         return MM_PA_NONE;
-#define MMI_PT_LEVEL(level)                                                                        \
-    if (mmi_ptf_levels(pt) > (level) && MM_UNLIKELY(mmi_pt_step(pt, va, (level), &pa, &e)))        \
+#define MMI_PT_LEVEL(level)                                                                 \
+    if (mmi_ptf_levels(pt) > (level) && MM_UNLIKELY(mmi_pt_step(pt, va, (level), &pa, &e))) \
         return mmi_pt_translated(pt, e, (level), va);
     MMI_PT_LEVEL(4)
     MMI_PT_LEVEL(3)
@@ -1773,8 +1789,8 @@ const mmi_pt_emit_t mmi_pt_emit = mm_pagetable_translate;
 /* ---- Formats: descriptors ------------------------------------------------------------------- */
 
 #define MMI_PT_VALUE(field, value) value,
-#define MMI_PT_DESCRIBE(name, list)                                                                \
-    static const struct mm_pagetable_format mmi_pt_format_##list = {                               \
+#define MMI_PT_DESCRIBE(name, list)                                  \
+    static const struct mm_pagetable_format mmi_pt_format_##list = { \
         MMI_PT_##list(MMI_PT_VALUE, MMI_PT_VALUE) name}
 #ifdef MM_PAGETABLE_X86_64
 MMI_PT_DESCRIBE("x86_64", X86_64);
@@ -1822,63 +1838,78 @@ MM_PAGETABLE_API const struct mm_pagetable_format *mm_pagetable_format_of(enum m
 {
     switch ((int)id) {
 #ifdef MM_PAGETABLE_X86_64
-    case MM_PAGETABLE_ID_X86_64: return &mmi_pt_format_X86_64;
+    case MM_PAGETABLE_ID_X86_64:
+        return &mmi_pt_format_X86_64;
 #endif
 #ifdef MM_PAGETABLE_X86_64_LA57
-    case MM_PAGETABLE_ID_X86_64_LA57: return &mmi_pt_format_X86_64_LA57;
+    case MM_PAGETABLE_ID_X86_64_LA57:
+        return &mmi_pt_format_X86_64_LA57;
 #endif
 #ifdef MM_PAGETABLE_SV32
-    case MM_PAGETABLE_ID_SV32: return &mmi_pt_format_SV32;
+    case MM_PAGETABLE_ID_SV32:
+        return &mmi_pt_format_SV32;
 #endif
 #ifdef MM_PAGETABLE_SV39
-    case MM_PAGETABLE_ID_SV39: return &mmi_pt_format_SV39;
+    case MM_PAGETABLE_ID_SV39:
+        return &mmi_pt_format_SV39;
 #endif
 #ifdef MM_PAGETABLE_SV48
-    case MM_PAGETABLE_ID_SV48: return &mmi_pt_format_SV48;
+    case MM_PAGETABLE_ID_SV48:
+        return &mmi_pt_format_SV48;
 #endif
 #ifdef MM_PAGETABLE_SV57
-    case MM_PAGETABLE_ID_SV57: return &mmi_pt_format_SV57;
+    case MM_PAGETABLE_ID_SV57:
+        return &mmi_pt_format_SV57;
 #endif
 #ifdef MM_PAGETABLE_EPT
-    case MM_PAGETABLE_ID_EPT: return &mmi_pt_format_EPT;
+    case MM_PAGETABLE_ID_EPT:
+        return &mmi_pt_format_EPT;
 #endif
 #ifdef MM_PAGETABLE_NPT
-    case MM_PAGETABLE_ID_NPT: return &mmi_pt_format_NPT;
+    case MM_PAGETABLE_ID_NPT:
+        return &mmi_pt_format_NPT;
 #endif
 #ifdef MM_PAGETABLE_SV39X4
-    case MM_PAGETABLE_ID_SV39X4: return &mmi_pt_format_SV39X4;
+    case MM_PAGETABLE_ID_SV39X4:
+        return &mmi_pt_format_SV39X4;
 #endif
 #ifdef MM_PAGETABLE_SV48X4
-    case MM_PAGETABLE_ID_SV48X4: return &mmi_pt_format_SV48X4;
+    case MM_PAGETABLE_ID_SV48X4:
+        return &mmi_pt_format_SV48X4;
 #endif
 #ifdef MM_PAGETABLE_SV57X4
-    case MM_PAGETABLE_ID_SV57X4: return &mmi_pt_format_SV57X4;
+    case MM_PAGETABLE_ID_SV57X4:
+        return &mmi_pt_format_SV57X4;
 #endif
 #ifdef MM_PAGETABLE_AARCH64_S1
-    case MM_PAGETABLE_ID_AARCH64_S1: return &mmi_pt_format_AARCH64_S1;
+    case MM_PAGETABLE_ID_AARCH64_S1:
+        return &mmi_pt_format_AARCH64_S1;
 #endif
 #ifdef MM_PAGETABLE_AARCH64_S2
-    case MM_PAGETABLE_ID_AARCH64_S2: return &mmi_pt_format_AARCH64_S2;
+    case MM_PAGETABLE_ID_AARCH64_S2:
+        return &mmi_pt_format_AARCH64_S2;
 #endif
-    default: return NULL;
+    default:
+        return NULL;
     }
 }
 
 /* ---- Entries -------------------------------------------------------------------------------- */
 
-/* A software entry is not present and has bit 6; its value stands from bit 12 up. The link of a dead
- * table (I5) is not present either, has the next one's address and its level in bits 3 to 5. */
-#define MMI_PT_SWAP_MARK UINT64_C(0x40)
+/* A software entry is not present and has bit 6; its value stands from bit 12 up. The link of a
+ * dead table (I5) is not present either, has the next one's address and its level in bits 3 to
+ * 5. */
+#define MMI_PT_SWAP_MARK  UINT64_C(0x40)
 #define MMI_PT_SWAP_SHIFT 12
 
 /* Notes of table entries (I2). */
 #define MMI_PT_BORROWED 0u
-#define MMI_PT_LONE 1u
-#define MMI_PT_MANY 2u
-#define MMI_PT_LENT 3u
+#define MMI_PT_LONE     1u
+#define MMI_PT_MANY     2u
+#define MMI_PT_LENT     3u
 
 #define MMI_PT_EXECS (MM_PAGETABLE_EXEC | MM_PAGETABLE_EXEC_USER)
-#define MMI_PT_AD (MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY)
+#define MMI_PT_AD    (MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY)
 
 static inline unsigned mmi_pt_note(const struct mm_pagetable *pt, uint64_t e)
 {
@@ -1993,8 +2024,9 @@ static bool mmi_pt_cas(const struct mm_pagetable *pt, void *table, uint64_t inde
     {
         mmi_pt_u32 *half = (mmi_pt_u32 *)table + 2 * (size_t)index;
         uint32_t expected = (uint32_t)old;
-        if (!__atomic_compare_exchange_n(half, &expected, (uint32_t)(old >> 32 == next >> 32 ? next : 0),
-                                         false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        if (!__atomic_compare_exchange_n(half, &expected,
+                                         (uint32_t)(old >> 32 == next >> 32 ? next : 0), false,
+                                         __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
             return false;
         if (old >> 32 != next >> 32)
             mmi_pt_store(pt, table, index, next);
@@ -2218,7 +2250,7 @@ static uint64_t mmi_pt_group_bits(const struct mm_pagetable *pt, uint32_t mask)
     return bits;
 }
 
-/* ---- Refusals, ranges, locks ------------------------------------------------------------------ */
+/* ---- Refusals, ranges, locks ----------------------------------------------------------------- */
 
 static enum mm_status mmi_pt_refuse(const struct mm_pagetable *pt, const char *where,
                                     const char *what, enum mm_status status, mm_va_t va)
@@ -2405,7 +2437,7 @@ static bool mmi_pt_next_leaf(struct mmi_pt_iter *it, uint64_t *e)
     return false;
 }
 
-/* ---- Set-up ------------------------------------------------------------------------------------ */
+/* ---- Set-up ---------------------------------------------------------------------------------- */
 
 /* The only format that is in, or NULL. */
 static const struct mm_pagetable_format *mmi_pt_only_format(void)
@@ -2498,8 +2530,8 @@ static bool mmi_pt_config_ok(const struct mm_pagetable_config *c)
 
     if (format == NULL || !mmi_pt_hooks_ok(c->hooks))
         return false;
-    flags = format->features | MM_PAGETABLE_W_XOR_X | MM_PAGETABLE_PRESET_AD |
-            MM_PAGETABLE_KEEP_EMPTY;
+    flags =
+        format->features | MM_PAGETABLE_W_XOR_X | MM_PAGETABLE_PRESET_AD | MM_PAGETABLE_KEEP_EMPTY;
     if ((c->flags & ~flags) != 0 || (c->leaf_levels & ~format->leaf_levels) != 0)
         return false;
     if ((c->leaf_levels & 1u) == 0 || c->pa_bits < 20 || c->pa_bits > format->pa_bits)
@@ -2579,7 +2611,7 @@ MM_PAGETABLE_API uint64_t mm_pagetable_size(const struct mm_pagetable *pt, unsig
     return level < mmi_ptf_levels(pt) ? mmi_pt_size(pt, level) : 0;
 }
 
-/* ---- Batches: what waits for the flush -------------------------------------------------------- */
+/* ---- Batches: what waits for the flush ------------------------------------------------------- */
 
 #define MMI_PT_NO_LEVEL 7u
 
@@ -2745,8 +2777,7 @@ static void mmi_pt_let_go(struct mm_pagetable_batch *b, mm_pa_t pa, uint64_t byt
         return;
     if (b->extent_count != 0) {
         last = &b->extents[b->extent_count - 1];
-        if (last->pa + last->bytes == pa && last->attr == attr &&
-            (attr & MM_PAGETABLE_SWAP) == 0) {
+        if (last->pa + last->bytes == pa && last->attr == attr && (attr & MM_PAGETABLE_SWAP) == 0) {
             last->bytes += bytes;
             return;
         }
@@ -2759,8 +2790,8 @@ static void mmi_pt_let_go(struct mm_pagetable_batch *b, mm_pa_t pa, uint64_t byt
     last->attr = attr;
 }
 
-/* Puts an unlinked subtree on the chain of dead ones. The link takes its first entry (I5); where that
- * led to a table, this is a subtree of its own. */
+/* Puts an unlinked subtree on the chain of dead ones. The link takes its first entry (I5); where
+ * that led to a table, this is a subtree of its own. */
 static void mmi_pt_bury(struct mm_pagetable_batch *b, mm_pa_t table, unsigned level)
 {
     struct mm_pagetable *pt = b->pt;
@@ -2783,7 +2814,7 @@ static void mmi_pt_bury(struct mm_pagetable_batch *b, mm_pa_t table, unsigned le
     } while (deeper);
 }
 
-/* ---- Spare tables: reserved before anything changes -------------------------------------------- */
+/* ---- Spare tables: reserved before anything changes ------------------------------------------ */
 
 static mm_pa_t mmi_pt_spare_take(struct mmi_pt_spare *spare, void **table)
 {
@@ -2848,8 +2879,8 @@ static bool mmi_pt_owned(struct mm_pagetable *pt, uint64_t off, uint64_t end)
 
 /* ---- Splits ---------------------------------------------------------------------------------- */
 
-/* Replaces the leaf that the iterator stands at, above level 0, by a table of smaller ones. Hardware
- * may set A and D until the exchange, then it is done again. */
+/* Replaces the leaf that the iterator stands at, above level 0, by a table of smaller ones.
+ * Hardware may set A and D until the exchange, then it is done again. */
 static void mmi_pt_split_here(struct mmi_pt_iter *it, struct mmi_pt_spare *spare,
                               struct mm_pagetable_batch *b)
 {
@@ -2993,7 +3024,7 @@ static void mmi_pt_cut_both(struct mmi_pt_spare *spare, uint64_t off, uint64_t e
     MM_PAGETABLE_ASSERT(spare->head == MM_PA_NONE);
 }
 
-/* ---- Calls: what all changes have in common ---------------------------------------------------- */
+/* ---- Calls: what all changes have in common -------------------------------------------------- */
 
 /* Checks the range and takes the locks. On an error nothing is held. */
 static enum mm_status mmi_pt_enter(struct mmi_pt_call *call, struct mm_pagetable *pt,
@@ -3031,7 +3062,8 @@ static enum mm_status mmi_pt_exit(struct mmi_pt_call *call, enum mm_status statu
     return status;
 }
 
-/* Makes borders at both ends of the range. On an error nothing changed, and the call is still in. */
+/* Makes borders at both ends of the range. On an error nothing changed, and the call is still
+ * in. */
 static enum mm_status mmi_pt_cut_ends(struct mmi_pt_call *call)
 {
     struct mm_pagetable *pt = call->pt;
@@ -3084,8 +3116,8 @@ static uint64_t mmi_pt_span_end(const struct mm_pagetable *pt, const struct mmi_
     return span->off + mmi_pt_shl(span->count, mmi_pt_shift(pt, span->level));
 }
 
-/* Does entry `i` hold `e`? A look that need not be atomic: its result decides nothing but whether the
- * run goes on, and hardware does not change such an entry (I6). */
+/* Does entry `i` hold `e`? A look that need not be atomic: its result decides nothing but whether
+ * the run goes on, and hardware does not change such an entry (I6). */
 static inline bool mmi_pt_holds(const struct mm_pagetable *pt, const void *table, uint64_t i,
                                 uint64_t e)
 {
@@ -3096,9 +3128,9 @@ static inline bool mmi_pt_holds(const struct mm_pagetable *pt, const void *table
 
 enum mmi_pt_treatment { MMI_PT_LEAVE, MMI_PT_CLEAR, MMI_PT_CHANGE };
 
-/* Follows the run of leaves that entry `i`, which holds `e`, begins: the next frames, the same bits.
- * Each is left, cleared, or becomes `next` with its frame. Returns the run's length. About five
- * instructions an entry. */
+/* Follows the run of leaves that entry `i`, which holds `e`, begins: the next frames, the same
+ * bits. Each is left, cleared, or becomes `next` with its frame. Returns the run's length. About
+ * five instructions an entry. */
 static inline uint64_t mmi_pt_follow(const struct mm_pagetable *pt, const struct mmi_pt_span *span,
                                      uint64_t i, uint64_t e, uint64_t next,
                                      enum mmi_pt_treatment how)
@@ -3106,12 +3138,12 @@ static inline uint64_t mmi_pt_follow(const struct mm_pagetable *pt, const struct
     uint64_t last = span->index + span->count, step = mmi_pt_step_of(pt, span->level), from = i;
     void *table = span->table;
 
-#define MMI_PT_ENTRY(k)                                                                            \
-    do {                                                                                           \
-        if (!mmi_pt_holds(pt, table, i + (k), e + (k) * step))                                     \
-            return i + (k) - from;                                                                 \
-        if (how != MMI_PT_LEAVE)                                                                   \
-            mmi_pt_store(pt, table, i + (k), how == MMI_PT_CLEAR ? 0 : next + (k) * step);         \
+#define MMI_PT_ENTRY(k)                                                                  \
+    do {                                                                                 \
+        if (!mmi_pt_holds(pt, table, i + (k), e + (k)*step))                             \
+            return i + (k)-from;                                                         \
+        if (how != MMI_PT_LEAVE)                                                         \
+            mmi_pt_store(pt, table, i + (k), how == MMI_PT_CLEAR ? 0 : next + (k)*step); \
     } while (0)
     for (; last - i >= 4; i += 4, e += 4 * step, next += 4 * step) {
         MMI_PT_ENTRY(0);
@@ -3138,8 +3170,8 @@ static uint64_t mmi_pt_same_cleared(const struct mm_pagetable *pt, const struct 
     return mmi_pt_follow(pt, span, i, e, 0, MMI_PT_CLEAR);
 }
 
-/* Takes one run of equal leaves out, from entry i on. Leaves of a dead table need not be cleared, but
- * for those that hardware still writes to. Returns their number. */
+/* Takes one run of equal leaves out, from entry i on. Leaves of a dead table need not be cleared,
+ * but for those that hardware still writes to. Returns their number. */
 static uint64_t mmi_pt_take_run(struct mm_pagetable_batch *b, const struct mmi_pt_span *span,
                                 uint64_t i, uint64_t e, bool clear)
 {
@@ -3255,8 +3287,8 @@ static bool mmi_pt_settle(struct mmi_pt_iter *it, uint64_t off, struct mm_pageta
     return false;
 }
 
-/* Leaves the iterator's table for the one above, and settles it if entries were taken out of it: bit
- * l of *touched. Returns how many tables went. */
+/* Leaves the iterator's table for the one above, and settles it if entries were taken out of it:
+ * bit l of *touched. Returns how many tables went. */
 static unsigned mmi_pt_up_settling(struct mmi_pt_iter *it, uint64_t off, unsigned *touched,
                                    struct mm_pagetable_batch *b)
 {
@@ -3286,7 +3318,8 @@ static unsigned mmi_pt_move_settling(struct mmi_pt_iter *it, uint64_t to, unsign
 static bool mmi_pt_droppable(const struct mm_pagetable *pt, uint64_t e)
 {
     unsigned note = mmi_pt_note(pt, e);
-    return (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0 && (note == MMI_PT_LONE || note == MMI_PT_MANY);
+    return (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0 &&
+           (note == MMI_PT_LONE || note == MMI_PT_MANY);
 }
 
 /* Does the range cover all of the entry that the iterator stands at? */
@@ -3328,7 +3361,8 @@ static uint64_t mmi_pt_clear(struct mm_pagetable *pt, uint64_t off, uint64_t end
     return gone;
 }
 
-/* The table of level 0 that `off` is in, open, and the entry that leads to it; NULL if there is none. */
+/* The table of level 0 that `off` is in, open, and the entry that leads to it; NULL if there is
+ * none. */
 static void *mmi_pt_page_table(struct mm_pagetable *pt, uint64_t off, uint64_t *link)
 {
     mm_pa_t table = pt->root;
@@ -3351,8 +3385,8 @@ static bool mmi_pt_stays(const struct mm_pagetable *pt, uint64_t link, const voi
            mmi_pt_load(pt, table, index + 1) != 0;
 }
 
-/* The usual page: hardware leaves its entry alone, and its table has others or stays anyway. False if
- * it is not so, and then nothing was done. */
+/* The usual page: hardware leaves its entry alone, and its table has others or stays anyway. False
+ * if it is not so, and then nothing was done. */
 static bool mmi_pt_unmap_usual(struct mmi_pt_call *call)
 {
     struct mm_pagetable *pt = call->pt;
@@ -3372,7 +3406,8 @@ static bool mmi_pt_unmap_usual(struct mmi_pt_call *call)
         return false;
     mmi_pt_note_change(call->batch, call->off, mmi_pt_size(pt, 0), 0);
     if (pt->hooks->release != NULL)
-        mmi_pt_let_go(call->batch, mmi_pt_table_pa(pt, e), mmi_pt_size(pt, 0), mmi_pt_decode(pt, e, 0));
+        mmi_pt_let_go(call->batch, mmi_pt_table_pa(pt, e), mmi_pt_size(pt, 0),
+                      mmi_pt_decode(pt, e, 0));
     return true;
 }
 
@@ -3401,8 +3436,7 @@ static bool mmi_pt_unmap_page(struct mmi_pt_call *call, enum mm_status *status)
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_unmap(struct mm_pagetable *pt, mm_va_t va,
-                                                   uint64_t bytes,
-                                                   struct mm_pagetable_batch *batch)
+                                                   uint64_t bytes, struct mm_pagetable_batch *batch)
 {
     struct mmi_pt_call call;
     enum mm_status status = mmi_pt_enter(&call, pt, "mm_pagetable_unmap", va, bytes, batch);
@@ -3540,7 +3574,8 @@ static void mmi_pt_write_groups(const struct mmi_pt_map *m, const struct mmi_pt_
             one.index += k;
             one.count = 1;
             e |= mmi_ptf_contig_ppn(pt) != 0
-                     ? mmi_pt_pa_field(pt, pa) | mmi_pt_shl(mmi_ptf_contig_ppn(pt), mmi_ptf_ppn_shift(pt))
+                     ? mmi_pt_pa_field(pt, pa) |
+                           mmi_pt_shl(mmi_ptf_contig_ppn(pt), mmi_ptf_ppn_shift(pt))
                      : mmi_pt_pa_field(pt, pa + k * page);
             mmi_pt_write_run(pt, &one, e, linked);
         }
@@ -3676,8 +3711,8 @@ static void mmi_pt_put(const struct mmi_pt_map *m, struct mmi_pt_iter *it,
     if (!m->replace || mmi_pt_leaves_hole(m))
         mmi_pt_write(m, span, true);
     mmi_pt_grown(it);
-    mmi_pt_note_filled(m->call.batch, span->off,
-                       mmi_pt_span_end(it->pt, span) - span->off, span->level);
+    mmi_pt_note_filled(m->call.batch, span->off, mmi_pt_span_end(it->pt, span) - span->off,
+                       span->level);
 }
 
 /* Would a table below this entry hold nothing but leaves of the level below? */
@@ -3688,8 +3723,8 @@ static inline bool mmi_pt_all_leaves(const struct mmi_pt_map *m, const struct mm
            (end & (mmi_pt_size(it->pt, it->level - 1) - 1)) == 0;
 }
 
-/* Makes the table that is missing below this entry. One that holds nothing but leaves is filled, then
- * linked, and is done; another is linked empty, and the walk goes down. */
+/* Makes the table that is missing below this entry. One that holds nothing but leaves is filled,
+ * then linked, and is done; another is linked empty, and the walk goes down. */
 static void mmi_pt_grow(struct mmi_pt_map *m, struct mmi_pt_iter *it)
 {
     struct mm_pagetable *pt = it->pt;
@@ -3874,8 +3909,8 @@ static uint32_t mmi_pt_map_levels(const struct mm_pagetable *pt, unsigned how, m
 static enum mm_status mmi_pt_new_leaf(const struct mm_pagetable *pt, uint32_t attr, uint64_t *leaf)
 {
     if ((pt->flags & MM_PAGETABLE_PRESET_AD) != 0)
-        attr |= MM_PAGETABLE_ACCESSED |
-                ((attr & MM_PAGETABLE_WRITE) != 0 ? MM_PAGETABLE_DIRTY : 0u);
+        attr |=
+            MM_PAGETABLE_ACCESSED | ((attr & MM_PAGETABLE_WRITE) != 0 ? MM_PAGETABLE_DIRTY : 0u);
     return mmi_pt_encode(pt, attr, leaf);
 }
 
@@ -4092,11 +4127,10 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_protect(struct mm_pagetable *pt, mm
     return mmi_pt_exit(&call, seen != 0 ? MM_OK : MM_ERR_NOENT);
 }
 
-/* ---- Swap entries, marks ---------------------------------------------------------------------- */
+/* ---- Swap entries, marks --------------------------------------------------------------------- */
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_swap(struct mm_pagetable *pt, mm_va_t va,
-                                                  uint64_t value,
-                                                  struct mm_pagetable_batch *batch)
+                                                  uint64_t value, struct mm_pagetable_batch *batch)
 {
     static const char where[] = "mm_pagetable_swap";
     unsigned bits = (8u << mmi_ptf_entry_shift(pt)) - MMI_PT_SWAP_SHIFT;
@@ -4125,8 +4159,7 @@ static uint64_t mmi_pt_ad_bits(const struct mm_pagetable *pt, uint32_t attr)
            mmi_pt_toggle(0, attr, MM_PAGETABLE_DIRTY, mmi_ptf_dirty(pt));
 }
 
-MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va_t va,
-                                                  uint32_t set)
+MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va_t va, uint32_t set)
 {
     static const char where[] = "mm_pagetable_mark";
     mm_va_t page = va & ~(mmi_pt_size(pt, 0) - 1);
@@ -4154,11 +4187,10 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va
     return mmi_pt_exit(&call, status);
 }
 
-/* ---- Split, collapse, sweep -------------------------------------------------------------------- */
+/* ---- Split, collapse, sweep ------------------------------------------------------------------ */
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_split(struct mm_pagetable *pt, mm_va_t va,
-                                                   unsigned level,
-                                                   struct mm_pagetable_batch *batch)
+                                                   unsigned level, struct mm_pagetable_batch *batch)
 {
     static const char where[] = "mm_pagetable_split";
     mm_va_t page = va & ~(mmi_pt_size(pt, 0) - 1);
@@ -4251,7 +4283,8 @@ static bool mmi_pt_collapse_here(struct mmi_pt_iter *it, uint64_t e, struct mm_p
         mmi_pt_store(pt, it->table[level], index, leaf);
     do {
         was = mmi_pt_load(pt, it->table[level], index);
-    } while (!mmi_pt_cas(pt, it->table[level], index, was, mmi_pt_changed(pt, &change, was, level)));
+    } while (
+        !mmi_pt_cas(pt, it->table[level], index, was, mmi_pt_changed(pt, &change, was, level)));
     mmi_pt_close(pt, table);
     mmi_pt_bury(b, table_pa, below);
     return true;
@@ -4290,8 +4323,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_collapse(struct mm_pagetable *pt, m
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_sweep(struct mm_pagetable *pt, mm_va_t va,
-                                                   uint64_t bytes,
-                                                   struct mm_pagetable_batch *batch)
+                                                   uint64_t bytes, struct mm_pagetable_batch *batch)
 {
     struct mmi_pt_call call;
     struct mmi_pt_iter it;
@@ -4321,11 +4353,11 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_sweep(struct mm_pagetable *pt, mm_v
     return mmi_pt_exit(&call, gone != 0 ? MM_OK : MM_ERR_NOENT);
 }
 
-/* ---- Accessed and dirty ------------------------------------------------------------------------ */
+/* ---- Accessed and dirty ---------------------------------------------------------------------- */
 
 /* What an entry says, as the caller is told. */
-static void mmi_pt_describe(const struct mm_pagetable *pt, uint64_t e, unsigned level,
-                            uint64_t off, struct mm_pagetable_entry *entry)
+static void mmi_pt_describe(const struct mm_pagetable *pt, uint64_t e, unsigned level, uint64_t off,
+                            struct mm_pagetable_entry *entry)
 {
     uint64_t size = mmi_pt_size(pt, level), start = off & ~(size - 1);
 
@@ -4372,10 +4404,11 @@ static bool mmi_pt_harvest_here(const struct mmi_pt_crop *crop, const struct mmi
     return true;
 }
 
-MM_PAGETABLE_API enum mm_status mm_pagetable_harvest(
-    struct mm_pagetable *pt, mm_va_t va, uint64_t bytes, uint32_t which, uint32_t clear,
-    void (*seen)(void *ctx, const struct mm_pagetable_entry *entry), void *ctx,
-    struct mm_pagetable_batch *batch)
+MM_PAGETABLE_API enum mm_status
+mm_pagetable_harvest(struct mm_pagetable *pt, mm_va_t va, uint64_t bytes, uint32_t which,
+                     uint32_t clear,
+                     void (*seen)(void *ctx, const struct mm_pagetable_entry *entry), void *ctx,
+                     struct mm_pagetable_batch *batch)
 {
     static const char where[] = "mm_pagetable_harvest";
     struct mmi_pt_crop crop;
@@ -4405,7 +4438,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_harvest(
     return mmi_pt_exit(&call, found != 0 ? MM_OK : MM_ERR_NOENT);
 }
 
-/* ---- Sharing ----------------------------------------------------------------------------------- */
+/* ---- Sharing --------------------------------------------------------------------------------- */
 
 struct mmi_pt_share {
     struct mmi_pt_call from, to;
@@ -4647,9 +4680,8 @@ static void mmi_pt_lend_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
     mmi_pt_note_filled(s->to.batch, from->off, mmi_pt_size(pt, from->level), 0);
 }
 
-MM_PAGETABLE_API enum mm_status mm_pagetable_lend(struct mm_pagetable *to,
-                                                  struct mm_pagetable *from, mm_va_t va,
-                                                  uint64_t bytes)
+MM_PAGETABLE_API enum mm_status
+mm_pagetable_lend(struct mm_pagetable *to, struct mm_pagetable *from, mm_va_t va, uint64_t bytes)
 {
     static const char where[] = "mm_pagetable_lend";
     uint64_t size = mmi_pt_size(from, mmi_pt_root_level(from));
@@ -4715,7 +4747,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_give_back(struct mm_pagetable *to, 
     return mmi_pt_exit(&call, found != 0 ? MM_OK : MM_ERR_NOENT);
 }
 
-/* ---- Cursor ------------------------------------------------------------------------------------ */
+/* ---- Cursor ---------------------------------------------------------------------------------- */
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_begin(struct mm_pagetable_cursor *cursor,
                                                           struct mm_pagetable *pt, mm_va_t va,
@@ -4848,7 +4880,7 @@ MM_PAGETABLE_API void mm_pagetable_cursor_end(struct mm_pagetable_cursor *cursor
     (void)mmi_pt_exit(&cursor->call, MM_OK);
 }
 
-/* ---- Questions --------------------------------------------------------------------------------- */
+/* ---- Questions ------------------------------------------------------------------------------- */
 
 /* The entry that a walk for `off` ends with, and its level. */
 static uint64_t mmi_pt_lookup(const struct mm_pagetable *pt, uint64_t off, unsigned *level)
@@ -4875,7 +4907,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_query(const struct mm_pagetable *pt
     return entry->attr != 0 ? MM_OK : MM_ERR_NOENT;
 }
 
-/* ---- What a processor would do ------------------------------------------------------------------ */
+/* ---- What a processor would do --------------------------------------------------------------- */
 
 /* Why an entry that is present has no meaning; NULL if it has one. Address bits beyond the physical
  * width, and below a leaf's size, are reserved everywhere. */
@@ -4915,8 +4947,7 @@ static const char *mmi_pt_flaw_of_riscv(const struct mm_pagetable *pt, uint64_t 
 static const char *mmi_pt_flaw_of_ept(const struct mm_pagetable *pt, uint64_t e, bool table)
 {
     unsigned type = (unsigned)(e >> 3) & 7u;
-    bool exec = (e & 4) != 0 ||
-                ((pt->flags & MM_PAGETABLE_MODE_EXEC) != 0 && (e & 0x400) != 0);
+    bool exec = (e & 4) != 0 || ((pt->flags & MM_PAGETABLE_MODE_EXEC) != 0 && (e & 0x400) != 0);
 
     if ((e & 3) == 2)
         return "write without read";
@@ -4926,16 +4957,19 @@ static const char *mmi_pt_flaw_of_ept(const struct mm_pagetable *pt, uint64_t e,
 }
 
 /* Rules of one family; NULL if the entry keeps them. */
-static const char *mmi_pt_flaw_of_family(const struct mm_pagetable *pt, uint64_t e,
-                                         unsigned level, bool table)
+static const char *mmi_pt_flaw_of_family(const struct mm_pagetable *pt, uint64_t e, unsigned level,
+                                         bool table)
 {
     switch (mmi_ptf_family(pt)) {
     case MM_PAGETABLE_FAMILY_X86:
         return (pt->flags & MM_PAGETABLE_NX) == 0 && (e & MMI_PT_BIT(63)) != 0 ? "reserved bits"
                                                                                : NULL;
-    case MM_PAGETABLE_FAMILY_RISCV: return mmi_pt_flaw_of_riscv(pt, e, level, table);
-    case MM_PAGETABLE_FAMILY_EPT: return mmi_pt_flaw_of_ept(pt, e, table);
-    default: return level == 0 && (e & 2) == 0 ? "block at the lowest level" : NULL;
+    case MM_PAGETABLE_FAMILY_RISCV:
+        return mmi_pt_flaw_of_riscv(pt, e, level, table);
+    case MM_PAGETABLE_FAMILY_EPT:
+        return mmi_pt_flaw_of_ept(pt, e, table);
+    default:
+        return level == 0 && (e & 2) == 0 ? "block at the lowest level" : NULL;
     }
 }
 
@@ -4968,8 +5002,8 @@ static enum mm_pagetable_fault mmi_pt_unless(bool allowed)
 /* May this mode touch a page of user mode, or of the supervisor, at all? (SMEP, SMAP) */
 static bool mmi_pt_x86_mode(const struct mmi_pt_rights *r, unsigned access)
 {
-    unsigned guard = (access & MM_PAGETABLE_ACCESS_FETCH) != 0 ? MM_PAGETABLE_CPU_SMEP
-                                                               : MM_PAGETABLE_CPU_SMAP;
+    unsigned guard =
+        (access & MM_PAGETABLE_ACCESS_FETCH) != 0 ? MM_PAGETABLE_CPU_SMEP : MM_PAGETABLE_CPU_SMAP;
     if ((access & MM_PAGETABLE_ACCESS_USER) != 0)
         return r->user;
     return !r->user || (access & guard) == 0;
@@ -5001,8 +5035,8 @@ static bool mmi_pt_riscv_mode(const struct mm_pagetable *pt, uint64_t e, unsigne
 
     if (mmi_ptf_user(pt) == 0 || (access & MM_PAGETABLE_ACCESS_USER) != 0)
         return user_page;
-    return !user_page || ((access & MM_PAGETABLE_ACCESS_FETCH) == 0 &&
-                          (access & MM_PAGETABLE_CPU_SUM) != 0);
+    return !user_page ||
+           ((access & MM_PAGETABLE_ACCESS_FETCH) == 0 && (access & MM_PAGETABLE_CPU_SUM) != 0);
 }
 
 /* RISC-V: privileged 4.3.2, 8.5.1. */
@@ -5036,8 +5070,7 @@ static enum mm_pagetable_fault mmi_pt_judge_ept(const struct mmi_pt_rights *r, u
 static bool mmi_pt_arm_writable(const struct mm_pagetable *pt, uint64_t e)
 {
     bool bit = (e & 0x80) != 0, first = mmi_ptf_user(pt) != 0;
-    return bit != first ||
-           ((pt->flags & MM_PAGETABLE_HW_AD) != 0 && (e & mmi_ptf_write(pt)) != 0);
+    return bit != first || ((pt->flags & MM_PAGETABLE_HW_AD) != 0 && (e & mmi_ptf_write(pt)) != 0);
 }
 
 /* AArch64 stage 1: Arm ARM D8.4.1. What user mode may write, the kernel never executes. */
@@ -5061,8 +5094,7 @@ static bool mmi_pt_arm_second(const struct mm_pagetable *pt, uint64_t e, unsigne
 
     if ((access & MM_PAGETABLE_ACCESS_FETCH) != 0)
         return xn == 0 || xn == ((access & MM_PAGETABLE_ACCESS_USER) != 0 ? 1u : 3u);
-    return (access & MM_PAGETABLE_ACCESS_WRITE) != 0 ? mmi_pt_arm_writable(pt, e)
-                                                     : (e & 0x40) != 0;
+    return (access & MM_PAGETABLE_ACCESS_WRITE) != 0 ? mmi_pt_arm_writable(pt, e) : (e & 0x40) != 0;
 }
 
 static enum mm_pagetable_fault mmi_pt_judge_aarch64(const struct mm_pagetable *pt, uint64_t e,
@@ -5110,16 +5142,20 @@ static enum mm_pagetable_fault mmi_pt_judge(const struct mm_pagetable *pt,
                                             unsigned access, uint32_t keys)
 {
     switch (mmi_ptf_family(pt)) {
-    case MM_PAGETABLE_FAMILY_X86: return mmi_pt_judge_x86(pt, r, e, access, keys);
-    case MM_PAGETABLE_FAMILY_RISCV: return mmi_pt_judge_riscv(pt, e, access);
-    case MM_PAGETABLE_FAMILY_EPT: return mmi_pt_judge_ept(r, access);
-    default: return mmi_pt_judge_aarch64(pt, e, access);
+    case MM_PAGETABLE_FAMILY_X86:
+        return mmi_pt_judge_x86(pt, r, e, access, keys);
+    case MM_PAGETABLE_FAMILY_RISCV:
+        return mmi_pt_judge_riscv(pt, e, access);
+    case MM_PAGETABLE_FAMILY_EPT:
+        return mmi_pt_judge_ept(r, access);
+    default:
+        return mmi_pt_judge_aarch64(pt, e, access);
     }
 }
 
 MM_PAGETABLE_API void mm_pagetable_predict(const struct mm_pagetable *pt, mm_va_t va,
-                                          unsigned access, uint32_t keys,
-                                          struct mm_pagetable_access *result)
+                                           unsigned access, uint32_t keys,
+                                           struct mm_pagetable_access *result)
 {
     struct mmi_pt_rights rights = {true, true, true, true};
     uint64_t off = mmi_pt_offset(pt, va), e = 0;
@@ -5153,7 +5189,7 @@ MM_PAGETABLE_API void mm_pagetable_predict(const struct mm_pagetable *pt, mm_va_
         result->error_code = mmi_pt_error_code(result->fault, access);
 }
 
-/* ---- Walks ------------------------------------------------------------------------------------- */
+/* ---- Walks ----------------------------------------------------------------------------------- */
 
 /* Shows one entry to the visitor; false if it has seen enough. */
 static bool mmi_pt_visit(const struct mm_pagetable_visitor *visitor, const struct mmi_pt_iter *it,
@@ -5211,9 +5247,8 @@ static bool mmi_pt_join_leaf(void *ctx, const struct mm_pagetable_entry *entry)
     struct mmi_pt_join *join = (struct mmi_pt_join *)ctx;
     struct mm_pagetable_run *run = &join->run;
 
-    if (run->bytes != 0 && run->va + run->bytes == entry->va &&
-        run->pa + run->bytes == entry->pa && run->attr == entry->attr &&
-        run->level == entry->level) {
+    if (run->bytes != 0 && run->va + run->bytes == entry->va && run->pa + run->bytes == entry->pa &&
+        run->attr == entry->attr && run->level == entry->level) {
         run->bytes += entry->bytes;
         return true;
     }
@@ -5229,9 +5264,9 @@ static bool mmi_pt_join_leaf(void *ctx, const struct mm_pagetable_entry *entry)
     return true;
 }
 
-MM_PAGETABLE_API enum mm_status mm_pagetable_runs(
-    const struct mm_pagetable *pt, mm_va_t va, uint64_t bytes,
-    bool (*each)(void *ctx, const struct mm_pagetable_run *run), void *ctx)
+MM_PAGETABLE_API enum mm_status
+mm_pagetable_runs(const struct mm_pagetable *pt, mm_va_t va, uint64_t bytes,
+                  bool (*each)(void *ctx, const struct mm_pagetable_run *run), void *ctx)
 {
     struct mm_pagetable_visitor visitor;
     struct mmi_pt_join join;
@@ -5253,7 +5288,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_runs(
     return status;
 }
 
-/* ---- Dump -------------------------------------------------------------------------------------- */
+/* ---- Dump ------------------------------------------------------------------------------------ */
 
 struct mmi_pt_dump {
     const struct mm_pagetable *pt;
@@ -5354,10 +5389,10 @@ MM_PAGETABLE_API void mm_pagetable_dump(const struct mm_pagetable *pt,
     (void)mm_pagetable_runs(pt, mmi_pt_va(pt, half), half, mmi_pt_dump_run, &dump);
 }
 
-/* ---- Statistics, check ------------------------------------------------------------------------- */
+/* ---- Statistics, check ----------------------------------------------------------------------- */
 
 MM_PAGETABLE_API void mm_pagetable_get_stats(const struct mm_pagetable *pt,
-                                         struct mm_pagetable_stats *stats)
+                                             struct mm_pagetable_stats *stats)
 {
     uint64_t all = mmi_pt_space(pt), e;
     unsigned root = mmi_pt_root_level(pt);

@@ -93,9 +93,9 @@
  *   MM_SLAB_MEMSET, _MEMCPY, MM_SLAB_ASSERT(x), MM_SLAB_DEBUG, MM_SLAB_REPORT(report)
  *                             in place of MM_MEMSET and so on
  *
- *   What hooks expand to stands in inline functions of external linkage too: a function of yours there is
- *   not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline, or all is
- *   MM_SLAB_STATIC.
+ *   What hooks expand to stands in inline functions of external linkage too: a function of yours
+ *   there is not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline,
+ *   or all is MM_SLAB_STATIC.
  *
  *   Hooks at run time stand in struct mm_slab_hooks: the source of memory, reclaim, grace periods.
  *   They may use the heap, but for `purge`.
@@ -179,16 +179,16 @@ typedef uint64_t mm_va_t; /* virtual address;  serve a 64-bit guest             
 #define MM_PAGE_SIZE ((mm_pa_t)1 << MM_PAGE_SHIFT)
 
 /* X(name, value, errno of Linux, meaning) */
-#define MM_STATUS_LIST(X)                                                                         \
-    X(OK, 0, 0, "success")                                                                         \
-    X(ERR_NOMEM, -1, 12, "out of memory")                                                          \
-    X(ERR_INVALID, -2, 22, "invalid argument or state")                                            \
-    X(ERR_PERM, -3, 13, "permission denied")                                                       \
-    X(ERR_ALIGN, -4, 22, "misaligned address or size")                                             \
-    X(ERR_EXISTS, -5, 17, "exists already")                                                        \
-    X(ERR_NOENT, -6, 2, "no such entry")                                                           \
-    X(ERR_BUSY, -7, 16, "in use")                                                                  \
-    X(ERR_LIMIT, -8, 7, "limit reached")                                                           \
+#define MM_STATUS_LIST(X)                               \
+    X(OK, 0, 0, "success")                              \
+    X(ERR_NOMEM, -1, 12, "out of memory")               \
+    X(ERR_INVALID, -2, 22, "invalid argument or state") \
+    X(ERR_PERM, -3, 13, "permission denied")            \
+    X(ERR_ALIGN, -4, 22, "misaligned address or size")  \
+    X(ERR_EXISTS, -5, 17, "exists already")             \
+    X(ERR_NOENT, -6, 2, "no such entry")                \
+    X(ERR_BUSY, -7, 16, "in use")                       \
+    X(ERR_LIMIT, -8, 7, "limit reached")                \
     X(ERR_CORRUPT, -9, 117, "structure damaged")
 
 enum mm_status {
@@ -201,11 +201,13 @@ enum mm_status {
 static inline const char *mm_status_name(enum mm_status status)
 {
     switch ((int)status) {
-#define MMI_STATUS_CASE(name, value, error, text)                                                  \
-    case (value): return "MM_" #name;
+#define MMI_STATUS_CASE(name, value, error, text) \
+    case (value):                                 \
+        return "MM_" #name;
         MM_STATUS_LIST(MMI_STATUS_CASE)
 #undef MMI_STATUS_CASE
-    default: return "MM_?";
+    default:
+        return "MM_?";
     }
 }
 
@@ -214,23 +216,25 @@ static inline const char *mm_status_name(enum mm_status status)
 static inline int mm_status_errno(enum mm_status status)
 {
     switch ((int)status) {
-#define MMI_STATUS_CASE(name, value, error, text)                                                  \
-    case (value): return -(error);
+#define MMI_STATUS_CASE(name, value, error, text) \
+    case (value):                                 \
+        return -(error);
         MM_STATUS_LIST(MMI_STATUS_CASE)
 #undef MMI_STATUS_CASE
-    default: return -22;
+    default:
+        return -22;
     }
 }
 
 /* ---- Compiler ----------------------------------------------------------------------------- */
 
-#define MM_LIKELY(x) __builtin_expect(!!(x), 1)
+#define MM_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define MM_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define MM_NOINLINE __attribute__((noinline))
-#define MM_COLD __attribute__((noinline, cold))
+#define MM_NOINLINE    __attribute__((noinline))
+#define MM_COLD        __attribute__((noinline, cold))
 
-/* The small functions below are expanded where they are used, also in inline functions with external
- * linkage (C99 6.7.4), and never emitted. */
+/* The small functions below are expanded where they are used, also in inline functions with
+ * external linkage (C99 6.7.4), and never emitted. */
 #ifdef __cplusplus
 #define MM_CORE_INLINE static inline __attribute__((always_inline))
 #else
@@ -276,10 +280,10 @@ struct mm_report {
 /* ---- Machine words: atomics, bits, arithmetic ---------------------------------------------- */
 
 #if UINTPTR_MAX > 0xffffffffu
-#define MM_WORD_BITS 64
+#define MM_WORD_BITS  64
 #define MM_WORD_SHIFT 6
 #else
-#define MM_WORD_BITS 32
+#define MM_WORD_BITS  32
 #define MM_WORD_SHIFT 5
 #endif
 
@@ -366,8 +370,8 @@ MM_CORE_INLINE unsigned mm_fls_portable(uintptr_t x)
     return mm_popcount_portable(x) - 1;
 }
 
-#if !defined(MM_PORTABLE_BITS) && (defined(__x86_64__) || defined(__i386__) ||                     \
-                                   defined(__aarch64__) || defined(__riscv_zbb))
+#if !defined(MM_PORTABLE_BITS) && \
+    (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__riscv_zbb))
 #if MM_WORD_BITS == 64
 #define MMI_CTZ(x) ((unsigned)__builtin_ctzll(x))
 #define MMI_FLS(x) (63u - (unsigned)__builtin_clzll(x))
@@ -446,24 +450,24 @@ MM_CORE_INLINE uint64_t mm_add_saturated(uint64_t a, uint64_t b)
 /* ---- Locks ----------------------------------------------------------------------------------- */
 
 #if defined(MM_NO_LOCKS) && !defined(MM_LOCK)
-#define MM_LOCK_T unsigned char
+#define MM_LOCK_T       unsigned char
 #define MM_LOCK_STATE_T unsigned char
 #define MM_LOCK_INIT(l) (*(l) = 0)
-#define MM_LOCK(l, s) ((void)(l), (void)((s) = 0))
+#define MM_LOCK(l, s)   ((void)(l), (void)((s) = 0))
 #define MM_UNLOCK(l, s) ((void)(l), (void)(s))
 #endif
 
 #ifdef MM_LOCK
-#if !defined(MM_LOCK_T) || !defined(MM_LOCK_STATE_T) || !defined(MM_LOCK_INIT) ||                  \
+#if !defined(MM_LOCK_T) || !defined(MM_LOCK_STATE_T) || !defined(MM_LOCK_INIT) || \
     !defined(MM_UNLOCK)
 #error "define all of MM_LOCK_T, MM_LOCK_STATE_T, MM_LOCK_INIT, MM_LOCK and MM_UNLOCK, or none"
 #endif
 #else
 /* Test-and-test-and-set spinlock: for callers that bring no lock of their own. */
-#define MM_LOCK_T uintptr_t
+#define MM_LOCK_T       uintptr_t
 #define MM_LOCK_STATE_T unsigned char
 #define MM_LOCK_INIT(l) mm_store((l), 0)
-#define MM_LOCK(l, s) ((void)((s) = 0), mmi_spin_lock(l))
+#define MM_LOCK(l, s)   ((void)((s) = 0), mmi_spin_lock(l))
 #define MM_UNLOCK(l, s) ((void)(s), mm_store_release((l), 0))
 static inline void mmi_spin_lock(uintptr_t *lock)
 {
@@ -474,16 +478,16 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #endif
 
 #ifdef MM_READ_LOCK
-#if !defined(MM_RWLOCK_T) || !defined(MM_RWLOCK_INIT) || !defined(MM_READ_UNLOCK) ||               \
+#if !defined(MM_RWLOCK_T) || !defined(MM_RWLOCK_INIT) || !defined(MM_READ_UNLOCK) || \
     !defined(MM_WRITE_LOCK) || !defined(MM_WRITE_UNLOCK)
 #error "define all of MM_RWLOCK_T, _INIT, MM_READ_LOCK, _UNLOCK, MM_WRITE_LOCK, _UNLOCK, or none"
 #endif
 #else
-#define MM_RWLOCK_T MM_LOCK_T
-#define MM_RWLOCK_INIT(l) MM_LOCK_INIT(l)
-#define MM_READ_LOCK(l, s) MM_LOCK(l, s)
-#define MM_READ_UNLOCK(l, s) MM_UNLOCK(l, s)
-#define MM_WRITE_LOCK(l, s) MM_LOCK(l, s)
+#define MM_RWLOCK_T           MM_LOCK_T
+#define MM_RWLOCK_INIT(l)     MM_LOCK_INIT(l)
+#define MM_READ_LOCK(l, s)    MM_LOCK(l, s)
+#define MM_READ_UNLOCK(l, s)  MM_UNLOCK(l, s)
+#define MM_WRITE_LOCK(l, s)   MM_LOCK(l, s)
 #define MM_WRITE_UNLOCK(l, s) MM_UNLOCK(l, s)
 #endif
 
@@ -493,7 +497,8 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #define MM_CPU_MAX 1 /* CPUs with caches of their own */
 #endif
 #ifndef MM_CPU_ID
-#define MM_CPU_ID() 0u /* a number from MM_CPU_MAX up: "no CPU known here", served without a cache */
+#define MM_CPU_ID() \
+    0u /* a number from MM_CPU_MAX up: "no CPU known here", served without a cache */
 #endif
 #ifndef MM_CPU_STATE_T
 #define MM_CPU_STATE_T unsigned char
@@ -503,7 +508,7 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #error "define both of MM_CPU_PIN and MM_CPU_UNPIN, or none"
 #endif
 #else
-#define MM_CPU_PIN(s) ((void)((s) = 0)) /* from here no migration, no reentry by interrupt */
+#define MM_CPU_PIN(s)   ((void)((s) = 0)) /* from here no migration, no reentry by interrupt */
 #define MM_CPU_UNPIN(s) ((void)(s))
 #endif
 
@@ -567,8 +572,9 @@ MM_CORE_INLINE bool mm_bias_mine(const uintptr_t *owner, uintptr_t self)
     return __atomic_load_n(owner, MM_BIAS_ORDER) == self;
 }
 
-/* Waits until the CPU whose busy word this is cannot be inside any more with what it loaded there before the
- * caller's last change. `spins` bounds the wait (0: no bound): false if it is still inside. */
+/* Waits until the CPU whose busy word this is cannot be inside any more with what it loaded there
+ * before the caller's last change. `spins` bounds the wait (0: no bound): false if it is still
+ * inside. */
 static inline bool mm_bias_wait(const uintptr_t *busy, unsigned long spins)
 {
 #if MMI_SMP
@@ -616,15 +622,15 @@ extern "C" {
 /* ---- Configuration ------------------------------------------------------------------------- */
 
 #ifdef MM_SLAB_LOCK
-#if !defined(MM_SLAB_LOCK_T) || !defined(MM_SLAB_LOCK_STATE_T) || !defined(MM_SLAB_LOCK_INIT) ||   \
+#if !defined(MM_SLAB_LOCK_T) || !defined(MM_SLAB_LOCK_STATE_T) || !defined(MM_SLAB_LOCK_INIT) || \
     !defined(MM_SLAB_UNLOCK)
 #error "define all of MM_SLAB_LOCK_T, _LOCK_STATE_T, _LOCK_INIT, _LOCK and _UNLOCK, or none"
 #endif
 #else
-#define MM_SLAB_LOCK_T MM_LOCK_T
+#define MM_SLAB_LOCK_T       MM_LOCK_T
 #define MM_SLAB_LOCK_STATE_T MM_LOCK_STATE_T
 #define MM_SLAB_LOCK_INIT(l) MM_LOCK_INIT(l)
-#define MM_SLAB_LOCK(l, s) MM_LOCK(l, s)
+#define MM_SLAB_LOCK(l, s)   MM_LOCK(l, s)
 #define MM_SLAB_UNLOCK(l, s) MM_UNLOCK(l, s)
 #endif
 
@@ -633,8 +639,8 @@ extern "C" {
 #error "define all of MM_SLAB_CPU_STATE_T, MM_SLAB_CPU_PIN and MM_SLAB_CPU_UNPIN, or none"
 #endif
 #else
-#define MM_SLAB_CPU_STATE_T MM_CPU_STATE_T
-#define MM_SLAB_CPU_PIN(s) MM_CPU_PIN(s)
+#define MM_SLAB_CPU_STATE_T  MM_CPU_STATE_T
+#define MM_SLAB_CPU_PIN(s)   MM_CPU_PIN(s)
 #define MM_SLAB_CPU_UNPIN(s) MM_CPU_UNPIN(s)
 #endif
 #ifndef MM_SLAB_CPU_ID
@@ -661,12 +667,13 @@ extern "C" {
 #error "define both of MM_SLAB_POISON and MM_SLAB_UNPOISON, or none"
 #endif
 #define MMI_SLAB_SANITIZE 1
-#define MMI_SLAB_POISON_ALL(p) MM_SLAB_POISON(p, mmi_slab_extent(mmi_slab_usable(p))) /* of an object */
+#define MMI_SLAB_POISON_ALL(p) \
+    MM_SLAB_POISON(p, mmi_slab_extent(mmi_slab_usable(p))) /* of an object */
 #else
-#define MM_SLAB_POISON(p, bytes) ((void)(p), (void)(bytes))
+#define MM_SLAB_POISON(p, bytes)   ((void)(p), (void)(bytes))
 #define MM_SLAB_UNPOISON(p, bytes) ((void)(p), (void)(bytes))
-#define MMI_SLAB_SANITIZE 0
-#define MMI_SLAB_POISON_ALL(p) ((void)(p))
+#define MMI_SLAB_SANITIZE          0
+#define MMI_SLAB_POISON_ALL(p)     ((void)(p))
 #endif
 
 #ifndef MM_SLAB_SHIFT
@@ -685,42 +692,43 @@ extern "C" {
 #define MM_SLAB_HARDEN 0
 #endif
 
-#define MM_SLAB_BYTES ((size_t)1 << MM_SLAB_SHIFT)
+#define MM_SLAB_BYTES     ((size_t)1 << MM_SLAB_SHIFT)
 #define MM_SLAB_MAX_SHIFT (MM_SLAB_SHIFT < 16 ? MM_SLAB_SHIFT - 3 : 13)
-#define MM_SLAB_MAX ((size_t)1 << MM_SLAB_MAX_SHIFT)          /* the largest class */
-#define MM_SLAB_CLASSES (9u + 8u * (MM_SLAB_MAX_SHIFT - 7u))  /* classes of kmalloc */
-#define MM_SLAB_CACHE_MAX (MM_SLAB_BYTES / 4)                 /* largest object of a named cache */
+#define MM_SLAB_MAX       ((size_t)1 << MM_SLAB_MAX_SHIFT)     /* the largest class */
+#define MM_SLAB_CLASSES   (9u + 8u * (MM_SLAB_MAX_SHIFT - 7u)) /* classes of kmalloc */
+#define MM_SLAB_CACHE_MAX (MM_SLAB_BYTES / 4)                  /* largest object of a named cache */
 
 #ifdef MM_SLAB_STATIC
 #ifndef MM_SLAB_IMPLEMENTATION
 #define MM_SLAB_IMPLEMENTATION /* static functions are of use only where they are defined */
 #endif
-#define MM_SLAB_API static __attribute__((unused))
-#define MM_SLAB_INLINE static inline __attribute__((unused))
+#define MM_SLAB_API      static __attribute__((unused))
+#define MM_SLAB_INLINE   static inline __attribute__((unused))
 #define MMI_SLAB_PRIVATE static inline __attribute__((always_inline, unused))
 #else
 #define MM_SLAB_API
 #define MMI_SLAB_PRIVATE MM_CORE_INLINE
-#define MM_SLAB_INLINE inline /* the implementation has the external definition */
+#define MM_SLAB_INLINE   inline /* the implementation has the external definition */
 #endif
 
 /* ---- Types --------------------------------------------------------------------------------- */
 
 /* Flags of an allocation; all but NOWAIT and ZERO are handed to the source as they are. */
 #define MM_SLAB_NOWAIT 0x01u /* the source and the heap must not wait: no reclaim */
-#define MM_SLAB_ZERO 0x02u   /* filled with zeros */
+#define MM_SLAB_ZERO   0x02u /* filled with zeros */
 
 /* Flags of a cache. */
-#define MM_SLAB_TYPE_STABLE 0x0001u /* a slab goes back to the source only after a grace period: a
+#define MM_SLAB_TYPE_STABLE \
+    0x0001u /* a slab goes back to the source only after a grace period: a
                                        reader may look at an object that was freed meanwhile */
-#define MM_SLAB_SHUFFLE 0x0002u     /* objects are handed out in random order */
-#define MM_SLAB_COLOUR 0x0004u      /* objects begin at changing offsets, in what is left over */
-#define MM_SLAB_DEBUG_FREES 0x0100u /* every free is checked exactly (F of slub_debug) */
-#define MM_SLAB_DEBUG_ZONES 0x0200u /* red zones before and behind each object (Z) */
-#define MM_SLAB_DEBUG_POISON 0x0400u /* freed objects are filled and checked for writes (P) */
-#define MM_SLAB_DEBUG_USER 0x0800u   /* callers and CPUs of alloc and free are kept (U) */
+#define MM_SLAB_SHUFFLE          0x0002u /* objects are handed out in random order */
+#define MM_SLAB_COLOUR           0x0004u /* objects begin at changing offsets, in what is left */
+#define MM_SLAB_DEBUG_FREES      0x0100u /* every free is checked exactly (F of slub_debug) */
+#define MM_SLAB_DEBUG_ZONES      0x0200u /* red zones before and behind each object (Z) */
+#define MM_SLAB_DEBUG_POISON     0x0400u /* freed objects are filled and checked for writes (P) */
+#define MM_SLAB_DEBUG_USER       0x0800u /* callers and CPUs of alloc and free are kept (U) */
 #define MM_SLAB_DEBUG_QUARANTINE 0x1000u /* freed objects rest before they are used again */
-#define MM_SLAB_DEBUG_ALL 0x1f00u
+#define MM_SLAB_DEBUG_ALL        0x1f00u
 
 #define MM_SLAB_NAME_MAX 24 /* bytes of a cache's name with its end */
 
@@ -741,7 +749,8 @@ struct mmi_slab_batch {
 struct mm_slab_hooks {
     void *ctx;
     /* `bytes` bytes at a multiple of `align`, a power of two from a slab's size up; `bytes` is a
-     * multiple of MM_PAGE_SIZE (or a slab's size, if that is less). `flags` are those of the request. NULL if there are none. */
+     * multiple of MM_PAGE_SIZE (or a slab's size, if that is less). `flags` are those of the
+     * request. NULL if there are none. */
     void *(*alloc)(void *ctx, size_t bytes, size_t align, unsigned flags);
     /* Takes back what `alloc` gave, whole. NULL: nothing ever goes back. */
     void (*free)(void *ctx, void *ptr, size_t bytes);
@@ -775,14 +784,14 @@ struct mm_slab_config {
 
 /* What a named cache is made of. All zero but `name` and `size` is a valid choice. */
 struct mm_slab_cache_config {
-    const char *name;      /* copied, cut to MM_SLAB_NAME_MAX */
-    size_t size;           /* bytes of an object: 1 to MM_SLAB_CACHE_MAX */
-    size_t align;          /* power of two up to MM_SLAB_CACHE_MAX; 0: 16, or 8 if size <= 8 */
-    unsigned flags;        /* MM_SLAB_TYPE_STABLE and so on, besides the default debug flags */
-    unsigned without;      /* debug flags of the default that this cache does not want */
-    size_t quota;          /* most bytes of slabs; 0: no limit */
-    size_t copy_offset;    /* the part of an object that mm_slab_check_copy allows; */
-    size_t copy_bytes;     /* 0: all of it */
+    const char *name;   /* copied, cut to MM_SLAB_NAME_MAX */
+    size_t size;        /* bytes of an object: 1 to MM_SLAB_CACHE_MAX */
+    size_t align;       /* power of two up to MM_SLAB_CACHE_MAX; 0: 16, or 8 if size <= 8 */
+    unsigned flags;     /* MM_SLAB_TYPE_STABLE and so on, besides the default debug flags */
+    unsigned without;   /* debug flags of the default that this cache does not want */
+    size_t quota;       /* most bytes of slabs; 0: no limit */
+    size_t copy_offset; /* the part of an object that mm_slab_check_copy allows; */
+    size_t copy_bytes;  /* 0: all of it */
     /* Run once for each object when its slab is made, and when the slab goes back: an object is
      * handed out in the state that the last user left, or the constructor. */
     void (*construct)(void *ctx, void *object);
@@ -793,48 +802,48 @@ struct mm_slab_cache_config {
 /* Statistics of a cache, of no one instant where other CPUs are at work. */
 struct mm_slab_cache_stats {
     const char *name;
-    size_t size;         /* bytes of an object as asked for */
-    size_t stride;       /* bytes from one object to the next */
-    size_t slabs;        /* slabs of the cache */
-    size_t objects;      /* objects in them */
-    size_t active;       /* objects handed out (and in quarantine or waiting for readers) */
-    size_t cached;       /* objects in CPUs' arrays and in the depot */
-    size_t bytes;        /* memory of the slabs */
-    size_t quota;        /* in bytes, 0: none */
-    uintptr_t refills;   /* times that the lock was taken to allocate */
-    uintptr_t flushes;   /* times that the lock was taken to free */
-    uintptr_t failures;  /* allocations refused for want of memory */
-    uintptr_t misuse;    /* frees refused or dropped */
+    size_t size;        /* bytes of an object as asked for */
+    size_t stride;      /* bytes from one object to the next */
+    size_t slabs;       /* slabs of the cache */
+    size_t objects;     /* objects in them */
+    size_t active;      /* objects handed out (and in quarantine or waiting for readers) */
+    size_t cached;      /* objects in CPUs' arrays and in the depot */
+    size_t bytes;       /* memory of the slabs */
+    size_t quota;       /* in bytes, 0: none */
+    uintptr_t refills;  /* times that the lock was taken to allocate */
+    uintptr_t flushes;  /* times that the lock was taken to free */
+    uintptr_t failures; /* allocations refused for want of memory */
+    uintptr_t misuse;   /* frees refused or dropped */
 };
 
 /* Statistics of a heap. */
 struct mm_slab_stats {
-    size_t bytes;        /* taken from the source: slabs and large requests */
-    size_t peak;         /* the most of it ever */
+    size_t bytes; /* taken from the source: slabs and large requests */
+    size_t peak;  /* the most of it ever */
     size_t quota;
-    size_t slabs;        /* slabs in use */
-    size_t empty;        /* empty slabs in reserve */
-    size_t large;        /* large requests live */
-    size_t large_bytes;  /* their bytes */
-    size_t deferred;     /* objects that wait for a grace period */
-    uintptr_t failures;  /* the source or the quota refused */
-    uintptr_t misuse;    /* frees refused or dropped by no cache: wild ones */
+    size_t slabs;       /* slabs in use */
+    size_t empty;       /* empty slabs in reserve */
+    size_t large;       /* large requests live */
+    size_t large_bytes; /* their bytes */
+    size_t deferred;    /* objects that wait for a grace period */
+    uintptr_t failures; /* the source or the quota refused */
+    uintptr_t misuse;   /* frees refused or dropped by no cache: wild ones */
 };
 
 /* A live object, as the leak report tells it. */
 struct mm_slab_object {
     const struct mm_slab_cache *cache; /* NULL: a large request */
     void *object;
-    size_t size;            /* bytes asked for if known (debug flag USER), else usable bytes */
-    uintptr_t caller;       /* address of the code that allocated it; 0 if not kept */
-    unsigned cpu;           /* CPU that allocated it; 0 if not kept */
+    size_t size;      /* bytes asked for if known (debug flag USER), else usable bytes */
+    uintptr_t caller; /* address of the code that allocated it; 0 if not kept */
+    unsigned cpu;     /* CPU that allocated it; 0 if not kept */
 };
 
 /* An address of memory that the table of a heap knows: slabs and large requests. */
 struct mmi_slab_entry {
     struct mmi_slab_entry *next; /* in the same bucket */
     uintptr_t base;
-    size_t bytes;                /* of a large request; 0: a slab */
+    size_t bytes; /* of a large request; 0: a slab */
     uintptr_t caller;
     unsigned cpu;
 };
@@ -856,20 +865,20 @@ struct mm_slab_cache {
     uintptr_t *cpu[MM_CPU_MAX]; /* the arrays of each CPU; NULL: none (yet) */
     struct mm_slab_heap *heap;
     MM_SLAB_LOCK_T lock;
-    uint32_t size;              /* bytes of an object */
-    uint32_t stride;            /* bytes from one to the next */
-    uint32_t first;             /* offset of the first object in its slab, without colour */
-    uint32_t count;             /* objects in a slab */
-    uint32_t inverse;           /* 2^32 / stride, rounded up */
+    uint32_t size;    /* bytes of an object */
+    uint32_t stride;  /* bytes from one to the next */
+    uint32_t first;   /* offset of the first object in its slab, without colour */
+    uint32_t count;   /* objects in a slab */
+    uint32_t inverse; /* 2^32 / stride, rounded up */
     uint32_t align;
-    uint32_t left;              /* bytes of red zone before an object */
-    uint32_t slots;             /* entries of an array */
+    uint32_t left;  /* bytes of red zone before an object */
+    uint32_t slots; /* entries of an array */
     uint32_t flags;
-    uint32_t colour;            /* next slab's, in bytes */
-    uint32_t colours;           /* bytes to spare for it */
-    uint32_t kind;              /* MMI_SLAB_CLASS, MMI_SLAB_NAMED, MMI_SLAB_INNER */
-    uintptr_t token;            /* mark of its slabs for the inlined free */
-    uintptr_t offset;           /* of a class: from a struct mm_slab_cpu to its arrays */
+    uint32_t colour;  /* next slab's, in bytes */
+    uint32_t colours; /* bytes to spare for it */
+    uint32_t kind;    /* MMI_SLAB_CLASS, MMI_SLAB_NAMED, MMI_SLAB_INNER */
+    uintptr_t token;  /* mark of its slabs for the inlined free */
+    uintptr_t offset; /* of a class: from a struct mm_slab_cpu to its arrays */
     struct mmi_slab_list partial;
     struct mmi_slab_list full;
     size_t slabs;
@@ -878,36 +887,36 @@ struct mm_slab_cache {
     struct mmi_slab_batch *depot;
     struct mmi_slab_batch *spare; /* batches without content */
     uint32_t batches, limit, spares;
-    uintptr_t want;             /* not 0: the depot wants more batches */
-    uint32_t run, last_run;     /* of flushes or refills in a row, and of the other kind before */
-    bool flushing;              /* what `run` counts */
+    uintptr_t want;         /* not 0: the depot wants more batches */
+    uint32_t run, last_run; /* of flushes or refills in a row, and of the other kind before */
+    bool flushing;          /* what `run` counts */
     uintptr_t random;
     uintptr_t refills, flushes, failures, misuse;
     size_t copy_offset, copy_bytes;
     void (*construct)(void *ctx, void *object);
     void (*destruct)(void *ctx, void *object);
     void *ctx;
-    struct mm_slab_cache *next; /* in the heap's list */
+    struct mm_slab_cache *next;  /* in the heap's list */
     struct mmi_slab_batch *rest; /* quarantine: a ring */
     size_t resting;
-    size_t withdrawn;           /* damaged objects, never used again */
-    size_t finishing;           /* slabs on their way back; the heap's lock */
+    size_t withdrawn; /* damaged objects, never used again */
+    size_t finishing; /* slabs on their way back; the heap's lock */
     char name[MM_SLAB_NAME_MAX];
 };
 
 /* Words of a CPU's arrays for S slots; see Hot paths. */
 #define MMI_SLAB_ARRAY_WORDS(s) (2u * (s) + 16u)
-#define MMI_SLAB_SLOTS_OF(group)                                                                   \
+#define MMI_SLAB_SLOTS_OF(group) \
     ((MM_SLAB_SLOTS >> (group)) < 8 ? 8u : (unsigned)MM_SLAB_SLOTS >> (group))
-#define MMI_SLAB_GROUP_WORDS(group, classes)                                                       \
-    ((classes) * MMI_SLAB_ARRAY_WORDS(MMI_SLAB_SLOTS_OF(group)))
-#define MMI_SLAB_WORDS_BEFORE(group) /* group 0: classes 0 to 8; then eight each */                \
-    (((group) > 0 ? MMI_SLAB_GROUP_WORDS(0, 9u) : 0u) +                                            \
-     ((group) > 1 ? MMI_SLAB_GROUP_WORDS(1, 8u) : 0u) +                                            \
-     ((group) > 2 ? MMI_SLAB_GROUP_WORDS(2, 8u) : 0u) +                                            \
-     ((group) > 3 ? MMI_SLAB_GROUP_WORDS(3, 8u) : 0u) +                                            \
-     ((group) > 4 ? MMI_SLAB_GROUP_WORDS(4, 8u) : 0u) +                                            \
-     ((group) > 5 ? MMI_SLAB_GROUP_WORDS(5, 8u) : 0u) +                                            \
+#define MMI_SLAB_GROUP_WORDS(group, classes) \
+    ((classes)*MMI_SLAB_ARRAY_WORDS(MMI_SLAB_SLOTS_OF(group)))
+#define MMI_SLAB_WORDS_BEFORE(group) /* group 0: classes 0 to 8; then eight each */ \
+    (((group) > 0 ? MMI_SLAB_GROUP_WORDS(0, 9u) : 0u) +                             \
+     ((group) > 1 ? MMI_SLAB_GROUP_WORDS(1, 8u) : 0u) +                             \
+     ((group) > 2 ? MMI_SLAB_GROUP_WORDS(2, 8u) : 0u) +                             \
+     ((group) > 3 ? MMI_SLAB_GROUP_WORDS(3, 8u) : 0u) +                             \
+     ((group) > 4 ? MMI_SLAB_GROUP_WORDS(4, 8u) : 0u) +                             \
+     ((group) > 5 ? MMI_SLAB_GROUP_WORDS(5, 8u) : 0u) +                             \
      ((group) > 6 ? MMI_SLAB_GROUP_WORDS(6, 8u) : 0u))
 #define MMI_SLAB_CPU_WORDS MMI_SLAB_WORDS_BEFORE(MM_SLAB_MAX_SHIFT - 7 + 1)
 
@@ -917,7 +926,7 @@ struct mm_slab_cpu {
 } __attribute__((aligned(64)));
 
 #define MMI_SLAB_BUCKETS 64u
-#define MMI_SLAB_INNERS 3u /* caches for the heap's own use: entries, batches, arrays by CPU */
+#define MMI_SLAB_INNERS  3u /* caches for the heap's own use: entries, batches, arrays by CPU */
 
 /* A heap. Its members are private, but for `cpu` and what MM_SLAB_SELF does with it.
  *
@@ -930,12 +939,12 @@ struct mm_slab_heap {
     const struct mm_slab_hooks *hooks;
     MM_SLAB_LOCK_T lock;
     struct mmi_slab_entry **table;
-    size_t buckets;                        /* a power of two */
+    size_t buckets; /* a power of two */
     size_t entries;
     struct mmi_slab_entry *inline_table[MMI_SLAB_BUCKETS];
-    uintptr_t low, high;                   /* all that the source gave lies between */
+    uintptr_t low, high; /* all that the source gave lies between */
     struct mmi_slab *empty;
-    struct mmi_slab *retired;              /* left their caches, not yet destructed */
+    struct mmi_slab *retired; /* left their caches, not yet destructed */
     size_t empties, reserve;
     size_t bytes, peak, quota;
     size_t slabs, large, large_bytes;
@@ -944,7 +953,7 @@ struct mm_slab_heap {
     struct mmi_slab *stable, *stable_last;         /* slabs that wait for readers */
     size_t deferred;
     uintptr_t failures, misuse, random;
-    size_t table_bytes;                    /* of `table` if it is the source's */
+    size_t table_bytes; /* of `table` if it is the source's */
     uint32_t flags;
     struct mm_slab_cache *caches; /* all, the newest first */
     struct mm_slab_cache cls[MM_SLAB_CLASSES];
@@ -965,8 +974,8 @@ MM_SLAB_API enum mm_status mm_slab_init(struct mm_slab_heap *heap,
 
 /* Prepares the arrays of a CPU of a heap whose configuration said `offline`: before it, that CPU's
  * number must not be told to the heap (MM_SLAB_CPU_ID tells MM_CPU_MAX or more), and its memory in
- * the heap is not touched. Nothing if it was called already. Its counterpart is mm_slab_drain, after
- * which it need not be called again. MM_OK; MM_ERR_INVALID for a number that is no CPU's.
+ * the heap is not touched. Nothing if it was called already. Its counterpart is mm_slab_drain,
+ * after which it need not be called again. MM_OK; MM_ERR_INVALID for a number that is no CPU's.
  * O(classes). */
 MM_SLAB_API enum mm_status mm_slab_online(struct mm_slab_heap *heap, unsigned cpu);
 
@@ -975,8 +984,8 @@ MM_SLAB_API enum mm_status mm_slab_online(struct mm_slab_heap *heap, unsigned cp
  * in the heap. */
 MM_SLAB_API enum mm_status mm_slab_fini(struct mm_slab_heap *heap);
 
-/* Sets the most bytes that the heap may have from its source, 0 for no limit. What is over it stays.
- * O(1), takes the heap's lock. */
+/* Sets the most bytes that the heap may have from its source, 0 for no limit. What is over it
+ * stays. O(1), takes the heap's lock. */
 MM_SLAB_API void mm_slab_set_quota(struct mm_slab_heap *heap, size_t bytes);
 
 /* ---- General objects ------------------------------------------------------------------------- */
@@ -1007,11 +1016,11 @@ MM_SLAB_INLINE void *mm_slab_kmalloc_array(struct mm_slab_heap *heap, size_t n, 
 MM_SLAB_API void *mm_slab_kmalloc_aligned(struct mm_slab_heap *heap, size_t size, size_t align,
                                           unsigned flags);
 
-/* Changes the size of an object: in place where it fits and does not waste more than half, else by a
- * copy, of the smaller of both sizes. p == NULL: mm_slab_kmalloc. With MM_SLAB_ZERO, all above the
- * old usable size (mm_slab_ksize) is zero: zeroed from birth, an object stays zero above what was
- * written. The alignment that p has, up to a page, is kept if it came from mm_slab_kmalloc_aligned
- * of the same `align`; 1 asks for none.
+/* Changes the size of an object: in place where it fits and does not waste more than half, else by
+ * a copy, of the smaller of both sizes. p == NULL: mm_slab_kmalloc. With MM_SLAB_ZERO, all above
+ * the old usable size (mm_slab_ksize) is zero: zeroed from birth, an object stays zero above what
+ * was written. The alignment that p has, up to a page, is kept if it came from
+ * mm_slab_kmalloc_aligned of the same `align`; 1 asks for none.
  * Returns NULL if it fails, and then p is as it was; also if p is no object of the heap. */
 MM_SLAB_API void *mm_slab_krealloc_aligned(struct mm_slab_heap *heap, void *p, size_t size,
                                            size_t align, unsigned flags);
@@ -1186,18 +1195,19 @@ struct mmi_slab_mark {
  *   l[END]         0: `out` is empty
  *   l[SLOTS]       entries of each
  *   l[CACHE]       the cache's address */
-#define MMI_SLAB_ROOM (-1)
-#define MMI_SLAB_POP (-2)
+#define MMI_SLAB_ROOM  (-1)
+#define MMI_SLAB_POP   (-2)
 #define MMI_SLAB_SLOTS (-3)
 #define MMI_SLAB_CACHE (-4)
-#define MMI_SLAB_END (-5)
+#define MMI_SLAB_END   (-5)
 
-MM_SLAB_API MM_NOINLINE void *mmi_slab_kmalloc_slow(struct mm_slab_heap *heap, size_t size, unsigned flags);
+MM_SLAB_API MM_NOINLINE void *mmi_slab_kmalloc_slow(struct mm_slab_heap *heap, size_t size,
+                                                    unsigned flags);
 MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_kfree_slow(struct mm_slab_heap *heap, void *p);
 MM_SLAB_API MM_NOINLINE void *mmi_slab_alloc_slow(struct mm_slab_cache *cache, unsigned flags);
 MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_free_slow(struct mm_slab_cache *cache, void *p);
 MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_kfree_sized_slow(struct mm_slab_heap *heap, void *p,
-                                                     size_t size);
+                                                                 size_t size);
 MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_twice(struct mm_slab_heap *heap, void *p);
 MM_SLAB_API MM_NOINLINE bool mmi_slab_flush(uintptr_t *l);
 MM_SLAB_API MM_NOINLINE void mmi_slab_trim(struct mm_slab_heap *heap);
@@ -1241,7 +1251,7 @@ MMI_SLAB_PRIVATE struct mm_slab_cpu *mmi_slab_self(struct mm_slab_heap *heap)
     const unsigned cpu = MM_SLAB_CPU_ID();
     return MM_LIKELY(cpu < MM_CPU_MAX) ? &heap->cpu[cpu] : NULL;
 }
-#define MM_SLAB_SELF(heap) mmi_slab_self(heap)
+#define MM_SLAB_SELF(heap)        mmi_slab_self(heap)
 #define MMI_SLAB_SELF_KNOWN(self) MM_LIKELY((self) != NULL)
 #else
 #define MMI_SLAB_SELF_KNOWN(self) true
@@ -1329,10 +1339,9 @@ MMI_SLAB_PRIVATE bool mmi_slab_marked(const void *p, uintptr_t token, uintptr_t 
 }
 #endif
 
-
-/* A slab's header. What a free needs is in the first line, what a flush needs in the second; behind it
- * stand a bit for each object that is free in the slab and, in caches with debug flags, a bit for
- * each that rests in quarantine or was withdrawn.
+/* A slab's header. What a free needs is in the first line, what a flush needs in the second; behind
+ * it stand a bit for each object that is free in the slab and, in caches with debug flags, a bit
+ * for each that rests in quarantine or was withdrawn.
  *
  * S1  `free` is the number of bits set; no bit is set from `count` up
  * S2  mark[i] has the cache's token where an object may begin at 64 n + i * sizeof mark, else 0 */
@@ -1341,12 +1350,12 @@ struct mmi_slab {
     struct mm_slab_cache *cache; /* NULL: an empty slab of the heap */
     struct mmi_slab *next;
     struct mmi_slab *prev;
-    uint32_t first;   /* offset of object 0 */
+    uint32_t first; /* offset of object 0 */
     uint32_t stride;
     uint32_t inverse;
     uint32_t count;
     uint32_t free;
-    uint32_t hint;    /* no bit is set in words before it */
+    uint32_t hint; /* no bit is set in words before it */
     struct mmi_slab_entry entry;
     uintptr_t grace;  /* a type-stable slab waits for it */
     uintptr_t purged; /* a bit for each page of the slab whose content was given away */
@@ -1454,7 +1463,7 @@ MM_SLAB_INLINE void *mm_slab_kcalloc(struct mm_slab_heap *heap, size_t n, size_t
 
 /* The end of every inlined free: p goes into the arrays l. Called pinned, and unpins. */
 MMI_SLAB_PRIVATE enum mm_status mmi_slab_free_into(struct mm_slab_heap *heap, uintptr_t *l, void *p,
-                                                 MM_SLAB_CPU_STATE_T pin)
+                                                   MM_SLAB_CPU_STATE_T pin)
 {
     bool trim = false;
     int pushed;
@@ -1606,21 +1615,21 @@ MM_STATIC_ASSERT((sizeof(struct mmi_slab_mark) & (sizeof(struct mmi_slab_mark) -
                  "marks are found by masking");
 MM_STATIC_ASSERT(sizeof(struct mm_slab_cpu) < 65536, "see struct mmi_slab_mark");
 
-#define MMI_SLAB_CLASS 0u /* kinds of caches */
-#define MMI_SLAB_NAMED 1u
-#define MMI_SLAB_INNER 2u
-#define MMI_SLAB_ENTRIES 0u /* inner caches */
-#define MMI_SLAB_BATCHES 1u
-#define MMI_SLAB_ARRAYS 2u
+#define MMI_SLAB_CLASS       0u /* kinds of caches */
+#define MMI_SLAB_NAMED       1u
+#define MMI_SLAB_INNER       2u
+#define MMI_SLAB_ENTRIES     0u /* inner caches */
+#define MMI_SLAB_BATCHES     1u
+#define MMI_SLAB_ARRAYS      2u
 #define MMI_SLAB_DEPOT_BYTES 65536u /* of free objects of a cache, at most, in its depot */
-#define MMI_SLAB_LIST_BYTES 32768u  /* in an array, at most */
-#define MMI_SLAB_GRANULE /* at least 2^12 bytes, and so at most 32 in a slab */                    \
+#define MMI_SLAB_LIST_BYTES  32768u /* in an array, at most */
+#define MMI_SLAB_GRANULE            /* at least 2^12 bytes, and so at most 32 in a slab */ \
     ((size_t)1 << (MM_PAGE_SHIFT < MM_SLAB_SHIFT ? MM_PAGE_SHIFT : MM_SLAB_SHIFT))
 #define MMI_SLAB_CALLER ((uintptr_t)__builtin_return_address(0))
 
-#define MMI_SLAB_ZONE_BYTE 0xbb  /* red zones */
-#define MMI_SLAB_FREED_BYTE 0x6b /* content of freed objects */
-#define MMI_SLAB_ZONE_BEHIND 16u /* bytes of it at least */
+#define MMI_SLAB_ZONE_BYTE   0xbb /* red zones */
+#define MMI_SLAB_FREED_BYTE  0x6b /* content of freed objects */
+#define MMI_SLAB_ZONE_BEHIND 16u  /* bytes of it at least */
 
 /* What is kept of an object in a cache with debug flags, behind its red zone. */
 struct mmi_slab_track {
@@ -1669,7 +1678,8 @@ static void mmi_slab_put_number(struct mmi_slab_text *t, const char *before, uin
 }
 #endif
 
-static struct mmi_slab_track *mmi_slab_track_of(const struct mm_slab_cache *cache, const char *object)
+static struct mmi_slab_track *mmi_slab_track_of(const struct mm_slab_cache *cache,
+                                                const char *object)
 {
     const uintptr_t end = (uintptr_t)object - cache->left + cache->stride;
     return (struct mmi_slab_track *)((end - sizeof(struct mmi_slab_track)) &
@@ -1867,7 +1877,8 @@ static void mmi_slab_sink(struct mm_slab_heap *heap, void *p, size_t bytes)
 /* Gives the table so many buckets, four times of what it had, if the source agrees. */
 static void mmi_slab_widen(struct mm_slab_heap *heap, size_t buckets)
 {
-    const size_t bytes = (size_t)mm_align_up(buckets * sizeof(struct mmi_slab_entry *), mmi_slab_page());
+    const size_t bytes =
+        (size_t)mm_align_up(buckets * sizeof(struct mmi_slab_entry *), mmi_slab_page());
     struct mmi_slab_entry **table, **old;
     size_t i, old_bytes, n;
     MM_SLAB_LOCK_STATE_T state;
@@ -1905,7 +1916,7 @@ static void mmi_slab_widen(struct mm_slab_heap *heap, size_t buckets)
         mmi_slab_sink(heap, old, old_bytes);
 }
 
-/* ---- Slabs: all with the cache's lock held ------------------------------------------------------ */
+/* ---- Slabs: all with the cache's lock held --------------------------------------------------- */
 
 static uintptr_t *mmi_slab_bits(struct mmi_slab *s)
 {
@@ -2097,7 +2108,7 @@ static bool mmi_slab_finish(struct mm_slab_cache *cache, struct mmi_slab_after *
     return work;
 }
 
-/* ---- Slabs: their making and end ---------------------------------------------------------------- */
+/* ---- Slabs: their making and end ------------------------------------------------------------- */
 
 static void mmi_slab_format(struct mm_slab_cache *cache, struct mmi_slab *s)
 {
@@ -2270,7 +2281,7 @@ MM_SLAB_API void mmi_slab_trim(struct mm_slab_heap *heap)
     (void)mmi_slab_trim_to(heap, heap->reserve);
 }
 
-/* ---- Debug: red zones, poison, quarantine ------------------------------------------------------- */
+/* ---- Debug: red zones, poison, quarantine ---------------------------------------------------- */
 
 /* Reads and fills memory that a sanitizer may hold to be poisoned. */
 #define MMI_SLAB_UNCHECKED __attribute__((noinline, no_sanitize_address))
@@ -2314,11 +2325,11 @@ static void mmi_slab_zones(const struct mm_slab_cache *cache, char *object, size
     if (!(cache->flags & MM_SLAB_DEBUG_ZONES))
         return;
     mmi_slab_fill(object - cache->left, object, MMI_SLAB_ZONE_BYTE);
-    mmi_slab_fill(object + size, (const char *)mmi_slab_track_of(cache, object), MMI_SLAB_ZONE_BYTE);
+    mmi_slab_fill(object + size, (const char *)mmi_slab_track_of(cache, object),
+                  MMI_SLAB_ZONE_BYTE);
 }
 
-static bool mmi_slab_zones_whole(struct mm_slab_cache *cache, const char *object,
-                                 const char *where)
+static bool mmi_slab_zones_whole(struct mm_slab_cache *cache, const char *object, const char *where)
 {
     const struct mmi_slab_track *track = mmi_slab_track_of(cache, object);
     const char *bad;
@@ -2491,11 +2502,11 @@ static void mmi_slab_debug_resize(const struct mm_slab_cache *cache, char *objec
     mmi_slab_zones(cache, object, size);
 }
 #else
-#define mmi_slab_freed_state(cache, object) ((void)(cache), (void)(object))
+#define mmi_slab_freed_state(cache, object)               ((void)(cache), (void)(object))
 #define mmi_slab_debug_alloc(cache, object, size, caller) ((void)(size), (void)(caller), true)
-#define mmi_slab_debug_free(cache, s, n, where, caller) ((void)(n), (void)(caller), MM_OK)
-#define mmi_slab_debug_resize(cache, object, size) ((void)(cache), (void)(object), (void)(size))
-#define mmi_slab_wake_all(cache) false
+#define mmi_slab_debug_free(cache, s, n, where, caller)   ((void)(n), (void)(caller), MM_OK)
+#define mmi_slab_debug_resize(cache, object, size)        ((void)(cache), (void)(object), (void)(size))
+#define mmi_slab_wake_all(cache)                          false
 #endif
 
 /* Every object of a new slab: constructed, or as after a free. */
@@ -2516,7 +2527,7 @@ static void mmi_slab_dress(struct mm_slab_cache *cache, struct mmi_slab *s)
         MM_SLAB_POISON(mmi_slab_object(s, n), mmi_slab_extent(cache->size));
 }
 
-/* ---- CPU's arrays, depot -------------------------------------------------------------------------- */
+/* ---- CPU's arrays, depot --------------------------------------------------------------------- */
 
 /* Entries of an array for objects of `size` bytes. */
 static uint32_t mmi_slab_slots_for(size_t size)
@@ -2623,9 +2634,9 @@ static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *fr
     return mmi_slab_finish(cache, &after);
 }
 
-/* Empties the full `in` of the arrays l. Pinned. True if there is work left for mmi_slab_trim. When `out` is
- * empty too it takes all; when less than half full, the later half. So at least half of an array
- * stays for what comes next, whether that frees or allocates. */
+/* Empties the full `in` of the arrays l. Pinned. True if there is work left for mmi_slab_trim. When
+ * `out` is empty too it takes all; when less than half full, the later half. So at least half of an
+ * array stays for what comes next, whether that frees or allocates. */
 MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
 {
     struct mm_slab_cache *cache = (struct mm_slab_cache *)l[MMI_SLAB_CACHE];
@@ -2979,9 +2990,9 @@ MM_SLAB_API enum mm_status mm_slab_online(struct mm_slab_heap *heap, unsigned cp
 MM_SLAB_API enum mm_status mm_slab_init(struct mm_slab_heap *heap,
                                         const struct mm_slab_config *config)
 {
-    const size_t sizes[MMI_SLAB_INNERS] = {
-        sizeof(struct mmi_slab_entry), sizeof(struct mmi_slab_batch),
-        MMI_SLAB_ARRAY_WORDS(MM_SLAB_SLOTS) * sizeof(uintptr_t)};
+    const size_t sizes[MMI_SLAB_INNERS] = {sizeof(struct mmi_slab_entry),
+                                           sizeof(struct mmi_slab_batch),
+                                           MMI_SLAB_ARRAY_WORDS(MM_SLAB_SLOTS) * sizeof(uintptr_t)};
     const struct mm_slab_hooks *hooks = config->hooks;
     size_t i;
     unsigned c;
@@ -3256,9 +3267,9 @@ MM_SLAB_API void *mm_slab_kmalloc_aligned(struct mm_slab_heap *heap, size_t size
 struct mmi_slab_place {
     struct mm_slab_cache *cache; /* NULL: a large request, or none */
     struct mmi_slab *slab;
-    char *start;                 /* NULL: in no object */
-    size_t bytes;                /* usable */
-    bool live;                   /* handed out, as far as the slab knows */
+    char *start;  /* NULL: in no object */
+    size_t bytes; /* usable */
+    bool live;    /* handed out, as far as the slab knows */
 };
 
 /* A large request that p is inside of. The heap's lock is held. */
@@ -3267,7 +3278,8 @@ static const struct mmi_slab_entry *mmi_slab_around(const struct mm_slab_heap *h
     const struct mmi_slab_entry *e;
     size_t i;
 
-    for (i = 0; i < heap->buckets && heap->large != 0 && p - heap->low < heap->high - heap->low; i++)
+    for (i = 0; i < heap->buckets && heap->large != 0 && p - heap->low < heap->high - heap->low;
+         i++)
         for (e = heap->table[i]; e != NULL; e = e->next)
             if (p - e->base < e->bytes)
                 return e;
@@ -3378,7 +3390,8 @@ MM_SLAB_API enum mm_status mmi_slab_twice(struct mm_slab_heap *heap, void *p)
 }
 
 /* A change of size in place; false if the object has to move. */
-static bool mmi_slab_resize(const struct mmi_slab_place *place, char *p, size_t size, unsigned flags)
+static bool mmi_slab_resize(const struct mmi_slab_place *place, char *p, size_t size,
+                            unsigned flags)
 {
     const struct mm_slab_cache *cache = place->cache;
     const size_t usable = cache != NULL ? cache->size : place->bytes;
@@ -3531,7 +3544,8 @@ static bool mmi_slab_plain(struct mm_slab_heap *heap, const void *p, uintptr_t t
 static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache *cache,
                                 void *const *p, size_t n)
 {
-    const uintptr_t token = mmi_slab_token(cache != NULL ? (const void *)cache : (const void *)heap);
+    const uintptr_t token =
+        mmi_slab_token(cache != NULL ? (const void *)cache : (const void *)heap);
     struct mm_slab_cpu *self;
     MM_SLAB_CPU_STATE_T pin;
     uintptr_t offset = 0, *l = NULL;
@@ -4151,12 +4165,15 @@ MM_SLAB_API void mm_slab_dump(struct mm_slab_heap *heap, void (*print)(void *ctx
         at = mmi_slab_column(line, 0, stats.name, MM_SLAB_NAME_MAX - 1, false);
         for (i = 0; i < 5; i++)
             at = mmi_slab_column(line, at, mmi_slab_digits(digits + 23, column[i], 10),
-                                 i == 0 || i == 1 ? 10 : i < 4 ? 9 : 9, true);
+                                 i == 0 || i == 1 ? 10
+                                 : i < 4          ? 9
+                                                  : 9,
+                                 true);
         print(ctx, line);
     }
 }
 
-/* ---- Leaks and checks -------------------------------------------------------------------------- */
+/* ---- Leaks and checks ------------------------------------------------------------------------ */
 
 static void mmi_slab_tell_slab(struct mm_slab_cache *cache, struct mmi_slab *s,
                                void (*fn)(void *ctx, const struct mm_slab_object *object),
@@ -4332,7 +4349,8 @@ static size_t mmi_slab_flip_arrays(struct mm_slab_cache *cache, const uintptr_t 
     return done;
 }
 
-/* C1: no cached object is free in its slab, or cached twice. All are marked as free for a moment. */
+/* C1: no cached object is free in its slab, or cached twice. All are marked as free for a
+ * moment. */
 static bool mmi_slab_cached_once(struct mm_slab_cache *cache)
 {
     const struct mmi_slab_batch *b;

@@ -1,19 +1,20 @@
 /* mm_vma.h - v0.1.0 - address spaces: areas, mmap and its kin, faults, reverse map - 0BSD
  *
- *   Keeps what is mapped where, answers the memory calls of a program as Linux does, resolves faults, and
- *   knows for each frame who maps it. Frames, page tables, files and swap are the caller's, by hooks.
+ *   Keeps what is mapped where, answers the memory calls of a program as Linux does, resolves
+ *   faults, and knows for each frame who maps it. Frames, page tables, files and swap are the
+ *   caller's, by hooks.
  *
  *   In exactly one C or C++ file:
  *       #define MM_VMA_IMPLEMENTATION
  *       #include "mm_vma.h"
- *   In every other file include it without the macro. The text of the licence (0BSD) stands at the end
- *   of this file.
+ *   In every other file include it without the macro. The text of the licence (0BSD) stands at the
+ *   end of this file.
  *
  * CONTENTS
  *
- *   Quick start . Hooks and options . Concepts . What Linux does . Guarantees . Limits  (this comment)
- *   Core block . Areas . The map . Results and hooks . Set-up and life . Calls . Faults and the reverse
- *   map . Listing and check . Hot paths . Implementation . Licence
+ *   Quick start . Hooks and options . Concepts . What Linux does . Guarantees . Limits (this
+ *   comment) . Core block . Areas . The map . Results and hooks . Set-up and life . Calls . Faults
+ *   and the reverse map . Listing and check . Hot paths . Implementation . Licence
  *
  * QUICK START
  *
@@ -94,8 +95,8 @@
  *   MM_VMA_STATIC             all functions are static: for use inside one file
  *   MM_VMA_RWLOCK_T, _RWLOCK_STATE_T, _RWLOCK_INIT(l), _READ_LOCK(l, s), _READ_UNLOCK(l, s),
  *   _WRITE_LOCK(l, s), _WRITE_UNLOCK(l, s)
- *                             the spaces' lock, in place of MM_RWLOCK_T and so on: all or none. It is held
- *                             over the hooks: if those sleep, it has to be a lock that may
+ *                             the spaces' lock, in place of MM_RWLOCK_T and so on: all or none. It
+ *                             is held over the hooks: if those sleep, it has to be a lock that may
  *   MM_VMA_LOCK_T, _LOCK_STATE_T, _LOCK_INIT(l), _LOCK(l, s), _UNLOCK(l, s)
  *                             the frames' locks, in place of MM_LOCK and so on: all or none
  *   MM_VMA_MEMSET, MM_VMA_ASSERT(x), MM_VMA_DEBUG, MM_VMA_REPORT(report)
@@ -103,76 +104,83 @@
  *   MM_VMA_FRAME_LOCKS        locks that frames share (64)
  *   MM_VMA_GUARD_PAGES        default of the guard below growing areas (256)
  *
- *   What hooks expand to stands in inline functions of external linkage too: a function of yours there is
- *   not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline, or all is
- *   MM_VMA_STATIC.
+ *   What hooks expand to stands in inline functions of external linkage too: a function of yours
+ *   there is not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline,
+ *   or all is MM_VMA_STATIC.
  *
- *   Hooks at run time stand in struct mm_vma_hooks: nodes and areas (needed), page tables with frames, files,
- *   swap, policy. With nodes and areas alone a space keeps its map and nothing else.
+ *   Hooks at run time stand in struct mm_vma_hooks: nodes and areas (needed), page tables with
+ *   frames, files, swap, policy. With nodes and areas alone a space keeps its map and nothing else.
  *
  * CONCEPTS
  *
- *   Area       a range of pages with the same rights, flags and file: struct mm_vma. 64 bytes; a kernel
- *              embeds it in a struct of its own.
- *   Map        the areas in order: a B+-tree in nodes of 512 bytes, keys apart from values, that knows the longest
- *              gap below each node. A leaf's pages share the bits from 2^32 up, so that 32 bits are a key, and a
- *              leaf of 31 areas has its keys on two cache lines. The lowest six flags stand in the leaf.
+ *   Area       a range of pages with the same rights, flags and file: struct mm_vma. 64 bytes; a
+ *              kernel embeds it in a struct of its own.
+ *   Map        the areas in order: a B+-tree in nodes of 512 bytes, keys apart from values, that
+ *              knows the longest gap below each node. A leaf's pages share the bits from 2^32 up,
+ *              so that 32 bits are a key, and a leaf of 31 areas has its keys on two cache lines.
+ *              The lowest six flags stand in the leaf.
  *   Space      a map with limits, totals, layout, a page table.
  *   System     what spaces that share frames have in common: hooks, the reverse map.
- *   Identity   a number that anonymous memory gets with its first page (Linux's anon_vma). Areas whose
- *              memory has different histories do not merge.
- *   Reverse    each counted frame has a record (hook `frame`) of the spaces and addresses that map it: one in
- *   map        the record, more in notes that are cut from nodes. Fork, mremap and eviction keep it true page by
- *              page; splitting and merging areas do not touch it.
- *   Faults     come back as OK when the access may be repeated. A private page that several map is copied on
- *              the first write; who maps it alone takes it over.
- *   Eviction   from a frame to all who map it: their write rights go, the content goes to swap, and if nobody wrote
- *              meanwhile their entries become the slot, and the frame is free.
+ *   Identity   a number that anonymous memory gets with its first page (Linux's anon_vma). Areas
+ *              whose memory has different histories do not merge.
+ *   Reverse    each counted frame has a record (hook `frame`) of the spaces and addresses that map
+ *   map        it: one in the record, more in notes that are cut from nodes. Fork, mremap and
+ *              eviction keep it true page by page; splitting and merging areas do not touch it.
+ *   Faults     come back as OK when the access may be repeated. A private page that several map is
+ *              copied on the first write; who maps it alone takes it over.
+ *   Eviction   from a frame to all who map it: their write rights go, the content goes to swap, and
+ *              if nobody wrote meanwhile their entries become the slot, and the frame is free.
  *
  * WHAT LINUX DOES, and this header with it (6.18; found by comparing call by call with the kernel)
  *
- *   1  Areas merge if they touch and agree in rights, sharing, file and consecutive offsets, all flags, `user`, and
- *      identity. The accounting flag is one of them: private memory has it once it was writable, untouched anonymous
- *      memory loses it when it becomes read-only. Of two identities one may be missing, unless the
- *      other was inherited by fork. A new mapping that fits both sides of different identity joins the left.
- *   2  A hint is taken if the range is free and clear of the guard of what follows; else the place is the highest below
- *      mmap_base, and if there is none the lowest from up_base. FIXED and FIXED_NOREPLACE ignore guards.
- *   3  A growing area wants guard_pages free below it. A place found within that guard sends the search on below
- *      it, past what is free elsewhere above. It grows by faults down to the area before it, unless that has rights, does
- *      not grow itself and would be nearer than the guard; a growing area without rights grows before it faults.
+ *   1  Areas merge if they touch and agree in rights, sharing, file and consecutive offsets, all
+ *      flags, `user`, and identity. The accounting flag is one of them: private memory has it once
+ *      it was writable, untouched anonymous memory loses it when it becomes read-only. Of two
+ *      identities one may be missing, unless the other was inherited by fork. A new mapping that
+ *      fits both sides of different identity joins the left.
+ *   2  A hint is taken if the range is free and clear of the guard of what follows; else the place
+ *      is the highest below mmap_base, and if there is none the lowest from up_base. FIXED and
+ *      FIXED_NOREPLACE ignore guards.
+ *   3  A growing area wants guard_pages free below it. A place found within that guard sends the
+ *      search on below it, past what is free elsewhere above. It grows by faults down to the area
+ *      before it, unless that has rights, does not grow itself and would be nearer than the guard;
+ *      a growing area without rights grows before it faults.
  *   4  munmap of what is not mapped is fine.
- *   5  mprotect, mlock and munlock stop at the first hole with ENOMEM and keep what they did; madvise goes over
- *      holes and says ENOMEM at the end. Locked memory that becomes writable gets its pages at once.
- *   6  mremap: shrinking never looks at borders of areas; growth needs the range to end where the area
- *      ends, else it moves or fails; growth in place joins only the area behind. FIXED with equal sizes moves
- *      several areas with the holes between them. DONTUNMAP leaves the old range empty, without locks. An old
- *      length of 0 maps shared memory once more.
+ *   5  mprotect, mlock and munlock stop at the first hole with ENOMEM and keep what they did;
+ *      madvise goes over holes and says ENOMEM at the end. Locked memory that becomes writable gets
+ *      its pages at once.
+ *   6  mremap: shrinking never looks at borders of areas; growth needs the range to end where the
+ *      area ends, else it moves or fails; growth in place joins only the area behind. FIXED with
+ *      equal sizes moves several areas with the holes between them. DONTUNMAP leaves the old range
+ *      empty, without locks. An old length of 0 maps shared memory once more.
  *   7  brk returns the break, moved or not; a page stays free between it and the next area.
  *   8  fork leaves out DONTFORK areas and locks; WIPEONFORK areas come empty.
  *
- *   Deliberate differences: a FIXED mmap that a limit refuses leaves the areas in its way whole (Linux
- *   has split them then), and a refused mremap its target mapped; the limit of areas is exact; memory for
- *   a call is there before its first change. Reading needs MM_VMA_READ or MM_VMA_WRITE (x86 lets any
- *   right read). Alignment to huge pages is by request only. mlock of memory without
- *   rights and MADV_HUGEPAGE set flags whatever the machine can do.
+ *   Deliberate differences: a FIXED mmap that a limit refuses leaves the areas in its way whole
+ *   (Linux has split them then), and a refused mremap its target mapped; the limit of areas is
+ *   exact; memory for a call is there before its first change. Reading needs MM_VMA_READ or
+ *   MM_VMA_WRITE (x86 lets any right read). Alignment to huge pages is by request only. mlock of
+ *   memory without rights and MADV_HUGEPAGE set flags whatever the machine can do.
  *
  * GUARANTEES
  *
- *   Errors     A call that fails has changed nothing, but where rule 5 says so, and where page tables lack
- *              memory in the middle of a FIXED mremap, whose target has gone then.
- *   Time       Calls O((areas touched + 1) * log areas) and O(pages present) where pages go: never the length of a
- *              range. Lookup, insert, erase and search for a gap O(log areas).
- *   Memory     16 bytes a slot of a leaf beside struct mm_vma, and what is unused (`make bench FILTER=^h_` prints bytes an
- *              area); 56 bytes for a frame's record, 24 for each further mapping of it, on a 64-bit host.
- *   Threads    Calls and faults take the space's lock; lookups by mm_vma_map_read take none. Eviction takes
- *              locks of frames only. Order: space (parent before child), frame, pool of notes.
+ *   Errors     A call that fails has changed nothing, but where rule 5 says so, and where page
+ *              tables lack memory in the middle of a FIXED mremap, whose target has gone then.
+ *   Time       Calls O((areas touched + 1) * log areas) and O(pages present) where pages go: never
+ *              the length of a range. Lookup, insert, erase and search for a gap O(log areas).
+ *   Memory     16 bytes a slot of a leaf beside struct mm_vma, and what is unused (`make bench
+ *              FILTER=^h_` prints bytes an area); 56 bytes for a frame's record, 24 for each
+ *              further mapping of it, on a 64-bit host.
+ *   Threads    Calls and faults take the space's lock; lookups by mm_vma_map_read take none.
+ *              Eviction takes locks of frames only. Order: space (parent before child), frame, pool
+ *              of notes.
  *   Stack      below 2 KiB, without recursion.
  *
  * LIMITS
  *
- *   Page numbers are machine words: 2^64 bytes on a 64-bit host, 16 TiB on a 32-bit one, each less the last
- *   page. 2^40 areas. 4 global ranges. Anonymous shared memory needs the hook `shared`. Faults of one space are
- *   resolved one at a time.
+ *   Page numbers are machine words: 2^64 bytes on a 64-bit host, 16 TiB on a 32-bit one, each less
+ *   the last page. 2^40 areas. 4 global ranges. Anonymous shared memory needs the hook `shared`.
+ *   Faults of one space are resolved one at a time.
  */
 #ifndef MM_VMA_H
 #define MM_VMA_H
@@ -203,16 +211,16 @@ typedef uint64_t mm_va_t; /* virtual address;  serve a 64-bit guest             
 #define MM_PAGE_SIZE ((mm_pa_t)1 << MM_PAGE_SHIFT)
 
 /* X(name, value, errno of Linux, meaning) */
-#define MM_STATUS_LIST(X)                                                                         \
-    X(OK, 0, 0, "success")                                                                         \
-    X(ERR_NOMEM, -1, 12, "out of memory")                                                          \
-    X(ERR_INVALID, -2, 22, "invalid argument or state")                                            \
-    X(ERR_PERM, -3, 13, "permission denied")                                                       \
-    X(ERR_ALIGN, -4, 22, "misaligned address or size")                                             \
-    X(ERR_EXISTS, -5, 17, "exists already")                                                        \
-    X(ERR_NOENT, -6, 2, "no such entry")                                                           \
-    X(ERR_BUSY, -7, 16, "in use")                                                                  \
-    X(ERR_LIMIT, -8, 7, "limit reached")                                                           \
+#define MM_STATUS_LIST(X)                               \
+    X(OK, 0, 0, "success")                              \
+    X(ERR_NOMEM, -1, 12, "out of memory")               \
+    X(ERR_INVALID, -2, 22, "invalid argument or state") \
+    X(ERR_PERM, -3, 13, "permission denied")            \
+    X(ERR_ALIGN, -4, 22, "misaligned address or size")  \
+    X(ERR_EXISTS, -5, 17, "exists already")             \
+    X(ERR_NOENT, -6, 2, "no such entry")                \
+    X(ERR_BUSY, -7, 16, "in use")                       \
+    X(ERR_LIMIT, -8, 7, "limit reached")                \
     X(ERR_CORRUPT, -9, 117, "structure damaged")
 
 enum mm_status {
@@ -225,11 +233,13 @@ enum mm_status {
 static inline const char *mm_status_name(enum mm_status status)
 {
     switch ((int)status) {
-#define MMI_STATUS_CASE(name, value, error, text)                                                  \
-    case (value): return "MM_" #name;
+#define MMI_STATUS_CASE(name, value, error, text) \
+    case (value):                                 \
+        return "MM_" #name;
         MM_STATUS_LIST(MMI_STATUS_CASE)
 #undef MMI_STATUS_CASE
-    default: return "MM_?";
+    default:
+        return "MM_?";
     }
 }
 
@@ -238,23 +248,25 @@ static inline const char *mm_status_name(enum mm_status status)
 static inline int mm_status_errno(enum mm_status status)
 {
     switch ((int)status) {
-#define MMI_STATUS_CASE(name, value, error, text)                                                  \
-    case (value): return -(error);
+#define MMI_STATUS_CASE(name, value, error, text) \
+    case (value):                                 \
+        return -(error);
         MM_STATUS_LIST(MMI_STATUS_CASE)
 #undef MMI_STATUS_CASE
-    default: return -22;
+    default:
+        return -22;
     }
 }
 
 /* ---- Compiler ----------------------------------------------------------------------------- */
 
-#define MM_LIKELY(x) __builtin_expect(!!(x), 1)
+#define MM_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define MM_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define MM_NOINLINE __attribute__((noinline))
-#define MM_COLD __attribute__((noinline, cold))
+#define MM_NOINLINE    __attribute__((noinline))
+#define MM_COLD        __attribute__((noinline, cold))
 
-/* The small functions below are expanded where they are used, also in inline functions with external
- * linkage (C99 6.7.4), and never emitted. */
+/* The small functions below are expanded where they are used, also in inline functions with
+ * external linkage (C99 6.7.4), and never emitted. */
 #ifdef __cplusplus
 #define MM_CORE_INLINE static inline __attribute__((always_inline))
 #else
@@ -300,10 +312,10 @@ struct mm_report {
 /* ---- Machine words: atomics, bits, arithmetic ---------------------------------------------- */
 
 #if UINTPTR_MAX > 0xffffffffu
-#define MM_WORD_BITS 64
+#define MM_WORD_BITS  64
 #define MM_WORD_SHIFT 6
 #else
-#define MM_WORD_BITS 32
+#define MM_WORD_BITS  32
 #define MM_WORD_SHIFT 5
 #endif
 
@@ -390,8 +402,8 @@ MM_CORE_INLINE unsigned mm_fls_portable(uintptr_t x)
     return mm_popcount_portable(x) - 1;
 }
 
-#if !defined(MM_PORTABLE_BITS) && (defined(__x86_64__) || defined(__i386__) ||                     \
-                                   defined(__aarch64__) || defined(__riscv_zbb))
+#if !defined(MM_PORTABLE_BITS) && \
+    (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__riscv_zbb))
 #if MM_WORD_BITS == 64
 #define MMI_CTZ(x) ((unsigned)__builtin_ctzll(x))
 #define MMI_FLS(x) (63u - (unsigned)__builtin_clzll(x))
@@ -470,24 +482,24 @@ MM_CORE_INLINE uint64_t mm_add_saturated(uint64_t a, uint64_t b)
 /* ---- Locks ----------------------------------------------------------------------------------- */
 
 #if defined(MM_NO_LOCKS) && !defined(MM_LOCK)
-#define MM_LOCK_T unsigned char
+#define MM_LOCK_T       unsigned char
 #define MM_LOCK_STATE_T unsigned char
 #define MM_LOCK_INIT(l) (*(l) = 0)
-#define MM_LOCK(l, s) ((void)(l), (void)((s) = 0))
+#define MM_LOCK(l, s)   ((void)(l), (void)((s) = 0))
 #define MM_UNLOCK(l, s) ((void)(l), (void)(s))
 #endif
 
 #ifdef MM_LOCK
-#if !defined(MM_LOCK_T) || !defined(MM_LOCK_STATE_T) || !defined(MM_LOCK_INIT) ||                  \
+#if !defined(MM_LOCK_T) || !defined(MM_LOCK_STATE_T) || !defined(MM_LOCK_INIT) || \
     !defined(MM_UNLOCK)
 #error "define all of MM_LOCK_T, MM_LOCK_STATE_T, MM_LOCK_INIT, MM_LOCK and MM_UNLOCK, or none"
 #endif
 #else
 /* Test-and-test-and-set spinlock: for callers that bring no lock of their own. */
-#define MM_LOCK_T uintptr_t
+#define MM_LOCK_T       uintptr_t
 #define MM_LOCK_STATE_T unsigned char
 #define MM_LOCK_INIT(l) mm_store((l), 0)
-#define MM_LOCK(l, s) ((void)((s) = 0), mmi_spin_lock(l))
+#define MM_LOCK(l, s)   ((void)((s) = 0), mmi_spin_lock(l))
 #define MM_UNLOCK(l, s) ((void)(s), mm_store_release((l), 0))
 static inline void mmi_spin_lock(uintptr_t *lock)
 {
@@ -498,16 +510,16 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #endif
 
 #ifdef MM_READ_LOCK
-#if !defined(MM_RWLOCK_T) || !defined(MM_RWLOCK_INIT) || !defined(MM_READ_UNLOCK) ||               \
+#if !defined(MM_RWLOCK_T) || !defined(MM_RWLOCK_INIT) || !defined(MM_READ_UNLOCK) || \
     !defined(MM_WRITE_LOCK) || !defined(MM_WRITE_UNLOCK)
 #error "define all of MM_RWLOCK_T, _INIT, MM_READ_LOCK, _UNLOCK, MM_WRITE_LOCK, _UNLOCK, or none"
 #endif
 #else
-#define MM_RWLOCK_T MM_LOCK_T
-#define MM_RWLOCK_INIT(l) MM_LOCK_INIT(l)
-#define MM_READ_LOCK(l, s) MM_LOCK(l, s)
-#define MM_READ_UNLOCK(l, s) MM_UNLOCK(l, s)
-#define MM_WRITE_LOCK(l, s) MM_LOCK(l, s)
+#define MM_RWLOCK_T           MM_LOCK_T
+#define MM_RWLOCK_INIT(l)     MM_LOCK_INIT(l)
+#define MM_READ_LOCK(l, s)    MM_LOCK(l, s)
+#define MM_READ_UNLOCK(l, s)  MM_UNLOCK(l, s)
+#define MM_WRITE_LOCK(l, s)   MM_LOCK(l, s)
 #define MM_WRITE_UNLOCK(l, s) MM_UNLOCK(l, s)
 #endif
 
@@ -517,7 +529,8 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #define MM_CPU_MAX 1 /* CPUs with caches of their own */
 #endif
 #ifndef MM_CPU_ID
-#define MM_CPU_ID() 0u /* a number from MM_CPU_MAX up: "no CPU known here", served without a cache */
+#define MM_CPU_ID() \
+    0u /* a number from MM_CPU_MAX up: "no CPU known here", served without a cache */
 #endif
 #ifndef MM_CPU_STATE_T
 #define MM_CPU_STATE_T unsigned char
@@ -527,7 +540,7 @@ static inline void mmi_spin_lock(uintptr_t *lock)
 #error "define both of MM_CPU_PIN and MM_CPU_UNPIN, or none"
 #endif
 #else
-#define MM_CPU_PIN(s) ((void)((s) = 0)) /* from here no migration, no reentry by interrupt */
+#define MM_CPU_PIN(s)   ((void)((s) = 0)) /* from here no migration, no reentry by interrupt */
 #define MM_CPU_UNPIN(s) ((void)(s))
 #endif
 
@@ -591,8 +604,9 @@ MM_CORE_INLINE bool mm_bias_mine(const uintptr_t *owner, uintptr_t self)
     return __atomic_load_n(owner, MM_BIAS_ORDER) == self;
 }
 
-/* Waits until the CPU whose busy word this is cannot be inside any more with what it loaded there before the
- * caller's last change. `spins` bounds the wait (0: no bound): false if it is still inside. */
+/* Waits until the CPU whose busy word this is cannot be inside any more with what it loaded there
+ * before the caller's last change. `spins` bounds the wait (0: no bound): false if it is still
+ * inside. */
 static inline bool mm_bias_wait(const uintptr_t *busy, unsigned long spins)
 {
 #if MMI_SMP
@@ -640,31 +654,31 @@ extern "C" {
 /* ---- Configuration ------------------------------------------------------------------------- */
 
 #ifdef MM_VMA_READ_LOCK
-#if !defined(MM_VMA_RWLOCK_T) || !defined(MM_VMA_RWLOCK_INIT) || !defined(MM_VMA_READ_UNLOCK) ||   \
-    !defined(MM_VMA_WRITE_LOCK) || !defined(MM_VMA_WRITE_UNLOCK) ||                                \
+#if !defined(MM_VMA_RWLOCK_T) || !defined(MM_VMA_RWLOCK_INIT) || !defined(MM_VMA_READ_UNLOCK) || \
+    !defined(MM_VMA_WRITE_LOCK) || !defined(MM_VMA_WRITE_UNLOCK) ||                              \
     !defined(MM_VMA_RWLOCK_STATE_T)
 #error "define all of MM_VMA_RWLOCK_T, _RWLOCK_STATE_T, _RWLOCK_INIT, _READ_LOCK, ... or none"
 #endif
 #else
-#define MM_VMA_RWLOCK_T MM_RWLOCK_T
-#define MM_VMA_RWLOCK_STATE_T MM_LOCK_STATE_T
-#define MM_VMA_RWLOCK_INIT(l) MM_RWLOCK_INIT(l)
-#define MM_VMA_READ_LOCK(l, s) MM_READ_LOCK(l, s)
-#define MM_VMA_READ_UNLOCK(l, s) MM_READ_UNLOCK(l, s)
-#define MM_VMA_WRITE_LOCK(l, s) MM_WRITE_LOCK(l, s)
+#define MM_VMA_RWLOCK_T           MM_RWLOCK_T
+#define MM_VMA_RWLOCK_STATE_T     MM_LOCK_STATE_T
+#define MM_VMA_RWLOCK_INIT(l)     MM_RWLOCK_INIT(l)
+#define MM_VMA_READ_LOCK(l, s)    MM_READ_LOCK(l, s)
+#define MM_VMA_READ_UNLOCK(l, s)  MM_READ_UNLOCK(l, s)
+#define MM_VMA_WRITE_LOCK(l, s)   MM_WRITE_LOCK(l, s)
 #define MM_VMA_WRITE_UNLOCK(l, s) MM_WRITE_UNLOCK(l, s)
 #endif
 
 #ifdef MM_VMA_LOCK
-#if !defined(MM_VMA_LOCK_T) || !defined(MM_VMA_LOCK_STATE_T) || !defined(MM_VMA_LOCK_INIT) ||      \
+#if !defined(MM_VMA_LOCK_T) || !defined(MM_VMA_LOCK_STATE_T) || !defined(MM_VMA_LOCK_INIT) || \
     !defined(MM_VMA_UNLOCK)
 #error "define all of MM_VMA_LOCK_T, _LOCK_STATE_T, _LOCK_INIT, _LOCK and _UNLOCK, or none"
 #endif
 #else
-#define MM_VMA_LOCK_T MM_LOCK_T
+#define MM_VMA_LOCK_T       MM_LOCK_T
 #define MM_VMA_LOCK_STATE_T MM_LOCK_STATE_T
 #define MM_VMA_LOCK_INIT(l) MM_LOCK_INIT(l)
-#define MM_VMA_LOCK(l, s) MM_LOCK(l, s)
+#define MM_VMA_LOCK(l, s)   MM_LOCK(l, s)
 #define MM_VMA_UNLOCK(l, s) MM_UNLOCK(l, s)
 #endif
 
@@ -690,16 +704,16 @@ extern "C" {
 #define MM_VMA_GUARD_PAGES 256 /* pages kept free below a growing area, unless the space says */
 #endif
 
-#define MM_VMA_CACHE_LINE 64       /* nodes and areas start at multiples of it */
-#define MM_VMA_LEAF_AREAS 31u      /* areas of a leaf */
-#define MM_VMA_INNER_CHILDREN 24u  /* children of an inner node */
-#define MM_VMA_LEVELS 16u          /* levels of a map at most: far more than memory can fill */
+#define MM_VMA_CACHE_LINE     64  /* nodes and areas start at multiples of it */
+#define MM_VMA_LEAF_AREAS     31u /* areas of a leaf */
+#define MM_VMA_INNER_CHILDREN 24u /* children of an inner node */
+#define MM_VMA_LEVELS         16u /* levels of a map at most: far more than memory can fill */
 
 #ifdef MM_VMA_STATIC
 #ifndef MM_VMA_IMPLEMENTATION
 #define MM_VMA_IMPLEMENTATION /* static functions are of use only where they are defined */
 #endif
-#define MM_VMA_API static __attribute__((unused))
+#define MM_VMA_API    static __attribute__((unused))
 #define MM_VMA_INLINE static inline __attribute__((unused))
 #else
 #define MM_VMA_API
@@ -710,33 +724,34 @@ extern "C" {
 
 /* Flags of an area. The lowest six stand in the map's leaves too: mm_vma_map_access reads them
  * without touching the area. */
-#define MM_VMA_READ 0x1u
-#define MM_VMA_WRITE 0x2u
-#define MM_VMA_EXEC 0x4u
-#define MM_VMA_SHARED 0x8u
-#define MM_VMA_LOCKED 0x10u    /* its pages are not reclaimed */
-#define MM_VMA_GROWSDOWN 0x20u /* a stack: faults below it extend it */
-#define MM_VMA_MAYREAD 0x40u   /* mprotect may grant it: at MM_VMA_MAY_SHIFT above the right */
-#define MM_VMA_MAYWRITE 0x80u
-#define MM_VMA_MAYEXEC 0x100u
-#define MM_VMA_ACCOUNT 0x200u    /* counted as committed memory: part of what must agree to merge */
-#define MM_VMA_NORESERVE 0x400u  /* never accounted */
-#define MM_VMA_DONTFORK 0x800u   /* fork leaves it out */
+#define MM_VMA_READ       0x1u
+#define MM_VMA_WRITE      0x2u
+#define MM_VMA_EXEC       0x4u
+#define MM_VMA_SHARED     0x8u
+#define MM_VMA_LOCKED     0x10u /* its pages are not reclaimed */
+#define MM_VMA_GROWSDOWN  0x20u /* a stack: faults below it extend it */
+#define MM_VMA_MAYREAD    0x40u /* mprotect may grant it: at MM_VMA_MAY_SHIFT above the right */
+#define MM_VMA_MAYWRITE   0x80u
+#define MM_VMA_MAYEXEC    0x100u
+#define MM_VMA_ACCOUNT    0x200u /* counted as committed memory: part of what must agree to merge */
+#define MM_VMA_NORESERVE  0x400u /* never accounted */
+#define MM_VMA_DONTFORK   0x800u /* fork leaves it out */
 #define MM_VMA_WIPEONFORK 0x1000u
-#define MM_VMA_HUGEPAGE 0x2000u
+#define MM_VMA_HUGEPAGE   0x2000u
 #define MM_VMA_NOHUGEPAGE 0x4000u
 #define MM_VMA_SEQUENTIAL 0x8000u
-#define MM_VMA_RANDOM 0x10000u
-#define MM_VMA_DONTDUMP 0x20000u
-#define MM_VMA_PFN 0x40000u      /* linear: page n of the area is frame `offset` + n; never merged */
-#define MM_VMA_DEVICE 0x80000u   /* linear, with the device memory type */
-#define MM_VMA_GLOBAL 0x100000u  /* the system's own page, in every space; calls refuse to touch it */
-#define MM_VMA_SHMEM 0x200000u     /* shared anonymous memory: `file` came from hook `shared` */
+#define MM_VMA_RANDOM     0x10000u
+#define MM_VMA_DONTDUMP   0x20000u
+#define MM_VMA_PFN        0x40000u /* linear: page n is frame `offset` + n; never merged */
+#define MM_VMA_DEVICE     0x80000u /* linear, with the device memory type */
+#define MM_VMA_GLOBAL \
+    0x100000u /* the system's own page, in every space; calls refuse to touch it */
+#define MM_VMA_SHMEM      0x200000u   /* shared anonymous memory: `file` came from hook `shared` */
 #define MM_VMA_USER_FLAGS 0xff000000u /* eight flags for the caller; neighbours merge if equal */
 
-#define MM_VMA_PROT (MM_VMA_READ | MM_VMA_WRITE | MM_VMA_EXEC)
-#define MM_VMA_MAY_SHIFT 6
-#define MM_VMA_MAY (MM_VMA_PROT << MM_VMA_MAY_SHIFT)
+#define MM_VMA_PROT         (MM_VMA_READ | MM_VMA_WRITE | MM_VMA_EXEC)
+#define MM_VMA_MAY_SHIFT    6
+#define MM_VMA_MAY          (MM_VMA_PROT << MM_VMA_MAY_SHIFT)
 #define MM_VMA_INLINE_FLAGS 0x3fu
 
 /* One area: pages start to end - 1, alike in all respects. A kernel embeds it as the first member
@@ -747,12 +762,12 @@ extern "C" {
  * A2  anonymous private memory has offset == start until it was moved with pages in it
  * A3  `anon` is 0 until the first page of anonymous memory is there */
 struct mm_vma {
-    uintptr_t start;  /* first page: address >> MM_PAGE_SHIFT */
-    uintptr_t end;    /* first page behind it */
-    uintptr_t flags;  /* MM_VMA_READ ... */
-    uintptr_t offset; /* file: page in the file; linear: first frame; anonymous: see A2 */
-    void *file;       /* the caller's, or NULL: anonymous or linear */
-    uintptr_t anon;   /* anonymous identity * 2, + 1 if inherited by fork; 0: none */
+    uintptr_t start;     /* first page: address >> MM_PAGE_SHIFT */
+    uintptr_t end;       /* first page behind it */
+    uintptr_t flags;     /* MM_VMA_READ ... */
+    uintptr_t offset;    /* file: page in the file; linear: first frame; anonymous: see A2 */
+    void *file;          /* the caller's, or NULL: anonymous or linear */
+    uintptr_t anon;      /* anonymous identity * 2, + 1 if inherited by fork; 0: none */
     struct mm_vma *link; /* used by calls in progress */
     void *user;          /* the caller's own; kept by split (both parts) and fork */
 } __attribute__((aligned(MM_VMA_CACHE_LINE)));
@@ -873,7 +888,8 @@ MM_VMA_API enum mm_status mm_vma_map_read(const struct mm_vma_map *map, mm_va_t 
                                           struct mm_vma_view *view);
 
 /* Makes sure that the next `count` inserts, wherever they go, need no memory. MM_ERR_NOMEM if the
- * source has none: what it gave so far stays in the pool, the map is as it was. O(count * log n). */
+ * source has none: what it gave so far stays in the pool, the map is as it was. O(count * log
+ * n). */
 MM_VMA_API enum mm_status mm_vma_map_reserve(struct mm_vma_map *map, unsigned count);
 
 /* Gives the pool's nodes back to the source. O(nodes in the pool). Writer. */
@@ -889,9 +905,9 @@ MM_VMA_API enum mm_status mm_vma_map_insert(struct mm_vma_map *map, struct mm_vm
 MM_VMA_API enum mm_status mm_vma_map_erase(struct mm_vma_map *map, struct mm_vma *vma);
 
 /* Lowest (highest) address of `bytes` free bytes within [low, high), a multiple of `align` (a power
- * of two, 0 for any page). MM_ERR_NOENT if there is none, MM_ERR_INVALID for a bad align or 0 bytes;
- * *va is untouched then. O(log n) where align is at most a page; above that, gaps that are long enough but
- * wrongly aligned are tried one by one. Lock for reading. */
+ * of two, 0 for any page). MM_ERR_NOENT if there is none, MM_ERR_INVALID for a bad align or 0
+ * bytes; *va is untouched then. O(log n) where align is at most a page; above that, gaps that are
+ * long enough but wrongly aligned are tried one by one. Lock for reading. */
 MM_VMA_API enum mm_status mm_vma_map_lowest(const struct mm_vma_map *map, mm_va_t low, mm_va_t high,
                                             uint64_t bytes, uint64_t align, mm_va_t *va);
 MM_VMA_API enum mm_status mm_vma_map_highest(const struct mm_vma_map *map, mm_va_t low,
@@ -910,12 +926,11 @@ MM_VMA_INLINE unsigned mm_vma_cursor_access(const struct mm_vma_cursor *cursor);
 
 /* Makes `to`, an initialised and empty map, a copy of `from`. For each area in ascending order
  * `copy` returns the area to put into `to` (with the same start and end), NULL to leave it out, and
- * sets *failed to stop. MM_ERR_NOMEM if a node lacks or `copy` failed: `to` then holds what was copied
- * so far, for mm_vma_map_fini. O(n), without search. Lock `from` for reading. */
-MM_VMA_API enum mm_status mm_vma_map_dup(struct mm_vma_map *to, struct mm_vma_map *from,
-                                         struct mm_vma *(*copy)(void *ctx, struct mm_vma *area,
-                                                                bool *failed),
-                                         void *ctx);
+ * sets *failed to stop. MM_ERR_NOMEM if a node lacks or `copy` failed: `to` then holds what was
+ * copied so far, for mm_vma_map_fini. O(n), without search. Lock `from` for reading. */
+MM_VMA_API enum mm_status
+mm_vma_map_dup(struct mm_vma_map *to, struct mm_vma_map *from,
+               struct mm_vma *(*copy)(void *ctx, struct mm_vma *area, bool *failed), void *ctx);
 
 /* MM_OK if M1 to M6 and A1 hold, else MM_ERR_CORRUPT. O(n). Lock for reading. */
 MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map);
@@ -923,16 +938,16 @@ MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map);
 /* ---- Results and hooks --------------------------------------------------------------------- */
 
 /* What the calls return: 0, or what the Linux system call returns. X(name, value, meaning) */
-#define MM_VMA_RESULT_LIST(X)                                                                      \
-    X(OK, 0, "done")                                                                               \
-    X(EPERM, -1, "locking is not allowed at all")                                                  \
-    X(EBADF, -9, "a file mapping without a file")                                                  \
-    X(EAGAIN, -11, "the limit of locked memory")                                                   \
-    X(ENOMEM, -12, "no memory, no address range, a limit, or a hole in the range")                 \
-    X(EACCES, -13, "the file does not allow these rights")                                         \
-    X(EFAULT, -14, "the range is not one area")                                                    \
-    X(EEXIST, -17, "something is mapped there")                                                    \
-    X(EINVAL, -22, "invalid argument")                                                             \
+#define MM_VMA_RESULT_LIST(X)                                                      \
+    X(OK, 0, "done")                                                               \
+    X(EPERM, -1, "locking is not allowed at all")                                  \
+    X(EBADF, -9, "a file mapping without a file")                                  \
+    X(EAGAIN, -11, "the limit of locked memory")                                   \
+    X(ENOMEM, -12, "no memory, no address range, a limit, or a hole in the range") \
+    X(EACCES, -13, "the file does not allow these rights")                         \
+    X(EFAULT, -14, "the range is not one area")                                    \
+    X(EEXIST, -17, "something is mapped there")                                    \
+    X(EINVAL, -22, "invalid argument")                                             \
     X(EOVERFLOW, -75, "offset and length beyond the last page of any file")
 
 enum mm_vma_result {
@@ -943,15 +958,15 @@ enum mm_vma_result {
 
 /* What became of a fault. */
 enum mm_vma_fault {
-    MM_VMA_FAULT_OK = 0,   /* the access may be repeated; also for spurious faults */
-    MM_VMA_FAULT_NONE,     /* nothing is mapped there */
-    MM_VMA_FAULT_GUARD,    /* below a stack that must not grow: the guard gap, or a limit */
-    MM_VMA_FAULT_READ,     /* the area does not allow this access */
+    MM_VMA_FAULT_OK = 0, /* the access may be repeated; also for spurious faults */
+    MM_VMA_FAULT_NONE,   /* nothing is mapped there */
+    MM_VMA_FAULT_GUARD,  /* below a stack that must not grow: the guard gap, or a limit */
+    MM_VMA_FAULT_READ,   /* the area does not allow this access */
     MM_VMA_FAULT_WRITE,
     MM_VMA_FAULT_EXEC,
-    MM_VMA_FAULT_BUS,      /* beyond the file's end, or its page cannot be had */
+    MM_VMA_FAULT_BUS, /* beyond the file's end, or its page cannot be had */
     MM_VMA_FAULT_NOMEM,
-    MM_VMA_FAULT_RETRY     /* the pager is at work: wait outside, and access again */
+    MM_VMA_FAULT_RETRY /* the pager is at work: wait outside, and access again */
 };
 
 struct mm_vma_space;
@@ -965,8 +980,8 @@ struct mm_vma_entry {
     bool dirty;    /* written since it was mapped, where the table can tell */
 };
 
-/* Who maps a frame: kept by this header for each frame that hook `frame` knows, zero-filled at first.
- * Changed under the frame's lock only.
+/* Who maps a frame: kept by this header for each frame that hook `frame` knows, zero-filled at
+ * first. Changed under the frame's lock only.
  *
  * F1  `maps` mappings are noted: `first`, and the rest in `more`
  * F2  each names a space and a page at which its page table has the frame */
@@ -994,8 +1009,9 @@ enum mm_vma_kind {
 #define MM_VMA_KINDS 4u
 
 /* What the caller lends to a system. Areas and nodes are needed; page tables need frames, and files
- * need the pager: a group of hooks is there as a whole or not at all. All are called with the space's lock
- * held; those marked (frame) with a frame's lock too: they must neither block nor call back. */
+ * need the pager: a group of hooks is there as a whole or not at all. All are called with the
+ * space's lock held; those marked (frame) with a frame's lock too: they must neither block nor call
+ * back. */
 struct mm_vma_hooks {
     void *ctx;
     struct mm_vma_node_source nodes; /* thread-safe: spaces share it */
@@ -1005,14 +1021,15 @@ struct mm_vma_hooks {
     void (*area_free)(void *ctx, struct mm_vma *area);
     void (*area_copy)(void *ctx, struct mm_vma *to, const struct mm_vma *from);
 
-    /* Files. Each area holds a reference of its own. Both may be NULL, as may `file_name`, which gives
-     * the name for listings. */
+    /* Files. Each area holds a reference of its own. Both may be NULL, as may `file_name`, which
+     * gives the name for listings. */
     void (*file_get)(void *ctx, void *file);
     void (*file_put)(void *ctx, void *file);
     const char *(*file_name)(void *ctx, void *file);
 
     /* Page tables; `pt` is the space's. All may be NULL together: then only the map is kept.
-     * map      enters a page; MM_ERR_NOMEM: nothing changed. (frame) where it replaces one: cannot fail
+     * map      enters a page; MM_ERR_NOMEM: nothing changed. (frame) where it replaces one:
+     *          cannot fail
      * swap     enters a slot; MM_ERR_NOMEM. (frame) where it replaces a page: cannot fail
      * protect  (frame) sets the rights of a present page; without any it stays known to `next`
      * clear    (frame) empties an entry
@@ -1033,22 +1050,24 @@ struct mm_vma_hooks {
     void (*frame_copy)(void *ctx, mm_pa_t to, mm_pa_t from);
     struct mm_vma_frame *(*frame)(void *ctx, mm_pa_t pa);
 
-    /* Pager: pages of files. `file_page` gives a frame with a reference of its own; MM_ERR_NOENT beyond the
-     * file's end, MM_ERR_BUSY to have the access repeated. `file_page_put` takes the reference back. `shared`
-     * makes a file of `pages` zero pages for shared anonymous memory, with one reference. */
+    /* Pager: pages of files. `file_page` gives a frame with a reference of its own; MM_ERR_NOENT
+     * beyond the file's end, MM_ERR_BUSY to have the access repeated. `file_page_put` takes the
+     * reference back. `shared` makes a file of `pages` zero pages for shared anonymous memory, with
+     * one reference. */
     enum mm_status (*file_page)(void *ctx, void *file, uint64_t index, bool write, mm_pa_t *pa);
     void (*file_page_put)(void *ctx, void *file, uint64_t index, mm_pa_t pa, bool dirty);
     enum mm_status (*shared)(void *ctx, uint64_t pages, void **file);
 
-    /* Pager: swap. Slots are counted: `swap_out` makes one with a count of 1 and copies the frame to it;
-     * `swap_dup` (frame) and `swap_free` change the count; `swap_in` fills a frame, or MM_ERR_BUSY. */
+    /* Pager: swap. Slots are counted: `swap_out` makes one with a count of 1 and copies the frame
+     * to it; `swap_dup` (frame) and `swap_free` change the count; `swap_in` fills a frame, or
+     * MM_ERR_BUSY. */
     enum mm_status (*swap_out)(void *ctx, mm_pa_t pa, uint64_t *slot);
     enum mm_status (*swap_in)(void *ctx, uint64_t slot, mm_pa_t pa);
     void (*swap_dup)(void *ctx, uint64_t slot);
     void (*swap_free)(void *ctx, uint64_t slot);
 
-    /* Policy; may be NULL. `random`: a number below `below`. `victim`: the LRU's next frame to reclaim,
-     * or MM_PA_NONE; `mapped` tells the LRU of a new frame. */
+    /* Policy; may be NULL. `random`: a number below `below`. `victim`: the LRU's next frame to
+     * reclaim, or MM_PA_NONE; `mapped` tells the LRU of a new frame. */
     uint64_t (*random)(void *ctx, uint64_t below);
     mm_pa_t (*victim)(void *ctx);
     void (*mapped)(void *ctx, mm_pa_t pa);
@@ -1092,9 +1111,9 @@ struct mm_vma_totals {
     uint64_t areas;
     uint64_t total;
     uint64_t locked;
-    uint64_t data;  /* private, writable, no stack */
-    uint64_t stack; /* areas that grow down */
-    uint64_t exec;  /* executable, not writable, no stack */
+    uint64_t data;              /* private, writable, no stack */
+    uint64_t stack;             /* areas that grow down */
+    uint64_t exec;              /* executable, not writable, no stack */
     uint64_t rss[MM_VMA_KINDS]; /* by enum mm_vma_kind; MM_VMA_RSS_SWAP counts slots */
 };
 
@@ -1105,9 +1124,9 @@ struct mm_vma_config {
     mm_va_t mmap_base; /* top-down placement starts below it */
     mm_va_t up_base;   /* bottom-up placement starts at it: also what top-down falls back to */
     bool bottom_up;
-    mm_va_t brk;            /* start of the break; 0: none */
-    uint64_t guard_pages;   /* free pages kept below growing areas */
-    uint64_t random_pages;  /* the bases and brk move by random numbers below it (hook) */
+    mm_va_t brk;           /* start of the break; 0: none */
+    uint64_t guard_pages;  /* free pages kept below growing areas */
+    uint64_t random_pages; /* the bases and brk move by random numbers below it (hook) */
     struct mm_vma_limits limits;
     void *pt; /* for the page table hooks */
 };
@@ -1122,8 +1141,8 @@ struct mm_vma_space {
     MM_VMA_RWLOCK_T lock;
     struct mm_vma_system *sys;
     void *pt;
-    uintptr_t users;      /* threads */
-    uintptr_t references; /* users together count one */
+    uintptr_t users;                   /* threads */
+    uintptr_t references;              /* users together count one */
     uintptr_t low, top, base, up_base; /* pages */
     uintptr_t guard;
     bool bottom_up;
@@ -1144,13 +1163,14 @@ MM_VMA_API enum mm_status mm_vma_system_init(struct mm_vma_system *sys,
                                              const struct mm_vma_hooks *hooks);
 /* Gives back the memory of the reverse map; all spaces have exited. */
 MM_VMA_API void mm_vma_system_fini(struct mm_vma_system *sys);
-/* Adds pages that every space made later has, mapped to the same frames, out of its calls' reach: at
- * or above its top. MM_ERR_LIMIT: MM_VMA_GLOBALS are there; MM_ERR_ALIGN: not whole pages. */
+/* Adds pages that every space made later has, mapped to the same frames, out of its calls' reach:
+ * at or above its top. MM_ERR_LIMIT: MM_VMA_GLOBALS are there; MM_ERR_ALIGN: not whole pages. */
 MM_VMA_API enum mm_status mm_vma_system_global(struct mm_vma_system *sys,
                                                const struct mm_vma_global *global);
 
-/* Fills in: addresses from 64 KiB up to 2^47 - one page, placement top-down from 136 MiB below that (on a 32-bit host
- * half of what it reaches), 256 guard pages, no limits, no break, no page table. */
+/* Fills in: addresses from 64 KiB up to 2^47 - one page, placement top-down from 136 MiB below that
+ * (on a 32-bit host half of what it reaches), 256 guard pages, no limits, no break, no page
+ * table. */
 MM_VMA_API void mm_vma_config_init(struct mm_vma_config *config);
 
 /* Makes a space with one user and one reference. MM_ERR_INVALID: borders out of order or not whole
@@ -1159,8 +1179,8 @@ MM_VMA_API enum mm_status mm_vma_space_init(struct mm_vma_space *space, struct m
                                             const struct mm_vma_config *config);
 
 /* A thread joins (vfork, clone) or leaves a space. When the last one leaves, all is unmapped in one
- * pass, and the users' reference goes. mm_vma_leave returns whether that was the last reference: the
- * caller then frees the struct. O(areas + pages). Any CPU. */
+ * pass, and the users' reference goes. mm_vma_leave returns whether that was the last reference:
+ * the caller then frees the struct. O(areas + pages). Any CPU. */
 MM_VMA_API void mm_vma_join(struct mm_vma_space *space);
 MM_VMA_API bool mm_vma_leave(struct mm_vma_space *space);
 /* References keep the struct, not what is mapped. mm_vma_put: true when the last one went. O(1). */
@@ -1170,32 +1190,33 @@ MM_VMA_API bool mm_vma_put(struct mm_vma_space *space);
 /* Unmaps everything (exec, or exit by hand); the space can be used on. O(areas + pages). */
 MM_VMA_API void mm_vma_clear(struct mm_vma_space *space);
 
-/* Makes `child` (raw memory) a copy of `parent` with page table `pt`: private pages are shared copy on
- * write, areas with MM_VMA_DONTFORK left out, locks not inherited, MM_VMA_WIPEONFORK areas empty.
+/* Makes `child` (raw memory) a copy of `parent` with page table `pt`: private pages are shared copy
+ * on write, areas with MM_VMA_DONTFORK left out, locks not inherited, MM_VMA_WIPEONFORK areas
+ * empty.
  * MM_VMA_ENOMEM: `child` is raw memory again, `parent` as it was but for write rights that the next
  * fault gives back. O(areas + private pages). Takes the parent's lock. */
 MM_VMA_API int mm_vma_fork(struct mm_vma_space *child, struct mm_vma_space *parent, void *pt);
 
-/* ---- Calls ------------------------------------------------------------------------------------- */
+/* ---- Calls ----------------------------------------------------------------------------------- */
 
-/* All calls take the space's lock for writing; they are O((areas touched + 1) * log areas), and on top of
- * that O(pages present) where pages go. A call that fails has changed nothing but where Linux changes part
- * of the range and its contract says so. */
+/* All calls take the space's lock for writing; they are O((areas touched + 1) * log areas), and on
+ * top of that O(pages present) where pages go. A call that fails has changed nothing but where
+ * Linux changes part of the range and its contract says so. */
 
 /* Flags for mmap, with Linux's values. */
-#define MM_VMA_MAP_SHARED 0x1u
-#define MM_VMA_MAP_PRIVATE 0x2u
+#define MM_VMA_MAP_SHARED          0x1u
+#define MM_VMA_MAP_PRIVATE         0x2u
 #define MM_VMA_MAP_SHARED_VALIDATE 0x3u
-#define MM_VMA_MAP_TYPE 0xfu
-#define MM_VMA_MAP_FIXED 0x10u
-#define MM_VMA_MAP_ANONYMOUS 0x20u
-#define MM_VMA_MAP_32BIT 0x40u /* between 1 and 2 GiB, bottom-up */
-#define MM_VMA_MAP_GROWSDOWN 0x100u
-#define MM_VMA_MAP_LOCKED 0x2000u
-#define MM_VMA_MAP_NORESERVE 0x4000u
-#define MM_VMA_MAP_POPULATE 0x8000u
-#define MM_VMA_MAP_NONBLOCK 0x10000u
-#define MM_VMA_MAP_STACK 0x20000u
+#define MM_VMA_MAP_TYPE            0xfu
+#define MM_VMA_MAP_FIXED           0x10u
+#define MM_VMA_MAP_ANONYMOUS       0x20u
+#define MM_VMA_MAP_32BIT           0x40u /* between 1 and 2 GiB, bottom-up */
+#define MM_VMA_MAP_GROWSDOWN       0x100u
+#define MM_VMA_MAP_LOCKED          0x2000u
+#define MM_VMA_MAP_NORESERVE       0x4000u
+#define MM_VMA_MAP_POPULATE        0x8000u
+#define MM_VMA_MAP_NONBLOCK        0x10000u
+#define MM_VMA_MAP_STACK           0x20000u
 #define MM_VMA_MAP_FIXED_NOREPLACE 0x100000u
 
 struct mm_vma_request {
@@ -1211,30 +1232,32 @@ struct mm_vma_request {
     void *area_user; /* `user` of the area: neighbours merge only if it is equal */
 };
 
-/* mmap(2). *va is the address. EINVAL: no length, neither shared nor private, misaligned fixed address or
- * offset, a growing area that is not private and anonymous; EBADF: no file; EOVERFLOW; ENOMEM: no range, a
- * limit, no memory; EEXIST: NOREPLACE; EPERM, EAGAIN: locked memory; EACCES: rights. */
+/* mmap(2). *va is the address. EINVAL: no length, neither shared nor private, misaligned fixed
+ * address or offset, a growing area that is not private and anonymous; EBADF: no file; EOVERFLOW;
+ * ENOMEM: no range, a limit, no memory; EEXIST: NOREPLACE; EPERM, EAGAIN: locked memory; EACCES:
+ * rights. */
 MM_VMA_API int mm_vma_mmap(struct mm_vma_space *space, const struct mm_vma_request *request,
                            mm_va_t *va);
 
-/* munmap(2): whatever is mapped within the range goes. EINVAL: misaligned, no length, beyond the top; ENOMEM:
- * an area would fall in two and the limit of areas is reached, or there is no memory. */
+/* munmap(2): whatever is mapped within the range goes. EINVAL: misaligned, no length, beyond the
+ * top; ENOMEM: an area would fall in two and the limit of areas is reached, or there is no
+ * memory. */
 MM_VMA_API int mm_vma_munmap(struct mm_vma_space *space, mm_va_t va, uint64_t bytes);
 
 /* mprotect(2). Works up to the first hole, keeps what it did, and returns ENOMEM there. EINVAL:
- * misaligned, unknown rights; EACCES: rights that the file does not grant, after what stands before it
- * changed. ENOMEM for want of memory comes before any change. MM_VMA_PROT_GROWSDOWN
+ * misaligned, unknown rights; EACCES: rights that the file does not grant, after what stands before
+ * it changed. ENOMEM for want of memory comes before any change. MM_VMA_PROT_GROWSDOWN
  * extends the range to the start of the growing area that it begins in. */
 #define MM_VMA_PROT_GROWSDOWN 0x1000000u
 MM_VMA_API int mm_vma_mprotect(struct mm_vma_space *space, mm_va_t va, uint64_t bytes,
                                unsigned prot);
 
-/* mremap(2); *va is the new address. EINVAL: misaligned, no length, no place for the target, ranges that
- * overlap, DONTUNMAP with another size; EFAULT: the old range is no single area where it must be;
- * ENOMEM: no place (without MAYMOVE: it cannot grow where it is), a limit, no memory; EAGAIN: locked
- * memory. When page tables lack memory, the target of FIXED has gone already. */
-#define MM_VMA_REMAP_MAYMOVE 1u
-#define MM_VMA_REMAP_FIXED 2u
+/* mremap(2); *va is the new address. EINVAL: misaligned, no length, no place for the target, ranges
+ * that overlap, DONTUNMAP with another size; EFAULT: the old range is no single area where it must
+ * be; ENOMEM: no place (without MAYMOVE: it cannot grow where it is), a limit, no memory; EAGAIN:
+ * locked memory. When page tables lack memory, the target of FIXED has gone already. */
+#define MM_VMA_REMAP_MAYMOVE   1u
+#define MM_VMA_REMAP_FIXED     2u
 #define MM_VMA_REMAP_DONTUNMAP 4u
 MM_VMA_API int mm_vma_mremap(struct mm_vma_space *space, mm_va_t old, uint64_t old_bytes,
                              uint64_t bytes, unsigned flags, mm_va_t target, mm_va_t *va);
@@ -1258,8 +1281,8 @@ enum mm_vma_advice {
 };
 MM_VMA_API int mm_vma_madvise(struct mm_vma_space *space, mm_va_t va, uint64_t bytes, int advice);
 
-/* mlock(2), munlock(2): the range is widened to pages. EPERM: limit 0; ENOMEM: the limit, a hole (what stands
- * before it keeps the new state), or pages that cannot be had; EINVAL: it wraps. */
+/* mlock(2), munlock(2): the range is widened to pages. EPERM: limit 0; ENOMEM: the limit, a hole
+ * (what stands before it keeps the new state), or pages that cannot be had; EINVAL: it wraps. */
 MM_VMA_API int mm_vma_mlock(struct mm_vma_space *space, mm_va_t va, uint64_t bytes);
 MM_VMA_API int mm_vma_munlock(struct mm_vma_space *space, mm_va_t va, uint64_t bytes);
 
@@ -1278,7 +1301,8 @@ enum mm_vma_preset {
     MM_VMA_LINEAR,   /* frames from `pa` on; mapped at once */
     MM_VMA_IO        /* linear, device memory; mapped at once */
 };
-/* EINVAL, EEXIST, ENOMEM as mmap with FIXED_NOREPLACE; on failure nothing is mapped. `prot`: 0 for the preset's. */
+/* EINVAL, EEXIST, ENOMEM as mmap with FIXED_NOREPLACE; on failure nothing is mapped. `prot`: 0 for
+ * the preset's. */
 MM_VMA_API int mm_vma_install(struct mm_vma_space *space, enum mm_vma_preset preset, mm_va_t va,
                               uint64_t bytes, mm_pa_t pa, unsigned prot);
 
@@ -1287,20 +1311,20 @@ MM_VMA_API void mm_vma_set_limits(struct mm_vma_space *space, const struct mm_vm
 /* O(1); the resident counts may move meanwhile. Takes the lock for reading. */
 MM_VMA_API void mm_vma_read_totals(struct mm_vma_space *space, struct mm_vma_totals *totals);
 
-/* ---- Faults and the reverse map ------------------------------------------------------------------ */
+/* ---- Faults and the reverse map -------------------------------------------------------------- */
 
-/* Resolves an access of kind MM_VMA_READ, MM_VMA_WRITE or MM_VMA_EXEC (one of them) to `va`. On all but
- * MM_VMA_FAULT_OK nothing changed, but that a stack may have grown. O(log areas + maps of the page).
- * Takes the space's lock. */
+/* Resolves an access of kind MM_VMA_READ, MM_VMA_WRITE or MM_VMA_EXEC (one of them) to `va`. On all
+ * but MM_VMA_FAULT_OK nothing changed, but that a stack may have grown. O(log areas + maps of the
+ * page). Takes the space's lock. */
 MM_VMA_API enum mm_vma_fault mm_vma_fault(struct mm_vma_space *space, mm_va_t va, unsigned access);
 
-/* Has all pages of the range mapped, for writing where private memory is writable. ENOMEM at a hole or
- * without memory; EFAULT at areas without any right and where the pager has no page; EAGAIN to repeat; EINVAL:
- * not whole pages, beyond the top. What came in stays. O(pages). Takes the lock. */
+/* Has all pages of the range mapped, for writing where private memory is writable. ENOMEM at a hole
+ * or without memory; EFAULT at areas without any right and where the pager has no page; EAGAIN to
+ * repeat; EINVAL: not whole pages, beyond the top. What came in stays. O(pages). Takes the lock. */
 MM_VMA_API int mm_vma_populate(struct mm_vma_space *space, mm_va_t va, uint64_t bytes);
 
-/* Number of places that map the frame; 0 also for frames that are not counted. More than 1: it is shared.
- * O(1). Takes the frame's lock. */
+/* Number of places that map the frame; 0 also for frames that are not counted. More than 1: it is
+ * shared. O(1). Takes the frame's lock. */
 MM_VMA_API uintptr_t mm_vma_frame_maps(struct mm_vma_system *sys, mm_pa_t pa);
 
 /* Calls `visit` for each place that maps the frame, until it returns false; it must not call back.
@@ -1310,19 +1334,20 @@ MM_VMA_API uintptr_t mm_vma_frame_walk(struct mm_vma_system *sys, mm_pa_t pa,
                                                      mm_va_t va),
                                        void *ctx);
 
-/* Takes a frame away from all who map it. Pages of files go back to the pager; anonymous ones are copied to
- * swap first, and the frame is freed. MM_ERR_NOENT: nobody maps it; MM_ERR_PERM: an area is locked;
- * MM_ERR_BUSY: it was written meanwhile; what `swap_out` returned; MM_ERR_INVALID: there is no swap. It
- * stays mapped then. O(maps). Any CPU, without any space's lock. */
+/* Takes a frame away from all who map it. Pages of files go back to the pager; anonymous ones are
+ * copied to swap first, and the frame is freed. MM_ERR_NOENT: nobody maps it; MM_ERR_PERM: an area
+ * is locked; MM_ERR_BUSY: it was written meanwhile; what `swap_out` returned; MM_ERR_INVALID: there
+ * is no swap. It stays mapped then. O(maps). Any CPU, without any space's lock. */
 MM_VMA_API enum mm_status mm_vma_evict(struct mm_vma_system *sys, mm_pa_t pa);
 
-/* Evicts frames that hook `victim` names until `want` went or it has no more, at most 4 * want + 16 tries.
- * Returns how many went. */
+/* Evicts frames that hook `victim` names until `want` went or it has no more, at most 4 * want + 16
+ * tries. Returns how many went. */
 MM_VMA_API uintptr_t mm_vma_reclaim(struct mm_vma_system *sys, uintptr_t want);
 
-/* ---- Listing and check ----------------------------------------------------------------------------- */
+/* ---- Listing and check ----------------------------------------------------------------------- */
 
-/* The area that covers `va`; its lock must be held by the caller (mm_vma_read_lock). O(log areas). */
+/* The area that covers `va`; its lock must be held by the caller (mm_vma_read_lock). O(log
+ * areas). */
 static inline struct mm_vma *mm_vma_find(struct mm_vma_space *space, mm_va_t va)
 {
     return mm_vma_map_find(&space->map, va);
@@ -1333,9 +1358,9 @@ static inline struct mm_vma *mm_vma_find(struct mm_vma_space *space, mm_va_t va)
 MM_VMA_API uintptr_t mm_vma_walk(struct mm_vma_space *space, mm_va_t low, mm_va_t high,
                                  bool (*visit)(void *ctx, const struct mm_vma *area), void *ctx);
 
-/* Writes the area's line as /proc/PID/maps shows it ("start-end rwxp offset 00:00 0 name"), with a 0 behind
- * it, cut to `size` bytes; returns its full length without the 0. Device and inode are shown as 0: the
- * name hook tells files apart. O(1). */
+/* Writes the area's line as /proc/PID/maps shows it ("start-end rwxp offset 00:00 0 name"), with a
+ * 0 behind it, cut to `size` bytes; returns its full length without the 0. Device and inode are
+ * shown as 0: the name hook tells files apart. O(1). */
 MM_VMA_API size_t mm_vma_format(const struct mm_vma_space *space, const struct mm_vma *area,
                                 char *text, size_t size);
 
@@ -1343,17 +1368,17 @@ MM_VMA_API size_t mm_vma_format(const struct mm_vma_space *space, const struct m
 MM_VMA_API void mm_vma_list(struct mm_vma_space *space,
                             void (*print)(void *ctx, const char *line, size_t length), void *ctx);
 
-/* MM_OK if the map is sound (M1 to M6, A1), S1 and S3 hold and, where there are page tables, each page
- * of the space stands in an area with rights that cover it, and in the reverse map (F2), and the
- * resident counts are true; else MM_ERR_CORRUPT. O(areas + pages * maps). Takes the lock. */
+/* MM_OK if the map is sound (M1 to M6, A1), S1 and S3 hold and, where there are page tables, each
+ * page of the space stands in an area with rights that cover it, and in the reverse map (F2), and
+ * the resident counts are true; else MM_ERR_CORRUPT. O(areas + pages * maps). Takes the lock. */
 MM_VMA_API enum mm_status mm_vma_check(struct mm_vma_space *space);
 /* ---- Hot paths ------------------------------------------------------------------------------- */
 
-#define MMI_VMA_HIGH(page) ((uint32_t)((uint64_t)(page) >> 32))
+#define MMI_VMA_HIGH(page)  ((uint32_t)((uint64_t)(page) >> 32))
 #define MMI_VMA_PREFETCH(p) __builtin_prefetch(p)
 
-/* Page numbers end here, so that the address behind any page has 64 bits: on a 32-bit host at 2^32 - 1
- * pages, 16 TiB of guest addresses. */
+/* Page numbers end here, so that the address behind any page has 64 bits: on a 32-bit host at 2^32
+ * - 1 pages, 16 TiB of guest addresses. */
 #if MM_WORD_BITS == 64
 #define MMI_VMA_TOP (UINTPTR_MAX >> MM_PAGE_SHIFT)
 #else
@@ -1401,7 +1426,8 @@ MM_CORE_INLINE unsigned mmi_vma_inner_rank(const struct mm_vma_node *node, uintp
 
 #define MMI_VMA_NEAR_LEVELS 2u /* maps of so many inner levels stay in the nearer caches */
 
-/* Starts on the lines that a search will touch before it knows which: memory latency once a level. */
+/* Starts on the lines that a search will touch before it knows which: memory latency once a
+ * level. */
 MM_CORE_INLINE void mmi_vma_fetch(const struct mm_vma_node *node)
 {
     const char *line = (const char *)node;
@@ -1484,10 +1510,9 @@ MM_VMA_INLINE unsigned mm_vma_cursor_access(const struct mm_vma_cursor *cursor)
 }
 #endif
 
-
 #endif /* MM_VMA_H */
 
-/* ==== Implementation ============================================================================ */
+/* ==== Implementation ========================================================================== */
 
 #if defined(MM_VMA_IMPLEMENTATION) && !defined(MM_VMA_IMPLEMENTED)
 #define MM_VMA_IMPLEMENTED
@@ -1517,19 +1542,19 @@ const mmi_vma_emit_next_t mmi_vma_emit_next = mm_vma_cursor_next;
 const mmi_vma_emit_flags_t mmi_vma_emit_flags = mm_vma_cursor_access;
 #endif
 
-#define MMI_VMA_NO_START UINT32_MAX
-#define MMI_VMA_MERGE_AREAS 26u   /* two leaves become one when that holds both */
-#define MMI_VMA_FEW_AREAS 10u     /* when a leaf has fewer, a merge is tried */
+#define MMI_VMA_NO_START       UINT32_MAX
+#define MMI_VMA_MERGE_AREAS    26u /* two leaves become one when that holds both */
+#define MMI_VMA_FEW_AREAS      10u /* when a leaf has fewer, a merge is tried */
 #define MMI_VMA_MERGE_CHILDREN 18u
-#define MMI_VMA_FEW_CHILDREN 8u
-#define MMI_VMA_SPARE_AREAS 6u    /* a sibling with so many free slots takes over from a full leaf */
+#define MMI_VMA_FEW_CHILDREN   8u
+#define MMI_VMA_SPARE_AREAS    6u /* a sibling with so many free takes over from a full leaf */
 
 MM_STATIC_ASSERT(sizeof(struct mm_vma) <= 64, "an area fits a cache line");
 MM_STATIC_ASSERT(sizeof(struct mm_vma_node) % 64 == 0, "a node is whole cache lines");
 MM_STATIC_ASSERT(MM_VMA_LEAF_AREAS == 31 && MM_VMA_INNER_CHILDREN == 24,
                  "the searches know the number of keys");
 
-/* ---- Map: what a node holds -------------------------------------------------------------------- */
+/* ---- Map: what a node holds ------------------------------------------------------------------ */
 
 /* Readers without a lock see these words: they are stored one by one, whole. */
 static void mmi_vma_put32(uint32_t *p, uint32_t value)
@@ -1692,7 +1717,7 @@ static uintptr_t mmi_vma_first(const struct mm_vma_node *node, uintptr_t level)
     return level == 0 ? mmi_vma_leaf_start(node, 0) : node->u.inner.key[0];
 }
 
-/* ---- Map: nodes -------------------------------------------------------------------------------- */
+/* ---- Map: nodes ------------------------------------------------------------------------------ */
 
 static enum mm_status mmi_vma_pool_fill(struct mm_vma_map *map, uintptr_t nodes)
 {
@@ -1760,7 +1785,8 @@ static void mmi_vma_write_end(struct mm_vma_map *map)
 
 /* ---- Map: paths ------------------------------------------------------------------------------ */
 
-/* Goes down to where `page` belongs: at[0] is the number of the leaf's areas that start up to it. */
+/* Goes down to where `page` belongs: at[0] is the number of the leaf's areas that start up to
+ * it. */
 static void mmi_vma_seek(struct mm_vma_cursor *c, const struct mm_vma_map *map, uintptr_t page)
 {
     struct mm_vma_node *node = map->root;
@@ -1791,8 +1817,8 @@ static uintptr_t mmi_vma_behind(const struct mm_vma_cursor *c, const struct mm_v
     return MMI_VMA_TOP;
 }
 
-/* Moves the path to the leaf after (before) it, at[0] to its first (last) area; false at the end, where
- * the path stays. */
+/* Moves the path to the leaf after (before) it, at[0] to its first (last) area; false at the end,
+ * where the path stays. */
 static bool mmi_vma_leaf_after(struct mm_vma_cursor *c, const struct mm_vma_map *map)
 {
     uintptr_t level = 1;
@@ -1820,8 +1846,8 @@ static bool mmi_vma_leaf_before(struct mm_vma_cursor *c, const struct mm_vma_map
     c->at[level]--;
     for (; level != 0; level--) {
         c->node[level - 1] = c->node[level]->u.inner.child[c->at[level]];
-        c->at[level - 1] = level == 1 ? c->node[0]->u.leaf.count - 1
-                                      : c->node[level - 1]->u.inner.count - 1;
+        c->at[level - 1] =
+            level == 1 ? c->node[0]->u.leaf.count - 1 : c->node[level - 1]->u.inner.count - 1;
     }
     return true;
 }
@@ -1868,7 +1894,7 @@ static struct mm_vma *mmi_vma_succ(const struct mm_vma_cursor *c, const struct m
     return mmi_vma_leaf_area(node, 0);
 }
 
-/* ---- Map: keeping keys and gaps true (M3, M4) -------------------------------------------------- */
+/* ---- Map: keeping keys and gaps true (M3, M4) ------------------------------------------------ */
 
 /* The leaf's first start changed. */
 static void mmi_vma_fix_first(struct mm_vma_cursor *c, const struct mm_vma_map *map)
@@ -1944,7 +1970,7 @@ static void mmi_vma_gap_before_changed(struct mm_vma_cursor *c, const struct mm_
         mmi_vma_gap_changed(&before, map, was, now);
 }
 
-/* ---- Map: insert ------------------------------------------------------------------------------- */
+/* ---- Map: insert ----------------------------------------------------------------------------- */
 
 /* A new root above the old one and `child`. */
 static void mmi_vma_grow(struct mm_vma_map *map, struct mm_vma_node *child, uintptr_t key,
@@ -2085,10 +2111,9 @@ static void mmi_vma_make_room(struct mm_vma_cursor *c, struct mm_vma_map *map)
                       mmi_vma_leaf_gap(right, behind));
 }
 
-/* A leaf of its own for an area that no leaf's stretch fits, behind the path's leaf, or before it where
- * that is the first. */
-static void mmi_vma_insert_leaf(struct mm_vma_cursor *c, struct mm_vma_map *map,
-                                struct mm_vma *vma)
+/* A leaf of its own for an area that no leaf's stretch fits, behind the path's leaf, or before it
+ * where that is the first. */
+static void mmi_vma_insert_leaf(struct mm_vma_cursor *c, struct mm_vma_map *map, struct mm_vma *vma)
 {
     struct mm_vma_node *leaf = c->node[0], *added = mmi_vma_node_take(map, true);
     uintptr_t behind = mmi_vma_behind(c, map, 0);
@@ -2133,7 +2158,8 @@ static bool mmi_vma_place(struct mm_vma_cursor *c, struct mm_vma_map *map, const
     }
 }
 
-/* Inserts at the path, which mmi_vma_seek(vma->start) made. Nodes are reserved; nothing overlaps. */
+/* Inserts at the path, which mmi_vma_seek(vma->start) made. Nodes are reserved; nothing
+ * overlaps. */
 static void mmi_vma_insert_at(struct mm_vma_cursor *c, struct mm_vma_map *map, struct mm_vma *vma)
 {
     struct mm_vma_node *leaf;
@@ -2187,7 +2213,7 @@ static uintptr_t mmi_vma_splits(const struct mm_vma_cursor *c, const struct mm_v
     return level + (level > map->height);
 }
 
-/* ---- Map: erase -------------------------------------------------------------------------------- */
+/* ---- Map: erase ------------------------------------------------------------------------------ */
 
 /* Merges child i of `parent` with child i + 1 when both fit in one. Their gaps stay known. */
 static bool mmi_vma_merge_children(struct mm_vma_map *map, struct mm_vma_node *parent, unsigned i,
@@ -2270,7 +2296,8 @@ static void mmi_vma_drop_leaf(struct mm_vma_cursor *c, struct mm_vma_map *map, u
     mmi_vma_fix_gaps(c, map, true);
 }
 
-/* Takes out the area in slot at[0] of the path. True: the path stands, and its slot is what followed. */
+/* Takes out the area in slot at[0] of the path. True: the path stands, and its slot is what
+ * followed. */
 static bool mmi_vma_erase_at(struct mm_vma_cursor *c, struct mm_vma_map *map)
 {
     struct mm_vma_cursor before;
@@ -2301,7 +2328,7 @@ static bool mmi_vma_erase_at(struct mm_vma_cursor *c, struct mm_vma_map *map)
     return false;
 }
 
-/* ---- Map: moving an area's bounds --------------------------------------------------------------- */
+/* ---- Map: moving an area's bounds ------------------------------------------------------------ */
 
 /* Slot at[0] holds `vma`: gives it a new end. */
 static void mmi_vma_set_end_at(struct mm_vma_cursor *c, const struct mm_vma_map *map,
@@ -2330,8 +2357,7 @@ static void mmi_vma_set_start_at(struct mm_vma_cursor *c, struct mm_vma_map *map
         mmi_vma_gap_before_changed(c, map, was - floor, start - floor);
 }
 
-static void mmi_vma_find_slot(struct mm_vma_cursor *c, const struct mm_vma_map *map,
-                              uintptr_t page)
+static void mmi_vma_find_slot(struct mm_vma_cursor *c, const struct mm_vma_map *map, uintptr_t page)
 {
     mmi_vma_seek(c, map, page);
     MM_VMA_ASSERT(c->at[0] != 0);
@@ -2381,11 +2407,10 @@ static void mmi_vma_set_flags(struct mm_vma_map *map, struct mm_vma *vma, uintpt
     if (same)
         return;
     mmi_vma_find_slot(&c, map, vma->start);
-    mm_store(&c.node[0]->u.leaf.area[c.at[0]],
-             (uintptr_t)vma | (flags & MM_VMA_INLINE_FLAGS));
+    mm_store(&c.node[0]->u.leaf.area[c.at[0]], (uintptr_t)vma | (flags & MM_VMA_INLINE_FLAGS));
 }
 
-/* ---- Map: the calls ------------------------------------------------------------------------------ */
+/* ---- Map: the calls -------------------------------------------------------------------------- */
 
 MM_VMA_API void mm_vma_map_init(struct mm_vma_map *map, const struct mm_vma_node_source *source)
 {
@@ -2463,9 +2488,8 @@ MM_VMA_API enum mm_status mm_vma_map_insert(struct mm_vma_map *map, struct mm_vm
         mmi_vma_seek(&c, map, vma->start);
         if (c.at[0] != 0 && mmi_vma_leaf_end(c.node[0], c.at[0] - 1) > vma->start)
             return MM_ERR_EXISTS;
-        if (c.at[0] < c.node[0]->u.leaf.count
-                ? mmi_vma_leaf_start(c.node[0], c.at[0]) < vma->end
-                : mmi_vma_behind(&c, map, 0) < vma->end)
+        if (c.at[0] < c.node[0]->u.leaf.count ? mmi_vma_leaf_start(c.node[0], c.at[0]) < vma->end
+                                              : mmi_vma_behind(&c, map, 0) < vma->end)
             return MM_ERR_EXISTS;
     }
     if (mmi_vma_reserve_at(&c, map, vma) != MM_OK)
@@ -2499,8 +2523,8 @@ static bool mmi_vma_read_valid(const struct mm_vma_map *map, uintptr_t seq)
     return (seq & 1) == 0 && mm_load(&map->seq) == seq;
 }
 
-/* The word of the area that starts last up to `page`, beside a writer: what is read is followed only once it is
- * known to belong together. False: a writer was there. */
+/* The word of the area that starts last up to `page`, beside a writer: what is read is followed
+ * only once it is known to belong together. False: a writer was there. */
 static bool mmi_vma_read_word(const struct mm_vma_map *map, uintptr_t seq, uintptr_t page,
                               uintptr_t *word)
 {
@@ -2552,7 +2576,7 @@ MM_VMA_API enum mm_status mm_vma_map_read(const struct mm_vma_map *map, mm_va_t 
     return va < view->end ? MM_OK : MM_ERR_NOENT;
 }
 
-/* ---- Map: gaps ----------------------------------------------------------------------------------- */
+/* ---- Map: gaps ------------------------------------------------------------------------------- */
 
 #define MMI_VMA_NONE UINTPTR_MAX
 
@@ -2617,8 +2641,8 @@ static uintptr_t mmi_vma_scan_high(const struct mm_vma_cursor *c, const struct m
     page = mmi_vma_fit_high(want, mmi_vma_leaf_end(leaf, i), mmi_vma_follower(c, map, i));
     while (page == MMI_VMA_NONE && i-- != 0)
         if (l->start[i + 1] - l->last[i] - 1 >= least)
-            page = mmi_vma_fit_high(want, mmi_vma_leaf_end(leaf, i),
-                                    mmi_vma_leaf_start(leaf, i + 1));
+            page =
+                mmi_vma_fit_high(want, mmi_vma_leaf_end(leaf, i), mmi_vma_leaf_start(leaf, i + 1));
     return page;
 }
 
@@ -2777,7 +2801,7 @@ MM_VMA_API enum mm_status mm_vma_map_highest(const struct mm_vma_map *map, mm_va
     return MM_OK;
 }
 
-/* ---- Map: walking -------------------------------------------------------------------------------- */
+/* ---- Map: walking ---------------------------------------------------------------------------- */
 
 /* Slot of the first area that ends behind `page`, or false. */
 static bool mmi_vma_seek_area(struct mm_vma_cursor *c, const struct mm_vma_map *map, uintptr_t page)
@@ -2831,7 +2855,7 @@ MM_VMA_API struct mm_vma *mm_vma_cursor_prev(struct mm_vma_cursor *cursor)
     return mmi_vma_leaf_area(cursor->node[0], cursor->at[0]);
 }
 
-/* ---- Map: duplicate -------------------------------------------------------------------------------- */
+/* ---- Map: duplicate -------------------------------------------------------------------------- */
 
 /* Nodes that are being filled, one a level; the highest is the root to be. */
 struct mmi_vma_build {
@@ -2860,8 +2884,7 @@ static void mmi_vma_build_leaf(struct mmi_vma_build *b, uintptr_t next)
 {
     uintptr_t level = 0;
 
-    while (b->open[level + 1] != NULL &&
-           b->open[level + 1]->u.inner.count == MM_VMA_INNER_CHILDREN)
+    while (b->open[level + 1] != NULL && b->open[level + 1]->u.inner.count == MM_VMA_INNER_CHILDREN)
         level++;
     for (; level != 0; level--) {
         mmi_vma_build_hang(b, level, mmi_vma_inner_gap(b->open[level]));
@@ -2906,10 +2929,9 @@ static void mmi_vma_build_end(struct mmi_vma_build *b)
 }
 
 /* A packed copy has at most as many nodes as the map that it is made from. */
-MM_VMA_API enum mm_status mm_vma_map_dup(struct mm_vma_map *to, struct mm_vma_map *from,
-                                         struct mm_vma *(*copy)(void *ctx, struct mm_vma *area,
-                                                                bool *failed),
-                                         void *ctx)
+MM_VMA_API enum mm_status
+mm_vma_map_dup(struct mm_vma_map *to, struct mm_vma_map *from,
+               struct mm_vma *(*copy)(void *ctx, struct mm_vma *area, bool *failed), void *ctx)
 {
     struct mmi_vma_build build;
     struct mm_vma_cursor c;
@@ -2938,7 +2960,7 @@ MM_VMA_API enum mm_status mm_vma_map_dup(struct mm_vma_map *to, struct mm_vma_ma
     return failed ? MM_ERR_NOMEM : MM_OK;
 }
 
-/* ---- Map: check ---------------------------------------------------------------------------------- */
+/* ---- Map: check ------------------------------------------------------------------------------ */
 
 /* M2, M6 and A1 of one slot, and that it starts at or behind *end, which moves on. */
 static bool mmi_vma_slot_sound(const struct mm_vma_node *leaf, unsigned i, uintptr_t *end)
@@ -3041,10 +3063,10 @@ MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map)
     return areas == map->count && nodes == map->nodes ? MM_OK : MM_ERR_CORRUPT;
 }
 
-/* ---- Space: areas and their accounts ------------------------------------------------------------ */
+/* ---- Space: areas and their accounts --------------------------------------------------------- */
 
 #define MMI_VMA_UNMERGEABLE (MM_VMA_PFN | MM_VMA_DEVICE | MM_VMA_GLOBAL)
-#define MMI_VMA_PAGE_MASK (MM_PAGE_SIZE - 1)
+#define MMI_VMA_PAGE_MASK   (MM_PAGE_SIZE - 1)
 
 static void mmi_vma_report(const char *where, const char *what, enum mm_status status, mm_va_t va,
                            const void *object)
@@ -3209,8 +3231,7 @@ static bool mmi_vma_may_expand(const struct mm_vma_space *space, uintptr_t flags
 {
     if (space->total + pages > space->limits.total >> MM_PAGE_SHIFT)
         return false;
-    return !mmi_vma_is_data(flags) ||
-           space->data + pages <= space->limits.data >> MM_PAGE_SHIFT;
+    return !mmi_vma_is_data(flags) || space->data + pages <= space->limits.data >> MM_PAGE_SHIFT;
 }
 
 static bool mmi_vma_may_lock(const struct mm_vma_space *space, uintptr_t flags, uint64_t pages)
@@ -3219,8 +3240,8 @@ static bool mmi_vma_may_lock(const struct mm_vma_space *space, uintptr_t flags, 
            space->locked + pages <= space->limits.locked >> MM_PAGE_SHIFT;
 }
 
-/* One of `areas` inserts behind an area that stays in the path's leaf needs no more than that leaf's chain.
- * What else may happen is covered by a chain for each. */
+/* One of `areas` inserts behind an area that stays in the path's leaf needs no more than that
+ * leaf's chain. What else may happen is covered by a chain for each. */
 static bool mmi_vma_local(const struct mm_vma_cursor *c, const struct mm_vma_map *map,
                           uintptr_t start, uintptr_t end)
 {
@@ -3235,7 +3256,8 @@ static bool mmi_vma_local(const struct mm_vma_cursor *c, const struct mm_vma_map
     return pred_end >= end || (pred_end <= start && mmi_vma_follower(c, map, i - 1) >= end);
 }
 
-/* Areas and nodes for a call that changes [start, end) by up to `areas` inserts. Changes nothing. */
+/* Areas and nodes for a call that changes [start, end) by up to `areas` inserts. Changes
+ * nothing. */
 static int mmi_vma_reserve(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
                            unsigned areas)
 {
@@ -3255,7 +3277,7 @@ static int mmi_vma_reserve(struct mm_vma_space *space, uintptr_t start, uintptr_
     return mmi_vma_pool_fill(map, need) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
 }
 
-/* ---- Space: split, merge, cut -------------------------------------------------------------------- */
+/* ---- Space: split, merge, cut ---------------------------------------------------------------- */
 
 /* Which identities may become one (rule 1 of the manual). */
 static bool mmi_vma_anon_fits(uintptr_t target, uintptr_t source)
@@ -3332,8 +3354,8 @@ static struct mm_vma *mmi_vma_upto(const struct mm_vma_space *space, uintptr_t p
     return mmi_vma_pred(&c, &space->map);
 }
 
-/* Takes [start, end) out of the map. Areas that go whole are put in front of *gone. One area and one
- * insert are reserved. */
+/* Takes [start, end) out of the map. Areas that go whole are put in front of *gone. One area and
+ * one insert are reserved. */
 static void mmi_vma_cut(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
                         struct mm_vma **gone)
 {
@@ -3369,9 +3391,9 @@ static void mmi_vma_cut(struct mm_vma_space *space, uintptr_t start, uintptr_t e
     }
 }
 
-/* Puts `range` (a description, not an object of the map) into the free place it names, joining neighbours
- * as Linux does. Returns the area that holds it. `fresh` becomes the area, unless NULL is returned in
- * *fresh: it was not needed. */
+/* Puts `range` (a description, not an object of the map) into the free place it names, joining
+ * neighbours as Linux does. Returns the area that holds it. `fresh` becomes the area, unless NULL
+ * is returned in *fresh: it was not needed. */
 static struct mm_vma *mmi_vma_add(struct mm_vma_space *space, const struct mm_vma *range,
                                   bool only_left, struct mm_vma *fresh, struct mm_vma **gone)
 {
@@ -3440,8 +3462,8 @@ static struct mm_vma *mmi_vma_join_left(struct mm_vma_space *space, struct mm_vm
     return prev;
 }
 
-/* Gives [from, to), all within `vma`, new flags, joining or splitting as Linux does. Returns the area that
- * covers it now. Two areas and two inserts are reserved. */
+/* Gives [from, to), all within `vma`, new flags, joining or splitting as Linux does. Returns the
+ * area that covers it now. Two areas and two inserts are reserved. */
 static struct mm_vma *mmi_vma_modify(struct mm_vma_space *space, struct mm_vma *vma, uintptr_t from,
                                      uintptr_t to, uintptr_t flags, struct mm_vma **gone)
 {
@@ -3486,7 +3508,7 @@ static unsigned mmi_vma_parts(const struct mm_vma *vma, uintptr_t from, uintptr_
     return (unsigned)(from > vma->start) + (unsigned)(to < vma->end);
 }
 
-/* ---- Space: pages, as far as the calls need them --------------------------------------------------- */
+/* ---- Space: pages, as far as the calls need them --------------------------------------------- */
 
 static void mmi_vma_zap(struct mm_vma_space *space, uintptr_t start, uintptr_t end);
 static void mmi_vma_reprotect(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
@@ -3500,7 +3522,7 @@ static enum mm_vma_fault mmi_vma_touch(struct mm_vma_space *space, struct mm_vma
 static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t end);
 static bool mmi_vma_share_needed(const struct mm_vma *vma);
 
-/* ---- Space: where a mapping goes ------------------------------------------------------------------- */
+/* ---- Space: where a mapping goes ------------------------------------------------------------- */
 
 /* Lowest page that stays free below an area: its start, or the guard's below a growing one. */
 static uintptr_t mmi_vma_floor(const struct mm_vma_space *space, const struct mm_vma *vma)
@@ -3510,8 +3532,8 @@ static uintptr_t mmi_vma_floor(const struct mm_vma_space *space, const struct mm
     return vma->start > space->guard ? vma->start - space->guard : 0;
 }
 
-/* Linux's search: where the place found ends in a growing area's guard, the search goes on below that
- * (above it, bottom-up); what lies higher is not looked at again. */
+/* Linux's search: where the place found ends in a growing area's guard, the search goes on below
+ * that (above it, bottom-up); what lies higher is not looked at again. */
 static uintptr_t mmi_vma_place_down(const struct mm_vma_space *space, uintptr_t low, uintptr_t high,
                                     uintptr_t pages, uintptr_t mask)
 {
@@ -3580,7 +3602,7 @@ static uintptr_t mmi_vma_place_any(const struct mm_vma_space *space, uintptr_t h
                                 : mmi_vma_place_up(space, space->up_base, space->top, pages, mask);
 }
 
-/* ---- mmap ------------------------------------------------------------------------------------------- */
+/* ---- mmap ------------------------------------------------------------------------------------ */
 
 /* A fixed range's place. */
 static int mmi_vma_range_fixed(const struct mm_vma_space *space, const struct mm_vma_request *r,
@@ -3617,7 +3639,8 @@ static int mmi_vma_range(const struct mm_vma_space *space, const struct mm_vma_r
     return MM_VMA_OK;
 }
 
-/* Whether mmap's flags name a kind of mapping that there is; a file's pages have numbers below 2^63 bytes. */
+/* Whether mmap's flags name a kind of mapping that there is; a file's pages have numbers below 2^63
+ * bytes. */
 static int mmi_vma_kind_of(const struct mm_vma_request *r)
 {
     bool anonymous = (r->flags & MM_VMA_MAP_ANONYMOUS) != 0;
@@ -3689,7 +3712,8 @@ static uint64_t mmi_vma_mapped(const struct mm_vma_space *space, uintptr_t start
     return pages;
 }
 
-/* Takes [start, end) out of the map and, once that is done for readers too, out of the page table. */
+/* Takes [start, end) out of the map and, once that is done for readers too, out of the page
+ * table. */
 static void mmi_vma_drop(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
 {
     struct mm_vma *gone = NULL;
@@ -3729,7 +3753,7 @@ static int mmi_vma_enter_reference(struct mm_vma_space *space, struct mm_vma *ra
     if (h->shared == NULL)
         return MM_VMA_EINVAL;
     return h->shared(h->ctx, mmi_vma_count(range), &range->file) == MM_OK ? MM_VMA_OK
-                                                                         : MM_VMA_ENOMEM;
+                                                                          : MM_VMA_ENOMEM;
 }
 
 /* Maps `range`, whose place is chosen and whose limits are checked: what is there goes. */
@@ -3781,8 +3805,8 @@ static int mmi_vma_admit(const struct mm_vma_space *space, const struct mm_vma_r
     if (result != MM_VMA_OK)
         return result;
     if (!mmi_vma_may_expand(space, *flags, pages) && /* what is there makes room */
-        (!fixed || !mmi_vma_may_expand(space, *flags,
-                                       pages - mmi_vma_mapped(space, start, start + pages))))
+        (!fixed ||
+         !mmi_vma_may_expand(space, *flags, pages - mmi_vma_mapped(space, start, start + pages))))
         return MM_VMA_ENOMEM;
     *flags |= mmi_vma_accountable(*flags);
     return MM_VMA_OK;
@@ -3801,7 +3825,8 @@ static int mmi_vma_choose(const struct mm_vma_space *space, const struct mm_vma_
     }
     if ((r->flags & MM_VMA_MAP_FIXED) != 0)
         return MM_VMA_OK;
-    *start = mmi_vma_place_any(space, *start, pages, align < 2 ? 0 : (uintptr_t)align - 1, r->flags);
+    *start =
+        mmi_vma_place_any(space, *start, pages, align < 2 ? 0 : (uintptr_t)align - 1, r->flags);
     return *start == MMI_VMA_NONE ? MM_VMA_ENOMEM : MM_VMA_OK;
 }
 
@@ -3830,7 +3855,7 @@ static int mmi_vma_mmap(struct mm_vma_space *space, const struct mm_vma_request 
     return result;
 }
 
-#define MMI_VMA_LOCK(space, s) MM_VMA_WRITE_LOCK(&(space)->lock, s)
+#define MMI_VMA_LOCK(space, s)   MM_VMA_WRITE_LOCK(&(space)->lock, s)
 #define MMI_VMA_UNLOCK(space, s) MM_VMA_WRITE_UNLOCK(&(space)->lock, s)
 
 /* MM_DEBUG 3: the whole check after each call. */
@@ -3846,9 +3871,9 @@ MM_VMA_API int mm_vma_mmap(struct mm_vma_space *space, const struct mm_vma_reque
                            mm_va_t *va)
 {
     MM_VMA_RWLOCK_STATE_T state;
-    bool fill = (request->flags & MM_VMA_MAP_LOCKED) != 0 ||
-                (request->flags & (MM_VMA_MAP_POPULATE | MM_VMA_MAP_NONBLOCK)) ==
-                    MM_VMA_MAP_POPULATE;
+    bool fill =
+        (request->flags & MM_VMA_MAP_LOCKED) != 0 ||
+        (request->flags & (MM_VMA_MAP_POPULATE | MM_VMA_MAP_NONBLOCK)) == MM_VMA_MAP_POPULATE;
     int result;
 
     MMI_VMA_LOCK(space, state);
@@ -3861,7 +3886,7 @@ MM_VMA_API int mm_vma_mmap(struct mm_vma_space *space, const struct mm_vma_reque
     return result;
 }
 
-/* ---- munmap --------------------------------------------------------------------------------------------- */
+/* ---- munmap ---------------------------------------------------------------------------------- */
 
 static int mmi_vma_munmap(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
 {
@@ -3907,9 +3932,10 @@ MM_VMA_API int mm_vma_munmap(struct mm_vma_space *space, mm_va_t va, uint64_t by
     return result;
 }
 
-/* ---- mprotect, madvise, mlock: a walk over areas that changes flags ------------------------------------- */
+/* ---- mprotect, madvise, mlock: a walk over areas that changes flags -------------------------- */
 
-/* The flags that mprotect gives an area, or a result. Source of the accounting rule: the manual's rule 1. */
+/* The flags that mprotect gives an area, or a result. Source of the accounting rule: the manual's
+ * rule 1. */
 static int mmi_vma_protected(const struct mm_vma_space *space, const struct mm_vma *vma,
                              unsigned prot, uintptr_t pages, uintptr_t *flags)
 {
@@ -4030,18 +4056,41 @@ static int mmi_vma_advised(const struct mm_vma *vma, int advice, uintptr_t *flag
 
     *pages = false;
     switch (advice) {
-    case MM_VMA_ADV_NORMAL: f &= ~order; break;
-    case MM_VMA_ADV_RANDOM: f = (f & ~order) | MM_VMA_RANDOM; break;
-    case MM_VMA_ADV_SEQUENTIAL: f = (f & ~order) | MM_VMA_SEQUENTIAL; break;
-    case MM_VMA_ADV_DONTFORK: f |= MM_VMA_DONTFORK; break;
-    case MM_VMA_ADV_DOFORK: f &= ~(uintptr_t)MM_VMA_DONTFORK; break;
-    case MM_VMA_ADV_HUGEPAGE: f = (f & ~huge) | MM_VMA_HUGEPAGE; break;
-    case MM_VMA_ADV_NOHUGEPAGE: f = (f & ~huge) | MM_VMA_NOHUGEPAGE; break;
-    case MM_VMA_ADV_DONTDUMP: f |= MM_VMA_DONTDUMP; break;
-    case MM_VMA_ADV_DODUMP: f &= ~(uintptr_t)MM_VMA_DONTDUMP; break;
-    case MM_VMA_ADV_WIPEONFORK: f |= MM_VMA_WIPEONFORK; break;
-    case MM_VMA_ADV_KEEPONFORK: f &= ~(uintptr_t)MM_VMA_WIPEONFORK; break;
-    default: *pages = true;
+    case MM_VMA_ADV_NORMAL:
+        f &= ~order;
+        break;
+    case MM_VMA_ADV_RANDOM:
+        f = (f & ~order) | MM_VMA_RANDOM;
+        break;
+    case MM_VMA_ADV_SEQUENTIAL:
+        f = (f & ~order) | MM_VMA_SEQUENTIAL;
+        break;
+    case MM_VMA_ADV_DONTFORK:
+        f |= MM_VMA_DONTFORK;
+        break;
+    case MM_VMA_ADV_DOFORK:
+        f &= ~(uintptr_t)MM_VMA_DONTFORK;
+        break;
+    case MM_VMA_ADV_HUGEPAGE:
+        f = (f & ~huge) | MM_VMA_HUGEPAGE;
+        break;
+    case MM_VMA_ADV_NOHUGEPAGE:
+        f = (f & ~huge) | MM_VMA_NOHUGEPAGE;
+        break;
+    case MM_VMA_ADV_DONTDUMP:
+        f |= MM_VMA_DONTDUMP;
+        break;
+    case MM_VMA_ADV_DODUMP:
+        f &= ~(uintptr_t)MM_VMA_DONTDUMP;
+        break;
+    case MM_VMA_ADV_WIPEONFORK:
+        f |= MM_VMA_WIPEONFORK;
+        break;
+    case MM_VMA_ADV_KEEPONFORK:
+        f &= ~(uintptr_t)MM_VMA_WIPEONFORK;
+        break;
+    default:
+        *pages = true;
     }
     *flags = f;
     return (advice == MM_VMA_ADV_WIPEONFORK && (vma->file != NULL || (f & MM_VMA_SHARED) != 0)) ||
@@ -4073,12 +4122,23 @@ static int mmi_vma_advise_pages(struct mm_vma_space *space, const struct mm_vma 
 static bool mmi_vma_advice_known(int advice)
 {
     switch (advice) {
-    case MM_VMA_ADV_NORMAL: case MM_VMA_ADV_RANDOM: case MM_VMA_ADV_SEQUENTIAL:
-    case MM_VMA_ADV_WILLNEED: case MM_VMA_ADV_DONTNEED: case MM_VMA_ADV_FREE:
-    case MM_VMA_ADV_DONTFORK: case MM_VMA_ADV_DOFORK: case MM_VMA_ADV_HUGEPAGE:
-    case MM_VMA_ADV_NOHUGEPAGE: case MM_VMA_ADV_DONTDUMP: case MM_VMA_ADV_DODUMP:
-    case MM_VMA_ADV_WIPEONFORK: case MM_VMA_ADV_KEEPONFORK: return true;
-    default: return false;
+    case MM_VMA_ADV_NORMAL:
+    case MM_VMA_ADV_RANDOM:
+    case MM_VMA_ADV_SEQUENTIAL:
+    case MM_VMA_ADV_WILLNEED:
+    case MM_VMA_ADV_DONTNEED:
+    case MM_VMA_ADV_FREE:
+    case MM_VMA_ADV_DONTFORK:
+    case MM_VMA_ADV_DOFORK:
+    case MM_VMA_ADV_HUGEPAGE:
+    case MM_VMA_ADV_NOHUGEPAGE:
+    case MM_VMA_ADV_DONTDUMP:
+    case MM_VMA_ADV_DODUMP:
+    case MM_VMA_ADV_WIPEONFORK:
+    case MM_VMA_ADV_KEEPONFORK:
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -4238,7 +4298,7 @@ MM_VMA_API int mm_vma_munlock(struct mm_vma_space *space, mm_va_t va, uint64_t b
     return mmi_vma_lock_call(space, va, bytes, false);
 }
 
-/* ---- mremap --------------------------------------------------------------------------------------------- */
+/* ---- mremap ---------------------------------------------------------------------------------- */
 
 /* One call in progress; all in pages. */
 struct mmi_vma_remap {
@@ -4330,8 +4390,8 @@ static void mmi_vma_remap_source(const struct mmi_vma_remap *r, struct mm_vma *c
         vma->anon = 0;
 }
 
-/* Moves one area's part [old, old + old_pages) to [target, target + pages), where the map is free. Three areas
- * and inserts are reserved. */
+/* Moves one area's part [old, old + old_pages) to [target, target + pages), where the map is free.
+ * Three areas and inserts are reserved. */
 static int mmi_vma_remap_move(const struct mmi_vma_remap *r, struct mm_vma *vma)
 {
     struct mm_vma_space *space = r->space;
@@ -4365,7 +4425,8 @@ static int mmi_vma_remap_move(const struct mmi_vma_remap *r, struct mm_vma *vma)
     return MM_VMA_OK;
 }
 
-/* Chooses the place, frees it and moves there: FIXED, DONTUNMAP, or because growth in place failed. */
+/* Chooses the place, frees it and moves there: FIXED, DONTUNMAP, or because growth in place
+ * failed. */
 static int mmi_vma_remap_to(struct mmi_vma_remap *r)
 {
     struct mm_vma_space *space = r->space;
@@ -4379,10 +4440,9 @@ static int mmi_vma_remap_to(struct mmi_vma_remap *r)
     if (space->map.count + 3 > space->limits.areas)
         return MM_VMA_ENOMEM;
     if ((r->flags & MM_VMA_REMAP_DONTUNMAP) != 0 &&
-        !mmi_vma_may_expand(space, vma->flags,
-                            r->pages - (fixed ? mmi_vma_mapped(space, r->target,
-                                                               r->target + r->pages)
-                                              : 0)))
+        !mmi_vma_may_expand(
+            space, vma->flags,
+            r->pages - (fixed ? mmi_vma_mapped(space, r->target, r->target + r->pages) : 0)))
         return MM_VMA_ENOMEM;
     if (!fixed) {
         r->target = mmi_vma_place_any(space, r->target, r->pages, 0, 0);
@@ -4468,8 +4528,8 @@ static int mmi_vma_remap_at(struct mmi_vma_remap *r)
 }
 
 /* The arguments that say where to: only with FIXED or DONTUNMAP. All in pages. */
-static int mmi_vma_remap_target(const struct mm_vma_space *space, uint64_t from,
-                                uint64_t old_pages, uint64_t pages, unsigned flags, mm_va_t target)
+static int mmi_vma_remap_target(const struct mm_vma_space *space, uint64_t from, uint64_t old_pages,
+                                uint64_t pages, unsigned flags, mm_va_t target)
 {
     uint64_t to = target >> MM_PAGE_SHIFT;
 
@@ -4485,7 +4545,8 @@ static int mmi_vma_remap_target(const struct mm_vma_space *space, uint64_t from,
 static int mmi_vma_remap_args(struct mmi_vma_remap *r, mm_va_t old, uint64_t old_bytes,
                               uint64_t bytes, unsigned flags, mm_va_t target)
 {
-    uint64_t top = r->space->top, pages = mmi_vma_pages(bytes), old_pages = mmi_vma_pages(old_bytes);
+    uint64_t top = r->space->top, pages = mmi_vma_pages(bytes),
+             old_pages = mmi_vma_pages(old_bytes);
     bool placed = (flags & (MM_VMA_REMAP_FIXED | MM_VMA_REMAP_DONTUNMAP)) != 0;
     uint64_t from = old >> MM_PAGE_SHIFT;
     int result = MM_VMA_OK;
@@ -4539,7 +4600,7 @@ MM_VMA_API int mm_vma_mremap(struct mm_vma_space *space, mm_va_t old, uint64_t o
     return result;
 }
 
-/* ---- brk ------------------------------------------------------------------------------------------------ */
+/* ---- brk ------------------------------------------------------------------------------------- */
 
 static bool mmi_vma_brk_grow(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
 {
@@ -4549,8 +4610,7 @@ static bool mmi_vma_brk_grow(struct mm_vma_space *space, uintptr_t start, uintpt
 
     if (end > space->top || (next != NULL && end + 1 > mmi_vma_floor(space, next)))
         return false;
-    if (!mmi_vma_may_expand(space, flags, end - start) ||
-        space->map.count >= space->limits.areas ||
+    if (!mmi_vma_may_expand(space, flags, end - start) || space->map.count >= space->limits.areas ||
         mmi_vma_reserve(space, start, end, 1) != MM_VMA_OK)
         return false;
     mmi_vma_area_set(&range, start, end, flags, start, NULL);
@@ -4585,8 +4645,8 @@ MM_VMA_API mm_va_t mm_vma_brk(struct mm_vma_space *space, mm_va_t brk)
         brk - space->brk_start <= space->limits.data) {
         was = (uintptr_t)mmi_vma_pages(space->brk);
         now = (uintptr_t)mmi_vma_pages(brk);
-        done = was == now ||
-               (now > was ? mmi_vma_brk_grow(space, was, now) : mmi_vma_brk_shrink(space, now, was));
+        done = was == now || (now > was ? mmi_vma_brk_grow(space, was, now)
+                                        : mmi_vma_brk_shrink(space, now, was));
         if (done)
             space->brk = brk;
     }
@@ -4596,7 +4656,7 @@ MM_VMA_API mm_va_t mm_vma_brk(struct mm_vma_space *space, mm_va_t brk)
     return result;
 }
 
-/* ---- Presets ---------------------------------------------------------------------------------------------- */
+/* ---- Presets --------------------------------------------------------------------------------- */
 
 /* Enters an area with given flags at a fixed free place, its pages at once where asked for. */
 static int mmi_vma_install(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
@@ -4636,15 +4696,15 @@ MM_VMA_API int mm_vma_install(struct mm_vma_space *space, enum mm_vma_preset pre
     static const struct {
         unsigned flags;
         bool now, linear;
-    } kinds[] = {{MM_VMA_READ | MM_VMA_EXEC, false, false},
-                 {MM_VMA_READ | MM_VMA_WRITE, false, false},
-                 {MM_VMA_READ | MM_VMA_WRITE | MM_VMA_GROWSDOWN, false, false},
-                 {MM_VMA_READ | MM_VMA_WRITE, false, false},
-                 {MM_VMA_READ | MM_VMA_WRITE, true, false},
-                 {MM_VMA_READ | MM_VMA_WRITE | MM_VMA_PFN | MM_VMA_SHARED, true, true},
-                 {MM_VMA_READ | MM_VMA_WRITE | MM_VMA_PFN | MM_VMA_SHARED, true, true},
-                 {MM_VMA_READ | MM_VMA_WRITE | MM_VMA_PFN | MM_VMA_SHARED | MM_VMA_DEVICE, true,
-                  true}};
+    } kinds[] = {
+        {MM_VMA_READ | MM_VMA_EXEC, false, false},
+        {MM_VMA_READ | MM_VMA_WRITE, false, false},
+        {MM_VMA_READ | MM_VMA_WRITE | MM_VMA_GROWSDOWN, false, false},
+        {MM_VMA_READ | MM_VMA_WRITE, false, false},
+        {MM_VMA_READ | MM_VMA_WRITE, true, false},
+        {MM_VMA_READ | MM_VMA_WRITE | MM_VMA_PFN | MM_VMA_SHARED, true, true},
+        {MM_VMA_READ | MM_VMA_WRITE | MM_VMA_PFN | MM_VMA_SHARED, true, true},
+        {MM_VMA_READ | MM_VMA_WRITE | MM_VMA_PFN | MM_VMA_SHARED | MM_VMA_DEVICE, true, true}};
     MM_VMA_RWLOCK_STATE_T state;
     uintptr_t start, end, flags;
     int result;
@@ -4670,7 +4730,7 @@ MM_VMA_API int mm_vma_install(struct mm_vma_space *space, enum mm_vma_preset pre
     return result;
 }
 
-/* ---- Limits, totals ----------------------------------------------------------------------------------------- */
+/* ---- Limits, totals -------------------------------------------------------------------------- */
 
 MM_VMA_API void mm_vma_set_limits(struct mm_vma_space *space, const struct mm_vma_limits *limits)
 {
@@ -4698,10 +4758,10 @@ MM_VMA_API void mm_vma_read_totals(struct mm_vma_space *space, struct mm_vma_tot
     MM_VMA_READ_UNLOCK(&space->lock, state);
 }
 
-/* ---- Reverse map ---------------------------------------------------------------------------------------------- */
+/* ---- Reverse map ----------------------------------------------------------------------------- */
 
 #define MMI_VMA_WRITEBACK 4u /* a copy goes to swap: cleared by whoever may change the page */
-#define MMI_VMA_NOTES (sizeof(struct mm_vma_node) / sizeof(struct mmi_vma_rmap))
+#define MMI_VMA_NOTES     (sizeof(struct mm_vma_node) / sizeof(struct mmi_vma_rmap))
 
 /* A note for a further mapping of a frame, or NULL. */
 static struct mmi_vma_rmap *mmi_vma_note_get(struct mm_vma_system *sys)
@@ -4814,7 +4874,7 @@ static struct mmi_vma_rmap *mmi_vma_frame_remove(struct mm_vma_frame *frame,
     return note;
 }
 
-/* ---- Pages: entries, locked ------------------------------------------------------------------------------------- */
+/* ---- Pages: entries, locked ------------------------------------------------------------------ */
 
 /* An entry of a space, with its frame locked where that is counted. */
 struct mmi_vma_spot {
@@ -4823,8 +4883,8 @@ struct mmi_vma_spot {
     MM_VMA_LOCK_STATE_T state;
 };
 
-/* The first entry within [page, end); false if there is none. The caller has the space's lock, so that only
- * eviction can change the entry beside it, and not while the frame is locked. */
+/* The first entry within [page, end); false if there is none. The caller has the space's lock, so
+ * that only eviction can change the entry beside it, and not while the frame is locked. */
 static bool mmi_vma_spot_lock(struct mm_vma_space *space, uintptr_t page, uintptr_t end,
                               struct mmi_vma_spot *spot)
 {
@@ -4918,8 +4978,8 @@ static void mmi_vma_rss(struct mm_vma_space *space, uintptr_t kind, uintptr_t ad
     (void)mm_fetch_add(&space->rss[kind & 3], add);
 }
 
-/* Takes the locked spot's mapping out of the reverse map, and says what to release. The entry is the
- * caller's; unlocks. */
+/* Takes the locked spot's mapping out of the reverse map, and says what to release. The entry is
+ * the caller's; unlocks. */
 static void mmi_vma_unmap_spot(struct mm_vma_space *space, struct mmi_vma_spot *spot,
                                struct mmi_vma_released *item)
 {
@@ -5009,7 +5069,7 @@ static void mmi_vma_relock(struct mm_vma_space *space, uintptr_t start, uintptr_
     }
 }
 
-/* ---- Pages: entering ------------------------------------------------------------------------------------------- */
+/* ---- Pages: entering ------------------------------------------------------------------------- */
 
 /* A page to be mapped. */
 struct mmi_vma_page {
@@ -5117,10 +5177,14 @@ static enum mm_vma_fault mmi_vma_enter_anon(struct mm_vma_space *space, const st
 static enum mm_vma_fault mmi_vma_pager_fault(enum mm_status status)
 {
     switch (status) {
-    case MM_OK: return MM_VMA_FAULT_OK;
-    case MM_ERR_NOMEM: return MM_VMA_FAULT_NOMEM;
-    case MM_ERR_BUSY: return MM_VMA_FAULT_RETRY;
-    default: return MM_VMA_FAULT_BUS;
+    case MM_OK:
+        return MM_VMA_FAULT_OK;
+    case MM_ERR_NOMEM:
+        return MM_VMA_FAULT_NOMEM;
+    case MM_ERR_BUSY:
+        return MM_VMA_FAULT_RETRY;
+    default:
+        return MM_VMA_FAULT_BUS;
     }
 }
 
@@ -5249,7 +5313,8 @@ static enum mm_vma_fault mmi_vma_present(struct mm_vma_space *space, const struc
     unsigned prot = mmi_vma_rights(vma->flags) | (spot->e.prot & MM_VMA_DEVICE);
     bool shared = (vma->flags & MM_VMA_SHARED) != 0, sole;
 
-    sole = spot->frame != NULL && (spot->frame->kind & 3) == MM_VMA_RSS_ANON && spot->frame->maps == 1;
+    sole =
+        spot->frame != NULL && (spot->frame->kind & 3) == MM_VMA_RSS_ANON && spot->frame->maps == 1;
     if (write && (spot->e.prot & MM_VMA_WRITE) == 0 && !shared && !sole) {
         mmi_vma_spot_unlock(space, spot);
         return mmi_vma_copy(space, vma, mmi_vma_spot_page(spot));
@@ -5265,7 +5330,7 @@ static enum mm_vma_fault mmi_vma_present(struct mm_vma_space *space, const struc
     return MM_VMA_FAULT_OK;
 }
 
-/* ---- Faults -------------------------------------------------------------------------------------------------------- */
+/* ---- Faults ---------------------------------------------------------------------------------- */
 
 /* Whether an area may lend its identity to `vma`, which touches it at `page`: they would merge but
  * for rights. */
@@ -5278,7 +5343,8 @@ static bool mmi_vma_anon_lends(const struct mm_vma *left, const struct mm_vma *r
            left->offset + mmi_vma_count(left) == right->offset;
 }
 
-/* The first page of anonymous memory is about to come (A3): its neighbour's identity, or a new one. */
+/* The first page of anonymous memory is about to come (A3): its neighbour's identity, or a new
+ * one. */
 static void mmi_vma_identify(struct mm_vma_space *space, struct mm_vma *vma)
 {
     const struct mm_vma *next, *prev;
@@ -5375,7 +5441,8 @@ static unsigned mmi_vma_fill_access(const struct mm_vma *vma)
 {
     unsigned rights = (unsigned)vma->flags & MM_VMA_PROT;
 
-    if ((rights & MM_VMA_WRITE) != 0 && (vma->flags & (MM_VMA_SHARED | MM_VMA_PFN)) != MM_VMA_SHARED)
+    if ((rights & MM_VMA_WRITE) != 0 &&
+        (vma->flags & (MM_VMA_SHARED | MM_VMA_PFN)) != MM_VMA_SHARED)
         return MM_VMA_WRITE;
     if ((rights & (MM_VMA_READ | MM_VMA_WRITE)) != 0)
         return MM_VMA_READ;
@@ -5424,7 +5491,7 @@ MM_VMA_API int mm_vma_populate(struct mm_vma_space *space, mm_va_t va, uint64_t 
     return result;
 }
 
-/* ---- Fork ---------------------------------------------------------------------------------------------------------- */
+/* ---- Fork ------------------------------------------------------------------------------------ */
 
 /* Only pages of private memory stand nowhere but in the page table. */
 static bool mmi_vma_share_needed(const struct mm_vma *vma)
@@ -5586,11 +5653,10 @@ static enum mm_status mmi_vma_fork_pages(struct mm_vma_space *child, struct mm_v
          vma = mm_vma_cursor_next(&c)) {
         if (mmi_vma_share_needed(vma))
             status = mmi_vma_share(child, vma->start, parent, vma->start, vma->end, true);
-        for (page = vma->start; (vma->flags & MM_VMA_GLOBAL) != 0 && status == MM_OK &&
-                                page < vma->end;
-             page++)
-            status = mmi_vma_absent(child, vma, page, false) == MM_VMA_FAULT_OK ? MM_OK
-                                                                              : MM_ERR_NOMEM;
+        for (page = vma->start;
+             (vma->flags & MM_VMA_GLOBAL) != 0 && status == MM_OK && page < vma->end; page++)
+            status =
+                mmi_vma_absent(child, vma, page, false) == MM_VMA_FAULT_OK ? MM_OK : MM_ERR_NOMEM;
     }
     return status;
 }
@@ -5628,20 +5694,23 @@ MM_VMA_API int mm_vma_fork(struct mm_vma_space *child, struct mm_vma_space *pare
     return status == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
 }
 
-/* ---- Set-up and life ------------------------------------------------------------------------------------------------- */
+/* ---- Set-up and life ------------------------------------------------------------------------- */
 
-/* Hook groups that are there only in part; a count of a group's members is compared with 0 and all. */
+/* Hook groups that are there only in part; a count of a group's members is compared with 0 and
+ * all. */
 static bool mmi_vma_hooks_whole(const struct mm_vma_hooks *h)
 {
     unsigned needed = (unsigned)(h->nodes.alloc != NULL) + (unsigned)(h->nodes.free != NULL) +
                       (unsigned)(h->area_alloc != NULL) + (unsigned)(h->area_free != NULL);
-    unsigned tables = (unsigned)(h->pt_map != NULL) + (unsigned)(h->pt_protect != NULL) + (unsigned)(h->pt_clear != NULL) +
-                      (unsigned)(h->pt_next != NULL) + (unsigned)(h->pt_flush != NULL);
+    unsigned tables = (unsigned)(h->pt_map != NULL) + (unsigned)(h->pt_protect != NULL) +
+                      (unsigned)(h->pt_clear != NULL) + (unsigned)(h->pt_next != NULL) +
+                      (unsigned)(h->pt_flush != NULL);
     unsigned frames = (unsigned)(h->frame_alloc != NULL) + (unsigned)(h->frame_free != NULL) +
                       (unsigned)(h->frame_copy != NULL) + (unsigned)(h->frame != NULL);
     unsigned files = (unsigned)(h->file_page != NULL) + (unsigned)(h->file_page_put != NULL);
-    unsigned swap = (unsigned)(h->swap_out != NULL) + (unsigned)(h->swap_in != NULL) + (unsigned)(h->swap_dup != NULL) +
-                    (unsigned)(h->swap_free != NULL) + (unsigned)(h->pt_swap != NULL);
+    unsigned swap = (unsigned)(h->swap_out != NULL) + (unsigned)(h->swap_in != NULL) +
+                    (unsigned)(h->swap_dup != NULL) + (unsigned)(h->swap_free != NULL) +
+                    (unsigned)(h->pt_swap != NULL);
 
     if (needed != 4 || (h->file_get == NULL) != (h->file_put == NULL) || files == 1)
         return false;
@@ -5685,8 +5754,8 @@ MM_VMA_API enum mm_status mm_vma_system_global(struct mm_vma_system *sys,
         return MM_ERR_LIMIT;
     if (((global->va | global->pa | global->bytes) & MMI_VMA_PAGE_MASK) != 0)
         return MM_ERR_ALIGN;
-    if (global->bytes == 0 || MMI_VMA_BEYOND(global->va) || global->va > MM_PA_NONE - global->bytes ||
-        (global->prot & ~MM_VMA_PROT) != 0)
+    if (global->bytes == 0 || MMI_VMA_BEYOND(global->va) ||
+        global->va > MM_PA_NONE - global->bytes || (global->prot & ~MM_VMA_PROT) != 0)
         return MM_ERR_INVALID;
     sys->globals[sys->global_count++] = *global;
     return MM_OK;
@@ -5843,12 +5912,12 @@ MM_VMA_API void mm_vma_clear(struct mm_vma_space *space)
     MMI_VMA_UNLOCK(space, state);
 }
 
-/* ---- Reverse map: questions, eviction -------------------------------------------------------------------------------- */
+/* ---- Reverse map: questions, eviction -------------------------------------------------------- */
 
 MM_VMA_API uintptr_t mm_vma_frame_maps(struct mm_vma_system *sys, mm_pa_t pa)
 {
-    struct mm_vma_frame *frame = sys->hooks.frame == NULL ? NULL
-                                                          : sys->hooks.frame(sys->hooks.ctx, pa);
+    struct mm_vma_frame *frame =
+        sys->hooks.frame == NULL ? NULL : sys->hooks.frame(sys->hooks.ctx, pa);
     MM_VMA_LOCK_STATE_T state;
     uintptr_t maps;
 
@@ -5865,8 +5934,8 @@ MM_VMA_API uintptr_t mm_vma_frame_walk(struct mm_vma_system *sys, mm_pa_t pa,
                                                      mm_va_t va),
                                        void *ctx)
 {
-    struct mm_vma_frame *frame = sys->hooks.frame == NULL ? NULL
-                                                          : sys->hooks.frame(sys->hooks.ctx, pa);
+    struct mm_vma_frame *frame =
+        sys->hooks.frame == NULL ? NULL : sys->hooks.frame(sys->hooks.ctx, pa);
     const struct mmi_vma_rmap *note;
     MM_VMA_LOCK_STATE_T state;
     uintptr_t calls = 0;
@@ -5884,7 +5953,8 @@ MM_VMA_API uintptr_t mm_vma_frame_walk(struct mm_vma_system *sys, mm_pa_t pa,
     return calls;
 }
 
-/* Whether all who map the locked frame have it in their tables and none has it locked; *dirty: one wrote. */
+/* Whether all who map the locked frame have it in their tables and none has it locked; *dirty: one
+ * wrote. */
 static enum mm_status mmi_vma_evictable(struct mm_vma_system *sys, const struct mm_vma_frame *frame,
                                         mm_pa_t pa, bool *dirty)
 {
@@ -5974,8 +6044,8 @@ static enum mm_status mmi_vma_evict_file(struct mm_vma_system *sys, struct mm_vm
     return MM_OK;
 }
 
-/* The content goes to swap while all can still read the page; a write meanwhile keeps it. Nothing fails
- * once the first table has changed. */
+/* The content goes to swap while all can still read the page; a write meanwhile keeps it. Nothing
+ * fails once the first table has changed. */
 static enum mm_status mmi_vma_evict_anon(struct mm_vma_system *sys, struct mm_vma_frame *frame,
                                          mm_pa_t pa, MM_VMA_LOCK_STATE_T state)
 {
@@ -5992,7 +6062,7 @@ static enum mm_status mmi_vma_evict_anon(struct mm_vma_system *sys, struct mm_vm
     MM_VMA_LOCK(mmi_vma_frame_lock(sys, pa), state);
     if (status == MM_OK) {
         status = (frame->kind & MMI_VMA_WRITEBACK) == 0 ? MM_ERR_BUSY
-                                                       : mmi_vma_evictable(sys, frame, pa, &dirty);
+                                                        : mmi_vma_evictable(sys, frame, pa, &dirty);
         if (status == MM_OK)
             notes = mmi_vma_unmap_all(sys, frame, true, slot);
         else
@@ -6008,8 +6078,8 @@ static enum mm_status mmi_vma_evict_anon(struct mm_vma_system *sys, struct mm_vm
 
 MM_VMA_API enum mm_status mm_vma_evict(struct mm_vma_system *sys, mm_pa_t pa)
 {
-    struct mm_vma_frame *frame = sys->hooks.frame == NULL ? NULL
-                                                          : sys->hooks.frame(sys->hooks.ctx, pa);
+    struct mm_vma_frame *frame =
+        sys->hooks.frame == NULL ? NULL : sys->hooks.frame(sys->hooks.ctx, pa);
     MM_VMA_LOCK_STATE_T state;
     enum mm_status status;
     bool dirty = false;
@@ -6044,7 +6114,7 @@ MM_VMA_API uintptr_t mm_vma_reclaim(struct mm_vma_system *sys, uintptr_t want)
     return went;
 }
 
-/* ---- Listing ------------------------------------------------------------------------------------------------------------ */
+/* ---- Listing --------------------------------------------------------------------------------- */
 
 MM_VMA_API uintptr_t mm_vma_walk(struct mm_vma_space *space, mm_va_t low, mm_va_t high,
                                  bool (*visit)(void *ctx, const struct mm_vma *area), void *ctx)
@@ -6158,7 +6228,7 @@ MM_VMA_API void mm_vma_list(struct mm_vma_space *space,
     MM_VMA_READ_UNLOCK(&space->lock, state);
 }
 
-/* ---- Check ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Check ----------------------------------------------------------------------------------- */
 
 /* One entry against its area and the reverse map; counts it in rss. */
 static bool mmi_vma_entry_sound(struct mm_vma_space *space, uintptr_t page, uintptr_t *next,

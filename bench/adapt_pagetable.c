@@ -3,9 +3,9 @@
 #include "pagetable.h"
 
 #ifndef ADAPT_NAME
-#define ADAPT_NAME "pagetable"
+#define ADAPT_NAME  "pagetable"
 #define ADAPT_TITLE "mm_pagetable.h, x86_64"
-#define ADAPT_OPS page_ops_x86_64
+#define ADAPT_OPS   page_ops_x86_64
 #define MM_PAGETABLE_X86_64
 #endif
 #define MM_PAGETABLE_STATIC
@@ -112,6 +112,6 @@ static void pt_unmap_each(const uint64_t *va, size_t n, int keep)
 }
 
 extern const struct page_ops ADAPT_OPS;
-const struct page_ops ADAPT_OPS = {
-    ADAPT_NAME,     ADAPT_TITLE,  pt_open,          pt_close,    pt_map,       pt_protect, pt_unmap,
-    pt_unmap_whole, pt_translate, pt_translate_dep, pt_map_each, pt_unmap_each};
+const struct page_ops ADAPT_OPS = {ADAPT_NAME,   ADAPT_TITLE,      pt_open,     pt_close,
+                                   pt_map,       pt_protect,       pt_unmap,    pt_unmap_whole,
+                                   pt_translate, pt_translate_dep, pt_map_each, pt_unmap_each};

@@ -47,7 +47,8 @@ static void *slab_create(uint32_t nframes, unsigned ncpus)
     slabs = (nframes + PAGES_A_SLAB - 1) / PAGES_A_SLAB;
     excess = slabs * PAGES_A_SLAB - nframes;
     mapped = ((size_t)slabs + 64) << MM_SLAB_SHIFT;
-    memory = (uintptr_t)mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    memory = (uintptr_t)mmap(NULL, mapped, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if ((void *)memory == MAP_FAILED)
         return NULL;
     memory_next = (memory + MM_SLAB_BYTES - 1) & ~(MM_SLAB_BYTES - 1);

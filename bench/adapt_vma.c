@@ -122,8 +122,8 @@ static uint64_t gap_up(void *map, uint64_t from, uint64_t pages)
 {
     mm_va_t va = 0;
 
-    if (mm_vma_map_lowest(&((struct bench_map *)map)->map, from << 12, UINT64_MAX, pages << 12, 0, &va) !=
-        MM_OK)
+    if (mm_vma_map_lowest(&((struct bench_map *)map)->map, from << 12, UINT64_MAX, pages << 12, 0,
+                          &va) != MM_OK)
         return AREA_NONE;
     return va >> 12;
 }
@@ -132,7 +132,8 @@ static uint64_t gap_down(void *map, uint64_t below, uint64_t pages)
 {
     mm_va_t va = 0;
 
-    if (mm_vma_map_highest(&((struct bench_map *)map)->map, 0, below << 12, pages << 12, 0, &va) != MM_OK)
+    if (mm_vma_map_highest(&((struct bench_map *)map)->map, 0, below << 12, pages << 12, 0, &va) !=
+        MM_OK)
         return AREA_NONE;
     return va >> 12;
 }
@@ -200,7 +201,8 @@ static void *call_create(size_t areas, uint64_t window)
     config.low = config.up_base = 1 << 12;
     config.top = config.mmap_base = (1 + window) << 12;
     config.guard_pages = 0;
-    if (mm_vma_system_init(&s->sys, &h) != MM_OK || mm_vma_space_init(&s->space, &s->sys, &config) != MM_OK)
+    if (mm_vma_system_init(&s->sys, &h) != MM_OK ||
+        mm_vma_space_init(&s->space, &s->sys, &config) != MM_OK)
         abort();
     return s;
 }
@@ -238,7 +240,8 @@ static void call_unmap(void *map, uint64_t start, uint64_t pages)
 
 static void call_protect(void *map, uint64_t start, uint64_t pages, unsigned prot)
 {
-    if (mm_vma_mprotect(&((struct bench_space *)map)->space, start << 12, pages << 12, prot) != MM_VMA_OK)
+    if (mm_vma_mprotect(&((struct bench_space *)map)->space, start << 12, pages << 12, prot) !=
+        MM_VMA_OK)
         abort();
 }
 
@@ -254,9 +257,23 @@ static struct area *call_from(void *map, uint64_t page, uint64_t *start, uint64_
     return (struct area *)(void *)vma;
 }
 
-const struct area_ops bench_vma = {
-    .name = "vma", .title = "mm_vma.h", .most = SIZE_MAX, .create = create, .destroy = destroy,
-    .insert = insert, .erase = erase, .flags = flags, .gap_up = gap_up, .gap_down = gap_down,
-    .walk = walk, .dup = dup, .dup_destroy = destroy, .bytes = bytes, .call_map = call_map,
-    .call_unmap = call_unmap, .call_protect = call_protect, .call_create = call_create,
-    .call_destroy = call_destroy, .call_from = call_from};
+const struct area_ops bench_vma = {.name = "vma",
+                                   .title = "mm_vma.h",
+                                   .most = SIZE_MAX,
+                                   .create = create,
+                                   .destroy = destroy,
+                                   .insert = insert,
+                                   .erase = erase,
+                                   .flags = flags,
+                                   .gap_up = gap_up,
+                                   .gap_down = gap_down,
+                                   .walk = walk,
+                                   .dup = dup,
+                                   .dup_destroy = destroy,
+                                   .bytes = bytes,
+                                   .call_map = call_map,
+                                   .call_unmap = call_unmap,
+                                   .call_protect = call_protect,
+                                   .call_create = call_create,
+                                   .call_destroy = call_destroy,
+                                   .call_from = call_from};

@@ -17,14 +17,8 @@ const struct bench_ops *const bench_allocators[] = {
 #ifndef BENCH_NO_BUDDY
     &bench_buddy,
 #endif
-    &bench_slab,
-    &baseline_empty,
-    &baseline_stack,
-    &baseline_freelist,
-    &baseline_nextfit,
-    &baseline_firstfit,
-    &baseline_listbuddy,
-    NULL,
+    &bench_slab,       &baseline_empty,    &baseline_stack,     &baseline_freelist,
+    &baseline_nextfit, &baseline_firstfit, &baseline_listbuddy, NULL,
 };
 
 const struct bench_heap_ops *const bench_heaps[] = {

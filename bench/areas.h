@@ -24,16 +24,16 @@ struct area_ops {
     void *(*create)(size_t areas);
     void (*destroy)(void *map);
     /* the map */
-    void (*insert)(void *map, struct area *a);   /* into free pages */
+    void (*insert)(void *map, struct area *a); /* into free pages */
     void (*erase)(void *map, struct area *a);
-    int (*flags)(void *map, uint64_t page);      /* of the area there, or -1 */
+    int (*flags)(void *map, uint64_t page);         /* of the area there, or -1 */
     struct area *(*from)(void *map, uint64_t page); /* first that ends behind the page, or NULL */
-    uint64_t (*gap_up)(void *map, uint64_t from, uint64_t pages);   /* lowest place from there on */
+    uint64_t (*gap_up)(void *map, uint64_t from, uint64_t pages); /* lowest place from there on */
     uint64_t (*gap_down)(void *map, uint64_t below, uint64_t pages); /* highest place below */
-    uint64_t (*walk)(void *map);                 /* sum of all areas' flags */
+    uint64_t (*walk)(void *map);                                     /* sum of all areas' flags */
     void *(*dup)(void *map, struct area *objects); /* a copy, its areas taken from `objects` */
     void (*dup_destroy)(void *map);
-    size_t (*bytes)(void *map);                  /* of the map beside the areas */
+    size_t (*bytes)(void *map); /* of the map beside the areas */
     /* bounds moved, order unchanged */
     void (*resized)(void *map, struct area *a, uint64_t start, uint64_t end);
     /* whole calls, where the map has its own; else they are built from the functions above */

@@ -336,7 +336,8 @@ static void register_areas(void)
             struct cell *cell = &plan.cells[plan.ncells++];
             *cell = (struct cell){.area_row = row, .areas = ops};
             gb_bench *b = gb_register(name, run_area_cell, cell);
-            int64_t n = row->name[0] == 'h' ? row->iterations : row->iterations * bench_nframes() >> 21;
+            int64_t n =
+                row->name[0] == 'h' ? row->iterations : row->iterations * bench_nframes() >> 21;
             if (ops->most == 65536 && row->areas == 65536 && strchr("cde", row->name[0]) != NULL)
                 n /= 32; /* the sorted array moves half of itself */
             gb_iterations(b, n < least ? least : n);

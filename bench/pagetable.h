@@ -15,9 +15,9 @@ struct page_ops {
     void (*map)(uint64_t va, uint64_t pa, uint64_t bytes, int level); /* leaves of this level */
     void (*protect)(uint64_t va, uint64_t bytes);                     /* takes write away */
     void (*unmap)(uint64_t va, uint64_t bytes); /* tables kept, or freed with every leaf seen */
-    void (*unmap_whole)(uint64_t va, uint64_t bytes); /* leaves not wanted; NULL: it cannot */
-    uint64_t (*translate)(const uint64_t *va, size_t n);    /* sum of the results */
-    uint64_t (*translate_dep)(uint64_t va, size_t n);       /* each address from the last result */
+    void (*unmap_whole)(uint64_t va, uint64_t bytes);    /* leaves not wanted; NULL: it cannot */
+    uint64_t (*translate)(const uint64_t *va, size_t n); /* sum of the results */
+    uint64_t (*translate_dep)(uint64_t va, size_t n);    /* each address from the last result */
     void (*map_each)(const uint64_t *va, size_t n, int keep);   /* a call for each page of 4 KiB; */
     void (*unmap_each)(const uint64_t *va, size_t n, int keep); /* keep: tables stay when empty */
 };
@@ -41,11 +41,12 @@ struct page_row {
 extern const struct page_row page_rows[];
 const char *page_failure(void); /* what went wrong in the last run, or NULL */
 
-#define PAGE_VA UINT64_C(0x2000000000) /* 1 GiB of it, aligned to 1 GiB */
-#define PAGE_PA UINT64_C(0x100000000)
+#define PAGE_VA  UINT64_C(0x2000000000) /* 1 GiB of it, aligned to 1 GiB */
+#define PAGE_PA  UINT64_C(0x100000000)
 #define PAGE_GIB (UINT64_C(1) << 30)
 
 /* The next address of translate_dep inside the 1 GiB. */
-#define PAGE_NEXT(va, pa) (PAGE_VA + (((pa) * UINT64_C(0x9e3779b97f4a7c15) + (va)) >> 20 & (PAGE_GIB - 1)))
+#define PAGE_NEXT(va, pa) \
+    (PAGE_VA + (((pa)*UINT64_C(0x9e3779b97f4a7c15) + (va)) >> 20 & (PAGE_GIB - 1)))
 
 #endif

@@ -9,8 +9,23 @@
 #include <string.h>
 
 enum vma_call {
-    VMA_MMAP, VMA_MUNMAP, VMA_MPROTECT, VMA_MREMAP, VMA_BRK, VMA_MADVISE, VMA_MLOCK, VMA_MUNLOCK,
-    VMA_SHMAT, VMA_SHMDT, VMA_FORK, VMA_VFORK, VMA_THREAD, VMA_EXEC, VMA_EXIT, VMA_SNAPSHOT, VMA_LINE
+    VMA_MMAP,
+    VMA_MUNMAP,
+    VMA_MPROTECT,
+    VMA_MREMAP,
+    VMA_BRK,
+    VMA_MADVISE,
+    VMA_MLOCK,
+    VMA_MUNLOCK,
+    VMA_SHMAT,
+    VMA_SHMDT,
+    VMA_FORK,
+    VMA_VFORK,
+    VMA_THREAD,
+    VMA_EXEC,
+    VMA_EXIT,
+    VMA_SNAPSHOT,
+    VMA_LINE
 };
 
 struct vma_op {
@@ -43,9 +58,9 @@ static inline unsigned vma_trace_flags(const char *s)
     static const struct {
         char letter;
         unsigned flag;
-    } known[] = {{'P', 2}, {'S', 1}, {'V', 3}, {'A', 0x20}, {'F', 0x10}, {'n', 0x100000},
-                 {'s', 0x20000}, {'N', 0x4000}, {'p', 0x8000}, {'g', 0x100}, {'h', 0x40000},
-                 {'3', 0x40}, {'L', 0x2000}};
+    } known[] = {{'P', 2},        {'S', 1},       {'V', 3},      {'A', 0x20},   {'F', 0x10},
+                 {'n', 0x100000}, {'s', 0x20000}, {'N', 0x4000}, {'p', 0x8000}, {'g', 0x100},
+                 {'h', 0x40000},  {'3', 0x40},    {'L', 0x2000}};
     unsigned flags = 0;
 
     for (; *s != 0; s++)
@@ -68,9 +83,9 @@ static inline unsigned vma_trace_file(const char *s)
 /* One line, split at spaces, into *op. False for lines that are no operation. */
 static inline bool vma_trace_parse(char **t, unsigned n, struct vma_op *op)
 {
-    static const char *const names[] = {"mmap", "munmap", "mprotect", "mremap", "brk", "madvise",
-                                        "mlock", "munlock", "shmat", "shmdt", "fork", "vfork",
-                                        "thread", "exec", "exit"};
+    static const char *const names[] = {"mmap",    "munmap", "mprotect", "mremap", "brk",
+                                        "madvise", "mlock",  "munlock",  "shmat",  "shmdt",
+                                        "fork",    "vfork",  "thread",   "exec",   "exit"};
     unsigned i;
 
     memset(op, 0, sizeof *op);

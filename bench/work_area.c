@@ -11,9 +11,8 @@
 extern const struct area_ops bench_vma, baseline_areas_array, baseline_areas_sorted,
     baseline_areas_rbtree;
 
-const struct area_ops *const bench_area_maps[] = {&bench_vma, &baseline_areas_array,
-                                                  &baseline_areas_sorted, &baseline_areas_rbtree,
-                                                  NULL};
+const struct area_ops *const bench_area_maps[] = {
+    &bench_vma, &baseline_areas_array, &baseline_areas_sorted, &baseline_areas_rbtree, NULL};
 
 #define BATCH 1024
 #define FIRST 64u /* page of the first area */
@@ -73,8 +72,8 @@ static void layout_make(struct layout *l, const struct area_row *row, const stru
     uint64_t page = FIRST;
 
     objects_make(row->areas * 2 + 64);
-    *l = (struct layout){ops, ops->create(row->areas), row->areas, malloc(row->areas * sizeof(void *)),
-                         0, 99};
+    *l = (struct layout){
+        ops, ops->create(row->areas), row->areas, malloc(row->areas * sizeof(void *)), 0, 99};
     for (size_t i = 0; i < l->n; i++) {
         struct area *a = area_take();
         uint64_t random = next_random(&l->rng);
@@ -216,7 +215,8 @@ static void c_insdel(gb_state *st, const struct area_row *row, const struct area
     objects_drop();
 }
 
-static void gaps(gb_state *st, const struct area_row *row, const struct area_ops *ops, bool up, bool rare)
+static void gaps(gb_state *st, const struct area_row *row, const struct area_ops *ops, bool up,
+                 bool rare)
 {
     struct layout l;
     uint64_t *place = malloc(ASK * sizeof *place), sum = 0;
@@ -232,7 +232,8 @@ static void gaps(gb_state *st, const struct area_row *row, const struct area_ops
     }
     while (gb_keep_running_batch(st, BATCH)) {
         for (size_t i = at; i < at + BATCH; i++)
-            sum += up ? ops->gap_up(l.map, place[i], pages[i]) : ops->gap_down(l.map, place[i], pages[i]);
+            sum += up ? ops->gap_up(l.map, place[i], pages[i])
+                      : ops->gap_down(l.map, place[i], pages[i]);
         at = (at + BATCH) % ASK;
     }
     sink = sum;
@@ -289,7 +290,8 @@ static void plain_unmap(const struct area_ops *ops, void *map, uint64_t start, u
     }
 }
 
-static void plain_add(const struct area_ops *ops, void *map, uint64_t start, uint64_t end, uint32_t prot)
+static void plain_add(const struct area_ops *ops, void *map, uint64_t start, uint64_t end,
+                      uint32_t prot)
 {
     struct area *prev = ops->from(map, start - 1), *next = ops->from(map, end);
 
@@ -396,7 +398,8 @@ static void mix(gb_state *st, const struct area_row *row, const struct area_ops 
     uint64_t warm = row->areas * 12 + 1000;
 
     objects_make(row->areas * 4 + 256);
-    c.map = ops->call_create != NULL ? ops->call_create(row->areas, c.window) : ops->create(row->areas * 2);
+    c.map = ops->call_create != NULL ? ops->call_create(row->areas, c.window)
+                                     : ops->create(row->areas * 2);
     for (uint64_t i = 0; i < warm; i++)
         mix_step(&c, &rng, fixed);
     while (gb_keep_running_batch(st, BATCH))
@@ -467,10 +470,13 @@ static void h_bytes(gb_state *st, const struct area_row *row, const struct area_
     layout_drop(&l);
 }
 
-#define SIZES(workload, ops)                                                                         \
-    {#workload ".16", 16, ops, workload}, {#workload ".256", 256, ops, workload},                    \
-        {#workload ".1024", 1024, ops, workload}, {#workload ".65536", 65536, (ops) / 2, workload},  \
-        {#workload ".1048576", 1048576, (ops) / 4, workload}
+#define SIZES(workload, ops)                                                      \
+    {#workload ".16", 16, ops, workload}, {#workload ".256", 256, ops, workload}, \
+        {#workload ".1024", 1024, ops, workload},                                 \
+        {#workload ".65536", 65536, (ops) / 2, workload},                         \
+    {                                                                             \
+#workload ".1048576", 1048576, (ops) / 4, workload                        \
+    }
 
 const struct area_row area_rows[] = {SIZES(a_find, 1 << 20),
                                      SIZES(b_local, 1 << 20),
@@ -484,7 +490,10 @@ const struct area_row area_rows[] = {SIZES(a_find, 1 << 20),
                                      SIZES(f_iter, 1 << 22),
                                      SIZES(g_dup, 1 << 22),
                                      SIZES(h_bytes, 4),
-#define CALLS(name) {"calls." #name, 0, 1 << 18, run_vma_trace}
+#define CALLS(name)                               \
+    {                                             \
+        "calls." #name, 0, 1 << 18, run_vma_trace \
+    }
                                      CALLS(gcc),
                                      CALLS(go),
                                      CALLS(javac),

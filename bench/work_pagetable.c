@@ -7,11 +7,11 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define PAGES (PAGE_GIB / 4096)
-#define POOL_PAGES 18000u
-#define SPARSE 16384u
+#define PAGES        (PAGE_GIB / 4096)
+#define POOL_PAGES   18000u
+#define SPARSE       16384u
 #define SPARSE_SPACE (UINT64_C(128) << 30)
-#define LOOKUPS 65536u
+#define LOOKUPS      65536u
 
 extern const struct page_ops page_ops_bare, page_ops_walk, page_ops_x86_64, page_ops_sv39;
 const struct page_ops *const bench_page_tables[] = {
@@ -108,7 +108,8 @@ static void timed_range(gb_state *st, const struct page_ops *ops, int level, int
     start[0] = seconds_now();
     ops->map(PAGE_VA, PAGE_PA, PAGE_GIB, level);
     start[1] = seconds_now();
-    expect(level != 0 || where(ops, PAGE_VA + PAGE_GIB - 5) == PAGE_PA + PAGE_GIB - 5, "not mapped");
+    expect(level != 0 || where(ops, PAGE_VA + PAGE_GIB - 5) == PAGE_PA + PAGE_GIB - 5,
+           "not mapped");
     start[1] = which == PROTECT ? seconds_now() : start[1];
     if (which == PROTECT)
         ops->protect(PAGE_VA, PAGE_GIB);
@@ -196,7 +197,10 @@ static void run_prepared(gb_state *st, const struct page_ops *ops, const struct 
     runs[row->which >> 4](st, ops, &(struct page_row){.which = row->which & 15});
 }
 
-#define ROW(name, n, can, run, which) {name, n, can, run_prepared, (run) << 4 | (which)}
+#define ROW(name, n, can, run, which)                    \
+    {                                                    \
+        name, n, can, run_prepared, (run) << 4 | (which) \
+    }
 const struct page_row page_rows[] = {
     ROW("map4k", 8 * PAGES, NULL, 0, MAP),
     ROW("map2m", 256 * 512, can_large, 1, MAP),

@@ -30,7 +30,8 @@ static void list_give(struct list *l, void *p)
     l->free = p;
 }
 
-static struct list nodes = {NULL, sizeof(struct mm_vma_node)}, areas = {NULL, sizeof(struct mm_vma)};
+static struct list nodes = {NULL, sizeof(struct mm_vma_node)},
+                   areas = {NULL, sizeof(struct mm_vma)};
 
 static struct mm_vma_node *node_alloc(void *ctx)
 {
@@ -104,8 +105,8 @@ static void space_leave(struct replay *r, unsigned p)
 }
 
 /* Places that the kernel chose are hints here. */
-static void replay_mmap(struct mm_vma_space *space, const struct vma_op *op, uint64_t at, uint64_t bytes,
-                        unsigned flags)
+static void replay_mmap(struct mm_vma_space *space, const struct vma_op *op, uint64_t at,
+                        uint64_t bytes, unsigned flags)
 {
     struct mm_vma_request q;
     mm_va_t va;
@@ -152,31 +153,47 @@ static void replay_one(struct replay *r, const struct vma_op *op)
 
     switch (op->call) {
     case VMA_MMAP:
-        replay_mmap(space, op, op->result > 0 ? (uint64_t)op->result : op->arg[0], op->arg[1], op->flags);
+        replay_mmap(space, op, op->result > 0 ? (uint64_t)op->result : op->arg[0], op->arg[1],
+                    op->flags);
         return;
     case VMA_SHMAT:
         replay_mmap(space, op, (uint64_t)op->result, op->arg[1], 0x31);
         return;
-    case VMA_MUNMAP: (void)mm_vma_munmap(space, op->arg[0], op->arg[1]); return;
-    case VMA_MPROTECT: (void)mm_vma_mprotect(space, op->arg[0], op->arg[1], op->prot); return;
+    case VMA_MUNMAP:
+        (void)mm_vma_munmap(space, op->arg[0], op->arg[1]);
+        return;
+    case VMA_MPROTECT:
+        (void)mm_vma_mprotect(space, op->arg[0], op->arg[1], op->prot);
+        return;
     case VMA_MREMAP:
         (void)mm_vma_mremap(space, op->arg[0], op->arg[1], op->arg[2],
                             (uint64_t)op->result == op->arg[0] ? 1 : 3, (mm_va_t)op->result, &va);
         return;
-    case VMA_BRK: replay_brk(r, op); return;
+    case VMA_BRK:
+        replay_brk(r, op);
+        return;
     case VMA_MADVISE:
         (void)mm_vma_madvise(space, op->arg[0], op->arg[1], (int)op->arg[2]);
         return;
-    case VMA_MLOCK: (void)mm_vma_mlock(space, op->arg[0], op->arg[1]); return;
-    case VMA_MUNLOCK: (void)mm_vma_munlock(space, op->arg[0], op->arg[1]); return;
+    case VMA_MLOCK:
+        (void)mm_vma_mlock(space, op->arg[0], op->arg[1]);
+        return;
+    case VMA_MUNLOCK:
+        (void)mm_vma_munlock(space, op->arg[0], op->arg[1]);
+        return;
     case VMA_FORK:
-    case VMA_VFORK: replay_fork(r, op); return;
+    case VMA_VFORK:
+        replay_fork(r, op);
+        return;
     case VMA_EXEC:
         space_leave(r, op->process);
         r->space[op->process] = space_new(r);
         return;
-    case VMA_EXIT: space_leave(r, op->process); return;
-    default: return;
+    case VMA_EXIT:
+        space_leave(r, op->process);
+        return;
+    default:
+        return;
     }
 }
 
@@ -338,7 +355,8 @@ static void touch_all(struct mm_vma_space *space)
  * faults are timed. */
 void run_vma_faults(gb_state *st, const struct area_row *row, const struct area_ops *ops)
 {
-    struct mm_vma_space *space = aligned_alloc(64, sizeof *space), *child = aligned_alloc(64, sizeof *child);
+    struct mm_vma_space *space = aligned_alloc(64, sizeof *space),
+                        *child = aligned_alloc(64, sizeof *child);
     struct table *tables = calloc(2, sizeof *tables);
     bool cow = strcmp(row->name, "fault.cow") == 0;
     struct mm_vma_system sys;

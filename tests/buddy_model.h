@@ -7,7 +7,7 @@
 #include "buddy_test.h"
 
 #define MOST_UNITS 49152u /* enough for lists of whole page blocks */
-#define MOST_PBS (MOST_UNITS / 64 + 2)
+#define MOST_PBS   (MOST_UNITS / 64 + 2)
 
 enum { FREE = 0, ABSENT = -1, RESERVED = -2 };
 enum told { NOT_TOLD, TOLD, PERHAPS }; /* PERHAPS: told, and taken for a moment since */
@@ -18,14 +18,14 @@ static struct {
     mm_pa_t base;    /* of unit 0 */
     uint64_t number; /* of unit 0, counted from address 0 */
     unsigned shift, max_order, pb_order;
-    uint32_t units;                /* of the span */
-    uint32_t frees;                /* units that are FREE */
-    int32_t owner[MOST_UNITS];     /* FREE, ABSENT, RESERVED, or the block's first unit + 1 */
-    uint32_t size[MOST_UNITS];     /* units of the block that starts here */
-    uintptr_t tag[MOST_UNITS];     /* its tag */
-    enum told told[MOST_UNITS];    /* was the host told that it is free? */
-    bool cma[MOST_PBS];            /* by page block */
-    uint32_t mark[3];              /* watermarks in units */
+    uint32_t units;             /* of the span */
+    uint32_t frees;             /* units that are FREE */
+    int32_t owner[MOST_UNITS];  /* FREE, ABSENT, RESERVED, or the block's first unit + 1 */
+    uint32_t size[MOST_UNITS];  /* units of the block that starts here */
+    uintptr_t tag[MOST_UNITS];  /* its tag */
+    enum told told[MOST_UNITS]; /* was the host told that it is free? */
+    bool cma[MOST_PBS];         /* by page block */
+    uint32_t mark[3];           /* watermarks in units */
     bool tags;
 } m;
 
@@ -98,7 +98,8 @@ static MM_TEST_UNUSED bool any_is(uint32_t from, uint32_t units, int32_t state)
 
 /* ---- what happens to units ---- */
 
-static MM_TEST_UNUSED void set_units(uint32_t from, uint32_t units, int32_t from_state, int32_t to_state)
+static MM_TEST_UNUSED void set_units(uint32_t from, uint32_t units, int32_t from_state,
+                                     int32_t to_state)
 {
     for (; units != 0; from++, units--) {
         assert_int_equal(m.owner[from], from_state);
@@ -240,8 +241,11 @@ static MM_TEST_UNUSED void model_begin(const struct mm_buddy_hooks *hooks)
     present = below(2) != 0 ? present : m.units;
     m.number = below(3) != 0 ? below(1u << 20) : 0;
     m.base = m.number << m.shift;
-    skip = m.base == 0 ? 0 : below(1u << (m.shift < 20 ? m.shift : 20)); /* the first whole unit counts */
-    mm_buddy_config_init(c, m.base - skip, bytes_of(present) + skip + below(8), m.shift, m.max_order);
+    skip = m.base == 0
+               ? 0
+               : below(1u << (m.shift < 20 ? m.shift : 20)); /* the first whole unit counts */
+    mm_buddy_config_init(c, m.base - skip, bytes_of(present) + skip + below(8), m.shift,
+                         m.max_order);
     c->span = bytes_of(m.units) + skip + below(8);
     c->span = c->span < c->bytes ? c->bytes : c->span;
     c->pb_order = m.pb_order;

@@ -101,12 +101,12 @@ static MM_TEST_UNUSED void picture_compare(struct picture *p, const struct arena
 }
 
 /* The call has this result and changes nothing. */
-#define assert_refused(arena, call, result)                                                        \
-    do {                                                                                           \
-        struct picture before_;                                                                    \
-        picture_take(&before_, arena);                                                             \
-        assert_true((call) == (result));                                                           \
-        picture_compare(&before_, arena);                                                          \
+#define assert_refused(arena, call, result) \
+    do {                                    \
+        struct picture before_;             \
+        picture_take(&before_, arena);      \
+        assert_true((call) == (result));    \
+        picture_compare(&before_, arena);   \
     } while (0)
 
 /* Allocates everything left by single pages. Returns how many there were. */

@@ -33,12 +33,18 @@ static MM_TEST_UNUSED const struct {
     enum walker_kind kind;
     int levels, root_extra;
 } world_kinds[MM_PAGETABLE_ID_COUNT] = {
-    [MM_PAGETABLE_ID_X86_64] = {WALK_X86, 4, 0},      [MM_PAGETABLE_ID_X86_64_LA57] = {WALK_X86, 5, 0},
-    [MM_PAGETABLE_ID_SV32] = {WALK_RISCV, 2, 0},      [MM_PAGETABLE_ID_SV39] = {WALK_RISCV, 3, 0},
-    [MM_PAGETABLE_ID_SV48] = {WALK_RISCV, 4, 0},      [MM_PAGETABLE_ID_SV57] = {WALK_RISCV, 5, 0},
-    [MM_PAGETABLE_ID_EPT] = {WALK_EPT, 4, 0},         [MM_PAGETABLE_ID_NPT] = {WALK_NPT, 4, 0},
-    [MM_PAGETABLE_ID_SV39X4] = {WALK_GSTAGE, 3, 2},   [MM_PAGETABLE_ID_SV48X4] = {WALK_GSTAGE, 4, 2},
-    [MM_PAGETABLE_ID_SV57X4] = {WALK_GSTAGE, 5, 2},   [MM_PAGETABLE_ID_AARCH64_S1] = {WALK_ARM1, 4, 0},
+    [MM_PAGETABLE_ID_X86_64] = {WALK_X86, 4, 0},
+    [MM_PAGETABLE_ID_X86_64_LA57] = {WALK_X86, 5, 0},
+    [MM_PAGETABLE_ID_SV32] = {WALK_RISCV, 2, 0},
+    [MM_PAGETABLE_ID_SV39] = {WALK_RISCV, 3, 0},
+    [MM_PAGETABLE_ID_SV48] = {WALK_RISCV, 4, 0},
+    [MM_PAGETABLE_ID_SV57] = {WALK_RISCV, 5, 0},
+    [MM_PAGETABLE_ID_EPT] = {WALK_EPT, 4, 0},
+    [MM_PAGETABLE_ID_NPT] = {WALK_NPT, 4, 0},
+    [MM_PAGETABLE_ID_SV39X4] = {WALK_GSTAGE, 3, 2},
+    [MM_PAGETABLE_ID_SV48X4] = {WALK_GSTAGE, 4, 2},
+    [MM_PAGETABLE_ID_SV57X4] = {WALK_GSTAGE, 5, 2},
+    [MM_PAGETABLE_ID_AARCH64_S1] = {WALK_ARM1, 4, 0},
     [MM_PAGETABLE_ID_AARCH64_S2] = {WALK_ARM2, 4, 0},
 };
 
@@ -47,8 +53,10 @@ static MM_TEST_UNUSED mm_va_t page_va(const struct world *w, uint64_t page)
 {
     uint64_t off = (w->first + page) * PAGE;
     unsigned bits = (unsigned)walk_va_bits(&w->walker);
-    bool sign = w->walker.kind == WALK_X86 || (w->walker.kind == WALK_RISCV && w->walker.entry_bytes == 8);
-    if ((sign && (off >> (bits - 1) & 1) != 0) || (w->walker.kind == WALK_ARM1 && w->walker.upper_half))
+    bool sign =
+        w->walker.kind == WALK_X86 || (w->walker.kind == WALK_RISCV && w->walker.entry_bytes == 8);
+    if ((sign && (off >> (bits - 1) & 1) != 0) ||
+        (w->walker.kind == WALK_ARM1 && w->walker.upper_half))
         off |= ~(uint64_t)0 << bits;
     return off;
 }
@@ -220,7 +228,8 @@ static MM_TEST_UNUSED void model_cut(struct world *w, uint64_t p)
     model_part_group(w, p);
 }
 
-static MM_TEST_UNUSED bool model_any(const struct world *w, uint64_t p, uint64_t n, bool mapped_only)
+static MM_TEST_UNUSED bool model_any(const struct world *w, uint64_t p, uint64_t n,
+                                     bool mapped_only)
 {
     for (uint64_t i = p; i < p + n; i++)
         if (w->cell[i].kind == CELL_MAPPED || (!mapped_only && w->cell[i].kind != CELL_NONE))
@@ -260,8 +269,9 @@ static MM_TEST_UNUSED void model_map(struct world *w, uint64_t p, uint64_t n, ui
 
 static struct walk_access access_of(unsigned n)
 {
-    struct walk_access a = {(n & 1) != 0, (n & 2) != 0, (n & 4) != 0, (n & 8) != 0, (n & 16) != 0,
-                            (n & 32) != 0, (n & 64) != 0, (n & 128) != 0, n * 0x9e3779b9u};
+    struct walk_access a = {(n & 1) != 0,  (n & 2) != 0,   (n & 4) != 0,
+                            (n & 8) != 0,  (n & 16) != 0,  (n & 32) != 0,
+                            (n & 64) != 0, (n & 128) != 0, n * 0x9e3779b9u};
     a.write = a.write && !a.fetch;
     return a;
 }
@@ -278,16 +288,17 @@ static unsigned access_bits(struct walk_access a)
 static MM_TEST_UNUSED void compare_access(const struct world *w, mm_va_t va, struct walk_access a)
 {
     static const enum mm_pagetable_fault faults[] = {
-        MM_PAGETABLE_FAULT_NONE,     MM_PAGETABLE_FAULT_CANONICAL,  MM_PAGETABLE_FAULT_NOT_PRESENT,
-        MM_PAGETABLE_FAULT_RESERVED, MM_PAGETABLE_FAULT_PERMISSION, MM_PAGETABLE_FAULT_KEY,
+        MM_PAGETABLE_FAULT_NONE,        MM_PAGETABLE_FAULT_CANONICAL,
+        MM_PAGETABLE_FAULT_NOT_PRESENT, MM_PAGETABLE_FAULT_RESERVED,
+        MM_PAGETABLE_FAULT_PERMISSION,  MM_PAGETABLE_FAULT_KEY,
         MM_PAGETABLE_FAULT_ACCESS_FLAG};
     struct walked walked = walk(&w->walker, va, a);
     struct mm_pagetable_access got;
 
     mm_pagetable_predict(&w->s.pt, va, access_bits(a), a.pkru, &got);
     if (got.fault != faults[walked.result])
-        fprintf(stderr, "# %s va %#llx: fault %d, walker %d at level %d, entry %#llx\n", w->format.name,
-                (unsigned long long)va, got.fault, walked.result, walked.level - 1,
+        fprintf(stderr, "# %s va %#llx: fault %d, walker %d at level %d, entry %#llx\n",
+                w->format.name, (unsigned long long)va, got.fault, walked.result, walked.level - 1,
                 walked.entry != NULL ? (unsigned long long)walk_read(&w->walker, walked.entry) : 0);
     assert_int_equal(got.fault, faults[walked.result]);
     assert_int_equal(got.pa, walked.result == WALK_OK ? walked.pa : MM_PA_NONE);
@@ -300,7 +311,8 @@ static void compare_rights(const struct world *w, mm_va_t va, const struct cell 
 {
     struct walker k = w->walker;
     bool user_page = (c->attr & MM_PAGETABLE_USER) != 0;
-    bool second = k.kind == WALK_NPT || k.kind == WALK_GSTAGE || k.kind == WALK_EPT || k.kind == WALK_ARM2;
+    bool second =
+        k.kind == WALK_NPT || k.kind == WALK_GSTAGE || k.kind == WALK_EPT || k.kind == WALK_ARM2;
     struct walk_access a = {.user = user_page, .wp = true};
     uint32_t x = MM_PAGETABLE_EXEC;
 

@@ -11,10 +11,10 @@
 #endif
 #include "mm_pagetable.h"
 
-#define PAGE ((uint64_t)4096)
-#define MIB ((uint64_t)1 << 20)
-#define GIB ((uint64_t)1 << 30)
-#define RAM_BASE ((mm_pa_t)0x10000000)
+#define PAGE       ((uint64_t)4096)
+#define MIB        ((uint64_t)1 << 20)
+#define GIB        ((uint64_t)1 << 30)
+#define RAM_BASE   ((mm_pa_t)0x10000000)
 #define RAM_FRAMES 4096u
 
 #define RW (MM_PAGETABLE_READ | MM_PAGETABLE_WRITE)
@@ -169,8 +169,9 @@ static MM_TEST_UNUSED void space_begin(struct space *s, struct ram *ram,
 {
     memset(s, 0, sizeof *s);
     s->ram = ram;
-    s->hooks = (struct mm_pagetable_hooks){s,           ram_alloc,     ram_free,    log_flush,   log_grace,
-                                           log_release, log_reference, window_open, window_close};
+    s->hooks =
+        (struct mm_pagetable_hooks){s,           ram_alloc,     ram_free,    log_flush,   log_grace,
+                                    log_release, log_reference, window_open, window_close};
     assert_int_equal(mm_pagetable_config_init(&s->config, format, &s->hooks,
                                               (uintptr_t)ram->bytes - (uintptr_t)RAM_BASE),
                      MM_OK);

@@ -86,8 +86,10 @@ static inline bool walk_exists(const struct walker *w, uint64_t va)
         if (w->entry_bytes == 8 && walk_bit(va, n - 1))
             return above == UINT64_MAX >> n;
         return above == 0;
-    case WALK_ARM1: return above == (w->upper_half ? UINT64_MAX >> n : 0);
-    default: return above == 0;
+    case WALK_ARM1:
+        return above == (w->upper_half ? UINT64_MAX >> n : 0);
+    default:
+        return above == 0;
     }
 }
 
@@ -189,8 +191,8 @@ static inline struct walked walk_riscv(const struct walker *w, uint64_t va, stru
         out.result = WALK_RESERVED;
         if (out.level == 0)
             return out;
-        out.entry = w->memory + table +
-                    walk_field(va, shift + bits - 1, shift) * (uint64_t)w->entry_bytes;
+        out.entry =
+            w->memory + table + walk_field(va, shift + bits - 1, shift) * (uint64_t)w->entry_bytes;
         e = walk_read(w, out.entry);
         if (!walk_bit(e, 0)) {
             out.result = WALK_ABSENT;
@@ -340,11 +342,15 @@ static inline struct walked walk(const struct walker *w, uint64_t va, struct wal
         return none;
     switch (w->kind) {
     case WALK_X86:
-    case WALK_NPT: return walk_x86(w, va, a);
+    case WALK_NPT:
+        return walk_x86(w, va, a);
     case WALK_RISCV:
-    case WALK_GSTAGE: return walk_riscv(w, va, a);
-    case WALK_EPT: return walk_ept(w, va, a);
-    default: return walk_arm(w, va, a);
+    case WALK_GSTAGE:
+        return walk_riscv(w, va, a);
+    case WALK_EPT:
+        return walk_ept(w, va, a);
+    default:
+        return walk_arm(w, va, a);
     }
 }
 
@@ -354,12 +360,22 @@ static inline void walk_touch(const struct walker *w, const struct walked *found
     uint64_t e = walk_read(w, found->entry);
     switch (w->kind) {
     case WALK_X86:
-    case WALK_NPT: e |= write ? 0x60u : 0x20u; break;
+    case WALK_NPT:
+        e |= write ? 0x60u : 0x20u;
+        break;
     case WALK_RISCV:
-    case WALK_GSTAGE: e |= write ? 0xc0u : 0x40u; break;
-    case WALK_EPT: e |= write ? 0x300u : 0x100u; break;
-    case WALK_ARM1: e = (e | 0x400u) & ~(uint64_t)(write ? 0x80u : 0); break;
-    case WALK_ARM2: e |= write ? 0x480u : 0x400u; break;
+    case WALK_GSTAGE:
+        e |= write ? 0xc0u : 0x40u;
+        break;
+    case WALK_EPT:
+        e |= write ? 0x300u : 0x100u;
+        break;
+    case WALK_ARM1:
+        e = (e | 0x400u) & ~(uint64_t)(write ? 0x80u : 0);
+        break;
+    case WALK_ARM2:
+        e |= write ? 0x480u : 0x400u;
+        break;
     }
     memcpy(found->entry, &e, (size_t)w->entry_bytes);
 }

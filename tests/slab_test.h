@@ -16,7 +16,7 @@
 #endif
 #ifdef SLAB_ASAN
 #include <sanitizer/asan_interface.h>
-#define MM_SLAB_POISON(p, bytes) __asan_poison_memory_region((p), (bytes))
+#define MM_SLAB_POISON(p, bytes)   __asan_poison_memory_region((p), (bytes))
 #define MM_SLAB_UNPOISON(p, bytes) __asan_unpoison_memory_region((p), (bytes))
 #else
 #define SLAB_ASAN 0

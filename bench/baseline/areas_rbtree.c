@@ -95,7 +95,8 @@ static void insert(void *map, struct area *a)
 static void erase(void *map, struct area *a)
 {
     struct rbtree *t = map;
-    struct node *n = node_of(a), *prev = RB_PREV(tree, &t->tree, n), *next = RB_NEXT(tree, &t->tree, n);
+    struct node *n = node_of(a), *prev = RB_PREV(tree, &t->tree, n),
+                *next = RB_NEXT(tree, &t->tree, n);
 
     RB_REMOVE(tree, &t->tree, n);
     for (struct node *p = next != NULL ? next : prev; p != NULL; p = p->entry.rbe_parent)
@@ -212,7 +213,7 @@ static uint64_t walk(void *map)
     uint64_t sum = 0;
 
     RB_FOREACH(n, tree, &t->tree)
-        sum += n->flags;
+    sum += n->flags;
     return sum;
 }
 
@@ -277,8 +278,19 @@ static void resized(void *map, struct area *a, uint64_t start, uint64_t end)
     }
 }
 
-const struct area_ops baseline_areas_rbtree = {
-    .name = "sys/tree", .title = "BSD red-black tree, augmented", .most = SIZE_MAX, .create = create,
-    .destroy = free, .insert = insert, .erase = erase, .flags = flags, .from = from,
-    .gap_up = gap_up, .gap_down = gap_down, .walk = walk, .dup = dup, .dup_destroy = free,
-    .bytes = bytes, .resized = resized};
+const struct area_ops baseline_areas_rbtree = {.name = "sys/tree",
+                                               .title = "BSD red-black tree, augmented",
+                                               .most = SIZE_MAX,
+                                               .create = create,
+                                               .destroy = free,
+                                               .insert = insert,
+                                               .erase = erase,
+                                               .flags = flags,
+                                               .from = from,
+                                               .gap_up = gap_up,
+                                               .gap_down = gap_down,
+                                               .walk = walk,
+                                               .dup = dup,
+                                               .dup_destroy = free,
+                                               .bytes = bytes,
+                                               .resized = resized};

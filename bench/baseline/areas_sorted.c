@@ -143,11 +143,22 @@ static void resized(void *map, struct area *a, uint64_t start, uint64_t end)
     a->end = s->e[i].end = end;
 }
 
-const struct area_ops baseline_areas_sorted = {
-    .name = "sorted", .title = "sorted array", .most = 65536, .create = create, .destroy = destroy,
-    .insert = insert, .erase = erase, .flags = flags, .from = from, .gap_up = gap_up,
-    .gap_down = gap_down, .walk = walk, .dup = dup, .dup_destroy = destroy, .bytes = bytes,
-    .resized = resized};
+const struct area_ops baseline_areas_sorted = {.name = "sorted",
+                                               .title = "sorted array",
+                                               .most = 65536,
+                                               .create = create,
+                                               .destroy = destroy,
+                                               .insert = insert,
+                                               .erase = erase,
+                                               .flags = flags,
+                                               .from = from,
+                                               .gap_up = gap_up,
+                                               .gap_down = gap_down,
+                                               .walk = walk,
+                                               .dup = dup,
+                                               .dup_destroy = destroy,
+                                               .bytes = bytes,
+                                               .resized = resized};
 
 /* ---- 256 entries in no order, as small kernels have them ------------------------------------------- */
 
@@ -183,7 +194,15 @@ static int array_flags(void *map, uint64_t page)
     return i < s->count ? (int)s->e[i].area->flags : -1;
 }
 
-const struct area_ops baseline_areas_array = {
-    .name = "array256", .title = "array of 256", .most = 256, .create = create, .destroy = destroy,
-    .insert = array_insert, .erase = array_erase, .flags = array_flags, .walk = walk, .dup = dup,
-    .dup_destroy = destroy, .bytes = bytes};
+const struct area_ops baseline_areas_array = {.name = "array256",
+                                              .title = "array of 256",
+                                              .most = 256,
+                                              .create = create,
+                                              .destroy = destroy,
+                                              .insert = array_insert,
+                                              .erase = array_erase,
+                                              .flags = array_flags,
+                                              .walk = walk,
+                                              .dup = dup,
+                                              .dup_destroy = destroy,
+                                              .bytes = bytes};

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define ADDRESS UINT64_C(0x000ffffffffff000)
-#define LEAVES 512 /* leaf tables of the 1 GiB */
+#define LEAVES  512 /* leaf tables of the 1 GiB */
 
 typedef volatile uint64_t entry; /* one store an entry, as hardware wants it */
 
@@ -132,10 +132,9 @@ static void bare_unmap_each(const uint64_t *va, size_t n, int keep)
 }
 
 extern const struct page_ops page_ops_bare;
-const struct page_ops page_ops_bare = {
-    "bare",        "bare stores into tables found in advance",
-    bare_open,     bare_close,
-    bare_map,      bare_protect,
-    bare_unmap,    NULL,
-    bare_translate, bare_translate_dep,
-    bare_map_each, bare_unmap_each};
+const struct page_ops page_ops_bare = {"bare",         "bare stores into tables found in advance",
+                                       bare_open,      bare_close,
+                                       bare_map,       bare_protect,
+                                       bare_unmap,     NULL,
+                                       bare_translate, bare_translate_dep,
+                                       bare_map_each,  bare_unmap_each};

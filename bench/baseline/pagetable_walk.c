@@ -119,10 +119,9 @@ static void walk_unmap_each(const uint64_t *va, size_t n, int keep)
 }
 
 extern const struct page_ops page_ops_walk;
-const struct page_ops page_ops_walk = {
-    "walk",         "a walk for each page, three levels",
-    walk_open,      walk_close,
-    walk_map,       walk_protect,
-    walk_unmap,     NULL,
-    walk_translate, walk_translate_dep,
-    walk_map_each,  walk_unmap_each};
+const struct page_ops page_ops_walk = {"walk",         "a walk for each page, three levels",
+                                       walk_open,      walk_close,
+                                       walk_map,       walk_protect,
+                                       walk_unmap,     NULL,
+                                       walk_translate, walk_translate_dep,
+                                       walk_map_each,  walk_unmap_each};

@@ -40,8 +40,9 @@ static void *obj_source(void *ctx, size_t bytes, size_t align, unsigned flags)
     mm_pa_t pa;
     (void)ctx;
     (void)flags;
-    pa = align > MM_SLAB_BYTES ? mm_buddy_alloc_aligned(&obj_pages, bytes, align, MM_BUDDY_UNMOVABLE)
-                               : mm_buddy_alloc_exact(&obj_pages, bytes, MM_BUDDY_UNMOVABLE);
+    pa = align > MM_SLAB_BYTES
+             ? mm_buddy_alloc_aligned(&obj_pages, bytes, align, MM_BUDDY_UNMOVABLE)
+             : mm_buddy_alloc_exact(&obj_pages, bytes, MM_BUDDY_UNMOVABLE);
     return pa == MM_PA_NONE ? NULL : (void *)(uintptr_t)pa;
 }
 
@@ -68,12 +69,14 @@ static enum mm_status obj_report(void *ctx, mm_pa_t pa, uint64_t bytes)
 static int obj_open_pages(void)
 {
     struct mm_buddy_config config;
-    void *meta, *p = mmap(NULL, OBJ_ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *meta, *p = mmap(NULL, OBJ_ARENA, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return 0;
     mm_buddy_config_init(&config, ((uintptr_t)p + MM_SLAB_BYTES - 1) & ~(MM_SLAB_BYTES - 1),
                          OBJ_ARENA - MM_SLAB_BYTES, MM_SLAB_SHIFT, 12);
-    meta = mmap(NULL, mm_buddy_meta_bytes(&config), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    meta = mmap(NULL, mm_buddy_meta_bytes(&config), PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return meta != MAP_FAILED &&
            mm_buddy_init(&obj_pages, &config, meta, mm_buddy_meta_bytes(&config)) == MM_OK &&
            mm_buddy_report_enable(&obj_pages, 0) == MM_OK;
@@ -81,7 +84,8 @@ static int obj_open_pages(void)
 
 static void obj_open(void)
 {
-    static const struct mm_slab_hooks hooks = {.alloc = obj_source, .free = obj_sink, .purge = obj_purge};
+    static const struct mm_slab_hooks hooks = {
+        .alloc = obj_source, .free = obj_sink, .purge = obj_purge};
     struct mm_slab_config config;
     mm_slab_config_init(&config, &hooks);
     if (!obj_open_pages() || mm_slab_init(&obj_heap, &config) != MM_OK)

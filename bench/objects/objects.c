@@ -15,11 +15,11 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#define SIZES  4096
-#define LIVE   100000
-#define RING   1000
+#define SIZES 4096
+#define LIVE  100000
+#define RING  1000
 #define MAIL  256
-#define BOXES  16
+#define BOXES 16
 
 static uint16_t sizes[SIZES];
 static uint16_t order[RING];
@@ -39,14 +39,15 @@ static void make_sizes(void)
 {
     static const struct {
         unsigned percent, low, high;
-    } share[] = {{10, 7, 16},    {22, 17, 32},   {26, 33, 64},     {18, 65, 128},   {12, 129, 256},
-                 {5, 257, 512},  {4, 513, 1024}, {2, 1025, 2048},  {1, 2049, 4096}};
+    } share[] = {{10, 7, 16},   {22, 17, 32},   {26, 33, 64},    {18, 65, 128},  {12, 129, 256},
+                 {5, 257, 512}, {4, 513, 1024}, {2, 1025, 2048}, {1, 2049, 4096}};
     uint64_t rng = 88172645463325252u;
     for (unsigned i = 0; i < SIZES; i++) {
         unsigned at = (unsigned)(next_random(&rng) % 100), k = 0;
         while (at >= share[k].percent)
             at -= share[k++].percent;
-        sizes[i] = (uint16_t)(share[k].low + next_random(&rng) % (share[k].high - share[k].low + 1));
+        sizes[i] =
+            (uint16_t)(share[k].low + next_random(&rng) % (share[k].high - share[k].low + 1));
     }
     for (unsigned i = 0; i < RING; i++)
         order[i] = (uint16_t)i;
@@ -272,7 +273,8 @@ static int read_trace(struct trace *t)
     unsigned char *data;
 
     if (f == NULL || gzgets(f, head, sizeof head) == NULL ||
-        sscanf(head, "objects 1 %lld %lld %lld %lld %lld %lld", &n, &nslots, &cpus, &allocs, &ages, &bytes) != 6)
+        sscanf(head, "objects 1 %lld %lld %lld %lld %lld %lld", &n, &nslots, &cpus, &allocs, &ages,
+               &bytes) != 6)
         return 0;
     data = room((size_t)(n + ages + bytes + 16));
     if (gzread(f, data, (unsigned)(n + ages + bytes)) != n + ages + bytes)
@@ -344,9 +346,9 @@ static struct row rows[64] = {
     {"rand", ONE, 1, 10000000, randomly, NULL},
     {"mixed2k", MIXED2K, 1, 5000000, NULL, NULL},
     {"mixed", MIXED, 1, 3000000, NULL, NULL},
-    {"xthr64", XTHR64, 2, 5000000 / MAIL * MAIL, NULL, NULL},
-    {"xthrmix", XTHRMIX, 2, 3000000 / MAIL * MAIL, NULL, NULL},
-    {"xsym64", XSYM64, 2, 3000000 / MAIL * MAIL, NULL, NULL},
+    {"xthr64", XTHR64, 2, 5000000 / MAIL *MAIL, NULL, NULL},
+    {"xthrmix", XTHRMIX, 2, 3000000 / MAIL *MAIL, NULL, NULL},
+    {"xsym64", XSYM64, 2, 3000000 / MAIL *MAIL, NULL, NULL},
     {"mixed2t", MIXED2T, 2, 2000000, NULL, NULL},
 };
 
@@ -402,14 +404,30 @@ static void pin(int thread)
 static void timed(const struct row *row, int thread, int64_t n)
 {
     switch (row->what) {
-    case ONE: row->run(n); break;
-    case MIXED2K: churn(&slots[0], 2000, n); break;
-    case MIXED: case MIXED2T: churn(&slots[thread], LIVE, n); break;
-    case XTHR64: one_way(thread, n, 0); break;
-    case XTHRMIX: one_way(thread, n, 1); break;
-    case XSYM64: both_ways(thread, n); break;
-    case TRACE: replay(row->trace, n); break;
-    case MEMORY: break;
+    case ONE:
+        row->run(n);
+        break;
+    case MIXED2K:
+        churn(&slots[0], 2000, n);
+        break;
+    case MIXED:
+    case MIXED2T:
+        churn(&slots[thread], LIVE, n);
+        break;
+    case XTHR64:
+        one_way(thread, n, 0);
+        break;
+    case XTHRMIX:
+        one_way(thread, n, 1);
+        break;
+    case XSYM64:
+        both_ways(thread, n);
+        break;
+    case TRACE:
+        replay(row->trace, n);
+        break;
+    case MEMORY:
+        break;
     }
 }
 
@@ -449,8 +467,9 @@ static void run_row(gb_state *st, void *arg)
 static void add_traces(void)
 {
     static const char *const names[] = {
-        "kmem/build", "kmem/fork", "kmem/git", "kmem/redis", "malloc/gcc-cc1", "malloc/node",
-        "malloc/python3", "malloc/python3-pymalloc", "malloc/redis", "malloc/sqlite3"};
+        "kmem/build",     "kmem/fork",     "kmem/git",       "kmem/redis",
+        "malloc/gcc-cc1", "malloc/node",   "malloc/python3", "malloc/python3-pymalloc",
+        "malloc/redis",   "malloc/sqlite3"};
     struct row *row = rows;
     while (row->name != NULL)
         row++;
@@ -504,8 +523,11 @@ int main(int argc, char **argv)
     for (struct row *row = rows; row->name != NULL; row++) {
         if (!wanted(row, getenv("BENCH_FILTER"), name, sizeof name))
             continue;
-        int64_t n = row->what == TRACE ? row->n / (less != NULL ? divide / OBJ_SLOW : 1) : row->n / divide;
-        n = n / (MAIL * RING) * (MAIL * RING) > 0 && row->what != TRACE ? n / (MAIL * RING) * (MAIL * RING) : n;
+        int64_t n =
+            row->what == TRACE ? row->n / (less != NULL ? divide / OBJ_SLOW : 1) : row->n / divide;
+        n = n / (MAIL * RING) * (MAIL * RING) > 0 && row->what != TRACE
+                ? n / (MAIL * RING) * (MAIL * RING)
+                : n;
         if (row->what != TRACE && n < MAIL * RING)
             n = MAIL * RING;
         gb_bench *b = gb_register(name, run_row, row);

@@ -1,15 +1,15 @@
 /* demo.c - what the example kernels show; each demonstration returns whether it went as it must */
 #include "kernel.h"
 
-#define PAGE MM_PAGE_SIZE
-#define RW (MM_PAGETABLE_READ | MM_PAGETABLE_WRITE)
+#define PAGE       MM_PAGE_SIZE
+#define RW         (MM_PAGETABLE_READ | MM_PAGETABLE_WRITE)
 #define DEMO_VA(n) ((mm_va_t)(demo_va + (n)*PAGE))
-#define EXPECT(x)                                                                                  \
-    do {                                                                                           \
-        if (!(x)) {                                                                                \
-            print("    not so: %s (line %u)\n", #x, (uint64_t)__LINE__);                           \
-            return false;                                                                          \
-        }                                                                                          \
+#define EXPECT(x)                                                        \
+    do {                                                                 \
+        if (!(x)) {                                                      \
+            print("    not so: %s (line %u)\n", #x, (uint64_t)__LINE__); \
+            return false;                                                \
+        }                                                                \
     } while (0)
 
 static mm_va_t demo_va; /* address space of the kernel's that nobody uses */
@@ -55,7 +55,8 @@ static bool dma(void)
         MM_MEMSET(kmm_at(pa[i]), (int)i, bytes);
     }
     for (unsigned i = 0; i < 8; i++)
-        EXPECT(((unsigned char *)kmm_at(pa[i]))[bytes - 1] == i && kmm_free_dma(pa[i], bytes) == MM_OK);
+        EXPECT(((unsigned char *)kmm_at(pa[i]))[bytes - 1] == i &&
+               kmm_free_dma(pa[i], bytes) == MM_OK);
     return true;
 }
 
@@ -107,7 +108,8 @@ static bool mapping(void)
     EXPECT(kmm_map(DEMO_VA(0), pa, PAGE << 9, RW) == MM_OK); /* one leaf of 2 MiB */
     at[5] = 1;
     at[(PAGE << 9) - 1] = 2;
-    EXPECT(((unsigned char *)kmm_at(pa))[5] == 1 && ((unsigned char *)kmm_at(pa))[(PAGE << 9) - 1] == 2);
+    EXPECT(((unsigned char *)kmm_at(pa))[5] == 1 &&
+           ((unsigned char *)kmm_at(pa))[(PAGE << 9) - 1] == 2);
     EXPECT(kmm_protect(DEMO_VA(3), PAGE, MM_PAGETABLE_READ) == MM_OK); /* splits it */
     EXPECT(faults_to_write(at + 3 * PAGE) && !faults_to_write(at + 4 * PAGE) && at[5] == 1);
     EXPECT(kmm_unmap(DEMO_VA(0), PAGE << 9) == MM_OK && faults_to_write(at));
@@ -122,7 +124,7 @@ static bool write_xor_execute(void)
     EXPECT(kmm_map(DEMO_VA(0), pa, PAGE, RW | MM_PAGETABLE_EXEC) == MM_ERR_INVALID);
     kmm_set_debug(1);
     EXPECT(faults_to_write((volatile void *)text));
-    EXPECT(faults_to_write((volatile void *)(uintptr_t)"a constant"));
+    EXPECT(faults_to_write((volatile void *)(uintptr_t) "a constant"));
     EXPECT(faults_to_write(kmm_at(arch_image_pa(text)))); /* the other way to it */
     EXPECT(faults_to_execute(kmm_at(pa)));
     return kmm_free_pages(pa, 0) == MM_OK;
@@ -155,7 +157,8 @@ static bool exits(unsigned program, uint64_t argument, int code)
 }
 
 /* True if it was killed for this reason, at an address in [low, high]. */
-static bool dies(unsigned program, uint64_t argument, enum mm_vma_fault fault, mm_va_t low, mm_va_t high)
+static bool dies(unsigned program, uint64_t argument, enum mm_vma_fault fault, mm_va_t low,
+                 mm_va_t high)
 {
     struct process *p = process_create(program, argument, 0);
     bool good;
@@ -252,7 +255,8 @@ static bool reclaim(void)
     kmm_get_stats(&after);
     print("    %u pages went to swap, %u were read back\n", after.evicted - before.evicted,
           after.swapped_in - before.swapped_in);
-    return after.evicted > before.evicted && after.swapped_in > before.swapped_in && after.swapped == 0;
+    return after.evicted > before.evicted && after.swapped_in > before.swapped_in &&
+           after.swapped == 0;
 }
 
 static bool quota(void)
@@ -262,7 +266,8 @@ static bool quota(void)
     EXPECT(p != NULL);
     process_run(p);
     kmm_get_stats(&stats);
-    EXPECT(p->exited ? p->code == 0 && p->space->quota.peak <= 100 : p->fault == MM_VMA_FAULT_NOMEM);
+    EXPECT(p->exited ? p->code == 0 && p->space->quota.peak <= 100
+                     : p->fault == MM_VMA_FAULT_NOMEM);
     print("    at most %u pages at once, %u times refused\n", (uint64_t)p->space->quota.peak,
           (uint64_t)p->space->quota.failures);
     EXPECT(p->space->quota.failures > 0);
@@ -407,8 +412,8 @@ unsigned demo_run(const char *options)
     }
     end = kmm_free_frames();
     health = kmm_check(&what);
-    print("%u. leak check: %u frames free at the start, %u at the end; health: %s\n", (uint64_t)count + 1,
-          start, end, health == KMM_HEALTHY ? "healthy" : what);
+    print("%u. leak check: %u frames free at the start, %u at the end; health: %s\n",
+          (uint64_t)count + 1, start, end, health == KMM_HEALTHY ? "healthy" : what);
     failed += health != KMM_HEALTHY || start != end;
     print("%s leak check\n", health == KMM_HEALTHY && start == end ? "PASS" : "FAIL");
     kmm_bench();

@@ -109,7 +109,7 @@ int memcmp(const void *a, const void *b, size_t n)
 /* ---- Processes --------------------------------------------------------------------------------------- */
 
 #define STACK_TOP ((mm_va_t)0x70000000)
-#define HEAP ((mm_va_t)0x10000000)
+#define HEAP      ((mm_va_t)0x10000000)
 
 /* What is read of an ELF64 file (System V ABI, "Object Files"). */
 struct elf {
@@ -128,7 +128,8 @@ struct elf_segment {
 /* Maps a segment: the file's pages, private; what lies behind them is zero. */
 static int load_segment(struct kmm_space *space, const struct elf_segment *s)
 {
-    const unsigned prot = PROT_R | ((s->flags & 2) != 0 ? PROT_W : 0) | ((s->flags & 1) != 0 ? PROT_X : 0);
+    const unsigned prot =
+        PROT_R | ((s->flags & 2) != 0 ? PROT_W : 0) | ((s->flags & 1) != 0 ? PROT_X : 0);
     const uint64_t skew = s->va & (MM_PAGE_SIZE - 1);
     const mm_va_t from = s->va - skew, middle = mm_align_up(s->va + s->file_bytes, MM_PAGE_SIZE),
                   end = mm_align_up(s->va + s->bytes, MM_PAGE_SIZE);
@@ -143,8 +144,9 @@ static int load_segment(struct kmm_space *space, const struct elf_segment *s)
         !kmm_copy_out(space, file_end, zeros, middle - file_end))
         error = -12;
     if (error == 0 && end > middle)
-        error = kmm_mmap(space, middle, end - middle, prot,
-                         MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS | MM_VMA_MAP_FIXED, NULL, 0, &va);
+        error =
+            kmm_mmap(space, middle, end - middle, prot,
+                     MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS | MM_VMA_MAP_FIXED, NULL, 0, &va);
     return error;
 }
 
@@ -158,7 +160,8 @@ static int load_image(struct kmm_space *space)
             error = load_segment(space, s);
     }
     if (error == 0)
-        error = kmm_region_alloc(space, KMM_STACK, STACK_TOP - 4 * MM_PAGE_SIZE, 4 * MM_PAGE_SIZE, 0);
+        error =
+            kmm_region_alloc(space, KMM_STACK, STACK_TOP - 4 * MM_PAGE_SIZE, 4 * MM_PAGE_SIZE, 0);
     return error == 0 ? kmm_region_alloc(space, KMM_HEAP, HEAP, MM_PAGE_SIZE, 0) : error;
 }
 
@@ -169,8 +172,8 @@ struct process *process_create(unsigned number, uint64_t argument, uint64_t quot
         return NULL;
     p->space = kmm_space_create(quota);
     if (p->space != NULL && load_image(p->space) == 0) {
-        frame_start(&p->frame, ((const struct elf *)(const void *)user_image)->entry, STACK_TOP - 64,
-                    number, argument);
+        frame_start(&p->frame, ((const struct elf *)(const void *)user_image)->entry,
+                    STACK_TOP - 64, number, argument);
         return p;
     }
     process_destroy(p);
@@ -241,11 +244,12 @@ static int64_t sys_write(struct process *p, mm_va_t text, uint64_t bytes)
     return (int64_t)bytes;
 }
 
-static int64_t sys_mmap(struct process *p, mm_va_t hint, uint64_t bytes, unsigned prot, unsigned flags)
+static int64_t sys_mmap(struct process *p, mm_va_t hint, uint64_t bytes, unsigned prot,
+                        unsigned flags)
 {
     mm_va_t va = 0;
-    int error = kmm_mmap(p->space, hint, bytes, prot, flags, (flags & MAP_ANON_) != 0 ? NULL : &disk_file, 0,
-                         &va);
+    int error = kmm_mmap(p->space, hint, bytes, prot, flags,
+                         (flags & MAP_ANON_) != 0 ? NULL : &disk_file, 0, &va);
     return error != 0 ? error : (int64_t)va;
 }
 
@@ -258,14 +262,22 @@ static int64_t call(struct process *p, struct frame *frame)
         p->exited = true;
         p->code = (int)a;
         arch_leave_user();
-    case SYS_WRITE: return sys_write(p, a, b);
-    case SYS_MMAP: return sys_mmap(p, a, b, (unsigned)c, (unsigned)d);
-    case SYS_MUNMAP: return kmm_region_free(p->space, a, b);
-    case SYS_MPROTECT: return kmm_region_protect(p->space, a, b, (unsigned)c);
-    case SYS_BRK: return (int64_t)mm_vma_brk(&p->space->vma, a);
-    case SYS_CLONE: return sys_clone(p, frame);
-    case SYS_WAIT: return sys_wait(p);
-    default: return -38;
+    case SYS_WRITE:
+        return sys_write(p, a, b);
+    case SYS_MMAP:
+        return sys_mmap(p, a, b, (unsigned)c, (unsigned)d);
+    case SYS_MUNMAP:
+        return kmm_region_free(p->space, a, b);
+    case SYS_MPROTECT:
+        return kmm_region_protect(p->space, a, b, (unsigned)c);
+    case SYS_BRK:
+        return (int64_t)mm_vma_brk(&p->space->vma, a);
+    case SYS_CLONE:
+        return sys_clone(p, frame);
+    case SYS_WAIT:
+        return sys_wait(p);
+    default:
+        return -38;
     }
 }
 
@@ -350,11 +362,12 @@ void kernel_tick(void)
 
 static void print_map(const struct kmm_config *config)
 {
-    static const char *const types[] = {"usable", "boot loader", "ACPI tables", "kernel",
-                                        "ACPI NVS", "device", "reserved", "bad"};
+    static const char *const types[] = {"usable",   "boot loader", "ACPI tables", "kernel",
+                                        "ACPI NVS", "device",      "reserved",    "bad"};
     print("memory map:\n");
     for (size_t i = 0; i < config->map_count; i++)
-        print("  %x + %x %s\n", config->map[i].base, config->map[i].size, types[config->map[i].type]);
+        print("  %x + %x %s\n", config->map[i].base, config->map[i].size,
+              types[config->map[i].type]);
 }
 
 void kernel_main(struct kmm_config *config, const char *options)
@@ -376,7 +389,8 @@ void kernel_main(struct kmm_config *config, const char *options)
     arch_load_root(kmm_kernel_root());
     for (unsigned i = 0; i < 5; i++)
         disk[i * MM_PAGE_SIZE] = (unsigned char)(i + 1);
-    if (kmm_file_open(&image_file, "programs", user_image, (uint64_t)(user_image_end - user_image)) != MM_OK ||
+    if (kmm_file_open(&image_file, "programs", user_image,
+                      (uint64_t)(user_image_end - user_image)) != MM_OK ||
         kmm_file_open(&disk_file, "disk", disk, sizeof disk) != MM_OK)
         panic("no memory for files", 0);
     kmm_summary();

@@ -19,7 +19,7 @@ void arch_load_root(uint64_t root); /* switches this CPU to these tables */
 unsigned arch_start_cpus(void);
 void arch_wake(void); /* all other CPUs come out of arch_wait to look again */
 void arch_wait(const uintptr_t *word, uintptr_t value); /* until *word is another */
-void arch_tick(bool on); /* timer interrupts on this CPU: kernel_tick is called */
+void arch_tick(bool on);   /* timer interrupts on this CPU: kernel_tick is called */
 mm_pa_t arch_device(void); /* a device register that may be read by 32 bits */
 
 /* Enters user mode with these registers, until arch_leave_user on this CPU returns from it. */

@@ -3,7 +3,7 @@
 #include "syscall.h"
 #include "user_port.h"
 
-#define PAGE 4096ul
+#define PAGE     4096ul
 #define WRONG(n) return 100 + (n)
 
 static int constant = 42; /* in a page of its own: a private page of the image, copied on write */
@@ -74,7 +74,8 @@ static int clone(void)
 
 static int violate(void)
 {
-    volatile char *p = (char *)syscall(SYS_MMAP, 0x30000000, PAGE, PROT_R | PROT_W, MAP_PRIVATE_ | MAP_ANON_);
+    volatile char *p =
+        (char *)syscall(SYS_MMAP, 0x30000000, PAGE, PROT_R | PROT_W, MAP_PRIVATE_ | MAP_ANON_);
     p[8] = 1;
     if (syscall(SYS_MPROTECT, (long)p, PAGE, PROT_R, 0) != 0 || p[8] != 1)
         WRONG(0);
@@ -84,8 +85,8 @@ static int violate(void)
 
 static int execute(void)
 {
-    unsigned char *p =
-        (unsigned char *)syscall(SYS_MMAP, 0x30000000, PAGE, PROT_R | PROT_W, MAP_PRIVATE_ | MAP_ANON_);
+    unsigned char *p = (unsigned char *)syscall(SYS_MMAP, 0x30000000, PAGE, PROT_R | PROT_W,
+                                                MAP_PRIVATE_ | MAP_ANON_);
     user_return_code(p);
     ((void (*)(void))p)();
     WRONG(0);
@@ -135,20 +136,31 @@ static int forbidden(void)
 static int run(unsigned program, long argument)
 {
     switch (program) {
-    case PROGRAM_DEMAND: return demand(argument);
-    case PROGRAM_CLONE: return clone();
-    case PROGRAM_MPROTECT: return violate();
-    case PROGRAM_EXECUTE: return execute();
-    case PROGRAM_FILE: return file(argument);
-    case PROGRAM_OVERFLOW: return (int)deep(~0u);
-    case PROGRAM_NULL: return *(volatile char *)argument;
-    case PROGRAM_HOG: return hog(argument);
+    case PROGRAM_DEMAND:
+        return demand(argument);
+    case PROGRAM_CLONE:
+        return clone();
+    case PROGRAM_MPROTECT:
+        return violate();
+    case PROGRAM_EXECUTE:
+        return execute();
+    case PROGRAM_FILE:
+        return file(argument);
+    case PROGRAM_OVERFLOW:
+        return (int)deep(~0u);
+    case PROGRAM_NULL:
+        return *(volatile char *)argument;
+    case PROGRAM_HOG:
+        return hog(argument);
     case PROGRAM_SPIN:
         for (;;)
             (void)*(volatile char *)argument;
-    case PROGRAM_KERNEL: return *(volatile char *)argument;
-    case PROGRAM_WX: return forbidden();
-    default: return 255;
+    case PROGRAM_KERNEL:
+        return *(volatile char *)argument;
+    case PROGRAM_WX:
+        return forbidden();
+    default:
+        return 255;
     }
 }
 

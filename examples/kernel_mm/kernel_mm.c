@@ -6,9 +6,10 @@
 #define MM_VMA_IMPLEMENTATION
 #include "kernel_mm.h"
 
-#define KMM_CHUNK ((uint64_t)1 << (MM_PAGE_SHIFT + MM_FRAME_HUGE_ORDER)) /* what mm_buddy grows by */
-#define KMM_MAP_MAX 64
-#define KMM_LENT_MAX 64
+#define KMM_CHUNK \
+    ((uint64_t)1 << (MM_PAGE_SHIFT + MM_FRAME_HUGE_ORDER)) /* what mm_buddy grows by */
+#define KMM_MAP_MAX      64
+#define KMM_LENT_MAX     64
 #define KMM_PAGES(bytes) (((uint64_t)(bytes) + MM_PAGE_SIZE - 1) >> MM_PAGE_SHIFT)
 
 static struct {
@@ -16,8 +17,8 @@ static struct {
     struct mm_frame_range map[3 * KMM_MAP_MAX]; /* cleaned */
     size_t map_count;
     struct mm_frame_pool pool;
-    unsigned normal;      /* the zone that most allocations prefer */
-    mm_pa_t first, last;  /* lowest and highest frame of the pool */
+    unsigned normal;       /* the zone that most allocations prefer */
+    mm_pa_t first, last;   /* lowest and highest frame of the pool */
     struct mm_buddy buddy; /* the normal zone's page runs: takes chunks from the pool as needed */
     mm_pa_t buddy_meta, buddy_low, buddy_high;
     size_t buddy_meta_bytes;
@@ -227,9 +228,8 @@ static const struct mm_pagetable_hooks user_hooks = {
 
 static mm_pa_t hook_frame_alloc(void *ctx, bool zero)
 {
-    mm_pa_t pa = mm_frame_alloc_ref(&kmm.pool, 0,
-                                    MM_FRAME_ZONE(kmm.normal) | MM_FRAME_NOWAIT |
-                                        (zero ? MM_FRAME_ZERO : 0u));
+    mm_pa_t pa = mm_frame_alloc_ref(
+        &kmm.pool, 0, MM_FRAME_ZONE(kmm.normal) | MM_FRAME_NOWAIT | (zero ? MM_FRAME_ZERO : 0u));
     (void)ctx;
     if (pa != MM_PA_NONE)
         note_use(KMM_USER, 1, true);
@@ -286,8 +286,8 @@ static bool entry_present(const struct mm_pagetable_entry *e)
 
 static uint32_t attr_device(const struct mm_pagetable *pt)
 {
-    const bool typed = pt->format->family != MM_PAGETABLE_FAMILY_RISCV ||
-                       (pt->flags & MM_PAGETABLE_SVPBMT) != 0;
+    const bool typed =
+        pt->format->family != MM_PAGETABLE_FAMILY_RISCV || (pt->flags & MM_PAGETABLE_SVPBMT) != 0;
     return MM_PAGETABLE_SOFT0 | (typed ? MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE) : 0u);
 }
 
@@ -369,8 +369,8 @@ static void hook_pt_protect(void *ctx, void *pt, mm_va_t va, unsigned prot)
     struct kmm_space *space = pt;
     struct mm_vma_entry e;
     struct mm_pagetable_entry now;
-    if (mm_pagetable_query(&space->pt, va, &now) == MM_OK &&
-        (now.attr & MM_PAGETABLE_SWAP) == 0 && (prot & MM_VMA_PROT) != 0) /* keeps accessed, dirty */
+    if (mm_pagetable_query(&space->pt, va, &now) == MM_OK && (now.attr & MM_PAGETABLE_SWAP) == 0 &&
+        (prot & MM_VMA_PROT) != 0) /* keeps accessed, dirty */
         (void)mm_pagetable_protect(&space->pt, va, MM_PAGE_SIZE,
                                    attr_of(&space->pt, prot) & MM_PAGETABLE_PERMS,
                                    MM_PAGETABLE_PERMS, NULL);
@@ -773,7 +773,8 @@ static unsigned largest_leaf(void)
 static enum mm_status note_lent(mm_va_t va, uint64_t bytes)
 {
     mm_va_t at = mm_align_down(va, kmm.lent_bytes);
-    for (; at <= va + (bytes - 1) && at >= mm_align_down(va, kmm.lent_bytes); at += kmm.lent_bytes) {
+    for (; at <= va + (bytes - 1) && at >= mm_align_down(va, kmm.lent_bytes);
+         at += kmm.lent_bytes) {
         unsigned i = 0;
         while (i < kmm.lent_count && kmm.lent[i] != at)
             i++;
@@ -842,20 +843,34 @@ static enum mm_status set_up_swap(void)
 
 static enum mm_status set_up_users(void)
 {
-    static const struct mm_vma_hooks hooks = {
-        .nodes = {NULL, hook_node_alloc, hook_node_free},
-        .area_alloc = hook_area_alloc, .area_free = hook_area_free,
-        .file_get = hook_file_get, .file_put = hook_file_put, .file_name = hook_file_name,
-        .pt_map = hook_pt_map, .pt_swap = hook_pt_swap, .pt_protect = hook_pt_protect,
-        .pt_clear = hook_pt_clear, .pt_next = hook_pt_next, .pt_flush = hook_pt_flush,
-        .frame_alloc = hook_frame_alloc, .frame_free = hook_frame_free,
-        .frame_copy = hook_frame_copy, .frame = hook_frame,
-        .file_page = hook_file_page, .file_page_put = hook_file_page_put, .shared = hook_shared,
-        .swap_out = hook_swap_out, .swap_in = hook_swap_in,
-        .swap_dup = hook_swap_dup, .swap_free = hook_swap_free,
-        .random = hook_random, .mapped = hook_mapped};
-    size_t count = (size_t)(mm_frame_desc_of(&kmm.pool, kmm.last) -
-                            mm_frame_desc_of(&kmm.pool, kmm.first)) + 1;
+    static const struct mm_vma_hooks hooks = {.nodes = {NULL, hook_node_alloc, hook_node_free},
+                                              .area_alloc = hook_area_alloc,
+                                              .area_free = hook_area_free,
+                                              .file_get = hook_file_get,
+                                              .file_put = hook_file_put,
+                                              .file_name = hook_file_name,
+                                              .pt_map = hook_pt_map,
+                                              .pt_swap = hook_pt_swap,
+                                              .pt_protect = hook_pt_protect,
+                                              .pt_clear = hook_pt_clear,
+                                              .pt_next = hook_pt_next,
+                                              .pt_flush = hook_pt_flush,
+                                              .frame_alloc = hook_frame_alloc,
+                                              .frame_free = hook_frame_free,
+                                              .frame_copy = hook_frame_copy,
+                                              .frame = hook_frame,
+                                              .file_page = hook_file_page,
+                                              .file_page_put = hook_file_page_put,
+                                              .shared = hook_shared,
+                                              .swap_out = hook_swap_out,
+                                              .swap_in = hook_swap_in,
+                                              .swap_dup = hook_swap_dup,
+                                              .swap_free = hook_swap_free,
+                                              .random = hook_random,
+                                              .mapped = hook_mapped};
+    size_t count =
+        (size_t)(mm_frame_desc_of(&kmm.pool, kmm.last) - mm_frame_desc_of(&kmm.pool, kmm.first)) +
+        1;
     mm_pa_t pa = take_run(KMM_KERNEL, KMM_PAGES(count * sizeof *kmm.records), 0);
     enum mm_status status;
     if (pa == MM_PA_NONE)
@@ -875,7 +890,7 @@ static enum mm_status set_up_users(void)
 enum mm_status kmm_init(const struct kmm_config *config)
 {
     static enum mm_status (*const steps[])(void) = {set_up_frames, set_up_heap, set_up_kernel_space,
-                                                    set_up_vmap, set_up_swap, set_up_users};
+                                                    set_up_vmap,   set_up_swap, set_up_users};
     enum mm_status status = MM_OK;
     size_t i;
     MM_MEMSET(&kmm, 0, sizeof kmm);
@@ -896,8 +911,9 @@ uint64_t kmm_kernel_root(void)
 
 void kmm_fini(void)
 {
-    size_t records = (size_t)(mm_frame_desc_of(&kmm.pool, kmm.last) -
-                              mm_frame_desc_of(&kmm.pool, kmm.first)) + 1;
+    size_t records =
+        (size_t)(mm_frame_desc_of(&kmm.pool, kmm.last) - mm_frame_desc_of(&kmm.pool, kmm.first)) +
+        1;
     mm_vma_system_fini(&kmm.vma);
     (void)mm_pagetable_destroy(&kmm.kernel, true);
     (void)kmm_free(kmm.vmap_meta);
@@ -993,7 +1009,8 @@ enum mm_status kmm_free_dma(mm_pa_t pa, uint64_t bytes)
 enum mm_status kmm_map(mm_va_t va, mm_pa_t pa, uint64_t bytes, uint32_t attr)
 {
     return mm_pagetable_map(&kmm.kernel, va, pa, bytes,
-                            attr | MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY, largest_leaf(), NULL);
+                            attr | MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY, largest_leaf(),
+                            NULL);
 }
 
 enum mm_status kmm_unmap(mm_va_t va, uint64_t bytes)
@@ -1122,8 +1139,8 @@ static int policy(unsigned *prot)
 int kmm_region_alloc(struct kmm_space *space, enum kmm_kind kind, mm_va_t va, uint64_t bytes,
                      mm_pa_t pa)
 {
-    static const enum mm_vma_preset presets[] = {MM_VMA_CODE, MM_VMA_DATA, MM_VMA_STACK, MM_VMA_HEAP,
-                                                 MM_VMA_IO};
+    static const enum mm_vma_preset presets[] = {MM_VMA_CODE, MM_VMA_DATA, MM_VMA_STACK,
+                                                 MM_VMA_HEAP, MM_VMA_IO};
     return mm_vma_install(&space->vma, presets[kind], va, bytes, pa, 0);
 }
 
@@ -1176,9 +1193,10 @@ enum mm_vma_fault kmm_fault(struct kmm_space *space, mm_va_t va, unsigned access
 
 const char *kmm_fault_name(enum mm_vma_fault fault)
 {
-    static const char *const names[] = {"ok", "nothing mapped", "guard gap", "not readable",
-                                        "not writable", "not executable", "no page in the file",
-                                        "no memory", "retry"};
+    static const char *const names[] = {
+        "ok",           "nothing mapped", "guard gap",           "not readable",
+        "not writable", "not executable", "no page in the file", "no memory",
+        "retry"};
     return (unsigned)fault < sizeof names / sizeof names[0] ? names[fault] : "?";
 }
 

@@ -44,10 +44,11 @@ struct kmm_config {
     struct mm_frame_zone_config *zones; /* the first is for DMA; watermarks are filled in */
     unsigned zone_count;
     const struct mm_pagetable_format *format;
-    uint32_t pt_flags;  /* added to the defaults and W^X */
-    unsigned pa_bits;   /* 0: what the format allows */
-    uintptr_t direct;   /* where physical address 0 is, in the kernel's space; already there at boot */
-    mm_va_t vmap;       /* KMM_VMAP_BYTES of address space for kmm_map_device and the like */
+    uint32_t pt_flags; /* added to the defaults and W^X */
+    unsigned pa_bits;  /* 0: what the format allows */
+    uintptr_t
+        direct;   /* where physical address 0 is, in the kernel's space; already there at boot */
+    mm_va_t vmap; /* KMM_VMAP_BYTES of address space for kmm_map_device and the like */
     const struct kmm_mapping *mappings;
     unsigned mapping_count;
     uint64_t swap_bytes; /* size of the swap disk in memory */
@@ -69,7 +70,7 @@ static inline void *kmm_pointer(uintptr_t direct, mm_pa_t pa)
 {
     return (void *)(direct + (uintptr_t)pa);
 }
-void *kmm_at(mm_pa_t pa);       /* where the kernel sees physical memory */
+void *kmm_at(mm_pa_t pa); /* where the kernel sees physical memory */
 mm_pa_t kmm_pa_of(const void *at);
 
 /* ---- Kernel memory ------------------------------------------------------------------------------ */
@@ -111,7 +112,7 @@ struct kmm_file {
     struct kmm_file_page {
         mm_pa_t pa;     /* MM_PA_NONE: not cached */
         uintptr_t maps; /* a frame stays in the cache while somebody maps it */
-    } *pages;
+    } * pages;
     uintptr_t reads, writes, references;
     bool shared_memory; /* made for shared anonymous memory: goes with its last reference */
     MM_LOCK_T lock;
@@ -164,7 +165,7 @@ void kmm_get_stats(struct kmm_stats *stats);
 /* Frames that nobody uses, those among mm_buddy's page runs too, after the caches gave back what they can.
  * Nothing else may run. */
 uint64_t kmm_free_frames(void);
-void kmm_summary(void);         /* prints the above in MB and percent */
+void kmm_summary(void); /* prints the above in MB and percent */
 
 enum kmm_health { KMM_HEALTHY, KMM_LEAK, KMM_CORRUPT };
 /* Checks all there is; nothing else may run. `what` (may be NULL): the part that is ill. */

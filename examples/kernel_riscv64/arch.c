@@ -3,11 +3,11 @@
 #include "../kernel_common/kernel.h"
 #include "asm.h"
 
-#define BASE UINT64_C(0xffffffff00000000)   /* of the image */
-#define DIRECT UINT64_C(0xffffffc000000000) /* of physical memory */
-#define VMAP UINT64_C(0xffffffffc0000000)
+#define BASE        UINT64_C(0xffffffff00000000) /* of the image */
+#define DIRECT      UINT64_C(0xffffffc000000000) /* of physical memory */
+#define VMAP        UINT64_C(0xffffffffc0000000)
 #define TEST_DEVICE UINT64_C(0x100000)
-#define TEST_VA UINT64_C(0xffffffffd0000000)
+#define TEST_VA     UINT64_C(0xffffffffd0000000)
 
 extern const uint64_t boot_addresses[3]; /* physical: of the image, of boot_other, of boot_root48 */
 extern unsigned char image_text[], image_rodata[], image_data[], image_end[];
@@ -16,22 +16,31 @@ _Noreturn void user_leave(uint64_t *stack);
 void arch_main(uint64_t hart, uint64_t argument, uint64_t cpu);
 void arch_trap(struct frame *f);
 
-#define csr_read(name)                                                                             \
-    ({                                                                                             \
-        uint64_t value_;                                                                           \
-        __asm__ volatile("csrr %0, " #name : "=r"(value_));                                        \
-        value_;                                                                                    \
+#define csr_read(name)                                      \
+    ({                                                      \
+        uint64_t value_;                                    \
+        __asm__ volatile("csrr %0, " #name : "=r"(value_)); \
+        value_;                                             \
     })
-#define csr_write(name, value) __asm__ volatile("csrw " #name ", %0" ::"r"((uint64_t)(value)) : "memory")
-#define csr_set(name, value) __asm__ volatile("csrs " #name ", %0" ::"r"((uint64_t)(value)) : "memory")
-#define csr_clear(name, value) __asm__ volatile("csrc " #name ", %0" ::"r"((uint64_t)(value)) : "memory")
+#define csr_write(name, value) \
+    __asm__ volatile("csrw " #name ", %0" ::"r"((uint64_t)(value)) : "memory")
+#define csr_set(name, value) \
+    __asm__ volatile("csrs " #name ", %0" ::"r"((uint64_t)(value)) : "memory")
+#define csr_clear(name, value) \
+    __asm__ volatile("csrc " #name ", %0" ::"r"((uint64_t)(value)) : "memory")
 
 /* ---- Firmware --------------------------------------------------------------------------------------- */
 
-enum { SBI_PUTCHAR = 1, SBI_TIME = 0x54494d45, SBI_IPI = 0x735049, SBI_RFENCE = 0x52464e43,
-       SBI_HSM = 0x48534d };
+enum {
+    SBI_PUTCHAR = 1,
+    SBI_TIME = 0x54494d45,
+    SBI_IPI = 0x735049,
+    SBI_RFENCE = 0x52464e43,
+    SBI_HSM = 0x48534d
+};
 
-static int64_t sbi(uint64_t extension, uint64_t function, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+static int64_t sbi(uint64_t extension, uint64_t function, uint64_t a, uint64_t b, uint64_t c,
+                   uint64_t d)
 {
     register uint64_t a0 __asm__("a0") = a;
     register uint64_t a1 __asm__("a1") = b;
@@ -112,7 +121,7 @@ void arch_flush(const struct mm_pagetable_flush *flush)
 static struct port_cpu cpu_of[MM_CPU_MAX];
 static bool ticking[MM_CPU_MAX];
 #define SIE_SOFTWARE 2u
-#define SIE_TIMER 32u
+#define SIE_TIMER    32u
 
 unsigned arch_start_cpus(void)
 {
@@ -137,7 +146,8 @@ void arch_wait(const uintptr_t *word, uintptr_t value)
     while (mm_load_acquire(word) == value) {
         const unsigned long state = port_irq_save();
         if (mm_load_acquire(word) == value)
-            __asm__ volatile("wfi" ::: "memory"); /* an interrupt ends it, though it is not taken yet */
+            __asm__ volatile("wfi" ::
+                                 : "memory"); /* an interrupt ends it, though it is not taken yet */
         port_irq_restore(state);
     }
 }
@@ -173,15 +183,24 @@ void arch_trap(struct frame *f)
         f->x[0] += 4;
         kernel_syscall(f);
         break;
-    case 12: kernel_page_fault(f, va, MM_VMA_EXEC, user); break;
-    case 13: kernel_page_fault(f, va, MM_VMA_READ, user); break;
-    case 15: kernel_page_fault(f, va, MM_VMA_WRITE, user); break;
-    case UINT64_C(1) << 63 | 1: csr_clear(sip, SIE_SOFTWARE); break;
+    case 12:
+        kernel_page_fault(f, va, MM_VMA_EXEC, user);
+        break;
+    case 13:
+        kernel_page_fault(f, va, MM_VMA_READ, user);
+        break;
+    case 15:
+        kernel_page_fault(f, va, MM_VMA_WRITE, user);
+        break;
+    case UINT64_C(1) << 63 | 1:
+        csr_clear(sip, SIE_SOFTWARE);
+        break;
     case UINT64_C(1) << 63 | 5:
         arch_tick(ticking[port_cpu()]);
         kernel_tick();
         break;
-    default: kernel_trap(f, cause, user);
+    default:
+        kernel_trap(f, cause, user);
     }
 }
 
@@ -222,14 +241,15 @@ static void tree_range(struct tree *t, mm_pa_t base, uint64_t size, enum mm_fram
 
 /* A property of a node; `top` is the name of its ancestor below the root. Addresses have two cells, as have
  * sizes, on this machine. */
-static void tree_property(struct tree *t, unsigned depth, const char *top, const char *name, const char *data,
-                          uint32_t bytes)
+static void tree_property(struct tree *t, unsigned depth, const char *top, const char *name,
+                          const char *data, uint32_t bytes)
 {
     const bool memory = depth == 2 && begins(top, "memory@");
     const bool reserved = depth == 3 && begins(top, "reserved-memory");
     if (begins(name, "reg") && name[3] == 0 && (memory || reserved))
         for (; bytes >= 16; bytes -= 16, data += 16)
-            tree_range(t, big64(data), big64(data + 8), memory ? MM_FRAME_USABLE : MM_FRAME_RESERVED);
+            tree_range(t, big64(data), big64(data + 8),
+                       memory ? MM_FRAME_USABLE : MM_FRAME_RESERVED);
     if (depth == 2 && begins(top, "chosen") && begins(name, "bootargs"))
         t->options = data;
 }
@@ -295,8 +315,10 @@ static _Noreturn void start_first(mm_pa_t blob)
     static struct kmm_config config;
     struct tree tree = {map, 0, 62, ""};
     tree_read(&tree, kmm_pointer(DIRECT, blob));
-    tree_range(&tree, blob, big32((const char *)kmm_pointer(DIRECT, blob) + 4), MM_FRAME_BOOTLOADER);
-    tree_range(&tree, boot_addresses[0], (uintptr_t)image_end - BASE - boot_addresses[0], MM_FRAME_KERNEL);
+    tree_range(&tree, blob, big32((const char *)kmm_pointer(DIRECT, blob) + 4),
+               MM_FRAME_BOOTLOADER);
+    tree_range(&tree, boot_addresses[0], (uintptr_t)image_end - BASE - boot_addresses[0],
+               MM_FRAME_KERNEL);
     part(&mappings[0], image_text, image_rodata, MM_PAGETABLE_EXEC);
     part(&mappings[1], image_rodata, image_data, 0);
     part(&mappings[2], image_data, image_end, MM_PAGETABLE_WRITE);

@@ -3,12 +3,12 @@
 #include "../kernel_common/kernel.h"
 #include "asm.h"
 
-#define BASE UINT64_C(0xffffffff80000000)   /* of the image */
-#define DIRECT UINT64_C(0xffff888000000000) /* of physical memory */
-#define VMAP UINT64_C(0xffffffffc0000000)
+#define BASE         UINT64_C(0xffffffff80000000) /* of the image */
+#define DIRECT       UINT64_C(0xffff888000000000) /* of physical memory */
+#define VMAP         UINT64_C(0xffffffffc0000000)
 #define VECTOR_TIMER 32
-#define VECTOR_IPI 33
-#define EXIT_PORT 0xf4
+#define VECTOR_IPI   33
+#define EXIT_PORT    0xf4
 
 extern unsigned char image_pa[], image_text[], image_rodata[], image_data[], image_end[];
 extern unsigned char trap_stubs[], trap_syscall[], trampoline[], trampoline_end[];
@@ -129,10 +129,14 @@ static void tables_load(unsigned cpu)
     gdt_pointer.base = (uintptr_t)gdt;
     idt_pointer.limit = sizeof idt - 1;
     idt_pointer.base = (uintptr_t)idt;
-    __asm__ volatile("lgdt %0\n\tlidt %1" ::"m"(gdt_pointer.limit), "m"(idt_pointer.limit) : "memory");
-    __asm__ volatile("pushq $0x08\n\tleaq 1f(%%rip), %%rax\n\tpushq %%rax\n\tlretq\n1:" ::: "rax", "memory");
-    __asm__ volatile("mov %w0, %%ds\n\tmov %w0, %%es\n\tmov %w0, %%ss\n\tmov %w1, %%fs\n\tmov %w1, %%gs\n\t"
-                     "ltr %w2" ::"r"(SEL_DATA), "r"(0), "r"(SEL_TSS + 16 * cpu));
+    __asm__ volatile("lgdt %0\n\tlidt %1" ::"m"(gdt_pointer.limit), "m"(idt_pointer.limit)
+                     : "memory");
+    __asm__ volatile("pushq $0x08\n\tleaq 1f(%%rip), %%rax\n\tpushq %%rax\n\tlretq\n1:" ::
+                         : "rax", "memory");
+    __asm__ volatile(
+        "mov %w0, %%ds\n\tmov %w0, %%es\n\tmov %w0, %%ss\n\tmov %w1, %%fs\n\tmov %w1, %%gs\n\t"
+        "ltr %w2" ::"r"(SEL_DATA),
+        "r"(0), "r"(SEL_TSS + 16 * cpu));
 }
 
 /* PGE; SMEP and SMAP where there are: the kernel reaches user memory by the direct map only. */
@@ -152,8 +156,14 @@ static void features_on(void)
 /* ---- Local APIC --------------------------------------------------------------------------------------------- */
 
 static volatile uint32_t *lapic;
-enum { APIC_EOI = 0xb0, APIC_SPURIOUS = 0xf0, APIC_COMMAND = 0x300, APIC_TIMER = 0x320,
-       APIC_COUNT = 0x380, APIC_DIVIDE = 0x3e0 };
+enum {
+    APIC_EOI = 0xb0,
+    APIC_SPURIOUS = 0xf0,
+    APIC_COMMAND = 0x300,
+    APIC_TIMER = 0x320,
+    APIC_COUNT = 0x380,
+    APIC_DIVIDE = 0x3e0
+};
 enum { IPI_INIT = 0xc4500, IPI_START = 0xc4600, IPI_OTHERS = 0xc4000 };
 
 static void lapic_command(uint32_t command)
@@ -311,8 +321,12 @@ static void page_fault(struct frame *f, mm_va_t va)
 void arch_trap(struct frame *f)
 {
     switch (f->vector) {
-    case 14: page_fault(f, read_cr2()); break;
-    case 0x80: kernel_syscall(f); break;
+    case 14:
+        page_fault(f, read_cr2());
+        break;
+    case 0x80:
+        kernel_syscall(f);
+        break;
     case VECTOR_IPI:
         lapic[APIC_EOI / 4] = 0;
         port_poll();
@@ -321,8 +335,10 @@ void arch_trap(struct frame *f)
         lapic[APIC_EOI / 4] = 0;
         kernel_tick();
         break;
-    case 47: break; /* spurious */
-    default: kernel_trap(f, f->vector, (f->cs & 3) != 0);
+    case 47:
+        break; /* spurious */
+    default:
+        kernel_trap(f, f->vector, (f->cs & 3) != 0);
     }
 }
 
@@ -346,8 +362,9 @@ uint64_t arch_image_pa(uintptr_t va)
 
 static size_t read_map(const struct pvh_info *info, struct mm_frame_range *map, size_t room)
 {
-    static const enum mm_frame_type types[] = {MM_FRAME_RESERVED, MM_FRAME_USABLE, MM_FRAME_RESERVED,
-                                               MM_FRAME_ACPI_RECLAIM, MM_FRAME_ACPI_NVS, MM_FRAME_BAD};
+    static const enum mm_frame_type types[] = {MM_FRAME_RESERVED, MM_FRAME_USABLE,
+                                               MM_FRAME_RESERVED, MM_FRAME_ACPI_RECLAIM,
+                                               MM_FRAME_ACPI_NVS, MM_FRAME_BAD};
     const struct pvh_range *r = kmm_pointer(DIRECT, info->map);
     size_t n = 0;
     for (uint32_t i = 0; i < info->map_count && n + 3 < room; i++) {

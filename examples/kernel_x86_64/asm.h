@@ -1,3 +1,3 @@
 /* asm.h - numbers that assembly and C share */
-#define TRAMPOLINE 0x8000
+#define TRAMPOLINE  0x8000
 #define STACK_BYTES 32768

@@ -12,11 +12,11 @@
 /* Hooks are used by the headers' inline functions, which have external linkage: static ones may not be. */
 #define PORT_INLINE extern inline __attribute__((gnu_inline, always_inline))
 
-#define SEL_CODE 0x08
-#define SEL_DATA 0x10
+#define SEL_CODE      0x08
+#define SEL_DATA      0x10
 #define SEL_USER_DATA 0x1b
 #define SEL_USER_CODE 0x23
-#define SEL_TSS 0x28 /* + 16 for each CPU */
+#define SEL_TSS       0x28 /* + 16 for each CPU */
 
 /* ---- CPUs, interrupts, locks ---- */
 
@@ -46,11 +46,11 @@ PORT_INLINE void port_irq_restore(unsigned long flags)
 /* Whoever waits with interrupts off must still do its part of a TLB shootdown. */
 void port_poll(void);
 
-#define MM_CPU_ID() port_cpu()
-#define MM_CPU_STATE_T unsigned long
-#define MM_CPU_PIN(s) ((s) = port_irq_save())
+#define MM_CPU_ID()     port_cpu()
+#define MM_CPU_STATE_T  unsigned long
+#define MM_CPU_PIN(s)   ((s) = port_irq_save())
 #define MM_CPU_UNPIN(s) port_irq_restore(s)
-#define MM_CPU_RELAX() (__builtin_ia32_pause(), port_poll())
+#define MM_CPU_RELAX()  (__builtin_ia32_pause(), port_poll())
 
 PORT_INLINE void port_lock(uintptr_t *lock)
 {
@@ -59,10 +59,10 @@ PORT_INLINE void port_lock(uintptr_t *lock)
             MM_CPU_RELAX();
 }
 
-#define MM_LOCK_T uintptr_t
+#define MM_LOCK_T       uintptr_t
 #define MM_LOCK_STATE_T unsigned long
 #define MM_LOCK_INIT(l) (*(l) = 0)
-#define MM_LOCK(l, s) ((s) = port_irq_save(), port_lock(l))
+#define MM_LOCK(l, s)   ((s) = port_irq_save(), port_lock(l))
 #define MM_UNLOCK(l, s) (__atomic_store_n((l), 0, __ATOMIC_RELEASE), port_irq_restore(s))
 
 /* ---- Traps ---- */
@@ -73,7 +73,8 @@ struct frame {
     uint64_t rip, cs, rflags, rsp, ss;
 };
 
-static inline void frame_start(struct frame *f, uint64_t entry, uint64_t stack, uint64_t a, uint64_t b)
+static inline void frame_start(struct frame *f, uint64_t entry, uint64_t stack, uint64_t a,
+                               uint64_t b)
 {
     f->rip = entry;
     f->rsp = stack - 8; /* as after a call */

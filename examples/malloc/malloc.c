@@ -65,11 +65,11 @@ static void unlock_word(uintptr_t *lock)
     gate_leave();
 }
 
-#define MM_LOCK_T         uintptr_t
-#define MM_LOCK_STATE_T   unsigned char
-#define MM_LOCK_INIT(l)   (*(l) = 0)
-#define MM_LOCK(l, s)     ((void)((s) = 0), lock_word(l))
-#define MM_UNLOCK(l, s)   ((void)(s), unlock_word(l))
+#define MM_LOCK_T       uintptr_t
+#define MM_LOCK_STATE_T unsigned char
+#define MM_LOCK_INIT(l) (*(l) = 0)
+#define MM_LOCK(l, s)   ((void)((s) = 0), lock_word(l))
+#define MM_UNLOCK(l, s) ((void)(s), unlock_word(l))
 
 #define MM_BUDDY_STATIC
 #define MM_SLAB_STATIC
@@ -93,8 +93,9 @@ static size_t purge_from = PURGE_LEAST;
 
 static void *pages_take(size_t bytes, size_t align)
 {
-    const mm_pa_t pa = align <= UNIT ? mm_buddy_alloc_exact(&arena, bytes, MM_BUDDY_UNMOVABLE)
-                                     : mm_buddy_alloc_aligned(&arena, bytes, align, MM_BUDDY_UNMOVABLE);
+    const mm_pa_t pa = align <= UNIT
+                           ? mm_buddy_alloc_exact(&arena, bytes, MM_BUDDY_UNMOVABLE)
+                           : mm_buddy_alloc_aligned(&arena, bytes, align, MM_BUDDY_UNMOVABLE);
     return pa == MM_PA_NONE ? NULL : (void *)(uintptr_t)pa;
 }
 
@@ -195,7 +196,8 @@ static void thread_exit(void *value)
     if (slot >= MM_CPU_MAX)
         return;
     (void)mm_slab_drain(&heap, slot);
-    __atomic_fetch_and(&slots_used[slot / MM_WORD_BITS], ~mm_bit(slot % MM_WORD_BITS), __ATOMIC_RELEASE);
+    __atomic_fetch_and(&slots_used[slot / MM_WORD_BITS], ~mm_bit(slot % MM_WORD_BITS),
+                       __ATOMIC_RELEASE);
 }
 
 static int start_arena(void)
@@ -231,7 +233,8 @@ static void start(void)
     struct mm_slab_config config;
     uintptr_t expected = 0;
 
-    if (!__atomic_compare_exchange_n(&started, &expected, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE)) {
+    if (!__atomic_compare_exchange_n(&started, &expected, 1, 0, __ATOMIC_ACQUIRE,
+                                     __ATOMIC_ACQUIRE)) {
         while (__atomic_load_n(&started, __ATOMIC_ACQUIRE) != 2)
             sched_yield();
         return;

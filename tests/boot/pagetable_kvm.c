@@ -16,14 +16,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define MEMORY ((size_t)16 << 20)
-#define PAGE UINT64_C(4096)
-#define SYSTEM UINT64_C(0xffffffff80000000) /* physical 0 to 64 KiB, for the supervisor */
-#define USER_CODE UINT64_C(0x7f0000000000)  /* the stubs once more, for user mode */
+#define MEMORY    ((size_t)16 << 20)
+#define PAGE      UINT64_C(4096)
+#define SYSTEM    UINT64_C(0xffffffff80000000) /* physical 0 to 64 KiB, for the supervisor */
+#define USER_CODE UINT64_C(0x7f0000000000)     /* the stubs once more, for user mode */
 enum { GDT = 0x1000, IDT = 0x2000, TSS = 0x3000, HANDLER = 0x4000, STACK = 0x6000, STUBS = 0x7000 };
-#define DATA UINT64_C(0x400000)   /* 2 MiB: what the test's addresses lead to */
+#define DATA   UINT64_C(0x400000) /* 2 MiB: what the test's addresses lead to */
 #define TABLES UINT64_C(0x100000) /* 1 MiB of tables */
-#define VALUE UINT64_C(0x1122334455660000)
+#define VALUE  UINT64_C(0x1122334455660000)
 
 enum { PORT_DONE = 0x10, PORT_FAULT, PORT_GENERAL, PORT_OTHER };
 enum { LOAD, STORE, FETCH };
@@ -94,7 +94,8 @@ static void create_machine(void)
     cpuid.head.nent = 128;
     need(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid) == 0, "cpuid");
     need(ioctl(vcpu, KVM_SET_CPUID2, &cpuid) == 0, "cpuid");
-    run = mmap(NULL, (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
+    run = mmap(NULL, (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE,
+               MAP_SHARED, vcpu, 0);
     need(run != MAP_FAILED, "run");
 }
 
@@ -112,7 +113,8 @@ static void put_code(uint64_t at, const char *code, size_t bytes)
 static void put_gate(unsigned vector, unsigned n)
 {
     uint64_t to = SYSTEM + HANDLER + 16 * n;
-    put(IDT + 16 * vector, (to & 0xffff) | 8 << 16 | UINT64_C(0x8e00) << 32 | (to >> 16 & 0xffff) << 48);
+    put(IDT + 16 * vector,
+        (to & 0xffff) | 8 << 16 | UINT64_C(0x8e00) << 32 | (to >> 16 & 0xffff) << 48);
     put(IDT + 16 * vector + 8, to >> 32);
 }
 
@@ -128,9 +130,9 @@ static void fill_memory(void)
         put_gate(v, 2);
     put_gate(14, 0);
     put_gate(13, 1);
-    put_code(HANDLER, "\xe6\x11", 2);      /* out %al, $PORT_FAULT */
-    put_code(HANDLER + 16, "\xe6\x12", 2); /* $PORT_GENERAL */
-    put_code(HANDLER + 32, "\xe6\x13", 2); /* $PORT_OTHER */
+    put_code(HANDLER, "\xe6\x11", 2);                /* out %al, $PORT_FAULT */
+    put_code(HANDLER + 16, "\xe6\x12", 2);           /* $PORT_GENERAL */
+    put_code(HANDLER + 32, "\xe6\x13", 2);           /* $PORT_OTHER */
     put_code(STUBS, "\x48\x8b\x18\xe6\x10", 5);      /* mov (%rax), %rbx; out %al, $PORT_DONE */
     put_code(STUBS + 16, "\x48\x89\x18\xe6\x10", 5); /* mov %rbx, (%rax) */
     put_code(STUBS + 32, "\xff\xe0", 2);             /* jmp *%rax */
@@ -143,9 +145,16 @@ struct machine_state {
 
 static struct kvm_segment segment(unsigned selector, unsigned type, bool code, unsigned dpl)
 {
-    return (struct kvm_segment){.base = 0, .limit = 0xffffffff, .selector = (uint16_t)(selector | dpl),
-                                .type = (uint8_t)type, .present = 1, .dpl = (uint8_t)dpl, .db = !code,
-                                .s = 1, .l = code, .g = 1};
+    return (struct kvm_segment){.base = 0,
+                                .limit = 0xffffffff,
+                                .selector = (uint16_t)(selector | dpl),
+                                .type = (uint8_t)type,
+                                .present = 1,
+                                .dpl = (uint8_t)dpl,
+                                .db = !code,
+                                .s = 1,
+                                .l = code,
+                                .g = 1};
 }
 
 static void set_registers(const struct machine_state *m, int op, mm_va_t va)
@@ -158,13 +167,15 @@ static void set_registers(const struct machine_state *m, int op, mm_va_t va)
     need(ioctl(vcpu, KVM_GET_SREGS, &s) == 0, "sregs");
     s.cs = segment(m->user ? 0x20 : 8, 11, true, dpl);
     s.ss = s.ds = s.es = s.fs = s.gs = segment(m->user ? 0x18 : 0x10, 3, false, dpl);
-    s.tr = (struct kvm_segment){.base = SYSTEM + TSS, .limit = 0x67, .selector = 0x28, .type = 11, .present = 1};
+    s.tr = (struct kvm_segment){
+        .base = SYSTEM + TSS, .limit = 0x67, .selector = 0x28, .type = 11, .present = 1};
     s.gdt = (struct kvm_dtable){.base = SYSTEM + GDT, .limit = 0x37};
     s.idt = (struct kvm_dtable){.base = SYSTEM + IDT, .limit = 0x1ff};
     s.cr0 = 0x80000033 | ((m->flags & MM_PAGETABLE_CPU_WP) != 0 ? 0x10000u : 0);
     s.cr4 = 0x20 | ((m->flags & MM_PAGETABLE_CPU_SMEP) != 0 ? 1u << 20 : 0) |
             ((m->flags & MM_PAGETABLE_CPU_SMAP) != 0 ? 1u << 21 : 0);
-    s.cr3 = mm_pagetable_root(&pt) | (turn++ & 1) << 3; /* another value each time: the TLB is flushed */
+    s.cr3 = mm_pagetable_root(&pt) | (turn++ & 1)
+                                         << 3; /* another value each time: the TLB is flushed */
     s.efer = 0x500 | (m->nxe ? 0x800u : 0);
     need(ioctl(vcpu, KVM_SET_SREGS, &s) == 0, "sregs");
     r.rip = (m->user ? USER_CODE : SYSTEM) + STUBS + 16 * (unsigned)op;
@@ -198,8 +209,8 @@ static struct outcome perform(const struct machine_state *m, int op, mm_va_t va)
     return out;
 }
 
-static bool is(bool ok, const char *what, const struct machine_state *m, int op, mm_va_t va, uint64_t got,
-               uint64_t expected)
+static bool is(bool ok, const char *what, const struct machine_state *m, int op, mm_va_t va,
+               uint64_t got, uint64_t expected)
 {
     checks++;
     if (!ok && failures++ < 20)
@@ -213,7 +224,8 @@ static bool is(bool ok, const char *what, const struct machine_state *m, int op,
 static void compare(const struct machine_state *m, int op, mm_va_t va)
 {
     unsigned access = m->flags | (op == STORE ? MM_PAGETABLE_ACCESS_WRITE : 0) |
-                      (op == FETCH ? MM_PAGETABLE_ACCESS_FETCH : 0) | (m->user ? MM_PAGETABLE_ACCESS_USER : 0);
+                      (op == FETCH ? MM_PAGETABLE_ACCESS_FETCH : 0) |
+                      (m->user ? MM_PAGETABLE_ACCESS_USER : 0);
     struct mm_pagetable_access predicted;
     struct mm_pagetable_entry before, after;
     struct outcome out;
@@ -234,7 +246,8 @@ static void compare(const struct machine_state *m, int op, mm_va_t va)
     if (predicted.fault != MM_PAGETABLE_FAULT_NONE) {
         if (is(out.port == PORT_FAULT, "fault", m, op, va, out.port, PORT_FAULT)) {
             is(out.cr2 == va, "fault address", m, op, va, out.cr2, va);
-            is(out.error == predicted.error_code, "error code", m, op, va, out.error, predicted.error_code);
+            is(out.error == predicted.error_code, "error code", m, op, va, out.error,
+               predicted.error_code);
         }
         return;
     }
@@ -250,7 +263,8 @@ static void compare(const struct machine_state *m, int op, mm_va_t va)
         is(value == VALUE + 1, "stored value", m, op, va, value, VALUE + 1);
     }
     (void)mm_pagetable_query(&pt, va, &after);
-    is((after.attr & AD) == ((before.attr & AD) | MM_PAGETABLE_ACCESSED | (op == STORE ? MM_PAGETABLE_DIRTY : 0)),
+    is((after.attr & AD) ==
+           ((before.attr & AD) | MM_PAGETABLE_ACCESSED | (op == STORE ? MM_PAGETABLE_DIRTY : 0)),
        "accessed and dirty", m, op, va, after.attr & AD, before.attr & AD);
 }
 
@@ -292,7 +306,8 @@ static void map_test_pages(void)
     addresses[address_count++] = va + PAGE;
     addresses[address_count++] = UINT64_C(0x0000800000000000); /* not canonical */
     addresses[address_count++] = UINT64_C(0xffff7ffffffff000);
-    map(UINT64_C(0xffffffffc0000000), DATA + 40 * PAGE, 3 * PAGE, MM_PAGETABLE_READ | MM_PAGETABLE_WRITE);
+    map(UINT64_C(0xffffffffc0000000), DATA + 40 * PAGE, 3 * PAGE,
+        MM_PAGETABLE_READ | MM_PAGETABLE_WRITE);
     addresses[address_count++] = UINT64_C(0xffffffffc0002000);
 }
 
@@ -300,11 +315,15 @@ static void map_test_pages(void)
 static void try_everything(void)
 {
     for (unsigned n = 0; n < 32; n++) {
-        struct machine_state m = {(n & 1 ? MM_PAGETABLE_CPU_WP : 0) | (n & 2 ? MM_PAGETABLE_CPU_SMEP : 0) |
-                                      (n & 4 ? MM_PAGETABLE_CPU_SMAP : 0), (n & 8) != 0, (n & 16) != 0};
+        struct machine_state m = {(n & 1 ? MM_PAGETABLE_CPU_WP : 0) |
+                                      (n & 2 ? MM_PAGETABLE_CPU_SMEP : 0) |
+                                      (n & 4 ? MM_PAGETABLE_CPU_SMAP : 0),
+                                  (n & 8) != 0, (n & 16) != 0};
         fill_data();
-        (void)mm_pagetable_harvest(&pt, 0x10000000, UINT64_C(1) << 30, 0xc0, 0xc0, NULL, NULL, NULL);
-        (void)mm_pagetable_harvest(&pt, UINT64_C(0xffffffffc0000000), UINT64_C(1) << 20, 0xc0, 0xc0, NULL, NULL, NULL);
+        (void)mm_pagetable_harvest(&pt, 0x10000000, UINT64_C(1) << 30, 0xc0, 0xc0, NULL, NULL,
+                                   NULL);
+        (void)mm_pagetable_harvest(&pt, UINT64_C(0xffffffffc0000000), UINT64_C(1) << 20, 0xc0, 0xc0,
+                                   NULL, NULL, NULL);
         set_memory(); /* the tables changed */
         for (unsigned a = 0; a < address_count; a++)
             for (int op = LOAD; op <= FETCH; op++) {
@@ -334,15 +353,19 @@ static void harvest(void)
     mm_va_t large = 0x10000000 + 9 * (UINT64_C(4) << 20); /* read and write, 2 MiB */
 
     (void)mm_pagetable_harvest(&pt, 0x10000000, UINT64_C(64) << 20, 0xc0, 0xc0, NULL, NULL, NULL);
-    need(mm_pagetable_protect(&pt, large + 8 * PAGE, PAGE, MM_PAGETABLE_READ, MM_PAGETABLE_PERMS, NULL) == MM_OK, "protect");
+    need(mm_pagetable_protect(&pt, large + 8 * PAGE, PAGE, MM_PAGETABLE_READ, MM_PAGETABLE_PERMS,
+                              NULL) == MM_OK,
+         "protect");
     set_memory();
     (void)mm_pagetable_harvest(&pt, 0x10000000, UINT64_C(64) << 20, 0xc0, 0xc0, NULL, NULL, NULL);
     compare(&m, LOAD, large + 3 * PAGE + 16);
     compare(&m, STORE, large + 4 * PAGE + 16);
     compare(&m, STORE, large + 8 * PAGE + 16); /* faults */
     compare(&m, STORE, large + 511 * PAGE + 16);
-    (void)mm_pagetable_harvest(&pt, large, UINT64_C(2) << 20, MM_PAGETABLE_DIRTY, 0, count_entry, &dirty, NULL);
-    (void)mm_pagetable_harvest(&pt, large, UINT64_C(2) << 20, MM_PAGETABLE_ACCESSED, 0, count_entry, &accessed, NULL);
+    (void)mm_pagetable_harvest(&pt, large, UINT64_C(2) << 20, MM_PAGETABLE_DIRTY, 0, count_entry,
+                               &dirty, NULL);
+    (void)mm_pagetable_harvest(&pt, large, UINT64_C(2) << 20, MM_PAGETABLE_ACCESSED, 0, count_entry,
+                               &accessed, NULL);
     is(dirty == 2, "dirty pages", &m, 0, large, dirty, 2);
     is(accessed == 3, "accessed pages", &m, 0, large, accessed, 3);
 }

@@ -16,12 +16,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BASE UINT64_C(0x80010000)
-#define TABLES UINT64_C(0x80100000)
-#define DATA UINT64_C(0x80400000)
-#define IMAGE_END UINT64_C(0x80600000)
-#define PAGE UINT64_C(4096)
-#define VALUE UINT64_C(0x1122334455660000)
+#define BASE        UINT64_C(0x80010000)
+#define TABLES      UINT64_C(0x80100000)
+#define DATA        UINT64_C(0x80400000)
+#define IMAGE_END   UINT64_C(0x80600000)
+#define PAGE        UINT64_C(4096)
+#define VALUE       UINT64_C(0x1122334455660000)
 #define MAX_RECORDS 2000
 
 enum { LOAD, STORE, FETCH };
@@ -80,9 +80,10 @@ static void ask(mm_va_t va)
             r->hgatp = second ? mm_pagetable_root(&pt) : 0;
             r->hstatus = user ? 0 : UINT64_C(1) << 8;
             r->value = VALUE + (va >> 12 & 0xfff);
-            accesses[count++] = (user ? MM_PAGETABLE_ACCESS_USER : 0) | (sum ? MM_PAGETABLE_CPU_SUM : 0) |
-                                (mxr ? MM_PAGETABLE_CPU_MXR : 0) | (op == STORE ? MM_PAGETABLE_ACCESS_WRITE : 0) |
-                                (op == FETCH ? MM_PAGETABLE_ACCESS_FETCH : 0);
+            accesses[count++] =
+                (user ? MM_PAGETABLE_ACCESS_USER : 0) | (sum ? MM_PAGETABLE_CPU_SUM : 0) |
+                (mxr ? MM_PAGETABLE_CPU_MXR : 0) | (op == STORE ? MM_PAGETABLE_ACCESS_WRITE : 0) |
+                (op == FETCH ? MM_PAGETABLE_ACCESS_FETCH : 0);
         }
 }
 
@@ -99,7 +100,8 @@ static void build(enum mm_pagetable_id id)
 
     second = id >= MM_PAGETABLE_ID_SV39X4;
     must(mm_pagetable_config_init(&config, mm_pagetable_format_of(id), &hooks,
-                                  (uintptr_t)image - (uintptr_t)BASE) == MM_OK, "config");
+                                  (uintptr_t)image - (uintptr_t)BASE) == MM_OK,
+         "config");
     config.flags |= MM_PAGETABLE_HW_AD; /* QEMU sets A and D by itself */
     must(mm_pagetable_init(&pt, &config) == MM_OK, "init");
     for (unsigned i = 0; i < 20; i++, va += 4 << 20) {
@@ -114,7 +116,8 @@ static void build(enum mm_pagetable_id id)
     must(mm_pagetable_swap(&pt, va + PAGE, 0x123456789, NULL) == MM_OK, "swap");
     ask(va + PAGE);
     /* 1 GiB, and the largest leaf of the format, with their whole alignment */
-    map((mm_va_t)5 << 30, UINT64_C(0x80000000), UINT64_C(1) << 30, MM_PAGETABLE_READ | MM_PAGETABLE_WRITE);
+    map((mm_va_t)5 << 30, UINT64_C(0x80000000), UINT64_C(1) << 30,
+        MM_PAGETABLE_READ | MM_PAGETABLE_WRITE);
     ask(((mm_va_t)5 << 30) + (DATA - UINT64_C(0x80000000)) + 33 * PAGE);
     top = config.format->levels - 1;
     if (top > 2) {
@@ -174,7 +177,8 @@ static int check(const char *name)
         unsigned long long cause, tval, value;
         struct mm_pagetable_access p;
         uint64_t expected, memory_value = 0;
-        must(fscanf(f, "%llx %llx %llx", &cause, &tval, &value) == 3, "the guest's output ends early");
+        must(fscanf(f, "%llx %llx %llx", &cause, &tval, &value) == 3,
+             "the guest's output ends early");
         mm_pagetable_predict(&pt, records[i].va, accesses[i], 0, &p);
         expected = expected_cause(i, &p);
         if (p.fault == MM_PAGETABLE_FAULT_NONE && records[i].op == STORE)
@@ -184,9 +188,11 @@ static int check(const char *name)
         if (cause != expected || (expected >= 12 && tval != records[i].va) ||
             (expected == 0 && records[i].op == LOAD && value != memory_value)) {
             wrong++;
-            fprintf(stderr, "# va %#llx op %llu access %#x: cause %llu, expected %llu; tval %#llx value %#llx\n",
-                    (unsigned long long)records[i].va, (unsigned long long)records[i].op, accesses[i], cause,
-                    (unsigned long long)expected, tval, value);
+            fprintf(stderr,
+                    "# va %#llx op %llu access %#x: cause %llu, expected %llu; tval %#llx value "
+                    "%#llx\n",
+                    (unsigned long long)records[i].va, (unsigned long long)records[i].op,
+                    accesses[i], cause, (unsigned long long)expected, tval, value);
         }
     }
     fclose(f);

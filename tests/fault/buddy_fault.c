@@ -3,7 +3,7 @@
 #include "buddy_test.h"
 
 #define PAGES 512u
-#define PB 64u
+#define PB    64u
 
 static uint32_t owner[PAGES]; /* who holds each page; 0: free */
 static unsigned calls, fail_at;
@@ -54,7 +54,8 @@ static void assert_nothing_lost(struct arena *a, uint64_t extra)
             continue;
         pages++;
         assert_int_equal(block_at(a, BASE + i * PAGE).state, MM_BUDDY_STATE_ALLOCATED);
-        assert_int_equal(block_at(a, BASE + i * PAGE).bytes, (owner[i] - 1) % 8 == 0 ? 2 * PAGE : PAGE);
+        assert_int_equal(block_at(a, BASE + i * PAGE).bytes,
+                         (owner[i] - 1) % 8 == 0 ? 2 * PAGE : PAGE);
     }
     assert_int_equal(pages, PAGES / 4 + PAGES / 8);
     assert_int_equal(stats_of(a).used / PAGE, pages + extra);

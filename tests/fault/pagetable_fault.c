@@ -36,12 +36,14 @@ static uint64_t fails_cleanly(enum mm_status (*call)(void))
 
 static enum mm_status map_pages(void)
 {
-    return mm_pagetable_map(&s.pt, BASE + 4096, 0x200000, 8 * MIB, RW, MM_PAGETABLE_LEAF_MAX(0), NULL);
+    return mm_pagetable_map(&s.pt, BASE + 4096, 0x200000, 8 * MIB, RW, MM_PAGETABLE_LEAF_MAX(0),
+                            NULL);
 }
 
 static enum mm_status map_over(void)
 {
-    return mm_pagetable_map(&s.pt, BASE + 3 * PAGE, 0x1000, 10 * MIB, RO, MM_PAGETABLE_REPLACE, NULL);
+    return mm_pagetable_map(&s.pt, BASE + 3 * PAGE, 0x1000, 10 * MIB, RO, MM_PAGETABLE_REPLACE,
+                            NULL);
 }
 
 static enum mm_status map_list(void)
@@ -92,7 +94,8 @@ static enum mm_status lend_half(void)
 static enum mm_status step_cursor(void)
 {
     struct mm_pagetable_cursor cursor;
-    enum mm_status status = mm_pagetable_cursor_begin(&cursor, &s.pt, BASE + 300 * MIB, 2 * PAGE, NULL);
+    enum mm_status status =
+        mm_pagetable_cursor_begin(&cursor, &s.pt, BASE + 300 * MIB, 2 * PAGE, NULL);
     assert_int_equal(status, MM_OK);
     status = mm_pagetable_cursor_map(&cursor, 0x1000, RW);
     mm_pagetable_cursor_end(&cursor);
@@ -233,8 +236,10 @@ static void tables_at_impossible_places_are_given_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(changes),  cmocka_unit_test(sharing),
-        cmocka_unit_test(a_cursor), cmocka_unit_test(the_root),
+        cmocka_unit_test(changes),
+        cmocka_unit_test(sharing),
+        cmocka_unit_test(a_cursor),
+        cmocka_unit_test(the_root),
         cmocka_unit_test(tables_at_impossible_places_are_given_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -113,8 +113,8 @@ static void every_allocation(void **state)
     static const struct {
         operation op;
         size_t wanted;
-    } ops[] = {{op_kmalloc, 1}, {op_alloc, 1}, {op_large, 1}, {op_aligned, 1},
-               {op_bulk, 100}, {op_bulk_large, 10}, {op_cache_bulk, 800}};
+    } ops[] = {{op_kmalloc, 1}, {op_alloc, 1},       {op_large, 1},       {op_aligned, 1},
+               {op_bulk, 100},  {op_bulk_large, 10}, {op_cache_bulk, 800}};
     (void)state;
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
         fail_everywhere(ops[i].op, ops[i].wanted, 0, 0);

@@ -106,7 +106,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct mm_frame_range map[] = {
         {0, (uint64_t)HOLE << MM_PAGE_SHIFT, MM_FRAME_USABLE},
-        {(mm_pa_t)(HOLE + 500) << MM_PAGE_SHIFT, (uint64_t)(FRAMES - HOLE - 500) << MM_PAGE_SHIFT, MM_FRAME_USABLE},
+        {(mm_pa_t)(HOLE + 500) << MM_PAGE_SHIFT, (uint64_t)(FRAMES - HOLE - 500) << MM_PAGE_SHIFT,
+         MM_FRAME_USABLE},
     };
     struct fuzz_input in = {data, data + size};
     struct mm_frame_config config = {0};

@@ -32,7 +32,8 @@ static size_t read_map(struct fuzz_input *in)
 
 static bool is_valid(const struct mm_frame_range *r)
 {
-    return (unsigned)r->type < MM_FRAME_TYPES && (r->size == 0 || r->base + (r->size - 1) >= r->base);
+    return (unsigned)r->type < MM_FRAME_TYPES &&
+           (r->size == 0 || r->base + (r->size - 1) >= r->base);
 }
 
 static void fill_table(size_t count)
@@ -40,7 +41,8 @@ static void fill_table(size_t count)
     for (size_t g = 0; g < GRANULES; g++)
         type_at[g] = HOLE;
     for (size_t i = 0; i < count; i++)
-        for (uint64_t g = map[i].base / GRANULE; g < (map[i].base + map[i].size) / GRANULE && g < GRANULES; g++)
+        for (uint64_t g = map[i].base / GRANULE;
+             g < (map[i].base + map[i].size) / GRANULE && g < GRANULES; g++)
             if ((int)map[i].type > type_at[g])
                 type_at[g] = (int)map[i].type;
 }
@@ -58,7 +60,9 @@ static int type_of_page(size_t page)
     }
     if (hole && type == MM_FRAME_USABLE)
         return HOLE;
-    return hole && (type == MM_FRAME_BOOTLOADER || type == MM_FRAME_ACPI_RECLAIM) ? MM_FRAME_RESERVED : type;
+    return hole && (type == MM_FRAME_BOOTLOADER || type == MM_FRAME_ACPI_RECLAIM)
+               ? MM_FRAME_RESERVED
+               : type;
 }
 
 static void compare_cleaned(size_t got)
@@ -68,7 +72,8 @@ static void compare_cleaned(size_t got)
         const struct mm_frame_range *r = &cleaned[i];
         fuzz_require(r->size != 0 && (r->base | r->size) % MM_PAGE_SIZE == 0);
         fuzz_require(i == 0 || r->base > cleaned[i - 1].base + (cleaned[i - 1].size - 1));
-        fuzz_require(i == 0 || r->type != cleaned[i - 1].type || r->base != cleaned[i - 1].base + cleaned[i - 1].size);
+        fuzz_require(i == 0 || r->type != cleaned[i - 1].type ||
+                     r->base != cleaned[i - 1].base + cleaned[i - 1].size);
         if (r->base / MM_PAGE_SIZE >= PAGES)
             break;
         for (; page < r->base / MM_PAGE_SIZE; page++)

@@ -26,12 +26,12 @@ static inline unsigned fuzz_pair(struct fuzz_input *in)
     return low | fuzz_byte(in) << 8;
 }
 
-#define fuzz_require(x)                                                          \
-    do {                                                                         \
-        if (!(x)) {                                                              \
-            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #x);    \
-            abort();                                                             \
-        }                                                                        \
+#define fuzz_require(x)                                                       \
+    do {                                                                      \
+        if (!(x)) {                                                           \
+            fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #x); \
+            abort();                                                          \
+        }                                                                     \
     } while (0)
 
 #endif

@@ -3,7 +3,7 @@
 #include "buddy_model.h"
 
 #define HEAP_UNITS 12000u
-#define UNIT 16u
+#define UNIT       16u
 
 static unsigned char *memory;
 static unsigned char salt[HEAP_UNITS]; /* of the content of the block that starts here */
@@ -197,8 +197,8 @@ static void random_misuse(void)
 }
 
 static void (*const calls[])(void) = {
-    random_malloc, random_malloc, random_malloc, random_calloc, random_memalign, random_exact,
-    random_mfree,  random_mfree,  random_mfree,  random_mfree,  random_mfree,    random_mfree,
+    random_malloc,  random_malloc,  random_malloc,  random_calloc, random_memalign, random_exact,
+    random_mfree,   random_mfree,   random_mfree,   random_mfree,  random_mfree,    random_mfree,
     random_realloc, random_realloc, random_realloc, random_misuse,
 };
 

@@ -1,6 +1,6 @@
 /* Random calls on several CPUs against a plain array of smallest blocks: no overlap, no false failure,
  * absolute alignment, the exact error of every refused free, and a healthy structure. */
-#define MM_CPU_MAX 3
+#define MM_CPU_MAX         3
 #define MM_BUDDY_CPU_SLOTS 8 /* lists that fit so small an arena */
 #include "mm_test.h"
 unsigned cpu_now; /* not static: the inline functions use it */
@@ -8,9 +8,9 @@ unsigned cpu_now; /* not static: the inline functions use it */
 #define MM_BUDDY_IMPLEMENTATION
 #include "mm_buddy.h"
 
-#define UNITS 3000u
+#define UNITS     3000u
 #define MAX_ORDER 10u
-#define SHIFT 12
+#define SHIFT     12
 
 enum { FREE = 0 }; /* else block number + 1 */
 
@@ -89,7 +89,8 @@ static void random_alloc(void)
 static void random_exact(void)
 {
     const uint32_t units = 1 + below(200);
-    const mm_pa_t pa = mm_buddy_alloc_exact(&buddy, ((uint64_t)units << SHIFT) - below(1u << SHIFT), 0);
+    const mm_pa_t pa =
+        mm_buddy_alloc_exact(&buddy, ((uint64_t)units << SHIFT) - below(1u << SHIFT), 0);
 
     if (pa != MM_PA_NONE)
         hold(pa, units, mm_is_pow2(units) ? __builtin_ctz(units) : -1);
@@ -103,7 +104,8 @@ static void random_free(void)
     if (!b->live)
         return;
     if (b->order >= 0 && below(2) == 0) {
-        assert_int_equal(mm_buddy_free_order(&buddy, b->pa, (unsigned)b->order + 1), MM_ERR_INVALID);
+        assert_int_equal(mm_buddy_free_order(&buddy, b->pa, (unsigned)b->order + 1),
+                         MM_ERR_INVALID);
         assert_int_equal(mm_buddy_free_order(&buddy, b->pa, (unsigned)b->order), MM_OK);
     } else {
         assert_int_equal(mm_buddy_free_sized(&buddy, b->pa, (uint64_t)b->units << SHIFT), MM_OK);
@@ -129,7 +131,8 @@ static void random_at(void)
 {
     const unsigned order = below(5);
     const uint32_t i = below(UNITS);
-    const mm_pa_t size = (mm_pa_t)1 << (order + SHIFT), pa = (base + ((mm_pa_t)i << SHIFT)) & ~(size - 1);
+    const mm_pa_t size = (mm_pa_t)1 << (order + SHIFT),
+                  pa = (base + ((mm_pa_t)i << SHIFT)) & ~(size - 1);
     bool free = pa >= base && unit_of(pa) + (1u << order) <= UNITS;
     enum mm_status want = free ? MM_OK : MM_ERR_INVALID;
     uint32_t k;
@@ -157,7 +160,8 @@ static void random_bulk(void)
     if (below(2) == 0 || got == 0)
         return;
     out[got] = out[0];
-    assert_int_not_equal(mm_buddy_free_bulk(&buddy, order, out, got + 1), MM_OK); /* one of them twice */
+    assert_int_not_equal(mm_buddy_free_bulk(&buddy, order, out, got + 1),
+                         MM_OK); /* one of them twice */
     assert_int_equal(mm_buddy_free_bulk(&buddy, order, out, got), MM_OK);
     for (i = 0; i < got; i++)
         let_go(owner[unit_of(out[i])] - 1);

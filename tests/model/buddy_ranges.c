@@ -6,8 +6,8 @@
 
 static struct {
     unsigned moves, refusals, reports, zeroes, pressures; /* calls of the hooks in this call */
-    uint32_t from, to;       /* page blocks that are being emptied */
-    unsigned refuse;         /* per cent of the moves */
+    uint32_t from, to;                                    /* page blocks that are being emptied */
+    unsigned refuse;                                      /* per cent of the moves */
     uint32_t keep[2];        /* the block that is being moved, and where to */
     bool freed;              /* a hook freed a block */
     bool alone;              /* hooks do nothing else */
@@ -33,8 +33,8 @@ static bool movable_place(uint32_t unit)
 
 static unsigned random_flags(void)
 {
-    static const unsigned extra[8] = {0, 0, 0, 0, MM_BUDDY_NOCACHE, MM_BUDDY_URGENT, MM_BUDDY_KEEP_LOW,
-                                      MM_BUDDY_ZERO};
+    static const unsigned extra[8] = {
+        0, 0, 0, 0, MM_BUDDY_NOCACHE, MM_BUDDY_URGENT, MM_BUDDY_KEEP_LOW, MM_BUDDY_ZERO};
     return below(3) | extra[below(8)];
 }
 
@@ -169,7 +169,9 @@ static void got_block(mm_pa_t pa, unsigned order, uint32_t units, unsigned flags
 
 static void random_alloc(void)
 {
-    const unsigned order = below(3) != 0 ? below(4) : below(2) != 0 ? m.pb_order : below(m.max_order + 2);
+    const unsigned order = below(3) != 0   ? below(4)
+                           : below(2) != 0 ? m.pb_order
+                                           : below(m.max_order + 2);
     const unsigned flags = random_flags();
 
     got_block(mm_buddy_alloc(b, order, flags), order, 1u << order, flags);
@@ -179,8 +181,8 @@ static void random_exact(void)
 {
     const uint32_t units = 1 + below(below(2) != 0 ? 20 : 300);
     const unsigned flags = random_flags();
-    got_block(mm_buddy_alloc_exact(b, bytes_of(units) - below(16), flags), order_that_holds(units), units,
-              flags);
+    got_block(mm_buddy_alloc_exact(b, bytes_of(units) - below(16), flags), order_that_holds(units),
+              units, flags);
 }
 
 static void random_aligned(void)
@@ -190,8 +192,8 @@ static void random_aligned(void)
     const uint64_t bytes = (uint64_t)1 << (m.shift - (align == 0 ? below(m.shift) : 0) + align);
 
     assert_int_equal(mm_buddy_alloc_aligned(b, bytes_of(units), bytes * 3, flags), MM_PA_NONE);
-    got_block(mm_buddy_alloc_aligned(b, bytes_of(units), bytes, flags), order > align ? order : align, units,
-              flags);
+    got_block(mm_buddy_alloc_aligned(b, bytes_of(units), bytes, flags),
+              order > align ? order : align, units, flags);
 }
 
 static void random_bulk(void)
@@ -207,7 +209,8 @@ static void random_bulk(void)
         hold(unit_of(out[i]), 1u << order);
     }
     if (got < n)
-        assert_true(((flags & MM_BUDDY_ZERO) != 0 && m.a.hooks.zero == NULL) || !can_have(order, flags));
+        assert_true(((flags & MM_BUDDY_ZERO) != 0 && m.a.hooks.zero == NULL) ||
+                    !can_have(order, flags));
 }
 
 static void random_free(void)
@@ -227,7 +230,8 @@ static void random_free(void)
         free_block(unit);
         return;
     }
-    assert_int_equal(mm_buddy_free_order(b, address_of(unit), (unsigned)order_of(unit) + 1), MM_ERR_INVALID);
+    assert_int_equal(mm_buddy_free_order(b, address_of(unit), (unsigned)order_of(unit) + 1),
+                     MM_ERR_INVALID);
     assert_int_equal(mm_buddy_free_order(b, address_of(unit), (unsigned)order_of(unit)), MM_OK);
     let_go(unit);
 }
@@ -353,7 +357,8 @@ static uint32_t random_range(uint32_t *unit)
 
 static void random_at(void)
 {
-    const unsigned order = below(below(2) != 0 ? 4 : m.max_order + 2), flags = random_flags() & ~MM_BUDDY_ZERO;
+    const unsigned order = below(below(2) != 0 ? 4 : m.max_order + 2),
+                   flags = random_flags() & ~MM_BUDDY_ZERO;
     const uint32_t unit = below(m.units), at = below(3) != 0 ? unit & ~((1u << order) - 1) : unit;
     enum mm_status want = MM_OK;
 
@@ -375,10 +380,13 @@ static void random_reserve(void)
     uint32_t unit;
     const uint32_t units = random_range(&unit), in = below(16);
     const bool inside = unit + units <= m.units;
-    const enum mm_status want = !inside ? MM_ERR_INVALID : all_are(unit, units, FREE) ? MM_OK : MM_ERR_BUSY;
+    const enum mm_status want = !inside                      ? MM_ERR_INVALID
+                                : all_are(unit, units, FREE) ? MM_OK
+                                                             : MM_ERR_BUSY;
 
     /* rounded outwards */
-    assert_int_equal(mm_buddy_reserve(b, address_of(unit) + in, bytes_of(units) - in - (units > 1 ? below(16) : 0)),
+    assert_int_equal(mm_buddy_reserve(b, address_of(unit) + in,
+                                      bytes_of(units) - in - (units > 1 ? below(16) : 0)),
                      want);
     if (want == MM_OK)
         set_units(unit, units, FREE, RESERVED);
@@ -398,7 +406,9 @@ static void random_release(void)
             continue;
     }
     end = end > unit ? end : unit + units;
-    want = end > m.units ? MM_ERR_INVALID : all_are(unit, end - unit, RESERVED) ? MM_OK : MM_ERR_NOENT;
+    want = end > m.units                         ? MM_ERR_INVALID
+           : all_are(unit, end - unit, RESERVED) ? MM_OK
+                                                 : MM_ERR_NOENT;
     assert_int_equal(mm_buddy_release(b, address_of(unit), bytes_of(end - unit)), want);
     if (want == MM_OK)
         set_units(unit, end - unit, RESERVED, FREE);
@@ -466,7 +476,8 @@ static void judge_failure(uint32_t unit, uint32_t units, enum mm_status status, 
         return;
     }
     head = m.owner[used] > 0 ? (uint32_t)m.owner[used] - 1 : used;
-    if (h.refusals != 0 || m.owner[used] == RESERVED || m.a.hooks.migrate == NULL || !movable_place(head)) {
+    if (h.refusals != 0 || m.owner[used] == RESERVED || m.a.hooks.migrate == NULL ||
+        !movable_place(head)) {
         assert_int_equal(status, MM_ERR_BUSY);
         return;
     }
@@ -483,16 +494,19 @@ static void random_alloc_range(void)
     enum mm_status status;
 
     if (unit + units > m.units) {
-        assert_int_equal(mm_buddy_alloc_range(b, address_of(unit), bytes_of(units), flags), MM_ERR_INVALID);
+        assert_int_equal(mm_buddy_alloc_range(b, address_of(unit), bytes_of(units), flags),
+                         MM_ERR_INVALID);
         return;
     }
     empty_begin(unit, units);
     if (any_is(unit, units, ABSENT)) {
-        assert_int_equal(mm_buddy_alloc_range(b, address_of(unit), bytes_of(units), flags), MM_ERR_NOENT);
+        assert_int_equal(mm_buddy_alloc_range(b, address_of(unit), bytes_of(units), flags),
+                         MM_ERR_NOENT);
         assert_int_equal(h.moves, 0);
         return;
     }
-    assert_int_equal(mm_buddy_alloc_range(b, address_of(unit) + 8, bytes_of(units), flags), MM_ERR_ALIGN);
+    assert_int_equal(mm_buddy_alloc_range(b, address_of(unit) + 8, bytes_of(units), flags),
+                     MM_ERR_ALIGN);
     status = mm_buddy_alloc_range(b, address_of(unit), bytes_of(units), flags);
     if (status != MM_OK) {
         judge_failure(unit, units, status, flags);
@@ -513,8 +527,8 @@ static void random_contig(void)
     h.from = UINT32_MAX; /* whichever the arena tries */
     h.to = 0;
     h.refuse = below(3) == 0 ? 20 : 0;
-    pa = mm_buddy_alloc_contig(b, bytes_of(units) - below(16), (uint64_t)1 << (m.shift - (align == 0) + align),
-                               flags);
+    pa = mm_buddy_alloc_contig(b, bytes_of(units) - below(16),
+                               (uint64_t)1 << (m.shift - (align == 0) + align), flags);
     if (pa != MM_PA_NONE) {
         assert_true(is_aligned(unit_of(pa), align));
         assert_true(spare(units, flags));
@@ -551,11 +565,14 @@ static void random_set_type(void)
 {
     uint32_t unit;
     const uint32_t units = random_range(&unit);
-    const unsigned type = below(8) == 0 ? MM_BUDDY_CMA : below(2) != 0 ? MM_BUDDY_MOVABLE : below(4);
+    const unsigned type = below(8) == 0   ? MM_BUDDY_CMA
+                          : below(2) != 0 ? MM_BUDDY_MOVABLE
+                                          : below(4);
     const bool inside = unit + units <= m.units;
 
-    assert_int_equal(mm_buddy_set_type(b, address_of(unit), bytes_of(units), (enum mm_buddy_type)type),
-                     inside ? MM_OK : MM_ERR_INVALID);
+    assert_int_equal(
+        mm_buddy_set_type(b, address_of(unit), bytes_of(units), (enum mm_buddy_type)type),
+        inside ? MM_OK : MM_ERR_INVALID);
     for (uint32_t pb = pb_of(unit); inside && pb <= pb_of(unit + units - 1); pb++)
         m.cma[pb] = type == MM_BUDDY_CMA;
     for (uint32_t i = unit; inside && i < unit + units; i++)
@@ -598,7 +615,8 @@ static void ask_level(void)
 
     assert_int_equal(mm_buddy_set_watermarks(b, low + 1, low, high + 2), MM_ERR_INVALID);
     mm_buddy_drain(b);
-    assert_int_equal(mm_buddy_set_watermarks(b, (min << m.shift) - (min != 0) * in, low << m.shift, high << m.shift),
+    assert_int_equal(mm_buddy_set_watermarks(b, (min << m.shift) - (min != 0) * in, low << m.shift,
+                                             high << m.shift),
                      MM_OK);
     if (m.frees < min)
         want = MM_BUDDY_LEVEL_MIN;
@@ -610,7 +628,9 @@ static void ask_level(void)
     m.mark[0] = below(2) != 0 ? below(m.units / 8 + 1) : 0;
     m.mark[1] = m.mark[0] + below(m.units / 8 + 1);
     m.mark[2] = m.mark[1] + below(9);
-    assert_int_equal(mm_buddy_set_watermarks(b, bytes_of(m.mark[0]), bytes_of(m.mark[1]), bytes_of(m.mark[2])), MM_OK);
+    assert_int_equal(
+        mm_buddy_set_watermarks(b, bytes_of(m.mark[0]), bytes_of(m.mark[1]), bytes_of(m.mark[2])),
+        MM_OK);
 }
 
 /* A block as the arena describes it, against the picture. */
@@ -631,7 +651,8 @@ static void judge_block(const struct mm_buddy_block *k)
     }
     assert_true(all_are(unit, units, owner));
     if (owner != FREE) {
-        assert_int_equal(k->state, owner == RESERVED ? MM_BUDDY_STATE_RESERVED : MM_BUDDY_STATE_ABSENT);
+        assert_int_equal(k->state,
+                         owner == RESERVED ? MM_BUDDY_STATE_RESERVED : MM_BUDDY_STATE_ABSENT);
         return;
     }
     if (k->state == MM_BUDDY_STATE_CACHED) {
@@ -691,7 +712,8 @@ static void ask_stats(void)
     assert_int_equal(s.free, mm_buddy_free_bytes(b));
     assert_int_equal(s.reserved, bytes_of(count_units(RESERVED)));
     assert_int_equal(s.used, s.total - s.free - s.cached - s.reserved);
-    assert_int_equal(s.free_by_type[0] + s.free_by_type[1] + s.free_by_type[2] + s.free_by_type[3], s.free);
+    assert_int_equal(s.free_by_type[0] + s.free_by_type[1] + s.free_by_type[2] + s.free_by_type[3],
+                     s.free);
     assert_int_equal(s.moved, h.moved);
     assert_int_equal(s.reported, h.told);
     if (s.cached != 0) {
@@ -711,7 +733,8 @@ static void random_tag(void)
 
     if (!some_block(&unit))
         return;
-    assert_int_equal(mm_buddy_set_tag(b, address_of(unit), 1 + unit % 5), m.tags ? MM_OK : MM_ERR_PERM);
+    assert_int_equal(mm_buddy_set_tag(b, address_of(unit), 1 + unit % 5),
+                     m.tags ? MM_OK : MM_ERR_PERM);
     if (m.tags)
         m.tag[unit] = 1 + unit % 5;
 }
@@ -803,7 +826,9 @@ static void random_lists(void)
     const unsigned high = below(10), batch = below(10);
     const bool good = (batch == 0) == (high == 0) && batch <= high && high <= MM_BUDDY_CPU_SLOTS;
 
-    assert_int_equal(mm_buddy_set_lists(b, batch, high), !good ? MM_ERR_INVALID : b->cpus == 0 ? MM_ERR_PERM : MM_OK);
+    assert_int_equal(mm_buddy_set_lists(b, batch, high), !good          ? MM_ERR_INVALID
+                                                         : b->cpus == 0 ? MM_ERR_PERM
+                                                                        : MM_OK);
 }
 
 static void random_drain(void)
@@ -812,15 +837,22 @@ static void random_drain(void)
 }
 
 static void (*const calls[])(void) = {
-    random_alloc, random_alloc, random_alloc, random_alloc, random_alloc, random_exact, random_exact,
-    random_aligned, random_bulk, random_at, random_at,
-    random_free, random_free, random_free, random_free, random_free, random_free, random_free, random_free,
-    random_free_bulk, random_misuse,
-    random_resize, random_resize, random_resize_exact, random_resize_exact,
-    random_reserve, random_release, random_release, random_grow, random_grow, random_shrink,
-    random_alloc_range, random_contig, random_compact, random_set_type,
-    ask_fragmentation, ask_level, ask_walk_and_find, ask_stats, random_tag, ask_leaks,
-    random_report_enable, random_report, random_report, random_report, random_lists, random_drain,
+    random_alloc,        random_alloc,       random_alloc,
+    random_alloc,        random_alloc,       random_exact,
+    random_exact,        random_aligned,     random_bulk,
+    random_at,           random_at,          random_free,
+    random_free,         random_free,        random_free,
+    random_free,         random_free,        random_free,
+    random_free,         random_free_bulk,   random_misuse,
+    random_resize,       random_resize,      random_resize_exact,
+    random_resize_exact, random_reserve,     random_release,
+    random_release,      random_grow,        random_grow,
+    random_shrink,       random_alloc_range, random_contig,
+    random_compact,      random_set_type,    ask_fragmentation,
+    ask_level,           ask_walk_and_find,  ask_stats,
+    random_tag,          ask_leaks,          random_report_enable,
+    random_report,       random_report,      random_report,
+    random_lists,        random_drain,
 };
 
 static void random_round(uint64_t ops)
@@ -872,7 +904,8 @@ static bool could_compact(unsigned order)
         uint32_t used = 0, elsewhere = 0;
         for (i = 0; i < m.units; i++) {
             used += i >= unit && i < unit + size && m.owner[i] != FREE;
-            elsewhere += (pb_of(i) < pb_of(unit) || pb_of(i) > pb_of(unit + size - 1)) && m.owner[i] == FREE;
+            elsewhere +=
+                (pb_of(i) < pb_of(unit) || pb_of(i) > pb_of(unit + size - 1)) && m.owner[i] == FREE;
         }
         if (used <= elsewhere && !any_is(unit, size, ABSENT))
             return true;

@@ -8,8 +8,8 @@
 #include "mm_buddy.h"
 
 #define SHIFT 12
-#define BASE ((mm_pa_t)1 << 20)
-#define MOST 458330u
+#define BASE  ((mm_pa_t)1 << 20)
+#define MOST  458330u
 
 /* A state: for each smallest block 1 + order at an allocated block's head, 0 elsewhere; 4 bits each. */
 typedef uint64_t state_t;

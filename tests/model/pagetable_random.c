@@ -17,7 +17,8 @@ static uint32_t random_attr(const struct world *x)
     static const uint32_t perms[] = {1, 3, 5, 7, 4, 1, 3, 2, 6, 0};
     uint32_t attr = perms[below(below(8) == 0 ? 10 : 4)];
 
-    if (below(2) == 0 && (x->walker.kind == WALK_X86 || x->walker.kind == WALK_RISCV || x->walker.kind == WALK_ARM1))
+    if (below(2) == 0 &&
+        (x->walker.kind == WALK_X86 || x->walker.kind == WALK_RISCV || x->walker.kind == WALK_ARM1))
         attr |= MM_PAGETABLE_USER;
     if (below(3) == 0)
         attr |= MM_PAGETABLE_TYPE(below(7));
@@ -77,8 +78,10 @@ static void do_map(uint64_t p, uint64_t n)
     uint32_t attr = random_attr(&w);
     bool replace = below(2) == 0;
     unsigned max = below(4) == 0 ? (unsigned)below((unsigned)w.walker.levels) : 7, levels, l;
-    unsigned how = (replace ? MM_PAGETABLE_REPLACE : 0) | (max != 7 ? MM_PAGETABLE_LEAF_MAX(max) : 0);
-    uint64_t frame = below((uint64_t)1 << (w.walker.max_pa - 13)), align = level_pages(&w, (unsigned)below(4));
+    unsigned how =
+        (replace ? MM_PAGETABLE_REPLACE : 0) | (max != 7 ? MM_PAGETABLE_LEAF_MAX(max) : 0);
+    uint64_t frame = below((uint64_t)1 << (w.walker.max_pa - 13)),
+             align = level_pages(&w, (unsigned)below(4));
     enum mm_status expected = MM_OK, status;
 
     frame = frame - frame % align + absolute(&w, p) % align;
@@ -97,7 +100,8 @@ static void do_map(uint64_t p, uint64_t n)
         model_cut(&w, p);
         model_cut(&w, p + n);
     }
-    model_map(&w, p, n, frame * PAGE, attr, levels, (w.s.config.flags & MM_PAGETABLE_CONTIGUOUS) != 0);
+    model_map(&w, p, n, frame * PAGE, attr, levels,
+              (w.s.config.flags & MM_PAGETABLE_CONTIGUOUS) != 0);
 }
 
 static void do_map_frames(uint64_t p, uint64_t n)
@@ -127,8 +131,9 @@ static void do_map_frames(uint64_t p, uint64_t n)
 
 static void do_unmap(uint64_t p, uint64_t n)
 {
-    enum mm_status expected = !in_one_half(p, n) ? MM_ERR_INVALID
-                              : model_any(&w, p, n, false) ? MM_OK : MM_ERR_NOENT;
+    enum mm_status expected = !in_one_half(p, n)           ? MM_ERR_INVALID
+                              : model_any(&w, p, n, false) ? MM_OK
+                                                           : MM_ERR_NOENT;
     enum mm_status status = mm_pagetable_unmap(&w.s.pt, page_va(&w, p), n * PAGE, NULL);
 
     if (refused(status, expected))
@@ -269,7 +274,8 @@ static void do_harvest(uint64_t p, uint64_t n)
         }
         size -= i - start;
     }
-    status = mm_pagetable_harvest(&w.s.pt, page_va(&w, p), n * PAGE, which, clear, count_leaf, &found, NULL);
+    status = mm_pagetable_harvest(&w.s.pt, page_va(&w, p), n * PAGE, which, clear, count_leaf,
+                                  &found, NULL);
     refused(status, expected != 0 ? MM_OK : MM_ERR_NOENT);
     assert_int_equal(found, expected);
 }
@@ -294,7 +300,8 @@ static void do_mark(uint64_t p)
 /* The processor reads or writes a page. */
 static void do_touch(uint64_t p)
 {
-    struct walk_access a = {.write = below(2) == 0, .user = (w.cell[p].attr & MM_PAGETABLE_USER) != 0, .wp = true};
+    struct walk_access a = {
+        .write = below(2) == 0, .user = (w.cell[p].attr & MM_PAGETABLE_USER) != 0, .wp = true};
     struct walked walked = walk(&w.walker, page_va(&w, p), a);
 
     if (walked.result != WALK_OK || !w.walker.sets_ad)
@@ -315,18 +322,23 @@ static void do_cursor(uint64_t p, uint64_t n)
     if (!in_one_half(p, n))
         return;
     w.s.ram->fail = (struct mm_test_fail){0, 0};
-    assert_int_equal(mm_pagetable_cursor_begin(&cursor, &w.s.pt, page_va(&w, p), n * PAGE, NULL), MM_OK);
+    assert_int_equal(mm_pagetable_cursor_begin(&cursor, &w.s.pt, page_va(&w, p), n * PAGE, NULL),
+                     MM_OK);
     for (uint64_t i = p; i < p + n; i++) {
         struct cell *c = &w.cell[i];
         uint64_t kind = below(4), frame = below(1000);
         assert_int_equal(mm_pagetable_cursor_seek(&cursor, page_va(&w, i)), MM_OK);
         if (kind == 0) {
-            expected = !attr_legal(&w, attr) ? MM_ERR_INVALID : c->kind != CELL_NONE ? MM_ERR_EXISTS : MM_OK;
+            expected = !attr_legal(&w, attr)  ? MM_ERR_INVALID
+                       : c->kind != CELL_NONE ? MM_ERR_EXISTS
+                                              : MM_OK;
             assert_int_equal(mm_pagetable_cursor_map(&cursor, frame * PAGE, attr), expected);
             if (expected == MM_OK)
                 model_map(&w, i, 1, frame * PAGE, attr, 1, false);
         } else if (kind == 1) {
-            expected = c->kind == CELL_NONE ? MM_ERR_NOENT : c->level != 0 || c->group ? MM_ERR_BUSY : MM_OK;
+            expected = c->kind == CELL_NONE        ? MM_ERR_NOENT
+                       : c->level != 0 || c->group ? MM_ERR_BUSY
+                                                   : MM_OK;
             assert_int_equal(mm_pagetable_cursor_unmap(&cursor), expected);
             if (expected == MM_OK)
                 memset(c, 0, sizeof *c);
@@ -347,17 +359,43 @@ static void step(void)
     random_range(&p, &n);
     prepare_failure();
     switch (below(16)) {
-    case 0: case 1: case 2: do_map(p, n); break;
-    case 3: do_map_frames(p, n); break;
-    case 4: case 5: do_unmap(p, n); break;
-    case 6: case 7: do_protect(p, n); break;
-    case 8: do_swap(p); break;
-    case 9: do_split(p); break;
-    case 10: do_collapse(p, n); break;
-    case 11: do_harvest(p, n); break;
-    case 12: do_mark(p); break;
-    case 13: do_cursor(p, n); break;
-    default: do_touch(p); break;
+    case 0:
+    case 1:
+    case 2:
+        do_map(p, n);
+        break;
+    case 3:
+        do_map_frames(p, n);
+        break;
+    case 4:
+    case 5:
+        do_unmap(p, n);
+        break;
+    case 6:
+    case 7:
+        do_protect(p, n);
+        break;
+    case 8:
+        do_swap(p);
+        break;
+    case 9:
+        do_split(p);
+        break;
+    case 10:
+        do_collapse(p, n);
+        break;
+    case 11:
+        do_harvest(p, n);
+        break;
+    case 12:
+        do_mark(p);
+        break;
+    case 13:
+        do_cursor(p, n);
+        break;
+    default:
+        do_touch(p);
+        break;
     }
     w.s.ram->fail = (struct mm_test_fail){0, 0};
     for (unsigned i = 0; i < 4; i++)
@@ -447,10 +485,13 @@ static void foreign_entries(void **state)
             if (at.entry == NULL || at.level != 1)
                 continue;
             e = walk_read(&w.walker, at.entry);
-            flipped = e ^ (uint64_t)1 << below(8u * (unsigned)w.walker.entry_bytes) ^ (uint64_t)1 << below(12);
-            if ((w.walker.kind == WALK_RISCV || w.walker.kind == WALK_GSTAGE) && (flipped & 0xe) == 0)
+            flipped = e ^ (uint64_t)1 << below(8u * (unsigned)w.walker.entry_bytes) ^
+                      (uint64_t)1 << below(12);
+            if ((w.walker.kind == WALK_RISCV || w.walker.kind == WALK_GSTAGE) &&
+                (flipped & 0xe) == 0)
                 continue; /* a pointer below the lowest level */
-            if ((w.walker.kind == WALK_ARM1 || w.walker.kind == WALK_ARM2) && walk_field(flipped, 50, 48) != 0)
+            if ((w.walker.kind == WALK_ARM1 || w.walker.kind == WALK_ARM2) &&
+                walk_field(flipped, 50, 48) != 0)
                 continue; /* RES0: the check reports it, what processors do is their own affair */
             memcpy(at.entry, &flipped, (size_t)w.walker.entry_bytes);
             for (uint64_t p = 0; p < 16; p++)

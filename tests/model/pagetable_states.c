@@ -5,9 +5,9 @@
 
 static struct world w;
 static const uint32_t perms[2] = {RW, RO};
-#define HALVES 83u /* 3^4 ways for four pages, and two large leaves */
+#define HALVES      83u /* 3^4 ways for four pages, and two large leaves */
 #define ZERO_STATES 17u
-#define FRAME 0x40000000u
+#define FRAME       0x40000000u
 
 /* Puts half `half` into its state; the model too. Frames follow each other over the whole window, so
  * that pages can be collapsed. */
@@ -16,7 +16,8 @@ static void build_half(unsigned half, unsigned state)
     uint64_t p = 4 * half;
     if (state >= 81) {
         assert_int_equal(mm_pagetable_map(&w.s.pt, page_va(&w, p), FRAME + p * PAGE, 4 * PAGE,
-                                          perms[state - 81], 0, NULL), MM_OK);
+                                          perms[state - 81], 0, NULL),
+                         MM_OK);
         model_map(&w, p, 4, FRAME + p * PAGE, perms[state - 81], 3, false);
         return;
     }
@@ -24,7 +25,8 @@ static void build_half(unsigned half, unsigned state)
         if (state % 3 == 0)
             continue;
         assert_int_equal(mm_pagetable_map(&w.s.pt, page_va(&w, p), FRAME + p * PAGE, PAGE,
-                                          perms[state % 3 - 1], 0, NULL), MM_OK);
+                                          perms[state % 3 - 1], 0, NULL),
+                         MM_OK);
         model_map(&w, p, 1, FRAME + p * PAGE, perms[state % 3 - 1], 1, false);
     }
 }
@@ -50,15 +52,24 @@ static enum mm_status call(unsigned which, uint64_t p, uint64_t n)
     struct mm_pagetable *pt = &w.s.pt;
     mm_va_t va = page_va(&w, p);
     switch (which) {
-    case UNMAP: return mm_pagetable_unmap(pt, va, n * PAGE, NULL);
-    case READ_ONLY: return mm_pagetable_protect(pt, va, n * PAGE, RO, MM_PAGETABLE_PERMS, NULL);
-    case WRITABLE: return mm_pagetable_protect(pt, va, n * PAGE, RW, MM_PAGETABLE_PERMS, NULL);
-    case MAP: return mm_pagetable_map(pt, va, FRAME + p * PAGE, n * PAGE, RW, 0, NULL);
-    case MAP_OVER: return mm_pagetable_map(pt, va, FRAME + p * PAGE, n * PAGE, RO, 1, NULL);
-    case MAP_OVER_ODD: return mm_pagetable_map(pt, va, PAGE, n * PAGE, RX, 1, NULL);
-    case COLLAPSE: return mm_pagetable_collapse(pt, va, n * PAGE, NULL);
-    case SWAP: return mm_pagetable_swap(pt, va, 5, NULL);
-    default: return mm_pagetable_split(pt, va, 0, NULL);
+    case UNMAP:
+        return mm_pagetable_unmap(pt, va, n * PAGE, NULL);
+    case READ_ONLY:
+        return mm_pagetable_protect(pt, va, n * PAGE, RO, MM_PAGETABLE_PERMS, NULL);
+    case WRITABLE:
+        return mm_pagetable_protect(pt, va, n * PAGE, RW, MM_PAGETABLE_PERMS, NULL);
+    case MAP:
+        return mm_pagetable_map(pt, va, FRAME + p * PAGE, n * PAGE, RW, 0, NULL);
+    case MAP_OVER:
+        return mm_pagetable_map(pt, va, FRAME + p * PAGE, n * PAGE, RO, 1, NULL);
+    case MAP_OVER_ODD:
+        return mm_pagetable_map(pt, va, PAGE, n * PAGE, RX, 1, NULL);
+    case COLLAPSE:
+        return mm_pagetable_collapse(pt, va, n * PAGE, NULL);
+    case SWAP:
+        return mm_pagetable_swap(pt, va, 5, NULL);
+    default:
+        return mm_pagetable_split(pt, va, 0, NULL);
     }
 }
 
@@ -89,7 +100,8 @@ static enum mm_status model_collapse(uint64_t p, uint64_t n)
         for (uint64_t i = h; i < h + 4; i++) {
             const uint32_t ad = MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY;
             fits = fits && w.cell[i].kind == CELL_MAPPED && w.cell[i].level == 0 &&
-                   w.cell[i].pa == FRAME + i * PAGE && ((w.cell[i].attr ^ w.cell[h].attr) & ~ad) == 0;
+                   w.cell[i].pa == FRAME + i * PAGE &&
+                   ((w.cell[i].attr ^ w.cell[h].attr) & ~ad) == 0;
             marks |= w.cell[i].attr & ad;
         }
         for (uint64_t i = h; fits && i < h + 4; i++) {
@@ -111,8 +123,10 @@ static enum mm_status model_call(unsigned which, uint64_t p, uint64_t n)
         cut_both(p, n);
         memset(&w.cell[p], 0, n * sizeof w.cell[0]);
         return MM_OK;
-    case READ_ONLY: return model_protect(p, n, RO);
-    case WRITABLE: return model_protect(p, n, RW);
+    case READ_ONLY:
+        return model_protect(p, n, RO);
+    case WRITABLE:
+        return model_protect(p, n, RW);
     case MAP:
         if (model_any(&w, p, n, false))
             return MM_ERR_EXISTS;
@@ -126,7 +140,8 @@ static enum mm_status model_call(unsigned which, uint64_t p, uint64_t n)
         cut_both(p, n);
         model_map(&w, p, n, PAGE, RX, 3, false);
         return MM_OK;
-    case COLLAPSE: return model_collapse(p, n);
+    case COLLAPSE:
+        return model_collapse(p, n);
     case SWAP:
         cut_both(p, 1);
         w.cell[p] = (struct cell){CELL_SWAP, 0, false, 5, 0};
@@ -179,9 +194,15 @@ static void every_state(enum mm_pagetable_id id, uint32_t policy)
                         /* a range over the hole in the middle does not exist */
                         if (id == MM_PAGETABLE_ID_X86_64 && p < 4 && p + n > 4)
                             continue;
-                        if ((low * 31 + high * 17 + which * 7 + p * 3 + n) % (MM_TEST_SANITIZED ? 9 : 1) != 0)
+                        if ((low * 31 + high * 17 + which * 7 + p * 3 + n) %
+                                (MM_TEST_SANITIZED ? 9 : 1) !=
+                            0)
                             continue;
-                        build(id, low, high == 16 ? 81 : (high & 1) + (high >> 1 & 1) * 3 + (high >> 2 & 1) * 9 + (high >> 3) * 27, policy);
+                        build(id, low,
+                              high == 16 ? 81
+                                         : (high & 1) + (high >> 1 & 1) * 3 + (high >> 2 & 1) * 9 +
+                                               (high >> 3) * 27,
+                              policy);
                         try(which, p, n);
                         assert_int_equal(mm_pagetable_destroy(&w.s.pt, false), MM_OK);
                         assert_int_equal(w.s.ram->in_use, 0);

@@ -20,11 +20,17 @@ static struct mm_test_rng rng;
 static size_t random_size(void)
 {
     switch (mm_test_below(&rng, 20)) {
-    case 0: return mm_test_below(&rng, 9);
-    case 1: return 1 + mm_test_below(&rng, 60000);
-    case 2: return MM_SLAB_MAX - 2 + mm_test_below(&rng, 5);
-    case 3: case 4: return 1 + mm_test_below(&rng, 8192);
-    default: return 1 + mm_test_below(&rng, 256);
+    case 0:
+        return mm_test_below(&rng, 9);
+    case 1:
+        return 1 + mm_test_below(&rng, 60000);
+    case 2:
+        return MM_SLAB_MAX - 2 + mm_test_below(&rng, 5);
+    case 3:
+    case 4:
+        return 1 + mm_test_below(&rng, 8192);
+    default:
+        return 1 + mm_test_below(&rng, 256);
     }
 }
 
@@ -38,7 +44,8 @@ static void verify(const struct live *o)
 {
     for (size_t i = 0; i < o->size; i++)
         if (o->p[i] != o->fill)
-            fail_msg("byte %zu of %zu at %p: %#x, not %#x", i, o->size, (void *)o->p, o->p[i], o->fill);
+            fail_msg("byte %zu of %zu at %p: %#x, not %#x", i, o->size, (void *)o->p, o->p[i],
+                     o->fill);
 }
 
 static void add(unsigned char *p, size_t size, struct mm_slab_cache *cache)
@@ -154,7 +161,8 @@ static void overlook(void)
         verify(&sorted[i]);
         if (sorted[i].size == 0)
             continue;
-        assert_int_equal(mm_slab_bounds(&heap, sorted[i].p + sorted[i].size / 2, &start, &bytes), MM_OK);
+        assert_int_equal(mm_slab_bounds(&heap, sorted[i].p + sorted[i].size / 2, &start, &bytes),
+                         MM_OK);
         assert_ptr_equal(start, sorted[i].p);
         assert_true(bytes >= sorted[i].size);
         assert_int_equal(mm_slab_check_copy(&heap, sorted[i].p, sorted[i].size), MM_OK);
@@ -167,15 +175,22 @@ static void step(void)
 {
     cpu_now = (unsigned)mm_test_below(&rng, MM_CPU_MAX + 1); /* at times a CPU without arrays */
     switch (mm_test_below(&rng, 12)) {
-    case 0: case 1: case 2: case 3:
+    case 0:
+    case 1:
+    case 2:
+    case 3:
         if (nlive < LIVE_MAX)
             alloc_one();
         break;
-    case 4: case 5: case 6: case 7:
+    case 4:
+    case 5:
+    case 6:
+    case 7:
         if (nlive > 0)
             free_one(mm_test_below(&rng, nlive));
         break;
-    case 8: case 9:
+    case 8:
+    case 9:
         if (nlive > 0)
             realloc_one(mm_test_below(&rng, nlive));
         break;

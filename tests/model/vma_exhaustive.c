@@ -3,7 +3,7 @@
 #include "vma_test.h"
 
 #define MOST 8u
-#define LOW 16u
+#define LOW  16u
 
 static unsigned pages;
 static struct mm_vma_system sys;
@@ -147,8 +147,9 @@ static void resizes(struct mm_vma_space *from, const unsigned char *page, unsign
     } else if (a + n > b) {
         while (i < pages && i < a + n && page[i] == 0)
             i++;
-        want = run_end(page, a) < b ? MM_VMA_EFAULT
-               : run_end(page, a) != b || i < a + n ? MM_VMA_ENOMEM : MM_VMA_OK;
+        want = run_end(page, a) < b                 ? MM_VMA_EFAULT
+               : run_end(page, a) != b || i < a + n ? MM_VMA_ENOMEM
+                                                    : MM_VMA_OK;
         if (want == MM_VMA_OK)
             memset(now + b, page[a], a + n - b);
     }
@@ -172,9 +173,9 @@ static void moves(struct mm_vma_space *from, const unsigned char *page, unsigned
                 now[to + i - a] = page[i];
                 now[i] = 0;
             }
-    assert_int_equal(mm_vma_mremap(&space, va_of(a), (b - a) * PAGE, (b - a) * PAGE, 3, va_of(to),
-                                   &va),
-                     page[a] == 0 ? MM_VMA_EFAULT : MM_VMA_OK);
+    assert_int_equal(
+        mm_vma_mremap(&space, va_of(a), (b - a) * PAGE, (b - a) * PAGE, 3, va_of(to), &va),
+        page[a] == 0 ? MM_VMA_EFAULT : MM_VMA_OK);
     done(&space, now);
 }
 
@@ -206,12 +207,14 @@ static void each_gap(struct mm_vma_space *space, const unsigned char *page)
                     low = low == MOST ? i : low;
                     high = i;
                 }
-                assert_int_equal(mm_vma_map_lowest(&space->map, va_of(a), va_of(b), n * PAGE, 0, &va),
-                                 low == MOST ? MM_ERR_NOENT : MM_OK);
+                assert_int_equal(
+                    mm_vma_map_lowest(&space->map, va_of(a), va_of(b), n * PAGE, 0, &va),
+                    low == MOST ? MM_ERR_NOENT : MM_OK);
                 assert_int_equal(va, low == MOST ? 0 : va_of(low));
                 va = 0;
-                assert_int_equal(mm_vma_map_highest(&space->map, va_of(a), va_of(b), n * PAGE, 0, &va),
-                                 low == MOST ? MM_ERR_NOENT : MM_OK);
+                assert_int_equal(
+                    mm_vma_map_highest(&space->map, va_of(a), va_of(b), n * PAGE, 0, &va),
+                    low == MOST ? MM_ERR_NOENT : MM_OK);
                 assert_int_equal(va, low == MOST ? 0 : va_of(high));
             }
 }
@@ -222,7 +225,9 @@ static void every_state(void **state)
     unsigned states = 1;
 
     (void)state;
-    pages = getenv("VMA_PAGES") != NULL ? (unsigned)atoi(getenv("VMA_PAGES")) : MM_TEST_SANITIZED ? 6 : MOST;
+    pages = getenv("VMA_PAGES") != NULL ? (unsigned)atoi(getenv("VMA_PAGES"))
+            : MM_TEST_SANITIZED         ? 6
+                                        : MOST;
     set_up();
     for (unsigned i = 0; i < pages; i++)
         states *= 3;

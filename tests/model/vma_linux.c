@@ -19,7 +19,7 @@
 
 #define AREAS 4096u
 #define FILES 64u
-#define PS 4096ul
+#define PS    4096ul
 
 struct line {
     uintptr_t start, end;
@@ -208,8 +208,9 @@ static size_t some_length(struct run *r, uintptr_t va)
 
 static int some_prot(struct run *r)
 {
-    static const int prots[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE, PROT_READ | PROT_WRITE,
-                                PROT_READ | PROT_EXEC, PROT_WRITE};
+    static const int prots[] = {
+        PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE, PROT_READ | PROT_WRITE, PROT_READ | PROT_EXEC,
+        PROT_WRITE};
     return prots[below(r, 6)];
 }
 
@@ -330,8 +331,7 @@ static bool do_munmap(struct run *r)
     size_t length = chance(r, 2) ? 0 : some_length(r, va & ~(PS - 1));
 
     snprintf(r->what, sizeof r->what, "munmap(%lx, %zx)", va, length);
-    return agree(r, result(syscall(SYS_munmap, va, length)),
-                 mm_vma_munmap(&r->space, va, length));
+    return agree(r, result(syscall(SYS_munmap, va, length)), mm_vma_munmap(&r->space, va, length));
 }
 
 static bool do_mprotect(struct run *r)
@@ -385,8 +385,8 @@ static bool do_mremap(struct run *r)
 
 static bool do_madvise(struct run *r)
 {
-    static const int advices[] = {MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_DONTNEED,
-                                  MADV_FREE, MADV_DONTFORK, MADV_DOFORK, MADV_DONTDUMP,
+    static const int advices[] = {MADV_NORMAL, MADV_RANDOM,     MADV_SEQUENTIAL, MADV_DONTNEED,
+                                  MADV_FREE,   MADV_DONTFORK,   MADV_DOFORK,     MADV_DONTDUMP,
                                   MADV_DODUMP, MADV_WIPEONFORK, MADV_KEEPONFORK, 77};
     uintptr_t va = some_page(r) + (chance(r, 2) ? 1 + below(r, PS - 1) : 0);
     size_t length = chance(r, 2) ? 0 : some_length(r, va & ~(PS - 1));
@@ -424,7 +424,8 @@ static bool do_mlock(struct run *r)
         return true;
     snprintf(r->what, sizeof r->what, "m%slock(%lx, %zx)", lock ? "" : "un", va, length);
     return agree(r, result(syscall(lock ? SYS_mlock : SYS_munlock, va, length)),
-                 lock ? mm_vma_mlock(&r->space, va, length) : mm_vma_munlock(&r->space, va, length));
+                 lock ? mm_vma_mlock(&r->space, va, length)
+                      : mm_vma_munlock(&r->space, va, length));
 }
 
 /* An access by the kernel on the child's behalf: a byte read into, or written from, the address. */
@@ -542,7 +543,8 @@ static bool set_up(struct run *r)
     r->memfd = memfd_create("vma", 0);
     if (r->memfd < 0 || ftruncate(r->memfd, 4096 * (off_t)PS) != 0 || pipe(r->pipe) != 0)
         return false;
-    window = mmap(NULL, r->pages * PS, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    window =
+        mmap(NULL, r->pages * PS, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (window == MAP_FAILED || !fill_gaps(r, 0x10000, 0x7ffffffff000))
         return false;
     r->window = (uintptr_t)window;
@@ -580,9 +582,11 @@ static int child(struct run *r, uint64_t ops)
     return r->fails * 20 > ops ? 0 : 3; /* errors belong to what is compared */
 }
 
-static void window_of(unsigned pages, unsigned longest, bool stacks, unsigned limit, uint64_t stream)
+static void window_of(unsigned pages, unsigned longest, bool stacks, unsigned limit,
+                      uint64_t stream)
 {
-    struct run *r = mmap(NULL, sizeof *r, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct run *r =
+        mmap(NULL, sizeof *r, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     uint64_t seed = mm_test_seed();
     int status;
     pid_t pid;

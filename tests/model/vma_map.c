@@ -36,7 +36,8 @@ static void model_fini(struct model *m)
 
 static void insert(struct model *m, struct mm_test_rng *rng)
 {
-    unsigned start = (unsigned)mm_test_below(rng, PAGES), pages = 1 + (unsigned)mm_test_below(rng, 16);
+    unsigned start = (unsigned)mm_test_below(rng, PAGES),
+             pages = 1 + (unsigned)mm_test_below(rng, 16);
     struct mm_vma *vma = aligned_alloc(64, sizeof *vma);
     bool taken = false;
 
@@ -141,7 +142,8 @@ static unsigned high_fit(const struct model *m, unsigned low, unsigned high, uns
 
 static void ask_gap(struct model *m, struct mm_test_rng *rng)
 {
-    unsigned low = (unsigned)mm_test_below(rng, PAGES), high = (unsigned)mm_test_below(rng, PAGES + 1);
+    unsigned low = (unsigned)mm_test_below(rng, PAGES),
+             high = (unsigned)mm_test_below(rng, PAGES + 1);
     unsigned pages = 1 + (unsigned)mm_test_below(rng, 1u << mm_test_below(rng, 6));
     unsigned align = mm_test_chance(rng, 70) ? 1 : 1u << mm_test_below(rng, 4);
     mm_va_t va = 1;
@@ -153,12 +155,14 @@ static void ask_gap(struct model *m, struct mm_test_rng *rng)
         high = PAGES;
     }
     fit = low_fit(m, low, high, pages, align);
-    status = mm_vma_map_lowest(&m->map, va_of(m, low), va_of(m, high), pages * PAGE, align * PAGE, &va);
+    status =
+        mm_vma_map_lowest(&m->map, va_of(m, low), va_of(m, high), pages * PAGE, align * PAGE, &va);
     assert_int_equal(status, fit == UINT_MAX ? MM_ERR_NOENT : MM_OK);
     assert_int_equal(va, fit == UINT_MAX ? 1 : va_of(m, fit));
     va = 1;
     fit = high_fit(m, low, high, pages, align);
-    status = mm_vma_map_highest(&m->map, va_of(m, low), va_of(m, high), pages * PAGE, align * PAGE, &va);
+    status =
+        mm_vma_map_highest(&m->map, va_of(m, low), va_of(m, high), pages * PAGE, align * PAGE, &va);
     assert_int_equal(status, fit == UINT_MAX ? MM_ERR_NOENT : MM_OK);
     assert_int_equal(va, fit == UINT_MAX ? 1 : va_of(m, fit));
 }

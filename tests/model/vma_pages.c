@@ -4,14 +4,14 @@
  * failed call must not change is compared afterwards. */
 #include "vma_test.h"
 
-#define SPACES 5u
-#define PAGES 192u
-#define FRAMES 2048u
-#define FILES 4u
+#define SPACES     5u
+#define PAGES      192u
+#define FRAMES     2048u
+#define FILES      4u
 #define FILE_PAGES 64u
-#define SLOTS 4096u
-#define OBJECTS 4096u
-#define BASE 0x10000u /* page number of a window's first page */
+#define SLOTS      4096u
+#define OBJECTS    4096u
+#define BASE       0x10000u /* page number of a window's first page */
 #define NONE_VALUE UINT64_MAX
 
 enum kind { HOLE, ANON, PRIVATE_FILE, SHARED_FILE };
@@ -239,7 +239,8 @@ static void frame_copy(void *ctx, mm_pa_t to, mm_pa_t from)
 static struct mm_vma_frame *frame(void *ctx, mm_pa_t pa)
 {
     (void)ctx;
-    return pa >> MM_PAGE_SHIFT == 0 ? NULL : &w->record[pa >> MM_PAGE_SHIFT]; /* 0: the zero frame */
+    return pa >> MM_PAGE_SHIFT == 0 ? NULL
+                                    : &w->record[pa >> MM_PAGE_SHIFT]; /* 0: the zero frame */
 }
 
 static unsigned object_of(void *file)
@@ -427,8 +428,9 @@ static void step_access(unsigned s)
     if (m->kind == HOLE)
         want = MM_VMA_FAULT_NONE;
     else if ((rights & need) == 0)
-        want = need == MM_VMA_READ ? MM_VMA_FAULT_READ
-               : need == MM_VMA_WRITE ? MM_VMA_FAULT_WRITE : MM_VMA_FAULT_EXEC;
+        want = need == MM_VMA_READ    ? MM_VMA_FAULT_READ
+               : need == MM_VMA_WRITE ? MM_VMA_FAULT_WRITE
+                                      : MM_VMA_FAULT_EXEC;
     else if ((m->kind == SHARED_FILE || m->value == NONE_VALUE) &&
              m->index >= w->object_pages[m->object])
         want = MM_VMA_FAULT_BUS;
@@ -606,8 +608,7 @@ static void step_mlock(unsigned s)
     for (unsigned i = 0; i < n; i++) {
         const struct model_page *m = &w->model[s][p + i];
 
-        clean = clean && m->prot != 0 &&
-                (m->kind == ANON || m->index < w->object_pages[m->object]);
+        clean = clean && m->prot != 0 && (m->kind == ANON || m->index < w->object_pages[m->object]);
     }
     result = lock ? mm_vma_mlock(&w->space[s], va_of(p), n * PAGE)
                   : mm_vma_munlock(&w->space[s], va_of(p), n * PAGE);
@@ -767,9 +768,9 @@ static void check_world(void)
             if (f == 0)
                 continue;
             maps[f]++;
-            rss[w->page_refs[f] == 0            ? MM_VMA_RSS_ANON
+            rss[w->page_refs[f] == 0                           ? MM_VMA_RSS_ANON
                 : m->kind == SHARED_FILE && m->object >= FILES ? MM_VMA_RSS_SHMEM
-                                                : MM_VMA_RSS_FILE]++;
+                                                               : MM_VMA_RSS_FILE]++;
         }
         mm_vma_read_totals(&w->space[s], &totals);
         assert_int_equal(totals.total, total);

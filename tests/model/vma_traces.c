@@ -16,7 +16,8 @@ struct replay {
     struct vma_source source;
     struct process *process;
     uintptr_t next_shared;
-    unsigned shared_id[4096]; /* the number that snapshots give to the n-th shared anonymous memory */
+    unsigned
+        shared_id[4096]; /* the number that snapshots give to the n-th shared anonymous memory */
     uint64_t calls, failed, placed, elsewhere, snapshots;
     bool print;
 };
@@ -71,8 +72,9 @@ struct region {
 
 static bool alike(const struct region *a, const struct region *b)
 {
-    return a->end == b->start && a->prot == b->prot && a->shared == b->shared && a->file == b->file &&
-           a->stack == b->stack && (a->file == 0 || a->offset + (a->end - a->start) == b->offset);
+    return a->end == b->start && a->prot == b->prot && a->shared == b->shared &&
+           a->file == b->file && a->stack == b->stack &&
+           (a->file == 0 || a->offset + (a->end - a->start) == b->offset);
 }
 
 static size_t add(struct region *list, size_t n, const struct region *next)
@@ -95,7 +97,11 @@ static unsigned special(const char *what)
 
 static struct region region_of(const struct vma_op *line)
 {
-    struct region r = {line->arg[0], line->arg[1], line->arg[4], line->prot, line->flags == 1,
+    struct region r = {line->arg[0],
+                       line->arg[1],
+                       line->arg[4],
+                       line->prot,
+                       line->flags == 1,
                        line->file != 0 ? line->file : special(line->what),
                        strcmp(line->what, "[stack]") == 0};
 
@@ -142,9 +148,13 @@ static size_t own_list(struct replay *r, struct mm_vma_space *space, struct regi
     for (struct mm_vma *vma = mm_vma_cursor_seek(&c, &space->map, 0); vma != NULL;
          vma = mm_vma_cursor_next(&c)) {
         uintptr_t file = (uintptr_t)vma->file;
-        struct region g = {mm_vma_start(vma), mm_vma_end(vma), vma->offset << MM_PAGE_SHIFT,
-                           (unsigned)vma->flags & 7, (vma->flags & MM_VMA_SHARED) != 0,
-                           (unsigned)file, (vma->flags & MM_VMA_GROWSDOWN) != 0};
+        struct region g = {mm_vma_start(vma),
+                           mm_vma_end(vma),
+                           vma->offset << MM_PAGE_SHIFT,
+                           (unsigned)vma->flags & 7,
+                           (vma->flags & MM_VMA_SHARED) != 0,
+                           (unsigned)file,
+                           (vma->flags & MM_VMA_GROWSDOWN) != 0};
 
         if (file > 0x1000000 && file < 0x2000000 && r->shared_id[file - 0x1000000] != 0)
             g.file = r->shared_id[file - 0x1000000];
@@ -157,11 +167,13 @@ static size_t own_list(struct replay *r, struct mm_vma_space *space, struct regi
 
 static bool equal(const struct region *a, const struct region *b)
 {
-    return a->start == b->start && a->end == b->end && a->offset == b->offset && a->prot == b->prot &&
-           a->shared == b->shared && a->file == b->file && a->stack == b->stack;
+    return a->start == b->start && a->end == b->end && a->offset == b->offset &&
+           a->prot == b->prot && a->shared == b->shared && a->file == b->file &&
+           a->stack == b->stack;
 }
 
-static bool compare(struct replay *r, struct mm_vma_space *space, const struct vma_op *lines, size_t n)
+static bool compare(struct replay *r, struct mm_vma_space *space, const struct vma_op *lines,
+                    size_t n)
 {
     struct region *theirs = calloc(n + 1, sizeof *theirs);
     struct region *ours = calloc(space->map.count + 1, sizeof *ours);
@@ -318,17 +330,24 @@ static void do_call(struct replay *r, const struct vma_op *op)
 
     r->calls++;
     switch (op->call) {
-    case VMA_MMAP: do_mmap(r, space, op); return;
+    case VMA_MMAP:
+        do_mmap(r, space, op);
+        return;
     case VMA_MUNMAP:
         assert_int_equal(mm_vma_munmap(space, op->arg[0], op->arg[1]), op->result);
         return;
     case VMA_MPROTECT:
         assert_int_equal(mm_vma_mprotect(space, op->arg[0], op->arg[1], op->prot), op->result);
         return;
-    case VMA_MREMAP: do_mremap(r, space, op); return;
-    case VMA_BRK: do_brk(p, op); return;
+    case VMA_MREMAP:
+        do_mremap(r, space, op);
+        return;
+    case VMA_BRK:
+        do_brk(p, op);
+        return;
     case VMA_MADVISE:
-        assert_int_equal(mm_vma_madvise(space, op->arg[0], op->arg[1], (int)op->arg[2]), op->result);
+        assert_int_equal(mm_vma_madvise(space, op->arg[0], op->arg[1], (int)op->arg[2]),
+                         op->result);
         return;
     case VMA_MLOCK:
         assert_int_equal(mm_vma_mlock(space, op->arg[0], op->arg[1]), op->result);
@@ -336,13 +355,16 @@ static void do_call(struct replay *r, const struct vma_op *op)
     case VMA_MUNLOCK:
         assert_int_equal(mm_vma_munlock(space, op->arg[0], op->arg[1]), op->result);
         return;
-    case VMA_SHMAT: do_shmat(space, op); return;
+    case VMA_SHMAT:
+        do_shmat(space, op);
+        return;
     case VMA_SHMDT:
         vma = mm_vma_find(space, op->arg[0]);
         assert_non_null(vma);
         assert_int_equal(mm_vma_munmap(space, op->arg[0], mm_vma_bytes(vma)), op->result);
         return;
-    default: return;
+    default:
+        return;
     }
 }
 
@@ -411,7 +433,8 @@ static void replay(const char *name)
     }
     for (unsigned i = 0; i < trace.processes; i++)
         space_leave(&r->process[i]);
-    printf("# %s: %llu calls, %llu refused as recorded, %llu placed (%llu elsewhere), %llu snapshots\n",
+    printf("# %s: %llu calls, %llu refused as recorded, %llu placed (%llu elsewhere), %llu "
+           "snapshots\n",
            name, (unsigned long long)r->calls, (unsigned long long)r->failed,
            (unsigned long long)r->placed, (unsigned long long)r->elsewhere,
            (unsigned long long)r->snapshots);
@@ -424,13 +447,13 @@ static void replay(const char *name)
     free(r);
 }
 
-#define PROGRAMS(X)                                                                                \
+#define PROGRAMS(X) \
     X(gcc) X(go) X(javac) X(make) X(node) X(python3) X(redis) X(rustc) X(sort) X(sqlite3) X(xz)
-#define TEST(name)                                                                                 \
-    static void name##_replays(void **state)                                                       \
-    {                                                                                              \
-        (void)state;                                                                               \
-        replay(#name);                                                                             \
+#define TEST(name)                           \
+    static void name##_replays(void **state) \
+    {                                        \
+        (void)state;                         \
+        replay(#name);                       \
     }
 PROGRAMS(TEST)
 #define ENTRY(name) cmocka_unit_test(name##_replays),

@@ -10,11 +10,11 @@ __thread unsigned cpu_now; /* not static: the inline functions use it */
 #define MM_BUDDY_IMPLEMENTATION
 #include "mm_buddy.h"
 
-#define UNITS 16384u
-#define SHIFT 12
-#define BASE ((mm_pa_t)3 << 30)
+#define UNITS   16384u
+#define SHIFT   12
+#define BASE    ((mm_pa_t)3 << 30)
 #define THREADS 6u /* more than CPUs with lists: the others have none */
-#define SLOTS 256u
+#define SLOTS   256u
 
 static struct mm_buddy buddy;
 static unsigned char held[UNITS];
@@ -45,8 +45,9 @@ static uint64_t post(struct mm_test_rng *rng, mm_pa_t pa, unsigned order)
     const uintptr_t letter = ((uintptr_t)((pa - BASE) >> SHIFT) << 4 | order) + 1;
     const uintptr_t old = mm_exchange(&mailbox[mm_test_below(rng, 64)], letter);
 
-    return old == 0 ? 0
-                    : give_back(BASE + ((mm_pa_t)((old - 1) >> 4) << SHIFT), (unsigned)(old - 1) & 15);
+    return old == 0
+               ? 0
+               : give_back(BASE + ((mm_pa_t)((old - 1) >> 4) << SHIFT), (unsigned)(old - 1) & 15);
 }
 
 static uint64_t work(unsigned cpu, void *arg)

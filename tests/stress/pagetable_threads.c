@@ -6,8 +6,8 @@
 #include "pagetable_test.h"
 
 #define READERS 3u
-#define AREA (4 * MIB)
-#define OFFSET ((uint64_t)0x100000000)
+#define AREA    (4 * MIB)
+#define OFFSET  ((uint64_t)0x100000000)
 
 static struct space s;
 static uintptr_t reading[READERS + 1], stop, mapped_once;
@@ -47,7 +47,8 @@ static void give_page(void *ctx, mm_pa_t table, uint64_t bytes)
 {
     unsigned n = (unsigned)((table - RAM_BASE) / PAGE);
     (void)ctx;
-    memset(pages[n], 0xff, bytes); /* a reader that is still inside would see junk, and tsan the write */
+    memset(pages[n], 0xff,
+           bytes); /* a reader that is still inside would see junk, and tsan the write */
     pthread_mutex_lock(&pool);
     free_pages[free_count++] = n;
     pthread_mutex_unlock(&pool);
@@ -63,8 +64,9 @@ static void begin(MM_PAGETABLE_LOCK_T *locks, unsigned count)
     free_count = 0;
     for (unsigned i = 0; i < 64; i++)
         free_pages[free_count++] = i;
-    assert_int_equal(mm_pagetable_config_init(&s.config, NULL, &s.hooks,
-                                              (uintptr_t)pages - (uintptr_t)RAM_BASE), MM_OK);
+    assert_int_equal(
+        mm_pagetable_config_init(&s.config, NULL, &s.hooks, (uintptr_t)pages - (uintptr_t)RAM_BASE),
+        MM_OK);
     s.config.locks = locks;
     s.config.lock_count = count;
     assert_int_equal(mm_pagetable_init(&s.pt, &s.config), MM_OK);
@@ -89,11 +91,22 @@ static uint64_t writer(void)
             bytes = AREA - va;
         switch (mm_test_below(&rng, 6)) {
         case 0:
-        case 1: errors += mm_pagetable_map(&s.pt, va, va + OFFSET, bytes, RW, MM_PAGETABLE_REPLACE, NULL) != MM_OK; break;
-        case 2: (void)mm_pagetable_unmap(&s.pt, va, bytes, NULL); break;
-        case 3: (void)mm_pagetable_protect(&s.pt, va, bytes, RO, MM_PAGETABLE_PERMS, NULL); break;
-        case 4: (void)mm_pagetable_split(&s.pt, va, 0, NULL); break;
-        default: (void)mm_pagetable_collapse(&s.pt, 0, AREA, NULL); break;
+        case 1:
+            errors += mm_pagetable_map(&s.pt, va, va + OFFSET, bytes, RW, MM_PAGETABLE_REPLACE,
+                                       NULL) != MM_OK;
+            break;
+        case 2:
+            (void)mm_pagetable_unmap(&s.pt, va, bytes, NULL);
+            break;
+        case 3:
+            (void)mm_pagetable_protect(&s.pt, va, bytes, RO, MM_PAGETABLE_PERMS, NULL);
+            break;
+        case 4:
+            (void)mm_pagetable_split(&s.pt, va, 0, NULL);
+            break;
+        default:
+            (void)mm_pagetable_collapse(&s.pt, 0, AREA, NULL);
+            break;
         }
     }
     __atomic_store_n(&stop, 1, __ATOMIC_RELEASE);

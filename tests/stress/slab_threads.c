@@ -2,14 +2,14 @@
  * and come and go. Each object carries its owner's mark from end to end. */
 #include "mm_test.h"
 
-#define MM_CPU_MAX 4
+#define MM_CPU_MAX     4
 #define MM_SLAB_STATIC /* mm_test_cpu is static too */
-#define MM_CPU_ID() mm_test_cpu
+#define MM_CPU_ID()    mm_test_cpu
 #include "slab_test.h"
 
 #define THREADS 4
-#define BOXES 16
-#define BATCH 64
+#define BOXES   16
+#define BATCH   64
 
 static struct mm_slab_cache named;
 static void *box[BOXES][BATCH];
@@ -30,7 +30,9 @@ static uint64_t mark_of(const void *p, size_t size)
 static void *make_one(struct mm_test_rng *rng)
 {
     const bool use_named = mm_test_chance(rng, 20);
-    const size_t size = use_named ? 72 : mm_test_chance(rng, 2) ? 20000 : 24 + mm_test_below(rng, 600);
+    const size_t size = use_named                ? 72
+                        : mm_test_chance(rng, 2) ? 20000
+                                                 : 24 + mm_test_below(rng, 600);
     struct note *p = use_named ? mm_slab_alloc(&named, 0) : mm_slab_kmalloc(&heap, size, 0);
 
     if (p == NULL)

@@ -7,7 +7,7 @@
  * an array and is never written to by the test. */
 #define STABLE 4096u
 #define WINDOW 512u
-#define LOW 0x1000u
+#define LOW    0x1000u
 
 struct stable {
     struct mm_vma_node nodes[STABLE];
@@ -149,10 +149,10 @@ static void readers_need_no_lock(void **state)
 
 /* ---- faults, fork, exit, eviction ---------------------------------------------------------------------- */
 
-#define PAGES 64u
+#define PAGES  64u
 #define FRAMES 256u
-#define SLOTS 4096u
-#define BASE 0x100u
+#define SLOTS  4096u
+#define BASE   0x100u
 
 struct pte {
     bool present, slot;
@@ -402,7 +402,8 @@ static uint64_t toucher(struct world *w, unsigned cpu)
             errors += !access_page(w, &w->space, &w->table, p, MM_VMA_WRITE, &value);
             mine[p] = value;
         } else {
-            errors += !access_page(w, &w->space, &w->table, p, MM_VMA_READ, &value) || value != mine[p];
+            errors +=
+                !access_page(w, &w->space, &w->table, p, MM_VMA_READ, &value) || value != mine[p];
         }
     }
     (void)mm_fetch_add(&w->running, (uintptr_t)0 - 1);

@@ -12,10 +12,10 @@ static void a_bad_configuration_is_invalid(void **state)
     (void)state;
     mm_buddy_config_init(&good, BASE, 1024 * PAGE, 12, 10);
     assert_in_range(mm_buddy_meta_bytes(&good), 1, sizeof meta);
-#define refused(member, value)                                                                     \
-    config = good;                                                                                 \
-    config.member = (value);                                                                       \
-    assert_int_equal(mm_buddy_meta_bytes(&config), 0);                                             \
+#define refused(member, value)                         \
+    config = good;                                     \
+    config.member = (value);                           \
+    assert_int_equal(mm_buddy_meta_bytes(&config), 0); \
     assert_int_equal(mm_buddy_init(&b, &config, meta, sizeof meta), MM_ERR_INVALID)
     refused(min_shift, 3);
     refused(min_shift, 31);
@@ -93,7 +93,8 @@ static void metadata_cost_at_most_two_bytes_a_block(void **state)
 /* The arena's memory is never written: here it does not even exist. */
 static void any_base_and_size_serve_with_absolute_alignment(void **state)
 {
-    static const mm_pa_t bases[] = {0, 1, 4095, 4096, 0x12345000, 0x12345678, 0xfffffff000ull, (mm_pa_t)1 << 62};
+    static const mm_pa_t bases[] = {
+        0, 1, 4095, 4096, 0x12345000, 0x12345678, 0xfffffff000ull, (mm_pa_t)1 << 62};
     static const uint64_t pages[] = {1, 2, 3, 63, 64, 65, 127, 1000, 1025};
 
     (void)state;
@@ -531,7 +532,8 @@ static void an_arena_grows_within_its_span(void **state)
     arena_make(&a);
     assert_int_equal(exhaust(&a, 0), 100);
     assert_int_equal(mm_buddy_grow(&a.b, BASE + 400 * PAGE, 50 * PAGE), MM_OK);
-    assert_int_equal(mm_buddy_grow(&a.b, BASE + 100 * PAGE + 1, 20 * PAGE), MM_OK); /* 19 whole pages */
+    assert_int_equal(mm_buddy_grow(&a.b, BASE + 100 * PAGE + 1, 20 * PAGE),
+                     MM_OK); /* 19 whole pages */
     assert_int_equal(stats_of(&a).total, 169 * PAGE);
     assert_int_equal(exhaust(&a, 0), 69);
     assert_refused(&a, mm_buddy_grow(&a.b, BASE + 399 * PAGE, 2 * PAGE), MM_ERR_EXISTS);
@@ -669,9 +671,11 @@ static void a_walk_sees_every_block_in_order(void **state)
 {
     static const struct {
         unsigned first, pages, kind;
-    } expected[] = {{0, 1, MM_BUDDY_STATE_ALLOCATED}, {1, 1, MM_BUDDY_STATE_FREE}, {2, 2, MM_BUDDY_STATE_FREE},
-                    {4, 4, MM_BUDDY_STATE_FREE}, {8, 8, MM_BUDDY_STATE_RESERVED}, {16, 11, MM_BUDDY_STATE_ALLOCATED},
-                    {27, 1, MM_BUDDY_STATE_FREE}, {28, 4, MM_BUDDY_STATE_FREE}, {32, 32, MM_BUDDY_STATE_FREE}};
+    } expected[] = {{0, 1, MM_BUDDY_STATE_ALLOCATED}, {1, 1, MM_BUDDY_STATE_FREE},
+                    {2, 2, MM_BUDDY_STATE_FREE},      {4, 4, MM_BUDDY_STATE_FREE},
+                    {8, 8, MM_BUDDY_STATE_RESERVED},  {16, 11, MM_BUDDY_STATE_ALLOCATED},
+                    {27, 1, MM_BUDDY_STATE_FREE},     {28, 4, MM_BUDDY_STATE_FREE},
+                    {32, 32, MM_BUDDY_STATE_FREE}};
     struct arena a;
     struct seen seen = {.count = 0};
 
@@ -729,7 +733,8 @@ static void statistics_add_up(void **state)
     assert_int_equal(s.free, 165 * PAGE);
     assert_int_equal(s.cached, 0);
     assert_int_equal(s.failures, 1);
-    assert_int_equal(s.free_by_type[0] + s.free_by_type[1] + s.free_by_type[2] + s.free_by_type[3], s.free);
+    assert_int_equal(s.free_by_type[0] + s.free_by_type[1] + s.free_by_type[2] + s.free_by_type[3],
+                     s.free);
     for (unsigned order = 0; order < MM_BUDDY_ORDERS; order++)
         s.free -= s.free_blocks[order] * (PAGE << order);
     assert_int_equal(s.free, 0);

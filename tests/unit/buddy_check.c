@@ -118,7 +118,8 @@ static void a_mark_is_right_only_at_a_free_granule(void **state)
     assert_int_equal(mm_buddy_report_enable(&a.b, 2), MM_OK);
     for (uint32_t n = 0; n < a.b.units; n++) {
         const uint8_t before = a.b.state[n];
-        const bool head = n % 4 == 0 && block_at(&a, a.b.base + n * PAGE).state == MM_BUDDY_STATE_FREE &&
+        const bool head = n % 4 == 0 &&
+                          block_at(&a, a.b.base + n * PAGE).state == MM_BUDDY_STATE_FREE &&
                           block_at(&a, a.b.base + n * PAGE).bytes >= 4 * PAGE;
         if (before != MMI_BUDDY_CLEAR)
             continue;
@@ -160,8 +161,9 @@ static void every_bit_of_the_sets_is_checked(void **state)
 
     (void)state;
     for (uint32_t i = 0; i < lists.b.regions; i += lists.b.regions - 1)
-        assert_int_equal(unseen_in(&lists, lists.b.region[i].sets, sets * lists.b.set_words * sizeof(uintptr_t)),
-                         0);
+        assert_int_equal(
+            unseen_in(&lists, lists.b.region[i].sets, sets * lists.b.set_words * sizeof(uintptr_t)),
+            0);
     assert_int_equal(unseen(a.b.region[0].sets, sets * a.b.set_words * sizeof(uintptr_t)), 0);
 }
 
@@ -197,7 +199,8 @@ static void where_lists_begin_and_end_is_checked(void **state)
         assert_int_equal(unseen_in(&lists, c->end, sizeof c->end), 0);
         assert_int_equal(unseen_in(&lists, c->floor, sizeof c->floor), 0);
         assert_int_equal(unseen_in(&lists, &c->active, sizeof c->active), 0);
-        assert_int_equal(unseen_in(&lists, &c->home, sizeof c->home), in_range(c->home, lists.b.regions));
+        assert_int_equal(unseen_in(&lists, &c->home, sizeof c->home),
+                         in_range(c->home, lists.b.regions));
     }
     for (uint32_t i = 0; i < lists.b.regions; i++) {
         uintptr_t *owner = &lists.b.region[i].owner;
@@ -219,7 +222,8 @@ static void every_bit_of_a_listed_block_is_checked(void **state)
             const unsigned order = mmi_buddy_stack_order(&lists.b, stack);
             for (unsigned k = c->pos[stack]; k < c->end[stack]; k++) {
                 assert_int_equal(unseen_in(&lists, &c->slot[k], sizeof c->slot[k]), 0);
-                assert_int_equal(unseen_in(&lists, &lists.b.state[c->slot[k]], (size_t)1 << order), 0);
+                assert_int_equal(unseen_in(&lists, &lists.b.state[c->slot[k]], (size_t)1 << order),
+                                 0);
                 orders |= 1u << order;
             }
         }

@@ -163,8 +163,9 @@ static void wrong_frees_are_refused(void **state)
     assert_int_equal(mm_buddy_mfree(&heap.b, NULL), MM_OK);
     assert_refused(&heap, mm_buddy_mfree(&heap.b, p + 16), MM_ERR_ALIGN);
     assert_refused(&heap, mm_buddy_mfree(&heap.b, p + 1), MM_ERR_ALIGN);
-    assert_refused(&heap, mm_buddy_mfree(&heap.b, (unsigned char *)((uintptr_t)elsewhere & ~(uintptr_t)15)),
-                   MM_ERR_INVALID);
+    assert_refused(
+        &heap, mm_buddy_mfree(&heap.b, (unsigned char *)((uintptr_t)elsewhere & ~(uintptr_t)15)),
+        MM_ERR_INVALID);
     assert_int_equal(mm_buddy_usable_size(&heap.b, p + 16), 0);
     assert_int_equal(mm_buddy_usable_size(&heap.b, elsewhere), 0);
     assert_int_equal(mm_buddy_usable_size(&heap.b, NULL), 0);

@@ -200,7 +200,9 @@ static void a_list_gets_no_more_than_the_watermark_allows(void **state)
 
     (void)state;
     many(&a);
-    assert_int_equal(mm_buddy_set_watermarks(&a.b, BLOCKS * SIZE - 3 * PAGE, BLOCKS * SIZE, BLOCKS * SIZE), MM_OK);
+    assert_int_equal(
+        mm_buddy_set_watermarks(&a.b, BLOCKS * SIZE - 3 * PAGE, BLOCKS * SIZE, BLOCKS * SIZE),
+        MM_OK);
     for (unsigned i = 0; i < 3; i++)
         assert_int_not_equal(mm_buddy_alloc(&a.b, 0, 0), MM_PA_NONE);
     assert_int_equal(mm_buddy_alloc(&a.b, 0, 0), MM_PA_NONE);

@@ -94,7 +94,8 @@ static void unmovable_blocks_never_enter_cma(void **state)
 
     (void)state;
     arena_simple(&a, 8 * PB);
-    assert_int_equal(mm_buddy_set_type(&a.b, BASE + 2 * PB * PAGE, 2 * PB * PAGE, MM_BUDDY_CMA), MM_OK);
+    assert_int_equal(mm_buddy_set_type(&a.b, BASE + 2 * PB * PAGE, 2 * PB * PAGE, MM_BUDDY_CMA),
+                     MM_OK);
     assert_int_equal(mm_buddy_get_type(&a.b, BASE + 2 * PB * PAGE), MM_BUDDY_CMA);
     assert_int_equal(mm_buddy_get_type(&a.b, BASE + 4 * PB * PAGE - 1), MM_BUDDY_CMA);
     assert_int_equal(exhaust(&a, MM_BUDDY_UNMOVABLE), 6 * PB);
@@ -111,8 +112,10 @@ static void wrong_types_are_refused(void **state)
     arena_simple(&a, 4 * PB);
     assert_refused(&a, mm_buddy_set_type(&a.b, BASE, PAGE, (enum mm_buddy_type)4), MM_ERR_INVALID);
     assert_refused(&a, mm_buddy_set_type(&a.b, BASE, 0, MM_BUDDY_CMA), MM_ERR_INVALID);
-    assert_refused(&a, mm_buddy_set_type(&a.b, BASE - PAGE, 2 * PAGE, MM_BUDDY_CMA), MM_ERR_INVALID);
-    assert_refused(&a, mm_buddy_set_type(&a.b, BASE, (4 * PB + 1) * PAGE, MM_BUDDY_CMA), MM_ERR_INVALID);
+    assert_refused(&a, mm_buddy_set_type(&a.b, BASE - PAGE, 2 * PAGE, MM_BUDDY_CMA),
+                   MM_ERR_INVALID);
+    assert_refused(&a, mm_buddy_set_type(&a.b, BASE, (4 * PB + 1) * PAGE, MM_BUDDY_CMA),
+                   MM_ERR_INVALID);
     assert_int_equal(mm_buddy_get_type(&a.b, BASE + 4 * PB * PAGE), MM_BUDDY_UNMOVABLE);
     arena_end(&a);
 }
@@ -124,7 +127,8 @@ static uint32_t fill_movable(struct arena *a, unsigned first, unsigned n, unsign
 {
     const uint64_t step = (uint64_t)1 << order;
     uint32_t id = 0;
-    assert_int_equal(mm_buddy_set_type(&a->b, BASE + first * PB * PAGE, n * PB * PAGE, MM_BUDDY_MOVABLE), MM_OK);
+    assert_int_equal(
+        mm_buddy_set_type(&a->b, BASE + first * PB * PAGE, n * PB * PAGE, MM_BUDDY_MOVABLE), MM_OK);
     for (uint64_t p = first * PB; p < (uint64_t)(first + n) * PB; p += step) {
         assert_int_equal(mm_buddy_alloc_at(&a->b, BASE + p * PAGE, order, MM_BUDDY_MOVABLE), MM_OK);
         own(BASE + p * PAGE, step, ++id);
@@ -253,14 +257,16 @@ static void contiguous_memory_comes_out_of_cma_first(void **state)
     (void)state;
     arena_with_mover(&a, 12 * PB);
     (void)fill_movable(&a, 0, 2, 0);
-    assert_int_equal(mm_buddy_set_type(&a.b, BASE + 4 * PB * PAGE, 2 * PB * PAGE, MM_BUDDY_CMA), MM_OK);
+    assert_int_equal(mm_buddy_set_type(&a.b, BASE + 4 * PB * PAGE, 2 * PB * PAGE, MM_BUDDY_CMA),
+                     MM_OK);
     for (unsigned i = 4 * PB; i < 6 * PB; i++) {
         assert_int_equal(mm_buddy_alloc_at(&a.b, BASE + i * PAGE, 0, MM_BUDDY_MOVABLE), MM_OK);
         own(BASE + i * PAGE, 1, i);
     }
     for (unsigned i = 2; i < 12; i++) /* else no two page blocks in a row are to be had */
         if (i != 4 && i != 5)
-            assert_int_equal(mm_buddy_alloc_at(&a.b, BASE + i * PB * PAGE, 0, MM_BUDDY_UNMOVABLE), MM_OK);
+            assert_int_equal(mm_buddy_alloc_at(&a.b, BASE + i * PB * PAGE, 0, MM_BUDDY_UNMOVABLE),
+                             MM_OK);
     pa = mm_buddy_alloc_contig(&a.b, 2 * PB * PAGE, PB * PAGE, 0);
     assert_int_equal(pa, BASE + 4 * PB * PAGE);
     assert_int_equal(mover.calls, 2 * PB);
@@ -278,7 +284,8 @@ static void compaction_makes_a_large_block(void **state)
     arena_with_mover(&a, 8 * PB);
     assert_int_equal(mm_buddy_set_type(&a.b, BASE, 8 * PB * PAGE, MM_BUDDY_MOVABLE), MM_OK);
     for (ids = 0; ids < 8 * PB / 4; ids++) { /* one page in four */
-        assert_int_equal(mm_buddy_alloc_at(&a.b, BASE + 4 * ids * PAGE, 0, MM_BUDDY_MOVABLE), MM_OK);
+        assert_int_equal(mm_buddy_alloc_at(&a.b, BASE + 4 * ids * PAGE, 0, MM_BUDDY_MOVABLE),
+                         MM_OK);
         own(BASE + 4 * ids * PAGE, 1, ids + 1);
     }
     assert_int_equal(mm_buddy_alloc(&a.b, 6, MM_BUDDY_MOVABLE), MM_PA_NONE);
@@ -342,7 +349,8 @@ static enum mm_status tell(void *ctx, mm_pa_t pa, uint64_t bytes)
     if (++host.calls == host.fail_at)
         return MM_ERR_NOMEM;
     assert_int_equal((pa | bytes) & (16 * PAGE - 1), 0);
-    assert_int_equal(mm_buddy_alloc_at((struct mm_buddy *)&host.arena->b, pa, 0, MM_BUDDY_URGENT), MM_ERR_BUSY);
+    assert_int_equal(mm_buddy_alloc_at((struct mm_buddy *)&host.arena->b, pa, 0, MM_BUDDY_URGENT),
+                     MM_ERR_BUSY);
     for (uint64_t i = 0; i < bytes / PAGE; i++)
         host.told[(pa - BASE) / PAGE + i]++;
     return MM_OK;
@@ -415,7 +423,8 @@ static void cma_does_not_spread(void **state)
     assert_int_equal(mm_buddy_report_enable(&a.b, 6), MM_OK);
     memset(&host, 0, sizeof host);
     host.arena = &a;
-    assert_in_range(mm_buddy_report(&a.b, 10, tell, &host), 1, 4); /* in blocks of several page blocks */
+    assert_in_range(mm_buddy_report(&a.b, 10, tell, &host), 1,
+                    4); /* in blocks of several page blocks */
     assert_int_equal(mm_buddy_alloc_at(&a.b, BASE, 6, MM_BUDDY_MOVABLE), MM_OK);
     assert_int_equal(mm_buddy_resize(&a.b, BASE, 8), MM_OK);
     for (unsigned i = 0; i < 8; i++)
@@ -557,11 +566,13 @@ static void print(void *ctx, const char *line)
 static void a_dump_shows_free_blocks_by_zone_and_order(void **state)
 {
     static const char *const expected[] = {
-        "Zone normal, free blocks by order:      1      1      0      0      0      0      0      1      0      0      0",
+        "Zone normal, free blocks by order:      1      1      0      0      0      0      0      "
+        "1      0      0      0",
         "  total 524 KiB, free 524 KiB, cached 0 KiB, reserved 0 KiB, used 0 KiB",
         "  unmovable 524 KiB, reclaimable 0 KiB, movable 0 KiB, CMA 0 KiB free",
         "  watermarks: min 0 KiB, low 0 KiB, high 0 KiB",
-        "Zone other, free blocks by order:      0      0      0      1      1      1      1      0      0      0      0",
+        "Zone other, free blocks by order:      0      0      0      1      1      1      1      0 "
+        "     0      0      0",
         "  total 512 KiB, free 480 KiB, cached 0 KiB, reserved 16 KiB, used 16 KiB",
         "  unmovable 480 KiB, reclaimable 0 KiB, movable 0 KiB, CMA 0 KiB free",
         "  watermarks: min 4 KiB, low 8 KiB, high 12 KiB",

@@ -6,13 +6,13 @@
 #include "../../examples/kernel_mm/kernel_mm.c"
 
 #define RAM_BYTES ((uint64_t)48 << 20)
-#define LOW ((mm_va_t)0x10000)
-#define TOP ((mm_va_t)1 << 38)
-#define R MM_VMA_READ
-#define W MM_VMA_WRITE
-#define X MM_VMA_EXEC
-#define PAGE MM_PAGE_SIZE
-#define PRIVATE (MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS)
+#define LOW       ((mm_va_t)0x10000)
+#define TOP       ((mm_va_t)1 << 38)
+#define R         MM_VMA_READ
+#define W         MM_VMA_WRITE
+#define X         MM_VMA_EXEC
+#define PAGE      MM_PAGE_SIZE
+#define PRIVATE   (MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS)
 
 static unsigned char *ram;
 static unsigned flushes, lines;
@@ -35,7 +35,8 @@ static void test_print(const char *line)
     printf("# %s\n", line);
 }
 
-static enum mm_status start_with(uint64_t ram_bytes, uint64_t swap_bytes, enum mm_pagetable_id format)
+static enum mm_status start_with(uint64_t ram_bytes, uint64_t swap_bytes,
+                                 enum mm_pagetable_id format)
 {
     static struct mm_frame_zone_config zones[2];
     const struct mm_frame_range map[] = {{0, ram_bytes, MM_FRAME_USABLE},
@@ -200,8 +201,9 @@ static void the_kernel_space_keeps_write_and_execute_apart(void **state)
     mm_pa_t pa = kmm_alloc_pages(9);
 
     (void)state;
-    assert_int_equal(kmm_map(va, pa, PAGE, MM_PAGETABLE_READ | MM_PAGETABLE_WRITE | MM_PAGETABLE_EXEC),
-                     MM_ERR_INVALID);
+    assert_int_equal(
+        kmm_map(va, pa, PAGE, MM_PAGETABLE_READ | MM_PAGETABLE_WRITE | MM_PAGETABLE_EXEC),
+        MM_ERR_INVALID);
     assert_int_equal(kmm_map(va, pa, PAGE << 9, MM_PAGETABLE_READ | MM_PAGETABLE_WRITE), MM_OK);
     assert_int_equal(kmm_protect(va, PAGE, MM_PAGETABLE_READ | MM_PAGETABLE_EXEC), MM_OK);
     assert_int_equal(mm_pagetable_translate(&kmm.kernel, va + 5), pa + 5);
@@ -217,9 +219,11 @@ static void the_image_is_not_writable_through_the_direct_map(void **state)
     mm_va_t image = (uintptr_t)kmm_at(0x100000), data = (uintptr_t)kmm_at(0x200000);
 
     (void)state;
-    mm_pagetable_predict(&kmm.kernel, image, MM_PAGETABLE_ACCESS_WRITE | MM_PAGETABLE_CPU_WP, 0, &access);
+    mm_pagetable_predict(&kmm.kernel, image, MM_PAGETABLE_ACCESS_WRITE | MM_PAGETABLE_CPU_WP, 0,
+                         &access);
     assert_int_equal(access.fault, MM_PAGETABLE_FAULT_PERMISSION);
-    mm_pagetable_predict(&kmm.kernel, data, MM_PAGETABLE_ACCESS_WRITE | MM_PAGETABLE_CPU_WP, 0, &access);
+    mm_pagetable_predict(&kmm.kernel, data, MM_PAGETABLE_ACCESS_WRITE | MM_PAGETABLE_CPU_WP, 0,
+                         &access);
     assert_int_equal(access.fault, MM_PAGETABLE_FAULT_NONE);
     mm_pagetable_predict(&kmm.kernel, data, MM_PAGETABLE_ACCESS_FETCH, 0, &access);
     assert_int_equal(access.fault, MM_PAGETABLE_FAULT_PERMISSION);
@@ -254,7 +258,7 @@ static void regions_by_kind_have_their_rights(void **state)
     assert_int_equal(kmm_fault(s, 0x400000, W), MM_VMA_FAULT_WRITE);
     assert_int_equal(kmm_fault(s, 0x500000, W), MM_VMA_FAULT_OK);
     assert_int_equal(kmm_fault(s, 0x500000, X), MM_VMA_FAULT_EXEC);
-    assert_int_equal(kmm_fault(s, 0x7000000 - PAGE, W), MM_VMA_FAULT_OK); /* it grows */
+    assert_int_equal(kmm_fault(s, 0x7000000 - PAGE, W), MM_VMA_FAULT_OK);         /* it grows */
     assert_int_equal(kmm_fault(s, 0x7000000 - (2 << 20), W), MM_VMA_FAULT_GUARD); /* not that far */
     assert_int_equal(kmm_fault(s, 0x7100000, R), MM_VMA_FAULT_NONE);
     assert_int_equal(mm_pagetable_translate(&s->pt, 0x8000000), 0xfee00000);
@@ -336,7 +340,8 @@ static void pages_of_files_come_through_the_pager(void **state)
     assert_int_equal(kmm_file_open(&file, "disk", disk, sizeof disk), MM_OK);
     assert_int_equal(kmm_mmap(s, 0, 4 * PAGE, R | W, MM_VMA_MAP_SHARED, &file, 0, &shared), 0);
     assert_int_equal(kmm_mmap(s, 0, 4 * PAGE, R | W, MM_VMA_MAP_PRIVATE, &file, 0, &private), 0);
-    assert_int_equal(kmm_mmap(s, 0, PAGE, W | X, MM_VMA_MAP_PRIVATE, &file, 0, &private), MM_VMA_EACCES);
+    assert_int_equal(kmm_mmap(s, 0, PAGE, W | X, MM_VMA_MAP_PRIVATE, &file, 0, &private),
+                     MM_VMA_EACCES);
     assert_true(kmm_copy_in(s, &byte, shared + PAGE, 1));
     assert_int_equal(byte, 0x11);
     byte = 0x22;
@@ -358,8 +363,8 @@ static void shared_anonymous_memory_is_seen_by_a_clone(void **state)
     mm_va_t va;
 
     (void)state;
-    assert_int_equal(kmm_mmap(s, 0, 8 * PAGE, R | W, MM_VMA_MAP_SHARED | MM_VMA_MAP_ANONYMOUS, NULL, 0, &va),
-                     0);
+    assert_int_equal(
+        kmm_mmap(s, 0, 8 * PAGE, R | W, MM_VMA_MAP_SHARED | MM_VMA_MAP_ANONYMOUS, NULL, 0, &va), 0);
     child = kmm_space_clone(s);
     touch(child, va, 8, 9);
     assert_touched(s, va, 8, 9);

@@ -15,12 +15,12 @@ static void begin(enum mm_pagetable_id id)
 }
 
 /* Says what the call returned, after a look that nothing changed. */
-#define REFUSED(expected, call)                                                                    \
-    do {                                                                                           \
-        uint64_t sum_ = ram_sum(s.ram), flushes_ = s.flushes;                                      \
-        assert_int_equal(call, expected);                                                          \
-        assert_true(ram_sum(s.ram) == sum_);                                                       \
-        assert_int_equal(s.flushes, flushes_);                                                     \
+#define REFUSED(expected, call)                               \
+    do {                                                      \
+        uint64_t sum_ = ram_sum(s.ram), flushes_ = s.flushes; \
+        assert_int_equal(call, expected);                     \
+        assert_true(ram_sum(s.ram) == sum_);                  \
+        assert_int_equal(s.flushes, flushes_);                \
     } while (0)
 
 static enum mm_status unmap(mm_va_t va, uint64_t bytes)
@@ -109,7 +109,8 @@ static void ranges(void **state)
                 REFUSED(MM_ERR_INVALID, ranged[f](BASE, ~(uint64_t)0 & ~(PAGE - 1)));
             }
             if (sign)
-                REFUSED(MM_ERR_INVALID, ranged[f]((~(uint64_t)0 << (format->va_bits - 1)) - PAGE, PAGE));
+                REFUSED(MM_ERR_INVALID,
+                        ranged[f]((~(uint64_t)0 << (format->va_bits - 1)) - PAGE, PAGE));
         }
         space_end(&s);
     }
@@ -157,26 +158,39 @@ static void how_to_map(void **state)
     mm_va_t va = 0x80000000;
     REFUSED(MM_ERR_INVALID, mm_pagetable_map(&s.pt, va, 0, PAGE, RW, 2, NULL));
     REFUSED(MM_ERR_INVALID, mm_pagetable_map(&s.pt, va, 0, PAGE, RW, 0x1000, NULL));
-    REFUSED(MM_ERR_INVALID, mm_pagetable_map(&s.pt, va, 0, PAGE, RW, MM_PAGETABLE_LEAF_MIN(4), NULL));
+    REFUSED(MM_ERR_INVALID,
+            mm_pagetable_map(&s.pt, va, 0, PAGE, RW, MM_PAGETABLE_LEAF_MIN(4), NULL));
     /* a smallest leaf that does not fit: the size, either address, a level without leaves */
     REFUSED(MM_ERR_ALIGN, mm_pagetable_map(&s.pt, va, 0, PAGE, RW, MM_PAGETABLE_LEAF_MIN(1), NULL));
-    REFUSED(MM_ERR_ALIGN, mm_pagetable_map(&s.pt, va, PAGE, 2 * MIB, RW, MM_PAGETABLE_LEAF_MIN(1), NULL));
-    REFUSED(MM_ERR_ALIGN, mm_pagetable_map(&s.pt, va + PAGE, PAGE, 2 * MIB, RW, MM_PAGETABLE_LEAF_MIN(1), NULL));
-    REFUSED(MM_ERR_ALIGN, mm_pagetable_map(&s.pt, va, 0, 512 * GIB, RW, MM_PAGETABLE_LEAF_MIN(3), NULL));
-    REFUSED(MM_ERR_ALIGN, mm_pagetable_map(&s.pt, va, 0, 2 * MIB, RW,
-                                           MM_PAGETABLE_LEAF_MIN(1) | MM_PAGETABLE_LEAF_MAX(0), NULL));
+    REFUSED(MM_ERR_ALIGN,
+            mm_pagetable_map(&s.pt, va, PAGE, 2 * MIB, RW, MM_PAGETABLE_LEAF_MIN(1), NULL));
+    REFUSED(MM_ERR_ALIGN,
+            mm_pagetable_map(&s.pt, va + PAGE, PAGE, 2 * MIB, RW, MM_PAGETABLE_LEAF_MIN(1), NULL));
+    REFUSED(MM_ERR_ALIGN,
+            mm_pagetable_map(&s.pt, va, 0, 512 * GIB, RW, MM_PAGETABLE_LEAF_MIN(3), NULL));
+    REFUSED(MM_ERR_ALIGN,
+            mm_pagetable_map(&s.pt, va, 0, 2 * MIB, RW,
+                             MM_PAGETABLE_LEAF_MIN(1) | MM_PAGETABLE_LEAF_MAX(0), NULL));
     /* where smaller pages are already */
     assert_int_equal(map(&s, va, 0x1000, PAGE, RW), MM_OK);
-    REFUSED(MM_ERR_EXISTS, mm_pagetable_map(&s.pt, va, 0, 2 * MIB, RW, MM_PAGETABLE_LEAF_MIN(1), NULL));
+    REFUSED(MM_ERR_EXISTS,
+            mm_pagetable_map(&s.pt, va, 0, 2 * MIB, RW, MM_PAGETABLE_LEAF_MIN(1), NULL));
     space_end(&s);
 }
 
 static void attributes(void **state)
 {
-    static const uint32_t bad[] = {
-        0, MM_PAGETABLE_WRITE, MM_PAGETABLE_WRITE | MM_PAGETABLE_EXEC, MM_PAGETABLE_USER,
-        RW | MM_PAGETABLE_TYPE(6), RW | MM_PAGETABLE_TYPE(7), RW | MM_PAGETABLE_CONTIG,
-        RW | MM_PAGETABLE_SWAP, RW | 0x8000, RW | 0x4000000, RW | 0x80000000u};
+    static const uint32_t bad[] = {0,
+                                   MM_PAGETABLE_WRITE,
+                                   MM_PAGETABLE_WRITE | MM_PAGETABLE_EXEC,
+                                   MM_PAGETABLE_USER,
+                                   RW | MM_PAGETABLE_TYPE(6),
+                                   RW | MM_PAGETABLE_TYPE(7),
+                                   RW | MM_PAGETABLE_CONTIG,
+                                   RW | MM_PAGETABLE_SWAP,
+                                   RW | 0x8000,
+                                   RW | 0x4000000,
+                                   RW | 0x80000000u};
     (void)state;
     for (unsigned id = 0; id < MM_PAGETABLE_ID_COUNT; id++) {
         if (id == MM_PAGETABLE_ID_SV32)
@@ -184,7 +198,8 @@ static void attributes(void **state)
         begin((enum mm_pagetable_id)id);
         for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
             REFUSED(MM_ERR_INVALID, map(&s, 0x1000, 0, PAGE, bad[i]));
-        REFUSED(MM_ERR_INVALID, mm_pagetable_protect(&s.pt, BASE, PAGE, RO, MM_PAGETABLE_TYPES, NULL));
+        REFUSED(MM_ERR_INVALID,
+                mm_pagetable_protect(&s.pt, BASE, PAGE, RO, MM_PAGETABLE_TYPES, NULL));
         REFUSED(MM_ERR_INVALID, mm_pagetable_protect(&s.pt, BASE, PAGE, RO, 0, NULL));
         REFUSED(MM_ERR_INVALID, mm_pagetable_protect(&s.pt, BASE, PAGE, RO, 1, NULL));
         REFUSED(MM_ERR_INVALID, mm_pagetable_protect(&s.pt, BASE, PAGE, RO, ~0u, NULL));
@@ -202,8 +217,8 @@ static void w_xor_x(void **state)
     space_make(&s);
     assert_int_equal(map(&s, 0, 0, PAGE, RX), MM_OK);
     REFUSED(MM_ERR_INVALID, map(&s, PAGE, 0, PAGE, RW | MM_PAGETABLE_EXEC));
-    REFUSED(MM_ERR_INVALID, mm_pagetable_protect(&s.pt, 0, PAGE, RW | MM_PAGETABLE_EXEC,
-                                                 MM_PAGETABLE_PERMS, NULL));
+    REFUSED(MM_ERR_INVALID,
+            mm_pagetable_protect(&s.pt, 0, PAGE, RW | MM_PAGETABLE_EXEC, MM_PAGETABLE_PERMS, NULL));
     space_end(&s);
 }
 
@@ -243,8 +258,10 @@ static void single_pages(void **state)
     REFUSED(MM_ERR_INVALID, mm_pagetable_mark(&s.pt, BASE, MM_PAGETABLE_WRITE));
     REFUSED(MM_ERR_INVALID, mm_pagetable_query(&s.pt, no, &entry));
     REFUSED(MM_ERR_INVALID, mm_pagetable_harvest(&s.pt, BASE, PAGE, 0, 0, NULL, NULL, NULL));
-    REFUSED(MM_ERR_INVALID, mm_pagetable_harvest(&s.pt, BASE, PAGE, MM_PAGETABLE_WRITE, 0, NULL, NULL, NULL));
-    REFUSED(MM_ERR_INVALID, mm_pagetable_harvest(&s.pt, BASE, PAGE, MM_PAGETABLE_DIRTY, 1, NULL, NULL, NULL));
+    REFUSED(MM_ERR_INVALID,
+            mm_pagetable_harvest(&s.pt, BASE, PAGE, MM_PAGETABLE_WRITE, 0, NULL, NULL, NULL));
+    REFUSED(MM_ERR_INVALID,
+            mm_pagetable_harvest(&s.pt, BASE, PAGE, MM_PAGETABLE_DIRTY, 1, NULL, NULL, NULL));
     REFUSED(MM_ERR_INVALID, mm_pagetable_walk(&s.pt, BASE, PAGE, NULL));
     REFUSED(MM_ERR_INVALID, mm_pagetable_runs(&s.pt, BASE, PAGE, NULL, NULL));
     assert_int_equal(mm_pagetable_translate(&s.pt, no), MM_PA_NONE);
@@ -266,7 +283,8 @@ static void batches_and_cursors(void **state)
     mm_pagetable_batch_init(&batch, &two.pt, NULL, 0);
     REFUSED(MM_ERR_INVALID, mm_pagetable_unmap(&s.pt, BASE, PAGE, &batch));
     REFUSED(MM_ERR_INVALID, mm_pagetable_give_back(&s.pt, BASE, PAGE, &batch));
-    assert_int_equal(mm_pagetable_cursor_begin(&c, &s.pt, BASE + 4 * MIB - PAGE, 2 * PAGE, NULL), MM_OK);
+    assert_int_equal(mm_pagetable_cursor_begin(&c, &s.pt, BASE + 4 * MIB - PAGE, 2 * PAGE, NULL),
+                     MM_OK);
     REFUSED(MM_ERR_EXISTS, mm_pagetable_cursor_map(&c, 0, RW));
     REFUSED(MM_ERR_BUSY, mm_pagetable_cursor_unmap(&c));
     REFUSED(MM_ERR_INVALID, mm_pagetable_cursor_seek(&c, BASE));
@@ -294,7 +312,9 @@ static void configurations(void **state)
     (void)state;
     begin(MM_PAGETABLE_ID_EPT);
     good = s.config;
-#define BAD(change) (bad = good, hooks = s.hooks, change, assert_int_equal(mm_pagetable_init(&pt, &bad), MM_ERR_INVALID))
+#define BAD(change)                       \
+    (bad = good, hooks = s.hooks, change, \
+     assert_int_equal(mm_pagetable_init(&pt, &bad), MM_ERR_INVALID))
     BAD(bad.format = NULL);
     BAD(bad.hooks = NULL);
     BAD((hooks.alloc = NULL, bad.hooks = &hooks));

@@ -4,7 +4,7 @@
 
 static struct space s;
 #define BIT(n) ((uint64_t)1 << (n))
-#define VA ((mm_va_t)0x40000000)
+#define VA     ((mm_va_t)0x40000000)
 
 struct golden {
     uint32_t attr;
@@ -13,7 +13,8 @@ struct golden {
 };
 
 /* Maps one leaf of each size and compares the raw entries; what is read back is what was put in. */
-static void compare(enum mm_pagetable_id id, uint32_t flags, const struct golden *golden, size_t count)
+static void compare(enum mm_pagetable_id id, uint32_t flags, const struct golden *golden,
+                    size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         space_begin(&s, ram_make(), mm_pagetable_format_of(id));
@@ -38,10 +39,14 @@ static void compare(enum mm_pagetable_id id, uint32_t flags, const struct golden
  * [9:8], AF 10, nG 11, DBM 51, Contiguous 52, PXN 53, UXN 54; page 0b11, block 0b01. */
 static void aarch64_stage_1(void **state)
 {
-    const uint64_t uxn = BIT(54), pxn = BIT(53), dbm = BIT(51), ng = BIT(11), af = BIT(10), ish = 3 << 8;
+    const uint64_t uxn = BIT(54), pxn = BIT(53), dbm = BIT(51), ng = BIT(11), af = BIT(10),
+                   ish = 3 << 8;
     const uint64_t ro = BIT(7), el0 = BIT(6), dirty = BIT(55);
     const uint32_t A = MM_PAGETABLE_ACCESSED, D = MM_PAGETABLE_DIRTY;
-#define GOLD(attr, bits) {attr, (bits) | 0x123456003, (bits) | 0x140000001}
+#define GOLD(attr, bits)                                 \
+    {                                                    \
+        attr, (bits) | 0x123456003, (bits) | 0x140000001 \
+    }
     const struct golden golden[] = {
         GOLD(RO, uxn | pxn | ng | ish | ro),
         GOLD(RO | A, uxn | pxn | ng | ish | ro | af),
@@ -53,9 +58,12 @@ static void aarch64_stage_1(void **state)
         GOLD(RX | A | MM_PAGETABLE_USER, pxn | ng | ish | ro | af | el0),
         GOLD(RW | A | D | MM_PAGETABLE_USER, uxn | pxn | dbm | ng | ish | af | el0 | dirty),
         /* indices of MAIR 0x0444bbff: write-back 0, write-through 1, normal non-cacheable 2, device 3 */
-        GOLD(RO | A | MM_PAGETABLE_TYPE(MM_PAGETABLE_WRITE_THROUGH), uxn | pxn | ng | ish | ro | af | 1 << 2),
-        GOLD(RO | A | MM_PAGETABLE_TYPE(MM_PAGETABLE_UNCACHED), uxn | pxn | ng | ish | ro | af | 2 << 2),
-        GOLD(RW | A | D | MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE), uxn | pxn | dbm | ng | ish | af | dirty | 3 << 2),
+        GOLD(RO | A | MM_PAGETABLE_TYPE(MM_PAGETABLE_WRITE_THROUGH),
+             uxn | pxn | ng | ish | ro | af | 1 << 2),
+        GOLD(RO | A | MM_PAGETABLE_TYPE(MM_PAGETABLE_UNCACHED),
+             uxn | pxn | ng | ish | ro | af | 2 << 2),
+        GOLD(RW | A | D | MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE),
+             uxn | pxn | dbm | ng | ish | af | dirty | 3 << 2),
         GOLD(RO | A | MM_PAGETABLE_OUTER_SHARED, uxn | pxn | ng | 2 << 8 | ro | af),
         GOLD(RO | A | MM_PAGETABLE_NOT_SHARED, uxn | pxn | ng | ro | af),
     };
@@ -79,7 +87,8 @@ static void aarch64_stage_2(void **state)
         GOLD(RO | A | MM_PAGETABLE_TYPE(MM_PAGETABLE_WRITE_THROUGH), xn | ish | af | r | 0xa << 2),
         GOLD(RO | A | MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE), xn | ish | af | r | 1 << 2),
     };
-    const struct golden by_mode[] = { /* FEAT_XNX: 01 only EL0 executes, 11 only EL1, 00 both */
+    const struct golden by_mode[] = {
+        /* FEAT_XNX: 01 only EL0 executes, 11 only EL1, 00 both */
         GOLD(RX | A, 3 * BIT(53) | ish | af | r | wb),
         GOLD(RO | MM_PAGETABLE_EXEC_USER | A, BIT(53) | ish | af | r | wb),
         GOLD(RX | MM_PAGETABLE_EXEC_USER | A, ish | af | r | wb),
@@ -87,7 +96,8 @@ static void aarch64_stage_2(void **state)
     };
     (void)state;
     compare(MM_PAGETABLE_ID_AARCH64_S2, 0, golden, sizeof golden / sizeof golden[0]);
-    compare(MM_PAGETABLE_ID_AARCH64_S2, MM_PAGETABLE_MODE_EXEC, by_mode, sizeof by_mode / sizeof by_mode[0]);
+    compare(MM_PAGETABLE_ID_AARCH64_S2, MM_PAGETABLE_MODE_EXEC, by_mode,
+            sizeof by_mode / sizeof by_mode[0]);
 }
 
 /* Intel SDM vol. 3, tables 28-3 to 28-6: R 0, W 1, X 2, type [5:3], ignore PAT 6, leaf 7, A 8, D 9, user
@@ -95,7 +105,10 @@ static void aarch64_stage_2(void **state)
 static void ept(void **state)
 {
     const uint32_t A = MM_PAGETABLE_ACCESSED, D = MM_PAGETABLE_DIRTY;
-#define EPT(attr, bits) {attr, (bits) | 0x123456000, (bits) | 0x140000080}
+#define EPT(attr, bits)                                  \
+    {                                                    \
+        attr, (bits) | 0x123456000, (bits) | 0x140000080 \
+    }
     const struct golden golden[] = {
         EPT(RO, 1 | 6 << 3),
         EPT(RW | A | D, 3 | 6 << 3 | 0x300),
@@ -114,13 +127,15 @@ static void ept(void **state)
     };
     (void)state;
     compare(MM_PAGETABLE_ID_EPT, MM_PAGETABLE_EXEC_ONLY, golden, sizeof golden / sizeof golden[0]);
-    compare(MM_PAGETABLE_ID_EPT, MM_PAGETABLE_MODE_EXEC, by_mode, sizeof by_mode / sizeof by_mode[0]);
+    compare(MM_PAGETABLE_ID_EPT, MM_PAGETABLE_MODE_EXEC, by_mode,
+            sizeof by_mode / sizeof by_mode[0]);
 }
 
 /* SDM vol. 3, tables 4-17 to 4-20: PAT is bit 7 of a PTE and bit 12 of a PDE. */
 static void x86_64(void **state)
 {
-    const uint32_t A = MM_PAGETABLE_ACCESSED, D = MM_PAGETABLE_DIRTY, flags = MM_PAGETABLE_NX | MM_PAGETABLE_PKEYS;
+    const uint32_t A = MM_PAGETABLE_ACCESSED, D = MM_PAGETABLE_DIRTY,
+                   flags = MM_PAGETABLE_NX | MM_PAGETABLE_PKEYS;
     const uint64_t nx = BIT(63), ps = BIT(7), small = 0x123456001, large = 0x140000001;
     const struct golden golden[] = {
         {RO, nx | small, nx | large | ps},
@@ -142,7 +157,10 @@ static void x86_64(void **state)
 static void riscv(void **state)
 {
     const uint32_t A = MM_PAGETABLE_ACCESSED, D = MM_PAGETABLE_DIRTY;
-#define RISCV(attr, bits) {attr, (bits) | 0x123456000 >> 2, (bits) | 0x140000000 >> 2}
+#define RISCV(attr, bits)                                          \
+    {                                                              \
+        attr, (bits) | 0x123456000 >> 2, (bits) | 0x140000000 >> 2 \
+    }
     const struct golden golden[] = {
         RISCV(RO, 3),
         RISCV(RW | A | D, 0xc7),
@@ -223,9 +241,11 @@ static void round_trip(void **state)
         s.config.flags = s.config.format->features & ~MM_PAGETABLE_HIGH_HALF;
         space_make(&s);
         for (uint32_t n = 0; n < 1u << 18; n++) {
-            uint32_t attr = (n & 0x3fff) | (n >> 14 & 3) << 24 | (n >> 16 & 1) << 20 | (n >> 17) * MM_PAGETABLE_KEY(9);
+            uint32_t attr = (n & 0x3fff) | (n >> 14 & 3) << 24 | (n >> 16 & 1) << 20 |
+                            (n >> 17) * MM_PAGETABLE_KEY(9);
             struct mm_pagetable_entry entry;
-            if (mm_pagetable_map(&s.pt, VA, 0x1000, PAGE, attr, MM_PAGETABLE_REPLACE, NULL) != MM_OK)
+            if (mm_pagetable_map(&s.pt, VA, 0x1000, PAGE, attr, MM_PAGETABLE_REPLACE, NULL) !=
+                MM_OK)
                 continue;
             accepted++;
             entry = entry_at(&s, VA);
@@ -242,9 +262,14 @@ static void round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(aarch64_stage_1), cmocka_unit_test(aarch64_stage_2), cmocka_unit_test(ept),
-        cmocka_unit_test(x86_64),          cmocka_unit_test(riscv),           cmocka_unit_test(groups),
-        cmocka_unit_test(root_registers),  cmocka_unit_test(round_trip),
+        cmocka_unit_test(aarch64_stage_1),
+        cmocka_unit_test(aarch64_stage_2),
+        cmocka_unit_test(ept),
+        cmocka_unit_test(x86_64),
+        cmocka_unit_test(riscv),
+        cmocka_unit_test(groups),
+        cmocka_unit_test(root_registers),
+        cmocka_unit_test(round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,7 +37,8 @@ static void a_partial_unmap_splits_a_leaf(void **state)
     assert_int_equal(stats.leaves[1], 511);
     assert_int_equal(stats.leaves[0], 511);
     assert_true(nothing_at(&s, VA + 5 * MIB));
-    assert_int_equal(mm_pagetable_translate(&s.pt, VA + 5 * MIB + PAGE), 0x40000000 + 5 * MIB + PAGE);
+    assert_int_equal(mm_pagetable_translate(&s.pt, VA + 5 * MIB + PAGE),
+                     0x40000000 + 5 * MIB + PAGE);
     assert_int_equal(s.release_count, 1);
     assert_int_equal(s.released[0].pa, 0x40000000 + 5 * MIB);
     space_end(&s);

@@ -2,7 +2,7 @@
 #include "pagetable_test.h"
 
 static struct space s, to;
-#define VA ((mm_va_t)0x40000000)
+#define VA  ((mm_va_t)0x40000000)
 #define TOP (512 * GIB)
 
 static void begin(enum mm_pagetable_id id)
@@ -35,7 +35,8 @@ static void a_change_is_flushed_as_ranges_with_level_and_asid(void **state)
     space_make(&s);
     assert_int_equal(map(&s, VA, 0x200000, 2 * MIB + 8 * PAGE, RW), MM_OK);
     assert_int_equal(s.flushes, 0); /* x86: what was absent is in no TLB */
-    assert_int_equal(mm_pagetable_protect(&s.pt, VA + 2 * MIB, 3 * PAGE, RO, MM_PAGETABLE_PERMS, NULL), MM_OK);
+    assert_int_equal(
+        mm_pagetable_protect(&s.pt, VA + 2 * MIB, 3 * PAGE, RO, MM_PAGETABLE_PERMS, NULL), MM_OK);
     assert_int_equal(s.flushes, 1);
     assert_int_equal(s.last.asid, 77);
     assert_int_equal(s.last.count, 1);
@@ -57,9 +58,11 @@ static void above_the_threshold_all_is_flushed(void **state)
     (void)state;
     begin(MM_PAGETABLE_ID_X86_64);
     assert_int_equal(map(&s, VA + PAGE, 0x1000, 33 * PAGE, RW), MM_OK);
-    assert_int_equal(mm_pagetable_protect(&s.pt, VA + PAGE, 32 * PAGE, RO, MM_PAGETABLE_PERMS, NULL), MM_OK);
+    assert_int_equal(
+        mm_pagetable_protect(&s.pt, VA + PAGE, 32 * PAGE, RO, MM_PAGETABLE_PERMS, NULL), MM_OK);
     assert_int_equal(s.full_flushes, 0);
-    assert_int_equal(mm_pagetable_protect(&s.pt, VA + PAGE, 33 * PAGE, RX, MM_PAGETABLE_PERMS, NULL), MM_OK);
+    assert_int_equal(
+        mm_pagetable_protect(&s.pt, VA + PAGE, 33 * PAGE, RX, MM_PAGETABLE_PERMS, NULL), MM_OK);
     assert_int_equal(s.full_flushes, 1);
     assert_int_equal(s.last.count, 0);
     space_end(&s);
@@ -142,13 +145,15 @@ static void aarch64_breaks_before_it_makes(void **state)
     assert_int_equal(mm_pagetable_split(&s.pt, VA, 0, NULL), MM_OK);
     assert_true(entry_at_flush[0] == 0);
     flushes_seen = 0;
-    assert_int_equal(mm_pagetable_map(&s.pt, VA, 0x5000, PAGE, RW, MM_PAGETABLE_REPLACE, NULL), MM_OK);
+    assert_int_equal(mm_pagetable_map(&s.pt, VA, 0x5000, PAGE, RW, MM_PAGETABLE_REPLACE, NULL),
+                     MM_OK);
     assert_true(entry_at_flush[0] == 0);
     assert_int_equal(mm_pagetable_translate(&s.pt, VA), 0x5000);
     s.release_count = 0;
     flushes_seen = 0;
     assert_int_equal(mm_pagetable_protect(&s.pt, VA, PAGE, MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE),
-                                          MM_PAGETABLE_TYPES, NULL), MM_OK);
+                                          MM_PAGETABLE_TYPES, NULL),
+                     MM_OK);
     assert_true(entry_at_flush[0] == 0);
     s.hooks.flush = log_flush;
     space_end(&s);
@@ -234,9 +239,12 @@ static void a_harvest_that_clears_is_flushed(void **state)
     (void)state;
     begin(MM_PAGETABLE_ID_X86_64);
     assert_int_equal(map(&s, VA, 0x1000, PAGE, RW), MM_OK);
-    assert_int_equal(mm_pagetable_harvest(&s.pt, VA, PAGE, MM_PAGETABLE_DIRTY, 0, NULL, NULL, NULL), MM_OK);
+    assert_int_equal(mm_pagetable_harvest(&s.pt, VA, PAGE, MM_PAGETABLE_DIRTY, 0, NULL, NULL, NULL),
+                     MM_OK);
     assert_int_equal(s.flushes, 0);
-    assert_int_equal(mm_pagetable_harvest(&s.pt, VA, PAGE, MM_PAGETABLE_DIRTY, MM_PAGETABLE_DIRTY, NULL, NULL, NULL), MM_OK);
+    assert_int_equal(mm_pagetable_harvest(&s.pt, VA, PAGE, MM_PAGETABLE_DIRTY, MM_PAGETABLE_DIRTY,
+                                          NULL, NULL, NULL),
+                     MM_OK);
     assert_int_equal(s.flushes, 1);
     assert_int_equal(s.last_ranges[0].va, VA);
     space_end(&s);
@@ -321,13 +329,17 @@ static void the_dump_joins_equal_neighbours(void **state)
     begin(MM_PAGETABLE_ID_X86_64);
     assert_int_equal(map(&s, 0x1000, 0x5000, 3 * PAGE, RX | MM_PAGETABLE_USER), MM_OK);
     assert_int_equal(map(&s, 0xffff800000000000, 0, 4 * MIB, RW | MM_PAGETABLE_GLOBAL), MM_OK);
-    assert_int_equal(mm_pagetable_protect(&s.pt, 0x2000, PAGE, RO, MM_PAGETABLE_PERMS, NULL), MM_OK);
+    assert_int_equal(mm_pagetable_protect(&s.pt, 0x2000, PAGE, RO, MM_PAGETABLE_PERMS, NULL),
+                     MM_OK);
     line_count = 0;
     mm_pagetable_dump(&s.pt, keep_line, NULL);
     assert_int_equal(line_count, 4);
-    assert_string_equal(lines[0], "0x0000000000001000-0x0000000000001fff 0x0000000000005000 4K/4K r-xu--a- wb");
-    assert_string_equal(lines[1], "0x0000000000002000-0x0000000000002fff 0x0000000000006000 4K/4K r-----a- wb");
-    assert_string_equal(lines[3], "0xffff800000000000-0xffff8000003fffff 0x0000000000000000 4M/2M rw---gad wb");
+    assert_string_equal(
+        lines[0], "0x0000000000001000-0x0000000000001fff 0x0000000000005000 4K/4K r-xu--a- wb");
+    assert_string_equal(
+        lines[1], "0x0000000000002000-0x0000000000002fff 0x0000000000006000 4K/4K r-----a- wb");
+    assert_string_equal(
+        lines[3], "0xffff800000000000-0xffff8000003fffff 0x0000000000000000 4M/2M rw---gad wb");
     space_end(&s);
 }
 
@@ -389,12 +401,12 @@ static void reserved_encodings(void **state)
     space_make(&s);
     uint64_t *root = ram_at(s.ram, s.pt.root);
     static const uint64_t bad[] = {
-        1 | 4,                      /* write without read */
-        3 | (uint64_t)1 << 54,      /* a reserved bit */
-        3 | (uint64_t)1 << 61,      /* a memory type without Svpbmt */
-        3 | (uint64_t)1 << 63,      /* a group without Svnapot */
-        1 | 0x40,                   /* accessed in a pointer */
-        3 | 1 << 10,                /* a leaf of 512 GiB at 4 KiB */
+        1 | 4,                 /* write without read */
+        3 | (uint64_t)1 << 54, /* a reserved bit */
+        3 | (uint64_t)1 << 61, /* a memory type without Svpbmt */
+        3 | (uint64_t)1 << 63, /* a group without Svnapot */
+        1 | 0x40,              /* accessed in a pointer */
+        3 | 1 << 10,           /* a leaf of 512 GiB at 4 KiB */
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         root[1] = bad[i];

@@ -26,12 +26,12 @@ static void constant_and_variable_sizes_meet_in_one_class(void **state)
     volatile size_t eight = 8, nine = 9, hundred = 100, big = 5000;
     (void)state;
     heap_plain();
-#define SAME(constant, variable)                                                                   \
-    do {                                                                                           \
-        void *p = mm_slab_kmalloc(&heap, constant, 0);                                             \
-        assert_int_equal(mm_slab_kfree_sized(&heap, p, variable), MM_OK);                          \
-        void *q = mm_slab_kmalloc(&heap, variable, 0);                                             \
-        assert_int_equal(mm_slab_kfree_sized(&heap, q, constant), MM_OK);                          \
+#define SAME(constant, variable)                                          \
+    do {                                                                  \
+        void *p = mm_slab_kmalloc(&heap, constant, 0);                    \
+        assert_int_equal(mm_slab_kfree_sized(&heap, p, variable), MM_OK); \
+        void *q = mm_slab_kmalloc(&heap, variable, 0);                    \
+        assert_int_equal(mm_slab_kfree_sized(&heap, q, constant), MM_OK); \
     } while (0)
     SAME(8, eight);
     SAME(9, nine);

@@ -32,12 +32,12 @@ static void bad_configurations_are_refused(void **state)
     (void)state;
     cache_begin(40);
     heap_make();
-#define REFUSED(change)                                                                            \
-    do {                                                                                           \
-        struct mm_slab_cache_config good = cc;                                                     \
-        change;                                                                                    \
-        assert_int_equal(mm_slab_cache_init(&cache, &heap, &cc), MM_ERR_INVALID);                  \
-        cc = good;                                                                                 \
+#define REFUSED(change)                                                           \
+    do {                                                                          \
+        struct mm_slab_cache_config good = cc;                                    \
+        change;                                                                   \
+        assert_int_equal(mm_slab_cache_init(&cache, &heap, &cc), MM_ERR_INVALID); \
+        cc = good;                                                                \
     } while (0)
     REFUSED(cc.name = NULL);
     REFUSED(cc.size = 0);
@@ -148,7 +148,8 @@ static void objects_of_other_caches_are_refused(void **state)
     cache_begin(64);
     cache_make();
     assert_int_equal(mm_slab_cache_init(&other, &heap, &cc), MM_OK);
-    void *p = mm_slab_alloc(&cache, 0), *q = mm_slab_kmalloc(&heap, 64, 0), *o = mm_slab_alloc(&other, 0);
+    void *p = mm_slab_alloc(&cache, 0), *q = mm_slab_kmalloc(&heap, 64, 0),
+         *o = mm_slab_alloc(&other, 0);
     assert_int_equal(mm_slab_free(&other, p), MM_ERR_INVALID);
     assert_int_equal(mm_slab_free(&cache, q), MM_ERR_INVALID);
     assert_int_equal(mm_slab_free(&cache, o), MM_ERR_INVALID);
@@ -510,9 +511,12 @@ static void statistics_and_dump(void **state)
     mm_slab_dump(&heap, note_line, NULL);
     char name[32];
     unsigned long active, objects, size, per, slabs;
-    assert_int_equal(sscanf(lines[1], "%31s %lu %lu %lu %lu %lu", name, &active, &objects, &size, &per, &slabs), 6);
+    assert_int_equal(
+        sscanf(lines[1], "%31s %lu %lu %lu %lu %lu", name, &active, &objects, &size, &per, &slabs),
+        6);
     assert_string_equal(name, "thing");
-    assert_true(active == 100 && objects == s.objects && size == 64 && per == s.objects && slabs == 1);
+    assert_true(active == 100 && objects == s.objects && size == 64 && per == s.objects &&
+                slabs == 1);
     assert_int_equal(mm_slab_free_bulk(&cache, p, 100), MM_OK);
     cache_end();
 }

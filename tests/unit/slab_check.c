@@ -38,14 +38,14 @@ static void end(void)
     heap_end();
 }
 
-#define assert_found(lvalue, value)                                                                \
-    do {                                                                                           \
-        __typeof__(lvalue) saved_ = lvalue;                                                        \
-        lvalue = (value);                                                                          \
-        assert_true(lvalue != saved_);                                                             \
-        assert_int_equal(mm_slab_check(&heap), MM_ERR_CORRUPT);                                    \
-        lvalue = saved_;                                                                           \
-        assert_int_equal(mm_slab_check(&heap), MM_OK);                                             \
+#define assert_found(lvalue, value)                             \
+    do {                                                        \
+        __typeof__(lvalue) saved_ = lvalue;                     \
+        lvalue = (value);                                       \
+        assert_true(lvalue != saved_);                          \
+        assert_int_equal(mm_slab_check(&heap), MM_ERR_CORRUPT); \
+        lvalue = saved_;                                        \
+        assert_int_equal(mm_slab_check(&heap), MM_OK);          \
     } while (0)
 
 static void damage_of_the_heap(void **state)

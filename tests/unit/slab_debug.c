@@ -1,5 +1,5 @@
 /* Every report of a build with debug code, provoked, with its exact text. */
-#define SLAB_CPU_NOW cpu_now
+#define SLAB_CPU_NOW  cpu_now
 #define MM_SLAB_DEBUG 2 /* in every build */
 #include "slab_test.h"
 
@@ -7,14 +7,14 @@ static struct mm_slab_cache cache;
 static char expected[256];
 
 /* One report came, with this text; PRINTF arguments as usual. */
-#define assert_report(function, code, ...)                                                         \
-    do {                                                                                           \
-        snprintf(expected, sizeof expected, __VA_ARGS__);                                          \
-        assert_int_equal(reports.count, 1);                                                        \
-        assert_string_equal(reports.what, expected);                                               \
-        assert_string_equal(reports.where, function);                                              \
-        assert_int_equal(reports.status, code);                                                    \
-        reports.count = 0;                                                                         \
+#define assert_report(function, code, ...)                \
+    do {                                                  \
+        snprintf(expected, sizeof expected, __VA_ARGS__); \
+        assert_int_equal(reports.count, 1);               \
+        assert_string_equal(reports.what, expected);      \
+        assert_string_equal(reports.where, function);     \
+        assert_int_equal(reports.status, code);           \
+        reports.count = 0;                                \
     } while (0)
 
 static void cache_make(unsigned flags)
@@ -56,7 +56,8 @@ static void double_free(void **state)
     assert_int_equal(mm_slab_free(&cache, p), MM_OK);
     assert_int_equal(mm_slab_free(&cache, q), MM_OK);
     assert_int_equal(mm_slab_free(&cache, p), MM_ERR_INVALID);
-    assert_report("mm_slab_free", MM_ERR_INVALID, "double free: cache thing, object %p, byte 0", (void *)p);
+    assert_report("mm_slab_free", MM_ERR_INVALID, "double free: cache thing, object %p, byte 0",
+                  (void *)p);
     cache_end();
 }
 
@@ -69,7 +70,8 @@ static void double_free_with_last_owner(void **state)
     assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
     assert_int_equal(mm_slab_kfree(&heap, p), MM_ERR_INVALID);
     assert_report("mm_slab_kfree", MM_ERR_INVALID,
-                  "double free: cache thing, object %p, byte 0; allocated by %p on CPU 0, freed by %p on CPU 2",
+                  "double free: cache thing, object %p, byte 0; allocated by %p on CPU 0, freed by "
+                  "%p on CPU 2",
                   (void *)p, (void *)track(p)->alloc_by, (void *)track(p)->free_by);
     /* both callers are in this program's code, near each other */
     assert_true(track(p)->alloc_by != 0 && track(p)->free_by != 0);
@@ -91,7 +93,8 @@ static void free_in_quarantine_is_a_double_free(void **state)
         assert_int_equal(mm_slab_free(&cache, q), MM_OK);
     }
     assert_int_equal(mm_slab_free(&cache, p), MM_ERR_INVALID);
-    assert_report("mm_slab_free", MM_ERR_INVALID, "double free: cache thing, object %p, byte 0", (void *)p);
+    assert_report("mm_slab_free", MM_ERR_INVALID, "double free: cache thing, object %p, byte 0",
+                  (void *)p);
     assert_int_equal(mm_slab_cache_check(&cache), MM_OK);
     cache_end();
 }
@@ -102,7 +105,8 @@ static void free_inside_an_object(void **state)
     cache_make(MM_SLAB_DEBUG_FREES);
     char *p = mm_slab_alloc(&cache, 0);
     assert_int_equal(mm_slab_free(&cache, p + 16), MM_ERR_ALIGN);
-    assert_report("mm_slab_free", MM_ERR_ALIGN, "free inside an object: cache thing, object %p, byte 16", (void *)p);
+    assert_report("mm_slab_free", MM_ERR_ALIGN,
+                  "free inside an object: cache thing, object %p, byte 16", (void *)p);
     assert_int_equal(mm_slab_free(&cache, p), MM_OK);
     cache_end();
 }
@@ -125,7 +129,8 @@ static void free_of_another_caches_object(void **state)
     char *p = mm_slab_kmalloc(&heap, 100, 0);
     assert_int_equal(mm_slab_free(&cache, p + 3), MM_ERR_INVALID);
     assert_report("mm_slab_free", MM_ERR_INVALID,
-                  "free of another cache's object: cache kmalloc-112, object %p, byte 3", (void *)p);
+                  "free of another cache's object: cache kmalloc-112, object %p, byte 3",
+                  (void *)p);
     assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
     p = mm_slab_alloc(&cache, 0);
     assert_int_equal(mm_slab_kfree_sized(&heap, p, 40), MM_ERR_INVALID);
@@ -170,9 +175,11 @@ static void double_free_without_flags(void **state)
     p = p != NULL ? p : q;
     assert_int_equal(mm_slab_free(&cache, p), MM_OK);
     assert_int_equal(mm_slab_free(&cache, p), MM_ERR_INVALID);
-    assert_report("mm_slab_kfree", MM_ERR_INVALID, "double free: cache thing, object %p, byte 0", (void *)p);
+    assert_report("mm_slab_kfree", MM_ERR_INVALID, "double free: cache thing, object %p, byte 0",
+                  (void *)p);
     assert_int_equal(mm_slab_free(&cache, q), MM_OK);
-    assert_int_equal(mm_slab_free(&cache, p), MM_OK); /* not on top: found when it reaches the slab */
+    assert_int_equal(mm_slab_free(&cache, p),
+                     MM_OK); /* not on top: found when it reaches the slab */
     mm_slab_cache_shrink(&cache);
     assert_report("mm_slab_kfree", MM_ERR_INVALID,
                   "double free, found later: cache thing, object %p, byte 0", (void *)p);
@@ -204,7 +211,8 @@ static void underflow_of_one_byte(void **state)
     scribble(p - 1, 1);
     assert_int_equal(mm_slab_free(&cache, p), MM_ERR_CORRUPT);
     assert_report("mm_slab_free", MM_ERR_CORRUPT,
-                  "red zone before object overwritten: cache thing, object %p, byte -1; allocated by %p on CPU 0",
+                  "red zone before object overwritten: cache thing, object %p, byte -1; allocated "
+                  "by %p on CPU 0",
                   (void *)p, (void *)track(p)->alloc_by);
     assert_int_equal(mm_slab_cache_check(&cache), MM_OK);
     cache_end();
@@ -220,7 +228,8 @@ static void write_after_free(void **state)
     char *q = mm_slab_alloc(&cache, 0); /* the damaged one is withdrawn */
     assert_ptr_not_equal(q, p);
     assert_report("mm_slab_alloc", MM_ERR_CORRUPT,
-                  "object written after free: cache thing, object %p, byte 39; allocated by %p on CPU 0, freed by %p on CPU 0",
+                  "object written after free: cache thing, object %p, byte 39; allocated by %p on "
+                  "CPU 0, freed by %p on CPU 0",
                   (void *)p, (void *)track(p)->alloc_by, (void *)track(p)->free_by);
     assert_int_equal(mm_slab_free(&cache, q), MM_OK);
     assert_int_equal(mm_slab_free(&cache, other), MM_OK);
@@ -241,7 +250,8 @@ static void damage_is_found_by_the_check(void **state)
     assert_int_equal(mm_slab_free(&cache, q), MM_OK);
     scribble(q, 7);
     assert_int_equal(mm_slab_check(&heap), MM_ERR_CORRUPT);
-    assert_report("mm_slab_check", MM_ERR_CORRUPT, "object written after free: cache thing, object %p, byte 0", (void *)q);
+    assert_report("mm_slab_check", MM_ERR_CORRUPT,
+                  "object written after free: cache thing, object %p, byte 0", (void *)q);
     scribble(q, MMI_SLAB_FREED_BYTE);
     assert_int_equal(mm_slab_check(&heap), MM_OK);
     assert_int_equal(mm_slab_free(&cache, p), MM_OK);

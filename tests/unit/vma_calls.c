@@ -110,7 +110,8 @@ static int64_t map(mm_va_t hint, uint64_t bytes, unsigned prot, unsigned flags)
     r.hint = hint;
     r.bytes = bytes;
     r.prot = prot;
-    r.flags = flags | MM_VMA_MAP_ANONYMOUS | ((flags & MM_VMA_MAP_TYPE) == 0 ? MM_VMA_MAP_PRIVATE : 0u);
+    r.flags =
+        flags | MM_VMA_MAP_ANONYMOUS | ((flags & MM_VMA_MAP_TYPE) == 0 ? MM_VMA_MAP_PRIVATE : 0u);
     result = mm_vma_mmap(&f->space, &r, &va);
     return result == MM_VMA_OK ? (int64_t)va : result;
 }
@@ -151,7 +152,8 @@ static void mmap_refuses_bad_requests(void **state)
     r.align = 3;
     assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EINVAL);
     r.align = 0;
-    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_OK); /* a private copy may be written */
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va),
+                     MM_VMA_OK); /* a private copy may be written */
     assert_int_equal(map(0, 0, 3, 0), MM_VMA_EINVAL);
     assert_int_equal(map(0, UINT64_MAX, 3, 0), MM_VMA_ENOMEM);
     assert_int_equal(map(0, UINT64_MAX - PAGE, 3, 0), MM_VMA_ENOMEM);
@@ -190,8 +192,10 @@ static void ranges_are_checked(void **state)
     assert_int_equal(mm_vma_mprotect(&f->space, 0x200000, UINT64_MAX, 1), MM_VMA_ENOMEM);
     assert_int_equal(mm_vma_mprotect(&f->space, 0x200000, PAGE, 8), MM_VMA_EINVAL);
     assert_int_equal(mm_vma_mprotect(&f->space, 0x600000, PAGE, 1), MM_VMA_ENOMEM);
-    assert_int_equal(mm_vma_mprotect(&f->space, UINT64_MAX & ~(PAGE - 1), 2 * PAGE, 1), MM_VMA_ENOMEM);
-    assert_int_equal(mm_vma_mprotect(&f->space, 0x200000, PAGE, 1 | MM_VMA_PROT_GROWSDOWN), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mprotect(&f->space, UINT64_MAX & ~(PAGE - 1), 2 * PAGE, 1),
+                     MM_VMA_ENOMEM);
+    assert_int_equal(mm_vma_mprotect(&f->space, 0x200000, PAGE, 1 | MM_VMA_PROT_GROWSDOWN),
+                     MM_VMA_EINVAL);
     assert_int_equal(mm_vma_madvise(&f->space, 0x200000, PAGE, 99), MM_VMA_EINVAL);
     assert_int_equal(mm_vma_madvise(&f->space, 0x200001, PAGE, 0), MM_VMA_EINVAL);
     assert_int_equal(mm_vma_madvise(&f->space, 0x200000, UINT64_MAX, 0), MM_VMA_EINVAL);
@@ -205,15 +209,21 @@ static void ranges_are_checked(void **state)
     assert_int_equal(mm_vma_mremap(&f->space, 0x200001, PAGE, PAGE, 0, 0, &va), MM_VMA_EINVAL);
     assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, 0, 0, 0, &va), MM_VMA_EINVAL);
     assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, PAGE, 8, 0, &va), MM_VMA_EINVAL);
-    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, PAGE, 2, 0x300000, &va), MM_VMA_EINVAL);
-    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, PAGE, 3, 0x300001, &va), MM_VMA_EINVAL);
-    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, PAGE, 3, 0x500000, &va), MM_VMA_EINVAL);
-    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, 2 * PAGE, PAGE, 3, 0x201000, &va), MM_VMA_EINVAL);
-    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, 2 * PAGE, 5, 0x300000, &va), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, PAGE, 2, 0x300000, &va),
+                     MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, PAGE, 3, 0x300001, &va),
+                     MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, PAGE, 3, 0x500000, &va),
+                     MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, 2 * PAGE, PAGE, 3, 0x201000, &va),
+                     MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x200000, PAGE, 2 * PAGE, 5, 0x300000, &va),
+                     MM_VMA_EINVAL);
     assert_int_equal(mm_vma_mremap(&f->space, 0x200000, 0, PAGE, 1, 0, &va), MM_VMA_EINVAL);
     assert_int_equal(mm_vma_mremap(&f->space, 0x300000, PAGE, PAGE, 1, 0, &va), MM_VMA_EFAULT);
     assert_int_equal(mm_vma_mremap(&f->space, 0x600000, PAGE, PAGE, 1, 0, &va), MM_VMA_EFAULT);
-    assert_int_equal(mm_vma_mremap(&f->space, 0x203000, 2 * PAGE, 3 * PAGE, 1, 0, &va), MM_VMA_EFAULT);
+    assert_int_equal(mm_vma_mremap(&f->space, 0x203000, 2 * PAGE, 3 * PAGE, 1, 0, &va),
+                     MM_VMA_EFAULT);
     assert_int_equal(mm_vma_populate(&f->space, 0x200000, 5 * PAGE), MM_VMA_ENOMEM);
     assert_int_equal(mm_vma_populate(&f->space, 0x200001, PAGE), MM_VMA_EINVAL);
     assert_int_equal(areas(), 1); /* none of them changed anything */
@@ -259,11 +269,13 @@ static void a_stack_grows_to_its_limit_and_guard(void **state)
     assert_int_equal(mm_vma_fault(&f->space, 0x2f0000, MM_VMA_WRITE), MM_VMA_FAULT_OK);
     mm_vma_read_totals(&f->space, &t);
     assert_int_equal(t.stack, 17);
-    assert_int_equal(mm_vma_fault(&f->space, 0x300fff - 40 * PAGE, MM_VMA_WRITE), MM_VMA_FAULT_GUARD);
+    assert_int_equal(mm_vma_fault(&f->space, 0x300fff - 40 * PAGE, MM_VMA_WRITE),
+                     MM_VMA_FAULT_GUARD);
     assert_int_equal(map(0x2d0000, PAGE, 3, MM_VMA_MAP_FIXED), 0x2d0000);
     l.stack = UINT64_MAX;
     mm_vma_set_limits(&f->space, &l);
-    assert_int_equal(mm_vma_fault(&f->space, 0x2d0000 + 16 * PAGE, MM_VMA_WRITE), MM_VMA_FAULT_GUARD);
+    assert_int_equal(mm_vma_fault(&f->space, 0x2d0000 + 16 * PAGE, MM_VMA_WRITE),
+                     MM_VMA_FAULT_GUARD);
     assert_int_equal(mm_vma_fault(&f->space, 0x2d0000 + 17 * PAGE, MM_VMA_WRITE), MM_VMA_FAULT_OK);
     assert_int_equal(mm_vma_fault(&f->space, 0x2cf000, MM_VMA_READ), MM_VMA_FAULT_NONE);
     assert_int_equal(mm_vma_fault(&f->space, 0x2d0000, MM_VMA_EXEC), MM_VMA_FAULT_EXEC);
@@ -331,13 +343,14 @@ static void the_list_reads_like_proc_maps(void **state)
     r.bytes = PAGE;
     r.prot = MM_VMA_READ | MM_VMA_EXEC;
     r.flags = MM_VMA_MAP_PRIVATE | MM_VMA_MAP_FIXED;
-    r.file = (void *)(uintptr_t)"/bin/true";
+    r.file = (void *)(uintptr_t) "/bin/true";
     r.offset = 0x3000;
     assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_OK);
     assert_int_equal(map(0x300000, PAGE, 2, MM_VMA_MAP_FIXED | MM_VMA_MAP_GROWSDOWN), 0x300000);
     mm_vma_list(&f->space, add_text, text);
-    assert_string_equal(text, "00200000-00201000 r-xp 00003000 00:00 0                                  /bin/true\n"
-                              "00300000-00301000 -w-p 00000000 00:00 0                                  [stack]\n");
+    assert_string_equal(
+        text, "00200000-00201000 r-xp 00003000 00:00 0                                  /bin/true\n"
+              "00300000-00301000 -w-p 00000000 00:00 0                                  [stack]\n");
     assert_int_equal(mm_vma_format(&f->space, mm_vma_find(&f->space, va), cut, sizeof cut), 82);
     assert_string_equal(cut, "00200000-");
 }
@@ -357,7 +370,8 @@ static void a_walk_sees_what_touches_the_range(void **state)
         assert_true(map(0x200000 + i * 0x2000, PAGE, 3, MM_VMA_MAP_FIXED) > 0);
     assert_int_equal(mm_vma_walk(&f->space, 0x200800, 0x202001, count_area, &seen), 2);
     seen = 0;
-    assert_int_equal(mm_vma_walk(&f->space, 0, UINT64_MAX, count_area, &seen), 3); /* it stops when told */
+    assert_int_equal(mm_vma_walk(&f->space, 0, UINT64_MAX, count_area, &seen),
+                     3); /* it stops when told */
 }
 
 static void hooks_come_in_groups(void **state)
@@ -431,7 +445,8 @@ static void users_and_references_count(void **state)
     mm_vma_get(child);
     assert_false(mm_vma_leave(child));
     assert_non_null(mm_vma_find(child, 0x200000));
-    assert_false(mm_vma_leave(child)); /* the last user: all is unmapped, the reference keeps the struct */
+    assert_false(
+        mm_vma_leave(child)); /* the last user: all is unmapped, the reference keeps the struct */
     assert_null(mm_vma_find(child, 0x200000));
     assert_false(mm_vma_leave(child)); /* one too many */
     assert_true(mm_vma_put(child));
@@ -484,9 +499,11 @@ static void presets_have_their_rights(void **state)
     assert_int_equal(mm_vma_install(&f->space, MM_VMA_CODE, 0x110000, PAGE, 0, 0), MM_VMA_OK);
     assert_int_equal(mm_vma_install(&f->space, MM_VMA_DATA, 0x120000, PAGE, 0, 0), MM_VMA_OK);
     assert_int_equal(mm_vma_install(&f->space, MM_VMA_STACK, 0x180000, PAGE, 0, 0), MM_VMA_OK);
-    assert_int_equal(mm_vma_install(&f->space, MM_VMA_IO, 0x140000, PAGE, 0xfee00000, 0), MM_VMA_OK);
-    assert_int_equal(mm_vma_install(&f->space, MM_VMA_LINEAR, 0x141000, PAGE, 0xfee01000, MM_VMA_READ),
+    assert_int_equal(mm_vma_install(&f->space, MM_VMA_IO, 0x140000, PAGE, 0xfee00000, 0),
                      MM_VMA_OK);
+    assert_int_equal(
+        mm_vma_install(&f->space, MM_VMA_LINEAR, 0x141000, PAGE, 0xfee01000, MM_VMA_READ),
+        MM_VMA_OK);
     assert_int_equal(mm_vma_map_access(&f->space.map, 0x110000), 5);
     assert_int_equal(mm_vma_map_access(&f->space.map, 0x120000), 3);
     assert_int_equal(mm_vma_map_access(&f->space.map, 0x180000), 3 | 0x20);
@@ -496,7 +513,8 @@ static void presets_have_their_rights(void **state)
     assert_int_equal(mm_vma_install(&f->space, MM_VMA_DATA, 0x111001, PAGE, 0, 0), MM_VMA_EINVAL);
     assert_int_equal(mm_vma_install(&f->space, MM_VMA_DATA, 0x111000, 0, 0, 0), MM_VMA_EINVAL);
     assert_int_equal(mm_vma_install(&f->space, MM_VMA_LINEAR, 0x111000, PAGE, 5, 0), MM_VMA_EINVAL);
-    assert_int_equal(mm_vma_install(&f->space, (enum mm_vma_preset)99, 0x111000, PAGE, 0, 0), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_install(&f->space, (enum mm_vma_preset)99, 0x111000, PAGE, 0, 0),
+                     MM_VMA_EINVAL);
     assert_int_equal(mm_vma_madvise(&f->space, 0x140000, PAGE, MM_VMA_ADV_DODUMP), MM_VMA_EINVAL);
     assert_int_equal(mm_vma_madvise(&f->space, 0x140000, PAGE, MM_VMA_ADV_DONTNEED), MM_VMA_EINVAL);
 }
@@ -512,12 +530,14 @@ static void map_functions_refuse_what_is_wrong(void **state)
     assert_int_equal(mm_vma_map_insert(&f->space.map, a), MM_ERR_INVALID); /* start == end */
     a->end = UINTPTR_MAX;
     a->start = 1;
-    assert_int_equal(mm_vma_map_insert(&f->space.map, a), sizeof(void *) == 8 ? MM_ERR_INVALID : MM_OK);
+    assert_int_equal(mm_vma_map_insert(&f->space.map, a),
+                     sizeof(void *) == 8 ? MM_ERR_INVALID : MM_OK);
     assert_int_equal(mm_vma_map_erase(&f->space.map, NULL), MM_ERR_NOENT);
     assert_int_equal(mm_vma_map_lowest(&f->space.map, 0, 0x1000, 0, 0, &va), MM_ERR_INVALID);
     assert_int_equal(mm_vma_map_highest(&f->space.map, 0, 0x1000, PAGE, 3, &va), MM_ERR_INVALID);
     assert_int_equal(mm_vma_map_lowest(&f->space.map, 0x2000, 0x1000, PAGE, 0, &va), MM_ERR_NOENT);
-    assert_int_equal(mm_vma_map_highest(&f->space.map, 0, UINT64_MAX, UINT64_MAX, 0, &va), MM_ERR_NOENT);
+    assert_int_equal(mm_vma_map_highest(&f->space.map, 0, UINT64_MAX, UINT64_MAX, 0, &va),
+                     MM_ERR_NOENT);
     assert_int_equal(va, 3);
     assert_null(mm_vma_map_find(&f->space.map, UINT64_MAX));
     assert_int_equal(mm_vma_map_access(&f->space.map, 0), -1);
@@ -529,15 +549,24 @@ static int call(unsigned which)
     mm_va_t va;
 
     switch (which) {
-    case 0: return (int)(map(0x300000, PAGE, 3, MM_VMA_MAP_FIXED) < 0 ? MM_VMA_ENOMEM : 0);
-    case 1: return mm_vma_munmap(&f->space, 0x202000, PAGE);
-    case 2: return mm_vma_mprotect(&f->space, 0x202000, PAGE, 1);
-    case 3: return mm_vma_mremap(&f->space, 0x202000, PAGE, PAGE, 3, 0x310000, &va);
-    case 4: return mm_vma_mremap(&f->space, 0x200000, 0x40000, 0x40000, 3, 0x310000, &va);
-    case 5: return mm_vma_madvise(&f->space, 0x202000, PAGE, MM_VMA_ADV_RANDOM);
-    case 6: return mm_vma_mlock(&f->space, 0x202000, PAGE);
-    case 7: return (int)(map(0, PAGE, 3, MM_VMA_MAP_SHARED) < 0 ? MM_VMA_ENOMEM : 0);
-    default: return mm_vma_install(&f->space, MM_VMA_DATA, 0x300000, PAGE, 0, 0);
+    case 0:
+        return (int)(map(0x300000, PAGE, 3, MM_VMA_MAP_FIXED) < 0 ? MM_VMA_ENOMEM : 0);
+    case 1:
+        return mm_vma_munmap(&f->space, 0x202000, PAGE);
+    case 2:
+        return mm_vma_mprotect(&f->space, 0x202000, PAGE, 1);
+    case 3:
+        return mm_vma_mremap(&f->space, 0x202000, PAGE, PAGE, 3, 0x310000, &va);
+    case 4:
+        return mm_vma_mremap(&f->space, 0x200000, 0x40000, 0x40000, 3, 0x310000, &va);
+    case 5:
+        return mm_vma_madvise(&f->space, 0x202000, PAGE, MM_VMA_ADV_RANDOM);
+    case 6:
+        return mm_vma_mlock(&f->space, 0x202000, PAGE);
+    case 7:
+        return (int)(map(0, PAGE, 3, MM_VMA_MAP_SHARED) < 0 ? MM_VMA_ENOMEM : 0);
+    default:
+        return mm_vma_install(&f->space, MM_VMA_DATA, 0x300000, PAGE, 0, 0);
     }
 }
 
@@ -554,7 +583,8 @@ static void a_call_without_memory_changes_nothing(void **state)
             /* 40 areas that fill more than a leaf, none of them with memory to spare */
             mm_vma_clear(&f->space);
             for (unsigned i = 0; i < 40; i++)
-                assert_true(map(0x200000 + i * 0x1800 / PAGE * PAGE * 4, 4 * PAGE, 3, MM_VMA_MAP_FIXED) > 0);
+                assert_true(map(0x200000 + i * 0x1800 / PAGE * PAGE * 4, 4 * PAGE, 3,
+                                MM_VMA_MAP_FIXED) > 0);
             mm_vma_map_trim(&f->space.map);
             while (f->space.spare != NULL)
                 area_free(NULL, mmi_vma_spare(&f->space));
