@@ -249,7 +249,7 @@ def healing_curve(run, colours):
     data = ""
     for name in turnovers:
         values = run.counters[name]["healing"]
-        data += f"{int(name[6:])} " + " ".join(f"{values[a]:.0f}" for a in present) + "\n"
+        data += f"{int(name[6:])} " + " ".join(f"{values.get(a, math.nan):.0f}" for a in present) + "\n"
     # Curves at 0 lie on each other: hollow symbols of different sizes keep them apart.
     curves = ", ".join(
         f"$data using 1:{i + 2} with linespoints lw 2 pt {OVERLAPPING[i % len(OVERLAPPING)]} "

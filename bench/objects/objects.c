@@ -339,17 +339,17 @@ struct row {
 
 static struct row rows[64] = {
     {"memory", MEMORY, 1, 2000000, NULL, NULL}, /* first: nothing else was held yet */
-    {"pair64", ONE, 1, 20000000, pair64, NULL},
-    {"pairmix", ONE, 1, 10000000, pairmix, NULL},
-    {"lifo", ONE, 1, 10000000, lifo, NULL},
-    {"fifo", ONE, 1, 10000000, fifo, NULL},
-    {"rand", ONE, 1, 10000000, randomly, NULL},
-    {"mixed2k", MIXED2K, 1, 5000000, NULL, NULL},
-    {"mixed", MIXED, 1, 3000000, NULL, NULL},
-    {"xthr64", XTHR64, 2, 5000000 / MAIL *MAIL, NULL, NULL},
-    {"xthrmix", XTHRMIX, 2, 3000000 / MAIL *MAIL, NULL, NULL},
-    {"xsym64", XSYM64, 2, 3000000 / MAIL *MAIL, NULL, NULL},
-    {"mixed2t", MIXED2T, 2, 2000000, NULL, NULL},
+    {"pair64", ONE, 1, 10000000, pair64, NULL},
+    {"pairmix", ONE, 1, 5000000, pairmix, NULL},
+    {"lifo", ONE, 1, 5000000, lifo, NULL},
+    {"fifo", ONE, 1, 5000000, fifo, NULL},
+    {"rand", ONE, 1, 5000000, randomly, NULL},
+    {"mixed2k", MIXED2K, 1, 3000000, NULL, NULL},
+    {"mixed", MIXED, 1, 2000000, NULL, NULL},
+    {"xthr64", XTHR64, 2, 1500000 / MAIL *MAIL, NULL, NULL},
+    {"xthrmix", XTHRMIX, 2, 1000000 / MAIL *MAIL, NULL, NULL},
+    {"xsym64", XSYM64, 2, 1000000 / MAIL *MAIL, NULL, NULL},
+    {"mixed2t", MIXED2T, 2, 1000000, NULL, NULL},
 };
 
 static size_t resident(void)
