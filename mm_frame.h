@@ -2301,8 +2301,14 @@ static uintptr_t mmi_frame_pick(struct mm_frame_pool *pool, struct mm_frame_sect
         mmi_frame_take(pool, section, at, MMI_FRAME_HUGE);
     } else {
         const unsigned w = mm_ctz(section->some);
-        at = ((uintptr_t)w << MM_WORD_SHIFT) | mm_ctz(mm_load(mmi_frame_words(pool, section) + w));
-        mmi_frame_take(pool, section, at, 1);
+        uintptr_t *word = mmi_frame_words(pool, section) + w;
+        const uintptr_t bits = mm_load(word), rest = bits & (bits - 1);
+        at = ((uintptr_t)w << MM_WORD_SHIFT) | mm_ctz(bits);
+        mm_store(word, rest);
+        mm_store(&section->free, section->free - 1);
+        mm_store(&section->full, section->full & ~mm_bit(w));
+        if (rest == 0)
+            mm_store(&section->some, section->some & ~mm_bit(w));
     }
     return section->pfn + at;
 }
@@ -3644,14 +3650,35 @@ static enum mm_status mmi_frame_free_reported(struct mm_frame_pool *pool, mm_pa_
     return status;
 }
 
+/* Frees frame `at` of a locked section that stays nobody's, whose sets have it already if it had a
+ * free frame. False if it is free, in a huge block, or the last one in use: the long way decides. */
+static bool mmi_frame_put_one(const struct mm_frame_pool *pool, struct mm_frame_section *section,
+                              uintptr_t at)
+{
+    const unsigned w = (unsigned)(at >> MM_WORD_SHIFT);
+    const uintptr_t old = mmi_frame_bits(section, mmi_frame_words(pool, section), w),
+                    now = old | mm_bit((unsigned)(at & (MM_WORD_BITS - 1)));
+    const bool first = section->some == 0;
+    if (now == old || (section->huge & mmi_frame_group(w)) != 0 ||
+        section->free + 1 == section->managed)
+        return false;
+    mm_store(&mmi_frame_words(pool, section)[w], now);
+    mm_store(&section->free, section->free + 1);
+    mm_store(&section->some, section->some | mm_bit(w));
+    if (now == ~(uintptr_t)0)
+        mm_store(&section->full, section->full | mm_bit(w));
+    if (first || now == ~(uintptr_t)0)
+        mmi_frame_note(pool, section, MMI_FRAME_NOBODY);
+    return true;
+}
+
 /* Frees a frame into a section that is nobody's, of the span at hand, by a short way: lock, set the
  * bit, unlock. False if it is no such frame, or in use. The CPU pinned. */
 static bool mmi_frame_put_common(struct mm_frame_pool *pool, unsigned cpu, mm_pa_t pa)
 {
     const struct mm_frame_cpu *self = &pool->cpu[cpu];
     const uint64_t offset = mmi_frame_span_offset(self, pa);
-    const uintptr_t index = (uintptr_t)offset + self->span_index,
-                    at = index & (MMI_FRAME_SECTION - 1);
+    const uintptr_t index = (uintptr_t)offset + self->span_index;
     struct mm_frame_section *section;
     bool fits;
     if (offset >= mm_load(&self->span_size))
@@ -3661,12 +3688,10 @@ static bool mmi_frame_put_common(struct mm_frame_pool *pool, unsigned cpu, mm_pa
         !mm_cas(mmi_frame_owner(pool, section), MMI_FRAME_NOBODY, MM_BIAS_LOCKED))
         return false;
     section->was = MMI_FRAME_NOBODY;
-    fits = mmi_frame_all(pool, section, at, 1, false) && section->free + 1 != section->managed;
-    if (fits) {
-        mmi_frame_put(pool, section, at, 1, NULL);
+    fits = mmi_frame_put_one(pool, section, index & (MMI_FRAME_SECTION - 1));
+    if (fits)
         mmi_frame_count(pool, cpu, section->zone, 0 - (uintptr_t)1);
-    }
-    mmi_frame_unlock(pool, section);
+    mm_bias_unlock(mmi_frame_owner(pool, section), MMI_FRAME_NOBODY);
     return fits;
 }
 
