@@ -35,7 +35,7 @@ static const struct slow {
     {"first-fit", "full.fail", 1 << 6, 0}, {"first-fit", "frag9.fail", 1 << 9, 0},
     {"first-fit", "frag9.alloc64", 16, 0}, {"first-fit", "run37.frag", 1, 1},
     {"first-fit", "tide*", 4, 0},          {"freelist", "init", 8, 0},
-    {"first-fit", "healing", 4, 0},
+    {"first-fit", "healing", 2, 0},
 };
 
 static int matches(const char *pattern, const char *name)

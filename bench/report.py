@@ -176,8 +176,9 @@ def print_table(run):
     if extras:
         section("Other figures", extras)
     print()
+    widest = max((len(name) for name, _ in run.allocators), default=0)
     for name, title in run.allocators:
-        print(f"  {name:<11}{title}")
+        print(f"  {name:<{widest}}  {title}")
 
 
 def print_limits(run):
