@@ -308,16 +308,19 @@ td.text { text-align: left; white-space: normal; color: #555; min-width: 16em }
 svg { max-width: 100%; height: auto }
 .wide { overflow-x: auto }
 .over { color: #b00000; font-weight: bold }
-dt { font-weight: bold; float: left; clear: left; width: 8em }
-dd { margin: 0 0 .3em 9em }
+dl { display: grid; grid-template-columns: max-content auto; gap: .2em 1.5em }
+dt { font-weight: bold }
+dd { margin: 0 }
 .swatch { display: inline-block; width: .8em; height: .8em; margin-right: .4em }
 """
 
 INTRODUCTION = """
-<p>A kernel hands out memory in frames of 4 KiB, and sometimes in larger blocks, up to millions of
-times a second. This page shows how long that takes with the two allocators of this repository and
-with simpler ones that small kernels use, how much memory each needs for itself, and whether it
-keeps large blocks whole. Only the allocators' own data is touched, never the frames.</p>
+<p>A kernel hands out memory in frames of 4 KiB, in larger blocks and in small objects, fills
+translation tables, and keeps the areas of address spaces, up to millions of times a second. This
+page shows how long that takes with the headers of this repository, with simpler code that small
+kernels use, and with well-known rivals, how much memory each needs for itself, and whether it keeps
+large blocks whole. Frames and blocks are never touched, only the allocators' own data; objects get
+a word written.</p>
 <p>Bars are nanoseconds, <b>shorter is better</b>; the scale is logarithmic: from one line to the
 next it is ten times the time. Every figure is the median of several runs, which were mixed with
 those of all other allocators, so that a disturbance of the machine hits all alike. <i>empty</i>

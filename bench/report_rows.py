@@ -205,7 +205,7 @@ COLOURS = {
     "vma": "#882255",
     "array256": "#bbbbbb",
     "sorted": "#44aa99",
-    "sys/tree": "#999933",
+    "sys-tree": "#999933",
 }
 SPARE_COLOURS = ["#7570b3", "#a6761d", "#66a61e", "#e7298a", "#1b9e77"]
 

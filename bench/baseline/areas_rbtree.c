@@ -278,7 +278,7 @@ static void resized(void *map, struct area *a, uint64_t start, uint64_t end)
     }
 }
 
-const struct area_ops baseline_areas_rbtree = {.name = "sys/tree",
+const struct area_ops baseline_areas_rbtree = {.name = "sys-tree",
                                                .title = "BSD red-black tree, augmented",
                                                .most = SIZE_MAX,
                                                .create = create,

@@ -28,6 +28,18 @@ report() {
     }
 }
 
+every_allocator_has_a_column() { # those that the program says it has
+    python3 - $out/run.json $out/report.txt <<'EOF'
+import json, sys
+context = json.load(open(sys.argv[1]))["context"]
+kinds = ("allocator_", "heap_", "pagetable_", "areas_")
+names = {key.split(" ", 1)[1] for key in context if key.startswith(kinds)}
+legend = {line.split()[0] for line in open(sys.argv[2]) if line.startswith("  ")}
+missing = names - legend
+sys.exit(f"no figures of {sorted(missing)}" if missing or len(names) < 15 else 0)
+EOF
+}
+
 self_contained() {
     grep -q '<svg' $out/report.html && ! grep -Eq '(src|href)="[^#]' $out/report.html
 }
@@ -45,6 +57,7 @@ check "the benchmark builds" flock build/bench/lock make --no-print-directory be
 check "every allocator passes every workload under verification" run_all
 check "the verification notices what an allocator can do wrong" shadow_notices
 check "the report is written, without a failed cell" report
+check "every allocator has figures" every_allocator_has_a_column
 check "a broken trace is refused" broken_trace_is_refused
 check "the page needs no other file" self_contained
 checks_done
