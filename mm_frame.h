@@ -3672,40 +3672,48 @@ static bool mmi_frame_put_one(const struct mm_frame_pool *pool, struct mm_frame_
     return true;
 }
 
-/* Frees a frame into a section that is nobody's, of the span at hand, by a short way: lock, set the
- * bit, unlock. False if it is no such frame, or in use. The CPU pinned. */
-static bool mmi_frame_put_common(struct mm_frame_pool *pool, unsigned cpu, mm_pa_t pa)
+/* Frees frames from the first on, as long as they are of one section that is nobody's and of the
+ * span at hand, by a short way: lock, set the bits, unlock. Returns how many; 0 also if the section
+ * is in use. The CPU pinned. */
+static size_t mmi_frame_put_common(struct mm_frame_pool *pool, unsigned cpu, size_t count,
+                                   const mm_pa_t *pa)
 {
     const struct mm_frame_cpu *self = &pool->cpu[cpu];
-    const uint64_t offset = mmi_frame_span_offset(self, pa);
-    const uintptr_t index = (uintptr_t)offset + self->span_index;
+    uint64_t offset = mmi_frame_span_offset(self, pa[0]);
+    uintptr_t index = (uintptr_t)offset + self->span_index;
+    const uintptr_t number = index >> MMI_FRAME_SECTION_SHIFT;
     struct mm_frame_section *section;
-    bool fits;
+    size_t done = 0;
     if (offset >= mm_load(&self->span_size))
-        return false;
-    section = &pool->section[index >> MMI_FRAME_SECTION_SHIFT];
+        return 0;
+    section = &pool->section[number];
     if (mm_load(mmi_frame_owner(pool, section)) != MMI_FRAME_NOBODY ||
         !mm_cas(mmi_frame_owner(pool, section), MMI_FRAME_NOBODY, MM_BIAS_LOCKED))
-        return false;
+        return 0;
     section->was = MMI_FRAME_NOBODY;
-    fits = mmi_frame_put_one(pool, section, index & (MMI_FRAME_SECTION - 1));
-    if (fits)
-        mmi_frame_count(pool, cpu, section->zone, 0 - (uintptr_t)1);
+    while (mmi_frame_put_one(pool, section, index & (MMI_FRAME_SECTION - 1)) && ++done < count) {
+        offset = mmi_frame_span_offset(self, pa[done]);
+        index = (uintptr_t)offset + self->span_index;
+        if (offset >= mm_load(&self->span_size) || index >> MMI_FRAME_SECTION_SHIFT != number)
+            break;
+    }
+    if (done != 0)
+        mmi_frame_count(pool, cpu, section->zone, 0 - (uintptr_t)done);
     mm_bias_unlock(mmi_frame_owner(pool, section), MMI_FRAME_NOBODY);
-    return fits;
+    return done;
 }
 
 MM_FRAME_API MM_NOINLINE enum mm_status mmi_frame_free_slow(struct mm_frame_pool *pool, mm_pa_t pa)
 {
     MM_CPU_STATE_T state;
     unsigned cpu;
-    bool done = false;
+    size_t done = 0;
     MM_CPU_PIN(state);
     cpu = MM_CPU_ID();
     if (cpu < MM_CPU_MAX)
-        done = mmi_frame_put_common(pool, cpu, pa);
+        done = mmi_frame_put_common(pool, cpu, 1, &pa);
     MM_CPU_UNPIN(state);
-    if (done) {
+    if (done != 0) {
         mmi_frame_self_check(pool);
         return MM_OK;
     }
@@ -3854,6 +3862,8 @@ MM_FRAME_API size_t mm_frame_free_bulk(struct mm_frame_pool *pool, size_t count,
             mm_busy_enter(&pool->cpu[cpu].busy);
             n = mmi_frame_put_word(pool, cpu, count - done, pa + done);
             mm_busy_leave(&pool->cpu[cpu].busy);
+            if (n == 0)
+                n = mmi_frame_put_common(pool, cpu, count - done, pa + done);
         }
         MM_CPU_UNPIN(state);
         done += n;
