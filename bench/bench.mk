@@ -28,6 +28,7 @@ bench: | deps-bench ## measure all allocators: a table, build/bench/report.html;
 	    --benchmark_enable_random_interleaving=true \
 	    --benchmark_out=$(bench_dir)/bench.json --benchmark_out_format=json || [ -n '$(FILTER)' ]
 	@$(MAKE) --no-print-directory bench-objects
+	@ls $(bench_dir)/*.json >/dev/null 2>&1 || { echo "bench: nothing matches FILTER" >&2; exit 1; }
 	@python3 bench/report.py $(bench_dir)/*.json $(bench_dir)/report.html
 
 # the programs of small objects take turns, so that a disturbance hits them alike

@@ -510,6 +510,7 @@ int main(int argc, char **argv)
     const char *less = getenv("BENCH_OPS");
     const int64_t divide = (less != NULL && atoi(less) > 0 ? atoi(less) : 1) * (int64_t)OBJ_SLOW;
     char name[128];
+    int found = 0;
 
     sched_getaffinity(0, sizeof all, &all);
     obj_open();
@@ -532,7 +533,10 @@ int main(int argc, char **argv)
             n = MAIL * RING;
         gb_bench *b = gb_register(name, run_row, row);
         gb_use_real_time(gb_threads(gb_iterations(b, n), row->threads));
+        found = 1;
     }
+    if (!found) /* BENCH_FILTER asks for others */
+        return 0;
     gb_context("object_00 " OBJ_NAME, OBJ_TITLE);
     gb_run_quiet();
     gb_shutdown();

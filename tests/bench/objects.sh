@@ -26,7 +26,14 @@ reports() {
     done
 }
 
+silent_where_nothing_matches() { # no file: the report could not read an empty one
+    rm -f $out/none.json
+    BENCH_FILTER='^pair0/' build/bench/objects/slab --benchmark_out_format=json \
+        --benchmark_out=$out/none.json && [ ! -e $out/none.json ]
+}
+
 check "the program of mm_slab.h" runs slab
 check "the program of glibc's malloc" runs glibc
 check "the report has both" reports
+check "a filter that matches no row" silent_where_nothing_matches
 checks_done
