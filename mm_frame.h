@@ -800,7 +800,7 @@ struct mm_frame_cursor {
     uintptr_t used;  /* frames this CPU allocated minus frames it freed, modulo 2^word */
     struct mm_frame_section *section;
     uintptr_t room;  /* frames that may be taken before the watermarks are looked at again */
-    uintptr_t sweep; /* `used` when the search last started from the lowest section */
+    uintptr_t sweep; /* words found since the search started from the lowest section */
     uintptr_t look;  /* `used` at which to look at the peak again */
     struct mm_frame_section *huge; /* section of the last huge block */
 };
@@ -2133,7 +2133,7 @@ static bool mmi_frame_admit(struct mm_frame_pool *pool, unsigned cpu, unsigned n
 
 /* ---- Single frames --------------------------------------------------------------------------- */
 
-#define MMI_FRAME_SWEEP 2048 /* frames taken before a search starts from the lowest section again */
+#define MMI_FRAME_SWEEP 2048 /* words found before a search starts from the lowest section again */
 
 /* Inside: the lowest word with a free frame of a section of this CPU becomes the cursor's; NULL:
  * none has. */
@@ -2172,7 +2172,7 @@ static bool mmi_frame_restarts(const struct mm_frame_pool *pool,
                                const struct mm_frame_cursor *cursor)
 {
     return cursor->section == pool->nowhere ||
-           (pool->policy != MM_FRAME_NEXT_FIT && cursor->used - cursor->sweep >= MMI_FRAME_SWEEP);
+           (pool->policy != MM_FRAME_NEXT_FIT && cursor->sweep >= MMI_FRAME_SWEEP);
 }
 
 /* Inside: as mmi_frame_next_word, from the other sections. Lowest first, in sweeps: a search goes
@@ -2200,7 +2200,7 @@ static MM_NOINLINE uintptr_t *mmi_frame_next_section(struct mm_frame_pool *pool,
         if (mine)
             word = mmi_frame_word_of(pool, cursor, &pool->section[i]);
         if (word != NULL) {
-            cursor->sweep = lowest ? cursor->used : cursor->sweep;
+            cursor->sweep = (lowest ? 0 : cursor->sweep) + mm_popcount(cursor->section->some);
             return word;
         }
         mmi_frame_set_remove(pool, cpu, MMI_FRAME_AVAIL, i);
