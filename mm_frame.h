@@ -800,7 +800,7 @@ struct mm_frame_cursor {
     uintptr_t used;  /* frames this CPU allocated minus frames it freed, modulo 2^word */
     struct mm_frame_section *section;
     uintptr_t room;  /* frames that may be taken before the watermarks are looked at again */
-    uintptr_t sweep; /* words taken since the search started from the lowest section */
+    uintptr_t sweep; /* words found since the search started from the lowest section */
     uintptr_t look;  /* `used` at which to look at the peak again */
     struct mm_frame_section *huge; /* section of the last huge block */
 };
@@ -1211,10 +1211,17 @@ MM_FRAME_API void mm_frame_dump(struct mm_frame_pool *pool,
 
 MM_FRAME_API mm_pa_t mmi_frame_alloc_slow(struct mm_frame_pool *pool, unsigned flags);
 MM_FRAME_API enum mm_status mmi_frame_free_slow(struct mm_frame_pool *pool, mm_pa_t pa);
-/* Inside, which they leave: the free of `pa`, of the span at hand, made its word no longer empty,
- * or full. Return MM_OK. */
-MM_FRAME_API enum mm_status mmi_frame_edge_some(struct mm_frame_pool *pool, mm_pa_t pa);
-MM_FRAME_API enum mm_status mmi_frame_edge_full(struct mm_frame_pool *pool, mm_pa_t pa);
+/* What mm_frame_alloc leaves: the word that the CPU found in its cursor is empty. Inside and
+ * pinned, which it leaves; `self` NULL: not inside, the CPU or its zone is not known. */
+MM_FRAME_API mm_pa_t mmi_frame_alloc_next(struct mm_frame_pool *pool, unsigned flags,
+                                          struct mm_frame_cpu *self, struct mm_frame_cursor *cursor,
+                                          uintptr_t *word, MM_CPU_STATE_T state);
+/* Inside, which they leave: a free of the frame with this index made its word no longer empty, or
+ * full. Return MM_OK. */
+MM_FRAME_API enum mm_status mmi_frame_edge_some(struct mm_frame_pool *pool,
+                                                struct mm_frame_cpu *self, uintptr_t index);
+MM_FRAME_API enum mm_status mmi_frame_edge_full(struct mm_frame_pool *pool,
+                                                struct mm_frame_cpu *self, uintptr_t index);
 
 /* How many frames of the span at hand lie before `pa`; more than any span has if it is below the
  * span or misaligned: the bits below the page size are rotated to the top. */
@@ -1233,17 +1240,49 @@ MM_CORE_INLINE mm_pa_t mmi_frame_first_of(const struct mm_frame_cursor *cursor, 
 
 #define MMI_FRAME_SECTION_SHIFT (2 * MM_WORD_SHIFT)
 
+/* Sets, or clears, bit n modulo the size of a word; whether it was set. */
+#if defined(__x86_64__) && defined(__LP64__) && defined(__GCC_ASM_FLAG_OUTPUTS__)
+MM_CORE_INLINE bool mmi_frame_set_bit(uintptr_t *x, uintptr_t n)
+{
+    bool was; /* one instruction, and a jump on its flag */
+    __asm__("bts{q}\t{%2, %0|%0, %2}" : "+r"(*x), "=@ccc"(was) : "r"(n));
+    return was;
+}
+MM_CORE_INLINE bool mmi_frame_clear_bit(uintptr_t *x, uintptr_t n)
+{
+    bool was;
+    __asm__("btr{q}\t{%2, %0|%0, %2}" : "+r"(*x), "=@ccc"(was) : "r"(n));
+    return was;
+}
+#else
+MM_CORE_INLINE bool mmi_frame_set_bit(uintptr_t *x, uintptr_t n)
+{
+    const uintptr_t was = *x >> (n & (MM_WORD_BITS - 1)) & 1;
+    *x |= (uintptr_t)1 << (n & (MM_WORD_BITS - 1));
+    return was != 0;
+}
+MM_CORE_INLINE bool mmi_frame_clear_bit(uintptr_t *x, uintptr_t n)
+{
+    const uintptr_t was = *x >> (n & (MM_WORD_BITS - 1)) & 1;
+    *x &= ~((uintptr_t)1 << (n & (MM_WORD_BITS - 1)));
+    return was != 0;
+}
+#endif
+
 /* About 20 instructions; lines: the CPU's, its cursor's, the section's header, the word's. */
 MM_FRAME_INLINE mm_pa_t mm_frame_alloc(struct mm_frame_pool *pool, unsigned flags)
 {
+    struct mm_frame_cpu *self = NULL;
+    struct mm_frame_cursor *cursor = NULL;
+    uintptr_t *word = NULL;
     MM_CPU_STATE_T state;
     unsigned cpu;
     MM_CPU_PIN(state);
     cpu = MM_CPU_ID();
     if (MM_LIKELY(cpu < MM_CPU_MAX && (flags & ~MM_FRAME_URGENT) < MM_FRAME_ZONE_MAX)) {
-        struct mm_frame_cpu *self = &pool->cpu[cpu];
-        struct mm_frame_cursor *cursor = &self->cursor[flags & MM_FRAME_ZONE_MASK];
-        uintptr_t *word, bits;
+        uintptr_t bits;
+        self = &pool->cpu[cpu];
+        cursor = &self->cursor[flags & MM_FRAME_ZONE_MASK];
         mm_busy_enter(&self->busy);
         word = __atomic_load_n(&cursor->word, MM_BIAS_ORDER);
         bits = mm_load(word);
@@ -1255,10 +1294,8 @@ MM_FRAME_INLINE mm_pa_t mm_frame_alloc(struct mm_frame_pool *pool, unsigned flag
             MM_CPU_UNPIN(state);
             return pa;
         }
-        mm_busy_leave(&self->busy);
     }
-    MM_CPU_UNPIN(state);
-    return mmi_frame_alloc_slow(pool, flags);
+    return mmi_frame_alloc_next(pool, flags, self, cursor, word, state);
 }
 
 /* About 40 instructions; lines: the CPU's, its cursor's, the owner's, the word's. */
@@ -1271,26 +1308,27 @@ MM_FRAME_INLINE enum mm_status mm_frame_free(struct mm_frame_pool *pool, mm_pa_t
     cpu = MM_CPU_ID();
     if (MM_LIKELY(cpu < MM_CPU_MAX)) {
         struct mm_frame_cpu *self = &pool->cpu[cpu];
+        uintptr_t index;
         uint64_t offset;
         mm_busy_enter(&self->busy);
         offset = mmi_frame_span_offset(self, pa);
-        if (MM_LIKELY(offset < mm_load(&self->span_size))) {
-            const uintptr_t index = (uintptr_t)offset + self->span_index;
-            const uintptr_t *owner = &pool->owner[index >> MMI_FRAME_SECTION_SHIFT];
+        index = (uintptr_t)offset + self->span_index;
+        if (MM_LIKELY(offset < mm_load(&self->span_size) &&
+                      mm_bias_mine(&pool->owner[index >> MMI_FRAME_SECTION_SHIFT], cpu))) {
             uintptr_t *word = &pool->word[index >> MM_WORD_SHIFT];
             const uintptr_t old = mm_load(word);
-            const uintptr_t now = old | (uintptr_t)1 << (index & (MM_WORD_BITS - 1));
-            /* The bit changes: the frame was allocated. If not, it is free, or in a huge block. */
-            if (MM_LIKELY(mm_bias_mine(owner, cpu) && now != old)) {
+            uintptr_t now = old;
+            /* Its bit is clear: the frame was allocated. Set: it is free, or in a huge block. */
+            if (MM_LIKELY(!mmi_frame_set_bit(&now, index))) {
                 mm_store(word, now);
                 mm_count(&self->freed, 1);
                 /* S1 and S2 concern only words that were empty or are full now. */
                 if (MM_UNLIKELY(old == 0)) {
-                    status = mmi_frame_edge_some(pool, pa);
+                    status = mmi_frame_edge_some(pool, self, index);
                 } else if (MM_UNLIKELY(now == ~(uintptr_t)0 &&
                                        word != __atomic_load_n(&self->span_cursor->word,
                                                                __ATOMIC_RELAXED))) {
-                    status = mmi_frame_edge_full(pool, pa);
+                    status = mmi_frame_edge_full(pool, self, index);
                 } else {
                     mm_busy_leave(&self->busy);
                     status = MM_OK;
@@ -1615,6 +1653,13 @@ static uintptr_t *mmi_frame_words(const struct mm_frame_pool *pool,
                                   const struct mm_frame_section *section)
 {
     return pool->word + (mmi_frame_number(pool, section) << MM_WORD_SHIFT);
+}
+
+/* The words of the section that this one is of: they lie at a multiple of their size. */
+static inline uintptr_t *mmi_frame_words_around(uintptr_t *word)
+{
+    const size_t mask = MM_WORD_BITS * sizeof *word - 1;
+    return (uintptr_t *)(void *)((unsigned char *)word - ((uintptr_t)word & mask));
 }
 
 /* Free frames of word w as a mask, by S1 and S3. */
@@ -2088,7 +2133,7 @@ static bool mmi_frame_admit(struct mm_frame_pool *pool, unsigned cpu, unsigned n
 
 /* ---- Single frames --------------------------------------------------------------------------- */
 
-#define MMI_FRAME_SWEEP 2048 /* words taken before a search starts from the lowest section again */
+#define MMI_FRAME_SWEEP 2048 /* words found before a search starts from the lowest section again */
 
 /* Inside: the lowest word with a free frame of a section of this CPU becomes the cursor's; NULL:
  * none has. */
@@ -2155,7 +2200,7 @@ static MM_NOINLINE uintptr_t *mmi_frame_next_section(struct mm_frame_pool *pool,
         if (mine)
             word = mmi_frame_word_of(pool, cursor, &pool->section[i]);
         if (word != NULL) {
-            cursor->sweep = lowest ? 0 : cursor->sweep;
+            cursor->sweep = (lowest ? 0 : cursor->sweep) + mm_popcount(cursor->section->some);
             return word;
         }
         mmi_frame_set_remove(pool, cpu, MMI_FRAME_AVAIL, i);
@@ -2165,41 +2210,6 @@ static MM_NOINLINE uintptr_t *mmi_frame_next_section(struct mm_frame_pool *pool,
     return NULL;
 }
 
-/* Inside: the lowest free frame of the cursor's section, if it is this CPU's; else MM_PA_NONE. The
- * cursor moves to its word if that has more. */
-static inline mm_pa_t mmi_frame_next_frame(const struct mm_frame_pool *pool,
-                                           struct mm_frame_cursor *cursor, unsigned cpu)
-{
-    struct mm_frame_section *section = cursor->section;
-    uintptr_t *words, some, bits, rest;
-    mm_pa_t pa;
-    if (!mm_bias_mine(mmi_frame_owner(pool, section), cpu) ||
-        mmi_frame_cursor_peek(cursor) == &pool->nothing || mm_load(&section->wanted) != 0)
-        return MM_PA_NONE;
-    words = mmi_frame_words(pool, section);
-    for (some = section->some; some != 0; some &= some - 1) {
-        const unsigned w = mm_ctz(some);
-        bits = mm_load(&words[w]);
-        if (MM_UNLIKELY(bits == 0))
-            continue;
-        rest = bits & (bits - 1);
-        mm_store(&words[w], rest);
-        pa = (mm_pa_t)(section->pfn + (((uintptr_t)w << MM_WORD_SHIFT) | mm_ctz(bits)))
-             << MM_PAGE_SHIFT;
-        if (rest == 0) {
-            mm_store(&section->some, some & (some - 1));
-            return pa;
-        }
-        mm_store(&section->some, some);
-        mm_store(&section->full, section->full & ~mm_bit(w)); /* the exception of S2 */
-        mmi_frame_cursor_set(cursor, section, &words[w]);
-        cursor->pa = (mm_pa_t)(section->pfn + ((uintptr_t)w << MM_WORD_SHIFT)) << MM_PAGE_SHIFT;
-        return pa;
-    }
-    mm_store(&section->some, 0);
-    return MM_PA_NONE;
-}
-
 /* Inside: moves the cursor, whose word is used up, to the next word of this CPU's sections that has
  * a free frame, by the pool's policy, and returns it; NULL if there is none. */
 static inline uintptr_t *mmi_frame_next_word(struct mm_frame_pool *pool, unsigned cpu,
@@ -2207,7 +2217,6 @@ static inline uintptr_t *mmi_frame_next_word(struct mm_frame_pool *pool, unsigne
 {
     struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
     uintptr_t *word;
-    cursor->sweep++;
     mmi_frame_note_peak(pool, cpu, number, 0);
     word = mmi_frame_cursor_word(pool, cursor, cpu);
     if (word != NULL && MM_UNLIKELY(mm_load(&cursor->section->wanted) != 0) &&
@@ -2246,25 +2255,23 @@ static inline void mmi_frame_freed(struct mm_frame_pool *pool, unsigned cpu, uin
     }
 }
 
-MM_FRAME_API MM_NOINLINE enum mm_status mmi_frame_edge_some(struct mm_frame_pool *pool, mm_pa_t pa)
+MM_FRAME_API MM_NOINLINE enum mm_status
+mmi_frame_edge_some(struct mm_frame_pool *pool, struct mm_frame_cpu *self, uintptr_t index)
 {
-    const unsigned cpu = MM_CPU_ID();
-    struct mm_frame_cpu *self = &pool->cpu[cpu];
-    const uintptr_t index = (uintptr_t)mmi_frame_span_offset(self, pa) + self->span_index;
-    struct mm_frame_section *section = &pool->section[index >> MMI_FRAME_SECTION_SHIFT];
+    const uintptr_t number = index >> MMI_FRAME_SECTION_SHIFT;
+    struct mm_frame_section *section = &pool->section[number];
     const uintptr_t some = section->some;
     mm_store(&section->some, some | (uintptr_t)1 << (index >> MM_WORD_SHIFT & (MM_WORD_BITS - 1)));
     if (MM_UNLIKELY(some == 0))
-        mmi_frame_set_add(pool, cpu, MMI_FRAME_AVAIL, index >> MMI_FRAME_SECTION_SHIFT);
+        mmi_frame_set_add(pool, (unsigned)(self - pool->cpu), MMI_FRAME_AVAIL, number);
     mm_busy_leave(&self->busy);
     return MM_OK;
 }
 
-MM_FRAME_API MM_NOINLINE enum mm_status mmi_frame_edge_full(struct mm_frame_pool *pool, mm_pa_t pa)
+MM_FRAME_API MM_NOINLINE enum mm_status
+mmi_frame_edge_full(struct mm_frame_pool *pool, struct mm_frame_cpu *self, uintptr_t index)
 {
-    const unsigned cpu = MM_CPU_ID();
-    struct mm_frame_cpu *self = &pool->cpu[cpu];
-    mmi_frame_freed(pool, cpu, (uintptr_t)mmi_frame_span_offset(self, pa) + self->span_index);
+    mmi_frame_freed(pool, (unsigned)(self - pool->cpu), index);
     mm_busy_leave(&self->busy);
     return MM_OK;
 }
@@ -3240,28 +3247,33 @@ static uintptr_t mmi_frame_take_common(struct mm_frame_pool *pool, unsigned cpu,
     return pfn;
 }
 
-/* By a short way, where no watermark is to be looked at: the next word of this CPU's own
- * sections. */
-/* Another section of the CPU's own, a frame of nobody's, or the long way. */
-static MM_NOINLINE mm_pa_t mmi_frame_alloc_section(struct mm_frame_pool *pool, unsigned flags)
+/* Inside: takes the lowest free frame of the cursor's word, which has one. */
+static inline mm_pa_t mmi_frame_take_lowest(struct mm_frame_cursor *cursor, uintptr_t *word)
+{
+    const uintptr_t bits = mm_load(word);
+    mm_store(word, bits & (bits - 1));
+    mm_count(&cursor->used, 1);
+    return mmi_frame_first_of(cursor, bits);
+}
+
+/* Where no watermark is to be looked at, the CPU's own sections and nobody's are asked in a short
+ * way. */
+MM_FRAME_API MM_NOINLINE mm_pa_t mmi_frame_alloc_slow(struct mm_frame_pool *pool, unsigned flags)
 {
     MM_CPU_STATE_T state;
     mm_pa_t pa = MM_PA_NONE;
     bool hopeless = false;
     unsigned cpu;
+    if (MM_UNLIKELY(flags >= MM_FRAME_ZONE_MAX || (pool->plain >> flags & 1) == 0))
+        return mmi_frame_alloc_any(pool, flags);
     MM_CPU_PIN(state);
     cpu = MM_CPU_ID();
     if (MM_LIKELY(cpu < MM_CPU_MAX)) {
-        struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[flags];
         uintptr_t *word;
         mm_busy_enter(&pool->cpu[cpu].busy);
         word = mmi_frame_next_word(pool, cpu, flags);
-        if (MM_LIKELY(word != NULL)) {
-            const uintptr_t bits = mm_load(word);
-            mm_store(word, bits & (bits - 1));
-            mm_count(&cursor->used, 1);
-            pa = mmi_frame_first_of(cursor, bits);
-        }
+        if (word != NULL)
+            pa = mmi_frame_take_lowest(&pool->cpu[cpu].cursor[flags], word);
         mm_busy_leave(&pool->cpu[cpu].busy);
         if (MM_UNLIKELY(pa == MM_PA_NONE)) {
             const uintptr_t pfn = mmi_frame_take_common(pool, cpu, flags);
@@ -3278,33 +3290,67 @@ static MM_NOINLINE mm_pa_t mmi_frame_alloc_section(struct mm_frame_pool *pool, u
     return pa;
 }
 
-/* Another word of the CPU's section than the current one, or another section. */
-MM_FRAME_API MM_NOINLINE mm_pa_t mmi_frame_alloc_slow(struct mm_frame_pool *pool, unsigned flags)
+/* Inside and pinned, which it leaves: a frame of another section than the cursor's, which is used
+ * up. */
+static MM_NOINLINE mm_pa_t mmi_frame_alloc_onward(struct mm_frame_pool *pool, unsigned flags,
+                                                  struct mm_frame_cpu *self, MM_CPU_STATE_T state)
 {
-    MM_CPU_STATE_T state;
+    const unsigned number = flags & MM_FRAME_ZONE_MASK;
+    uintptr_t *word = mmi_frame_next_section(pool, (unsigned)(self - pool->cpu), number);
     mm_pa_t pa = MM_PA_NONE;
-    unsigned cpu;
-    if (MM_UNLIKELY(flags >= MM_FRAME_ZONE_MAX || (pool->plain >> flags & 1) == 0))
-        return mmi_frame_alloc_any(pool, flags);
-    MM_CPU_PIN(state);
-    cpu = MM_CPU_ID();
-    if (MM_LIKELY(cpu < MM_CPU_MAX)) {
-        struct mm_frame_cpu *self = &pool->cpu[cpu];
-        struct mm_frame_cursor *cursor = &self->cursor[flags];
-        mm_busy_enter(&self->busy);
-        pa = mmi_frame_next_frame(pool, cursor, cpu);
-        if (MM_LIKELY(pa != MM_PA_NONE)) {
-            mm_count(&cursor->used, 1);
-            mm_count(&cursor->sweep, 1);
-            mmi_frame_note_peak(pool, cpu, flags, 0);
-        }
-        mm_busy_leave(&self->busy);
-    }
+    if (MM_LIKELY(word != NULL))
+        pa = mmi_frame_take_lowest(&self->cursor[number], word);
+    mm_busy_leave(&self->busy);
     MM_CPU_UNPIN(state);
-    if (MM_UNLIKELY(pa == MM_PA_NONE))
-        return mmi_frame_alloc_section(pool, flags);
-    mmi_frame_self_check(pool);
-    return pa;
+    return MM_LIKELY(word != NULL) ? pa : mmi_frame_alloc_slow(pool, flags);
+}
+
+MM_FRAME_API MM_NOINLINE mm_pa_t mmi_frame_alloc_next(struct mm_frame_pool *pool, unsigned flags,
+                                                      struct mm_frame_cpu *self,
+                                                      struct mm_frame_cursor *cursor,
+                                                      uintptr_t *word, MM_CPU_STATE_T state)
+{
+    struct mm_frame_section *section;
+    uintptr_t some, bits, rest;
+    unsigned at;
+    if (MM_UNLIKELY(self == NULL))
+        goto slow;
+    section = cursor->section;
+    if (MM_UNLIKELY(word == &pool->nothing || mm_load(&section->wanted) != 0 ||
+                    (intptr_t)(cursor->used - cursor->look) >= 0))
+        goto leave;
+    some = section->some;
+    (void)mmi_frame_clear_bit(&some, (uintptr_t)word / sizeof *word);
+    if (MM_UNLIKELY(some == 0)) {
+        mm_store(&section->some, 0);
+        return mmi_frame_alloc_onward(pool, flags, self, state);
+    }
+    at = mm_ctz(some);
+    word = mmi_frame_words_around(word) + at;
+    bits = mm_load(word);
+    if (MM_UNLIKELY(bits == 0))
+        goto leave;
+    rest = bits & (bits - 1);
+    mm_store(word, rest);
+    mm_count(&cursor->used, 1);
+    if (rest == 0) {
+        some &= some - 1;
+    } else {
+        uintptr_t full = section->full;
+        (void)mmi_frame_clear_bit(&full, at); /* the exception of S2 */
+        mm_store(&section->full, full);
+        mmi_frame_cursor_set(cursor, section, word);
+        cursor->pa = (mm_pa_t)(section->pfn + (at << MM_WORD_SHIFT)) << MM_PAGE_SHIFT;
+    }
+    mm_store(&section->some, some);
+    mm_busy_leave(&self->busy);
+    MM_CPU_UNPIN(state);
+    return (mm_pa_t)(section->pfn + ((at << MM_WORD_SHIFT) | mm_ctz(bits))) << MM_PAGE_SHIFT;
+leave:
+    mm_busy_leave(&self->busy);
+slow:
+    MM_CPU_UNPIN(state);
+    return mmi_frame_alloc_slow(pool, flags);
 }
 
 MM_FRAME_API size_t mm_frame_alloc_bulk(struct mm_frame_pool *pool, size_t count, unsigned flags,
@@ -4081,7 +4127,8 @@ static void mmi_frame_plan_make(const struct mm_frame_config *config,
     plan->section_at = plan->small_at + (uint64_t)MM_CPU_MAX * sizeof(struct mm_frame_small);
     plan->owner_at =
         plan->section_at + ((uint64_t)plan->sections + 1) * sizeof(struct mm_frame_section);
-    plan->word_at = mm_align_up(plan->owner_at + ((uint64_t)plan->sections + 1) * word, line);
+    plan->word_at = mm_align_up(plan->owner_at + ((uint64_t)plan->sections + 1) * word,
+                                word << MM_WORD_SHIFT); /* see mmi_frame_words_around */
     plan->set_at = plan->word_at + ((uint64_t)plan->sections << MM_WORD_SHIFT) * word;
     plan->span_at = plan->set_at + (uint64_t)plan->set_words * word *
                                        ((MM_CPU_MAX + 1) * (uint64_t)MMI_FRAME_KINDS);

@@ -29,11 +29,14 @@ static uint32_t frame_alloc(void *self, unsigned order)
     return order == 0 ? frame_of(mm_frame_alloc(self, 0)) : frame_alloc_order(self, order);
 }
 
+static __attribute__((noinline)) int frame_free_order(void *self, uint32_t frame, unsigned order)
+{
+    return mm_frame_free_order(self, pa_of(frame), order);
+}
+
 static int frame_free(void *self, uint32_t frame, unsigned order)
 {
-    if (order == 0)
-        return mm_frame_free(self, pa_of(frame));
-    return mm_frame_free_order(self, pa_of(frame), order);
+    return order == 0 ? mm_frame_free(self, pa_of(frame)) : frame_free_order(self, frame, order);
 }
 
 static uint32_t frame_alloc_run(void *self, uint32_t n)
