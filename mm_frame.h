@@ -2218,6 +2218,9 @@ static inline uintptr_t *mmi_frame_next_word(struct mm_frame_pool *pool, unsigne
     struct mm_frame_cursor *cursor = &pool->cpu[cpu].cursor[number];
     uintptr_t *word;
     mmi_frame_note_peak(pool, cpu, number, 0);
+    if (cursor->section == pool->nowhere &&
+        mm_load(&mmi_frame_set(pool, cpu, MMI_FRAME_AVAIL)[pool->level_at[pool->levels - 1]]) == 0)
+        return NULL; /* by H1: this CPU has nothing of its own */
     word = mmi_frame_cursor_word(pool, cursor, cpu);
     if (word != NULL && MM_UNLIKELY(mm_load(&cursor->section->wanted) != 0) &&
         mmi_frame_yield(pool, cpu, cursor->section, cursor))
