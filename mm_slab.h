@@ -1994,17 +1994,21 @@ static uintptr_t mmi_slab_take_from(struct mmi_slab *s, uintptr_t *to, uintptr_t
     return got;
 }
 
+/* A random number below n. */
+static uint32_t mmi_slab_random(struct mm_slab_cache *cache, uint32_t n)
+{
+    uint32_t x = (uint32_t)cache->random; /* xorshift: Marsaglia, 2003 */
+    x ^= x << 13;
+    x ^= x >> 17;
+    x ^= x << 5;
+    cache->random = x;
+    return x % n;
+}
+
 static void mmi_slab_shuffle(struct mm_slab_cache *cache, uintptr_t *slot, uintptr_t n)
 {
     while (n > 1) {
-        uint32_t x = (uint32_t)cache->random; /* xorshift: Marsaglia, 2003 */
-        uintptr_t other, swap;
-        x ^= x << 13;
-        x ^= x >> 17;
-        x ^= x << 5;
-        cache->random = x;
-        other = x % (uint32_t)n--;
-        swap = slot[n];
+        const uintptr_t other = mmi_slab_random(cache, (uint32_t)n--), swap = slot[n];
         slot[n] = slot[other];
         slot[other] = swap;
     }
@@ -2182,12 +2186,16 @@ static struct mmi_slab *mmi_slab_new(struct mm_slab_heap *heap, unsigned flags)
 
 static void mmi_slab_dress(struct mm_slab_cache *cache, struct mmi_slab *s);
 
-/* Gives the cache a slab more. MM_OK, or MM_ERR_NOMEM, MM_ERR_LIMIT for its quota. */
-static enum mm_status mmi_slab_grow(struct mm_slab_cache *cache, unsigned flags)
+/* Gives the cache a slab more and takes one object of it. It is taken before other CPUs see the
+ * slab: one that nobody needs any more would otherwise stay, wholly free, among the partial ones
+ * (C2). NULL if there is no memory or no quota. */
+static void *mmi_slab_grow(struct mm_slab_cache *cache, unsigned flags)
 {
     struct mm_slab_heap *heap = cache->heap;
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab *s;
+    char *object;
+    uint32_t n;
     bool fits;
 
     MM_SLAB_LOCK(&cache->lock, state);
@@ -2195,7 +2203,7 @@ static enum mm_status mmi_slab_grow(struct mm_slab_cache *cache, unsigned flags)
     cache->slabs += fits;
     MM_SLAB_UNLOCK(&cache->lock, state);
     if (!fits)
-        return MM_ERR_LIMIT;
+        return NULL;
     s = mmi_slab_new(heap, flags);
     MM_SLAB_LOCK(&cache->lock, state);
     if (s == NULL)
@@ -2204,16 +2212,21 @@ static enum mm_status mmi_slab_grow(struct mm_slab_cache *cache, unsigned flags)
         mmi_slab_format(cache, s);
     MM_SLAB_UNLOCK(&cache->lock, state);
     if (s == NULL)
-        return MM_ERR_NOMEM;
+        return NULL;
     mmi_slab_dress(cache, s);
     MM_SLAB_LOCK(&heap->lock, state);
     s->cache = cache;
     MM_SLAB_UNLOCK(&heap->lock, state);
     MM_SLAB_LOCK(&cache->lock, state);
-    mmi_slab_link(&cache->partial, s, false);
-    cache->free += s->count;
+    n = cache->flags & MM_SLAB_SHUFFLE ? mmi_slab_random(cache, s->count) : 0;
+    object = mmi_slab_object(s, n);
+    mmi_slab_bits(s)[n >> MM_WORD_SHIFT] &= ~mm_bit(n & (MM_WORD_BITS - 1));
+    mmi_slab_unpurge(s, object);
+    s->free--;
+    cache->free += s->free;
+    mmi_slab_link(s->free != 0 ? &cache->partial : &cache->full, s, false);
     MM_SLAB_UNLOCK(&cache->lock, state);
-    return MM_OK;
+    return object;
 }
 
 /* A slab that left its cache: destructors, then into the reserve or among those that wait. */
@@ -2691,12 +2704,12 @@ static bool mmi_slab_put_one(struct mm_slab_cache *cache, void *p)
 static void *mmi_slab_inner_alloc(struct mm_slab_heap *heap, unsigned which, unsigned flags)
 {
     struct mm_slab_cache *cache = &heap->inner[which];
-    void *p;
+    void *p = mmi_slab_take_one(cache);
 
-    while ((p = mmi_slab_take_one(cache)) == NULL)
-        if (mmi_slab_grow(cache, flags) != MM_OK)
-            return NULL;
-    MM_SLAB_UNPOISON(p, cache->size);
+    if (p == NULL)
+        p = mmi_slab_grow(cache, flags);
+    if (p != NULL)
+        MM_SLAB_UNPOISON(p, cache->size);
     return p;
 }
 
@@ -2814,8 +2827,10 @@ static void *mmi_slab_get(struct mm_slab_cache *cache, size_t size, unsigned fla
 
     for (;;) {
         p = mmi_slab_try(cache);
+        if (p == NULL)
+            p = mmi_slab_grow(cache, flags);
         if (p == NULL) {
-            if (mmi_slab_grow(cache, flags) == MM_OK || mmi_slab_wake_all(cache) ||
+            if (mmi_slab_wake_all(cache) ||
                 mmi_slab_reclaim(cache->heap, MM_SLAB_BYTES, flags, &tried))
                 continue;
             MM_SLAB_LOCK(&cache->lock, state);
@@ -4307,6 +4322,8 @@ static bool mmi_slab_sound_list(struct mm_slab_cache *cache, const struct mmi_sl
 
     for (s = list->first; s != NULL; before = s, s = s->next) {
         if (!mmi_slab_sound(cache, s) || s->prev != before || (s->free == 0) != full)
+            return false;
+        if (s->free == s->count && (cache->slabs > 1 || !(cache->flags & MM_SLAB_DEBUG_ALL)))
             return false;
         *slabs += 1;
         *free += s->free;

@@ -37,9 +37,6 @@ static bool frames(void)
         EXPECT(*(volatile uint64_t *)kmm_at(pa[i]) == i);
         EXPECT(kmm_free_pages(pa[i], 0) == MM_OK);
     }
-    kmm_set_debug(0);
-    EXPECT(kmm_free_pages(pa[0], 0) == MM_ERR_INVALID);
-    kmm_set_debug(1);
     EXPECT(kmm_free_pages(huge, 9) == MM_OK && kmm_free(pa) == MM_OK);
     return true;
 }
@@ -127,7 +124,31 @@ static bool write_xor_execute(void)
     EXPECT(faults_to_write((volatile void *)(uintptr_t) "a constant"));
     EXPECT(faults_to_write(kmm_at(arch_image_pa(text)))); /* the other way to it */
     EXPECT(faults_to_execute(kmm_at(pa)));
+    kmm_list(NULL);
     return kmm_free_pages(pa, 0) == MM_OK;
+}
+
+static bool debug_levels(void)
+{
+    const uintptr_t before = kmm_reports();
+    mm_pa_t pa = kmm_alloc_pages(0);
+    unsigned char *at = kmm_at(pa);
+    EXPECT(pa != MM_PA_NONE);
+    *at = 1;
+    kmm_set_debug(0); /* misuse is refused and counted */
+    EXPECT(kmm_free_pages(pa, 0) == MM_OK && *at == 1);
+    EXPECT(kmm_free_pages(pa, 0) == MM_ERR_INVALID && kmm_reports() == before + 1);
+    kmm_set_debug(1); /* and reported */
+    EXPECT(kmm_free_pages(pa, 0) == MM_ERR_INVALID && kmm_reports() == before + 2);
+    kmm_set_debug(2); /* and freed pages are junk */
+    EXPECT((pa = kmm_alloc_pages(0)) != MM_PA_NONE);
+    at = kmm_at(pa);
+    *at = 1;
+    EXPECT(kmm_free_pages(pa, 0) == MM_OK && *at == 0x6b && at[PAGE - 1] == 0x6b);
+    kmm_set_debug(3); /* and all is checked, now and then */
+    EXPECT(kmm_stress(7, 5000) == 0 && kmm_reports() == before + 2);
+    kmm_set_debug(1);
+    return true;
 }
 
 static bool device(void)
@@ -156,7 +177,7 @@ static bool exits(unsigned program, uint64_t argument, int code)
     return good;
 }
 
-/* True if it was killed for this reason, at an address in [low, high]. */
+/* True if it was killed for this reason, at an address in [low, high]; MM_VMA_FAULT_OK: no page fault. */
 static bool dies(unsigned program, uint64_t argument, enum mm_vma_fault fault, mm_va_t low,
                  mm_va_t high)
 {
@@ -166,7 +187,8 @@ static bool dies(unsigned program, uint64_t argument, enum mm_vma_fault fault, m
         return false;
     process_run(p);
     good = !p->exited && p->fault == fault && p->va >= low && p->va <= high;
-    print("    killed: %s at %x\n", kmm_fault_name(p->fault), p->va);
+    print("    killed: %s at %x\n",
+          p->fault == MM_VMA_FAULT_OK ? "privileged instruction" : kmm_fault_name(p->fault), p->va);
     process_destroy(p);
     return good;
 }
@@ -242,6 +264,10 @@ static bool kernel_memory(void)
     bool good = dies(PROGRAM_KERNEL, va, MM_VMA_FAULT_NONE, va, va);
     return kmm_free_pages(pa, 0) == MM_OK && good;
 }
+static bool privileged(void)
+{
+    return dies(PROGRAM_PRIVILEGED, 0, MM_VMA_FAULT_OK, 0x400000, 0x401000);
+}
 static bool refused_calls(void)
 {
     return exits(PROGRAM_WX, 0, 0);
@@ -308,6 +334,34 @@ static bool smp_programs(void)
     return wrong == 0;
 }
 
+/* The last CPU runs programs that fill memory and look at it again, while this one takes their pages. */
+static uintptr_t enough;
+
+static void reclaim_part(unsigned cpu)
+{
+    if (cpu == kernel_cpus() - 1) {
+        do
+            (void)mm_fetch_add(&wrong, !exits(PROGRAM_HOG, 1000, 0));
+        while (mm_load(&enough) == 0);
+    } else if (cpu == 0) {
+        for (uint64_t gone = 0; gone < 500;)
+            gone += kmm_reclaim(16);
+        mm_store(&enough, 1);
+    }
+}
+
+static bool smp_reclaim(void)
+{
+    struct kmm_stats before, after;
+    wrong = enough = 0;
+    kmm_get_stats(&before);
+    on_all_cpus(reclaim_part);
+    kmm_get_stats(&after);
+    print("    %u pages went to swap, %u were read back\n", after.evicted - before.evicted,
+          after.swapped_in - before.swapped_in);
+    return wrong == 0 && after.swapped_in > before.swapped_in && after.swapped == 0;
+}
+
 /* The last CPU runs a program that reads a page for ever; this one takes the page away: the program dies
  * only if the other CPU's TLB is told. */
 static struct process *spinner;
@@ -346,12 +400,13 @@ struct demo {
     bool several; /* needs more than one CPU */
 };
 static const struct demo demos[] = {
-    {"frames: distinct, writable, a double free is refused", frames, false},
+    {"frames: distinct and writable", frames, false},
     {"contiguous memory for DMA: aligned, within a boundary", dma, false},
     {"kmalloc of every class, and realloc", objects, false},
     {"mapping: a 2 MiB leaf, split, protected, unmapped", mapping, false},
     {"W^X: text, constants and data of the kernel", write_xor_execute, false},
     {"device memory, uncached", device, false},
+    {"debug levels: silent, reports, junk in freed pages, checks", debug_levels, false},
     {"a program demand-pages its stack and heap", demand_paging, false},
     {"clone: copy on write, by frame counts", copy_on_write, false},
     {"mmap: pages of a file through the pager", file_pages, false},
@@ -360,13 +415,22 @@ static const struct demo demos[] = {
     {"the guard below a stack is hit", stack_guard, false},
     {"a null pointer", null_pointer, false},
     {"the kernel's memory is out of reach", kernel_memory, false},
+    {"a privileged instruction", privileged, false},
     {"system calls refuse what is not allowed", refused_calls, false},
     {"more memory than there is: reclaim, content intact", reclaim, false},
     {"quota of a space", quota, false},
     {"stress on all CPUs, with timer interrupts", smp_stress, false},
     {"programs on all CPUs", smp_programs, false},
+    {"reclaim from a program that runs on another CPU", smp_reclaim, true},
     {"TLB shootdown: a page goes while another CPU reads it", shootdown, true},
 };
+
+static void every_class(unsigned cpu)
+{
+    (void)cpu;
+    for (size_t bytes = 8; bytes <= 8192; bytes += 8)
+        (void)kmm_free(kmm_alloc(bytes, 0));
+}
 
 /* Caches come to be, and tables of what there is grow to their size: they stay. */
 static void warm_up(void)
@@ -378,22 +442,22 @@ static void warm_up(void)
     for (unsigned i = 0; i < N && p != NULL; i++)
         (void)kmm_free(p[i]);
     (void)kmm_free(p);
+    on_all_cpus(every_class);
     (void)mapping();
     (void)device();
-    (void)exits(PROGRAM_HOG, 0, 0);
+    (void)exits(PROGRAM_HOG, 1, 0);
     (void)copy_on_write();
     (void)smp_stress();
     (void)smp_programs();
 }
 
-unsigned demo_run(const char *options)
+unsigned demo_run(void)
 {
     const unsigned count = sizeof demos / sizeof demos[0];
     const char *what = NULL;
     uint64_t start, end;
     unsigned failed = 0;
     enum kmm_health health;
-    (void)options;
     demo_va = arch_demo_va();
     warm_up();
     start = kmm_free_frames();

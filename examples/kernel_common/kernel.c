@@ -36,7 +36,9 @@ void print(const char *format, ...)
             continue;
         }
         format++;
-        if (*format == 's')
+        if (*format == '%')
+            arch_putc('%');
+        else if (*format == 's')
             for (s = va_arg(list, const char *); *s != 0; s++)
                 arch_putc(*s);
         else
@@ -44,11 +46,6 @@ void print(const char *format, ...)
     }
     MM_UNLOCK(&console_lock, state);
     va_end(list);
-}
-
-void print_line(const char *line)
-{
-    print("  %s\n", line);
 }
 
 void panic(const char *why, uint64_t at)
@@ -312,7 +309,7 @@ void kernel_page_fault(struct frame *frame, mm_va_t va, unsigned access, bool us
 void kernel_trap(struct frame *frame, uint64_t cause, bool user)
 {
     if (user)
-        process_kill(current[MM_CPU_ID()], MM_VMA_FAULT_NONE, frame_pc(frame));
+        process_kill(current[MM_CPU_ID()], MM_VMA_FAULT_OK, frame_pc(frame));
     print("kernel: trap %u\n", cause);
     panic("trap in the kernel", frame_pc(frame));
 }
@@ -370,7 +367,7 @@ static void print_map(const struct kmm_config *config)
               types[config->map[i].type]);
 }
 
-void kernel_main(struct kmm_config *config, const char *options)
+void kernel_main(struct kmm_config *config)
 {
     static unsigned char disk[5 * MM_PAGE_SIZE];
     enum mm_status status;
@@ -382,7 +379,7 @@ void kernel_main(struct kmm_config *config, const char *options)
     config->user_top = (mm_va_t)1 << 37;
     config->flush = arch_flush;
     config->clock = arch_clock;
-    config->print = print_line;
+    config->print = print;
     status = kmm_init(config);
     if (status != MM_OK)
         panic(mm_status_name(status), 0);
@@ -396,7 +393,7 @@ void kernel_main(struct kmm_config *config, const char *options)
     kmm_summary();
     cpus = arch_start_cpus();
     print("%u CPUs\n", (uint64_t)cpus);
-    failed = demo_run(options);
+    failed = demo_run();
     kmm_summary();
     print("%s\n", failed == 0 ? "ALL PASSED" : "SOME FAILED");
     arch_exit(failed == 0);

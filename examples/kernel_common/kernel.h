@@ -8,10 +8,13 @@
 #include "../kernel_mm/kernel_mm.h"
 #include "syscall.h"
 
-/* ---- Of the architecture (port.h has struct frame, locks and CPU numbers) ----------------------- */
+/* ---- Of the architecture (port.h has struct frame, locks and CPU numbers) -----------------------
+ *
+ * Traps run with interrupts off, on the kernel stack of their CPU. A CPU that waits for a lock meanwhile
+ * still answers TLB shootdowns: by MM_CPU_RELAX on x86_64, through its firmware on riscv64. */
 
 void arch_putc(char c);
-_Noreturn void arch_exit(bool pass); /* ends the machine with a status */
+_Noreturn void arch_exit(bool pass); /* ends the machine: QEMU's exit status is 33 or 35 */
 uint64_t arch_clock(void);
 void arch_flush(const struct mm_pagetable_flush *flush);
 void arch_load_root(uint64_t root); /* switches this CPU to these tables */
@@ -36,16 +39,15 @@ struct process {
     struct process *child;
     bool exited;
     int code;
-    enum mm_vma_fault fault; /* why it was killed, and where */
-    mm_va_t va;
+    enum mm_vma_fault fault; /* why it was killed, if not: MM_VMA_FAULT_OK is another trap */
+    mm_va_t va;              /* what it accessed, or the instruction that trapped */
 };
 
-void print(const char *format, ...); /* %s, %u, %x: 64 bits */
-void print_line(const char *line);
+void print(const char *format, ...); /* %s, %u, %x: 64 bits, %% */
 _Noreturn void panic(const char *why, uint64_t at);
 
 /* Called by each CPU when it is up; the first one calls kernel_main with the memory map. */
-_Noreturn void kernel_main(struct kmm_config *config, const char *options);
+_Noreturn void kernel_main(struct kmm_config *config);
 _Noreturn void kernel_cpu(void);
 unsigned kernel_cpus(void);
 /* Runs f on every CPU, and returns when all are done. */
@@ -66,6 +68,6 @@ extern struct kmm_file disk_file; /* what MAP_FILE maps */
 extern bool trying[MM_CPU_MAX];   /* a fault in the kernel is expected on this CPU */
 
 /* The list of demonstrations; returns how many failed. */
-unsigned demo_run(const char *options);
+unsigned demo_run(void);
 
 #endif /* KERNEL_H */

@@ -157,6 +157,8 @@ static int run(unsigned program, long argument)
             (void)*(volatile char *)argument;
     case PROGRAM_KERNEL:
         return *(volatile char *)argument;
+    case PROGRAM_PRIVILEGED:
+        return user_privileged();
     case PROGRAM_WX:
         return forbidden();
     default:

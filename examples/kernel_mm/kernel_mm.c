@@ -37,57 +37,23 @@ static struct {
         MM_LOCK_T lock;
         mm_pa_t pa;
         uint16_t *count; /* by slot; 0: free */
-        uint64_t slots, used, rover, in;
+        uint64_t slots, used, rover;
     } swap;
-    uintptr_t use[KMM_USES], evicted, faults, reports, freed;
+    uintptr_t use[KMM_USES], evicted, swapped_in, faults, reports, freed, random;
     unsigned debug;
-    uint64_t random;
 } kmm;
 
-/* ---- Text ---------------------------------------------------------------------------------------- */
-
+/* What the headers dump, a line at a time. */
 static void print_line(void *ctx, const char *line)
 {
     (void)ctx;
-    if (kmm.config.print != NULL)
-        kmm.config.print(line);
+    kmm.config.print("  %s\n", line);
 }
 
-static void print_vma(void *ctx, const char *line, size_t length)
+static void print_area(void *ctx, const char *line, size_t length)
 {
     (void)length;
     print_line(ctx, line);
-}
-
-/* A line in the making; what does not fit is cut. */
-struct text {
-    size_t used;
-    char line[200];
-};
-
-static void put_text(struct text *t, const char *text)
-{
-    while (*text != 0 && t->used + 1 < sizeof t->line)
-        t->line[t->used++] = *text++;
-    t->line[t->used] = 0;
-}
-
-static void put_number(struct text *t, uint64_t n, unsigned base)
-{
-    char digits[24];
-    unsigned i = sizeof digits - 1;
-    digits[i] = 0;
-    do
-        digits[--i] = "0123456789abcdef"[n % base];
-    while ((n /= base) != 0);
-    put_text(t, digits + i);
-}
-
-/* Prints the line, and begins the next. */
-static void put_end(struct text *t)
-{
-    print_line(NULL, t->line);
-    t->used = 0;
 }
 
 /* ---- Hooks: frames, pages, objects ------------------------------------------------------------------ */
@@ -422,11 +388,12 @@ static void hook_area_free(void *ctx, struct mm_vma *area)
     (void)mm_slab_free(&kmm.area_cache, area);
 }
 
+/* Where mmap places areas; a kernel that is meant to be attacked takes better numbers. */
 static uint64_t hook_random(void *ctx, uint64_t below)
 {
+    uint64_t x = mm_fetch_add(&kmm.random, 1) * UINT64_C(0x9e3779b97f4a7c15);
     (void)ctx;
-    kmm.random = kmm.random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (kmm.random >> 33) % below;
+    return (x ^ x >> 32) * UINT64_C(0xd6e8feb86659fd93) % below;
 }
 
 /* ---- Hooks: files ------------------------------------------------------------------------------------------ */
@@ -559,9 +526,10 @@ static void *swap_at(uint64_t slot)
 static enum mm_status hook_swap_out(void *ctx, mm_pa_t pa, uint64_t *slot)
 {
     MM_LOCK_STATE_T state;
-    uint64_t tries, at = kmm.swap.rover;
+    uint64_t tries, at;
     (void)ctx;
     MM_LOCK(&kmm.swap.lock, state);
+    at = kmm.swap.rover;
     for (tries = kmm.swap.slots; tries != 0 && kmm.swap.count[at] != 0; tries--)
         at = at + 1 == kmm.swap.slots ? 0 : at + 1;
     if (tries != 0) {
@@ -581,7 +549,7 @@ static enum mm_status hook_swap_in(void *ctx, uint64_t slot, mm_pa_t pa)
 {
     (void)ctx;
     MM_MEMCPY(kmm_at(pa), swap_at(slot), MM_PAGE_SIZE);
-    kmm.swap.in++;
+    (void)mm_fetch_add(&kmm.swapped_in, 1);
     return MM_OK;
 }
 
@@ -715,11 +683,18 @@ static enum mm_status set_up_heap(void)
 {
     static const struct mm_slab_hooks hooks = {
         .alloc = hook_slab_alloc, .free = hook_slab_free, .reclaim = hook_slab_reclaim};
+    const struct {
+        struct mm_slab_cache *cache;
+        const char *name;
+        size_t size;
+    } caches[] = {{&kmm.space_cache, "space", sizeof(struct kmm_space)},
+                  {&kmm.area_cache, "area", sizeof(struct mm_vma)},
+                  {&kmm.node_cache, "area_node", sizeof(struct mm_vma_node)}};
     struct mm_slab_cache_config cache = {0};
     struct mm_buddy_config arena;
     struct mm_slab_config heap;
     enum mm_status status;
-    size_t meta;
+    size_t meta, i;
     mm_buddy_config_init(&arena, kmm.buddy_low, kmm.buddy_high - kmm.buddy_low, MM_PAGE_SHIFT, 13);
     kmm.buddy_meta_bytes = meta = mm_buddy_meta_bytes(&arena);
     kmm.buddy_meta = take_run(KMM_KERNEL, KMM_PAGES(meta), 0);
@@ -733,18 +708,11 @@ static enum mm_status set_up_heap(void)
     mm_slab_config_init(&heap, &hooks);
     status = mm_slab_init(&kmm.heap, &heap);
     cache.align = 64;
-    cache.name = "space";
-    cache.size = sizeof(struct kmm_space);
-    if (status == MM_OK)
-        status = mm_slab_cache_init(&kmm.space_cache, &kmm.heap, &cache);
-    cache.name = "area";
-    cache.size = sizeof(struct mm_vma);
-    if (status == MM_OK)
-        status = mm_slab_cache_init(&kmm.area_cache, &kmm.heap, &cache);
-    cache.name = "area_node";
-    cache.size = sizeof(struct mm_vma_node);
-    if (status == MM_OK)
-        status = mm_slab_cache_init(&kmm.node_cache, &kmm.heap, &cache);
+    for (i = 0; i < 3 && status == MM_OK; i++) {
+        cache.name = caches[i].name;
+        cache.size = caches[i].size;
+        status = mm_slab_cache_init(caches[i].cache, &kmm.heap, &cache);
+    }
     return status;
 }
 
@@ -841,6 +809,13 @@ static enum mm_status set_up_swap(void)
     return MM_OK;
 }
 
+/* A record for each descriptor from the first frame's to the last's. */
+static size_t records_bytes(void)
+{
+    const struct mm_frame_desc *first = mm_frame_desc_of(&kmm.pool, kmm.first);
+    return ((size_t)(mm_frame_desc_of(&kmm.pool, kmm.last) - first) + 1) * sizeof *kmm.records;
+}
+
 static enum mm_status set_up_users(void)
 {
     static const struct mm_vma_hooks hooks = {.nodes = {NULL, hook_node_alloc, hook_node_free},
@@ -868,15 +843,13 @@ static enum mm_status set_up_users(void)
                                               .swap_free = hook_swap_free,
                                               .random = hook_random,
                                               .mapped = hook_mapped};
-    size_t count =
-        (size_t)(mm_frame_desc_of(&kmm.pool, kmm.last) - mm_frame_desc_of(&kmm.pool, kmm.first)) +
-        1;
-    mm_pa_t pa = take_run(KMM_KERNEL, KMM_PAGES(count * sizeof *kmm.records), 0);
+    const size_t bytes = records_bytes();
+    mm_pa_t pa = take_run(KMM_KERNEL, KMM_PAGES(bytes), 0);
     enum mm_status status;
     if (pa == MM_PA_NONE)
         return MM_ERR_NOMEM;
     kmm.records = kmm_at(pa);
-    MM_MEMSET(kmm.records, 0, count * sizeof *kmm.records);
+    MM_MEMSET(kmm.records, 0, bytes);
     status = mm_vma_system_init(&kmm.vma, &hooks);
     if (status != MM_OK)
         return status;
@@ -896,7 +869,6 @@ enum mm_status kmm_init(const struct kmm_config *config)
     MM_MEMSET(&kmm, 0, sizeof kmm);
     kmm.config = *config;
     kmm.debug = 1;
-    kmm.random = 1;
     if (config->map_count > KMM_MAP_MAX)
         return MM_ERR_LIMIT;
     for (i = 0; i < sizeof steps / sizeof steps[0] && status == MM_OK; i++)
@@ -911,9 +883,6 @@ uint64_t kmm_kernel_root(void)
 
 void kmm_fini(void)
 {
-    size_t records =
-        (size_t)(mm_frame_desc_of(&kmm.pool, kmm.last) - mm_frame_desc_of(&kmm.pool, kmm.first)) +
-        1;
     mm_vma_system_fini(&kmm.vma);
     (void)mm_pagetable_destroy(&kmm.kernel, true);
     (void)kmm_free(kmm.vmap_meta);
@@ -925,7 +894,7 @@ void kmm_fini(void)
     buddy_trim();
     if (kmm.swap.slots != 0)
         (void)give_run(KMM_KERNEL, kmm.swap.pa, kmm.swap.slots);
-    (void)give_run(KMM_KERNEL, kmm_pa_of(kmm.records), KMM_PAGES(records * sizeof *kmm.records));
+    (void)give_run(KMM_KERNEL, kmm_pa_of(kmm.records), KMM_PAGES(records_bytes()));
     (void)give_run(KMM_KERNEL, kmm.vma.zero_frame, 1);
     (void)give_run(KMM_KERNEL, kmm.buddy_meta, KMM_PAGES(kmm.buddy_meta_bytes));
 }
@@ -936,9 +905,10 @@ void kmm_fini(void)
 static void checked(void)
 {
     const char *what = NULL;
-    if (kmm.debug < 3 || ++kmm.freed % KMM_CHECK_EVERY != 0 || kmm_check(&what) == KMM_HEALTHY)
+    if (kmm.debug < 3 || (mm_fetch_add(&kmm.freed, 1) + 1) % KMM_CHECK_EVERY != 0 ||
+        kmm_check(&what) == KMM_HEALTHY)
         return;
-    kmm.reports++;
+    (void)mm_fetch_add(&kmm.reports, 1);
     print_line(NULL, what);
 }
 
@@ -1058,6 +1028,12 @@ static enum mm_status lend_kernel(struct kmm_space *space)
     return status;
 }
 
+static void space_drop(struct kmm_space *space)
+{
+    (void)mm_pagetable_destroy(&space->pt, true);
+    (void)mm_slab_free(&kmm.space_cache, space);
+}
+
 /* A space with page tables and quota, its mm_vma_space still raw memory. */
 static struct kmm_space *space_shell(uint64_t quota)
 {
@@ -1065,21 +1041,13 @@ static struct kmm_space *space_shell(uint64_t quota)
     if (space == NULL)
         return NULL;
     mm_frame_quota_init(&space->quota, NULL, quota != 0 ? quota : UINTPTR_MAX);
-    if (table_init(&space->pt, &user_hooks) != MM_OK) {
+    if (table_init(&space->pt, &user_hooks) != MM_OK)
         (void)mm_slab_free(&kmm.space_cache, space);
-        return NULL;
-    }
-    if (lend_kernel(space) == MM_OK)
+    else if (lend_kernel(space) != MM_OK)
+        space_drop(space);
+    else
         return space;
-    (void)mm_pagetable_destroy(&space->pt, true);
-    (void)mm_slab_free(&kmm.space_cache, space);
     return NULL;
-}
-
-static void space_drop(struct kmm_space *space)
-{
-    (void)mm_pagetable_destroy(&space->pt, true);
-    (void)mm_slab_free(&kmm.space_cache, space);
 }
 
 struct kmm_space *kmm_space_create(uint64_t quota)
@@ -1200,29 +1168,32 @@ const char *kmm_fault_name(enum mm_vma_fault fault)
     return (unsigned)fault < sizeof names / sizeof names[0] ? names[fault] : "?";
 }
 
-/* Part of a page. The frame is held meanwhile; if it was evicted before the copy was done, once more. */
+/* Part of a page. The frame is held meanwhile, so it becomes nobody else's; if it was evicted or copied
+ * before the bytes were, once more. */
 static bool copy_part(struct kmm_space *space, mm_va_t va, void *kernel, size_t bytes, bool out)
 {
     const mm_va_t page = va & ~(MM_PAGE_SIZE - 1);
-    bool held, same;
-    mm_pa_t pa;
+    bool held, done;
     do {
+        mm_pa_t pa;
+        char *at;
+        done = false;
         if (kmm_fault(space, va, out ? MM_VMA_WRITE : MM_VMA_READ) != MM_VMA_FAULT_OK)
             return false;
         pa = mm_pagetable_translate(&space->pt, page);
-        if (pa == MM_PA_NONE) {
-            same = false;
+        if (pa == MM_PA_NONE)
             continue;
-        }
+        if (mm_frame_desc_of(&kmm.pool, pa) == NULL)
+            return false; /* a device */
         held = mm_frame_get(&kmm.pool, pa) == MM_OK;
-        if (out)
-            MM_MEMCPY((char *)kmm_at(pa) + (va - page), kernel, bytes);
-        else
-            MM_MEMCPY(kernel, (char *)kmm_at(pa) + (va - page), bytes);
-        same = mm_pagetable_translate(&space->pt, page) == pa;
+        if ((held || pa == kmm.vma.zero_frame) && mm_pagetable_translate(&space->pt, page) == pa) {
+            at = (char *)kmm_at(pa) + (va - page);
+            MM_MEMCPY(out ? at : kernel, out ? kernel : at, bytes);
+            done = mm_pagetable_translate(&space->pt, page) == pa;
+        }
         if (held)
             frame_put(pa);
-    } while (!same);
+    } while (!done);
     return true;
 }
 
@@ -1271,40 +1242,14 @@ void kmm_get_stats(struct kmm_stats *stats)
     stats->swapped = kmm.swap.used;
     stats->swap_slots = kmm.swap.slots;
     stats->evicted = mm_load(&kmm.evicted);
-    stats->swapped_in = kmm.swap.in;
+    stats->swapped_in = mm_load(&kmm.swapped_in);
     stats->faults = mm_load(&kmm.faults);
-}
-
-/* Two CPUs that need a slab at the same moment both get one, and one of the two may never be used: mm_slab
- * lets go of slabs when their last object is freed. So all free objects of such a cache are taken once, in a
- * chain, and freed. */
-static void churn(struct mm_slab_cache *cache)
-{
-    struct mm_slab_cache_stats stats;
-    void *p, *chain = NULL;
-    size_t n;
-    mm_slab_cache_get_stats(cache, &stats);
-    n = stats.objects - stats.active;
-    if (stats.slabs == 0 || stats.active > (stats.slabs - 1) * (stats.objects / stats.slabs))
-        return;
-    for (; n != 0 && (p = mm_slab_alloc(cache, MM_SLAB_NOWAIT)) != NULL; n--) {
-        MM_MEMCPY(p, &chain, sizeof chain);
-        chain = p;
-    }
-    while ((p = chain) != NULL) {
-        MM_MEMCPY(&chain, p, sizeof chain);
-        (void)mm_slab_free(cache, p);
-    }
 }
 
 uint64_t kmm_free_frames(void)
 {
-    struct mm_slab_cache *cache = NULL;
     struct kmm_stats stats;
     unsigned cpu, pass;
-    while ((cache = mm_slab_next_cache(&kmm.heap, cache)) != NULL)
-        if (cache < &kmm.heap.inner[0] || cache >= &kmm.heap.inner[MMI_SLAB_INNERS])
-            churn(cache);
     for (pass = 0; pass < 3; pass++) { /* the heap's own memory comes last */
         for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
             (void)mm_slab_drain(&kmm.heap, cpu);
@@ -1315,57 +1260,31 @@ uint64_t kmm_free_frames(void)
     return stats.free + (mm_buddy_free_bytes(&kmm.buddy) >> MM_PAGE_SHIFT);
 }
 
-static void put_mb(struct text *t, const char *name, uint64_t frames)
-{
-    put_text(t, name);
-    put_text(t, " ");
-    put_number(t, frames >> (20 - MM_PAGE_SHIFT), 10);
-    put_text(t, ".");
-    put_number(t, (frames * 10 >> (20 - MM_PAGE_SHIFT)) % 10, 10);
-    put_text(t, " MB  ");
-}
+#define MB(frames) /* two numbers for "%u.%u" */ \
+    (uint64_t)(frames) >> (20 - MM_PAGE_SHIFT), ((uint64_t)(frames)*10 >> (20 - MM_PAGE_SHIFT)) % 10
 
-static void put_usage(struct text *t, uint64_t total, uint64_t used, unsigned percent)
+static void print_usage(const char *name, uint64_t total, uint64_t used, unsigned percent)
 {
-    put_mb(t, ": total", total);
-    put_mb(t, "used", used);
-    put_mb(t, "free", total - used);
-    put_number(t, percent, 10);
-    put_text(t, "% used");
-    put_end(t);
+    kmm.config.print("  %s: total %u.%u MB, used %u.%u MB, free %u.%u MB, %u%% used\n", name,
+                     MB(total), MB(used), MB(total - used), (uint64_t)percent);
 }
 
 void kmm_summary(void)
 {
-    static const char *const uses[KMM_USES] = {"kernel", "page runs", "tables", "user", "dma"};
     struct mm_frame_stats zone;
-    struct kmm_stats stats;
-    struct text t = {0};
+    struct kmm_stats s;
     unsigned i;
-    for (i = 0; mm_frame_get_stats(&kmm.pool, i, &zone) == MM_OK; i++) {
-        put_text(&t, "zone ");
-        put_text(&t, zone.name);
-        put_usage(&t, zone.managed, zone.used, zone.percent);
-    }
-    kmm_get_stats(&stats);
-    put_text(&t, "memory");
-    put_usage(&t, stats.total, stats.used, stats.percent);
-    put_text(&t, "used for: ");
-    for (i = 0; i < KMM_USES; i++)
-        put_mb(&t, uses[i], stats.use[i]);
-    put_mb(&t, "slabs", stats.slab_bytes >> MM_PAGE_SHIFT);
-    put_end(&t);
-    put_text(&t, "swap: ");
-    put_number(&t, stats.swapped, 10);
-    put_text(&t, " of ");
-    put_number(&t, stats.swap_slots, 10);
-    put_text(&t, " pages, evicted ");
-    put_number(&t, stats.evicted, 10);
-    put_text(&t, ", read back ");
-    put_number(&t, stats.swapped_in, 10);
-    put_text(&t, ", faults ");
-    put_number(&t, stats.faults, 10);
-    put_end(&t);
+    for (i = 0; mm_frame_get_stats(&kmm.pool, i, &zone) == MM_OK; i++)
+        if (zone.managed != 0)
+            print_usage(zone.name, zone.managed, zone.used, zone.percent);
+    kmm_get_stats(&s);
+    print_usage("all memory", s.total, s.used, s.percent);
+    kmm.config.print("  used by the kernel %u.%u MB, page runs %u.%u MB (slabs %u.%u MB), "
+                     "tables %u.%u MB, programs %u.%u MB, DMA %u.%u MB\n",
+                     MB(s.use[KMM_KERNEL]), MB(s.use[KMM_BUDDY]), MB(s.slab_bytes >> MM_PAGE_SHIFT),
+                     MB(s.use[KMM_TABLES]), MB(s.use[KMM_USER]), MB(s.use[KMM_DMA]));
+    kmm.config.print("  swap: %u of %u pages, evicted %u, read back %u; faults %u\n", s.swapped,
+                     s.swap_slots, s.evicted, s.swapped_in, s.faults);
 }
 
 enum kmm_health kmm_check(const char **what)
@@ -1405,12 +1324,15 @@ void kmm_dump(void)
 {
     mm_frame_dump(&kmm.pool, print_line, NULL);
     mm_slab_dump(&kmm.heap, print_line, NULL);
-    mm_pagetable_dump(&kmm.kernel, print_line, NULL);
+    kmm_list(NULL);
 }
 
 void kmm_list(struct kmm_space *space)
 {
-    mm_vma_list(&space->vma, print_vma, NULL);
+    if (space != NULL)
+        mm_vma_list(&space->vma, print_area, NULL);
+    else
+        mm_pagetable_dump(&kmm.kernel, print_line, NULL);
 }
 
 void kmm_set_debug(unsigned level)
@@ -1425,17 +1347,10 @@ uintptr_t kmm_reports(void)
 
 void kmm_report(const struct mm_report *report)
 {
-    struct text t = {0};
     (void)mm_fetch_add(&kmm.reports, 1);
-    if (kmm.debug == 0)
-        return;
-    put_text(&t, "misuse: ");
-    put_text(&t, report->where);
-    put_text(&t, ": ");
-    put_text(&t, report->what);
-    put_text(&t, " at 0x");
-    put_number(&t, report->address, 16);
-    put_end(&t);
+    if (kmm.debug != 0)
+        kmm.config.print("misuse: %s: %s at %x\n", report->where, report->what,
+                         (uint64_t)report->address);
 }
 
 /* ---- Stress and benchmark -------------------------------------------------------------------------------------------------- */
@@ -1541,13 +1456,7 @@ uint64_t kmm_stress(uint64_t seed, uint64_t ops)
 
 static void bench_line(const char *name, uint64_t start, uint64_t count)
 {
-    struct text t = {0};
-    put_text(&t, "bench: ");
-    put_text(&t, name);
-    put_text(&t, ": ");
-    put_number(&t, (kmm.config.clock() - start) / count, 10);
-    put_text(&t, " ticks");
-    put_end(&t);
+    kmm.config.print("  bench: %s: %u ticks\n", name, (kmm.config.clock() - start) / count);
 }
 
 void kmm_bench(void)

@@ -6,8 +6,9 @@
  *                  '--------- mm_vma + mm_pagetable: user spaces
  *
  * A kernel has one memory manager, so this one is global. KMM_PORT names a header of the kernel's that
- * defines the hooks (locks, CPUs); without it there is one CPU. Every function but kmm_init is safe from
- * any CPU; kmm_alloc and kmm_free also from interrupt handlers if the port's locks and pins keep them out.
+ * defines the hooks (locks, CPUs); without it there is one CPU. Every function but kmm_init and kmm_fini is
+ * safe from any CPU. kmm_alloc with MM_SLAB_NOWAIT and kmm_free may be called by interrupt handlers too, if
+ * the port's locks and pins keep interrupts away.
  */
 #ifndef KERNEL_MM_H
 #define KERNEL_MM_H
@@ -55,7 +56,7 @@ struct kmm_config {
     mm_va_t user_low, user_top;
     void (*flush)(const struct mm_pagetable_flush *flush); /* TLBs of all CPUs */
     uint64_t (*clock)(void);                               /* for kmm_bench; any unit */
-    void (*print)(const char *line);                       /* a line, without its end */
+    void (*print)(const char *format, ...); /* as printf: %s, %u and %x of 64 bits, %% */
 };
 #define KMM_VMAP_BYTES ((uint64_t)64 << 20)
 
@@ -170,8 +171,9 @@ void kmm_summary(void); /* prints the above in MB and percent */
 enum kmm_health { KMM_HEALTHY, KMM_LEAK, KMM_CORRUPT };
 /* Checks all there is; nothing else may run. `what` (may be NULL): the part that is ill. */
 enum kmm_health kmm_check(const char **what);
-void kmm_dump(void);
-void kmm_list(struct kmm_space *space); /* its areas, as /proc/PID/maps has them */
+void kmm_dump(void); /* frames, caches and the kernel's space */
+/* A space's areas, as /proc/PID/maps has them; NULL: what the kernel's tables map, with which rights. */
+void kmm_list(struct kmm_space *space);
 
 /* 0: silent; 1: misuse is reported; 2: and freed pages are filled with junk; 3: and kmm_check runs after
  * every KMM_CHECK_EVERY-th page is freed (one CPU only). */

@@ -1,11 +1,13 @@
 /* arch.c - riscv64: firmware, device tree, traps, harts. Sources: RISC-V privileged specification; SBI
  * specification 1.0; Devicetree specification 0.4, chapter 5; QEMU, hw/misc/sifive_test.c. */
 #include "../kernel_common/kernel.h"
+#include "../bootmaps/bootmaps.h"
 #include "asm.h"
 
 #define BASE        UINT64_C(0xffffffff00000000) /* of the image */
 #define DIRECT      UINT64_C(0xffffffc000000000) /* of physical memory */
 #define VMAP        UINT64_C(0xffffffffc0000000)
+#define TREE_MAX    ((size_t)2 << 20)
 #define TEST_DEVICE UINT64_C(0x100000)
 #define TEST_VA     UINT64_C(0xffffffffd0000000)
 
@@ -59,11 +61,10 @@ void arch_putc(char c)
 
 static bool own_tables; /* no longer those of boot.S */
 
-/* QEMU ends with status 0, or 1. */
 void arch_exit(bool pass)
 {
     volatile uint32_t *device = (volatile uint32_t *)(own_tables ? TEST_VA : DIRECT + TEST_DEVICE);
-    *device = pass ? 0x5555 : 1u << 16 | 0x3333;
+    *device = (pass ? 33u : 35u) << 16 | 0x3333; /* "failed", with a status */
     for (;;)
         __asm__ volatile("wfi");
 }
@@ -184,13 +185,15 @@ void arch_trap(struct frame *f)
         kernel_syscall(f);
         break;
     case 12:
-        kernel_page_fault(f, va, MM_VMA_EXEC, user);
-        break;
     case 13:
-        kernel_page_fault(f, va, MM_VMA_READ, user);
-        break;
     case 15:
-        kernel_page_fault(f, va, MM_VMA_WRITE, user);
+        kernel_page_fault(f, va,
+                          cause == 12   ? MM_VMA_EXEC
+                          : cause == 13 ? MM_VMA_READ
+                                        : MM_VMA_WRITE,
+                          user);
+        /* the hart may remember that the page was not there (privileged specification, 4.2.1) */
+        __asm__ volatile("sfence.vma %0" ::"r"(va) : "memory");
         break;
     case UINT64_C(1) << 63 | 1:
         csr_clear(sip, SIE_SOFTWARE);
@@ -211,10 +214,6 @@ static uint32_t big32(const void *at)
     const unsigned char *p = at;
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
-static uint64_t big64(const void *at)
-{
-    return (uint64_t)big32(at) << 32 | big32((const char *)at + 4);
-}
 
 static bool begins(const char *text, const char *with)
 {
@@ -224,59 +223,22 @@ static bool begins(const char *text, const char *with)
     return true;
 }
 
-struct tree {
-    struct mm_frame_range *map;
-    size_t count, room;
-    const char *options;
-};
-
-static void tree_range(struct tree *t, mm_pa_t base, uint64_t size, enum mm_frame_type type)
+/* The first property of this name, which is a text; "" if there is none. bootmap_fdt has checked the tree. */
+static const char *tree_text(const char *tree, const char *name)
 {
-    if (t->count == t->room || size == 0)
-        return;
-    t->map[t->count].base = base;
-    t->map[t->count].size = size;
-    t->map[t->count++].type = type;
-}
-
-/* A property of a node; `top` is the name of its ancestor below the root. Addresses have two cells, as have
- * sizes, on this machine. */
-static void tree_property(struct tree *t, unsigned depth, const char *top, const char *name,
-                          const char *data, uint32_t bytes)
-{
-    const bool memory = depth == 2 && begins(top, "memory@");
-    const bool reserved = depth == 3 && begins(top, "reserved-memory");
-    if (begins(name, "reg") && name[3] == 0 && (memory || reserved))
-        for (; bytes >= 16; bytes -= 16, data += 16)
-            tree_range(t, big64(data), big64(data + 8),
-                       memory ? MM_FRAME_USABLE : MM_FRAME_RESERVED);
-    if (depth == 2 && begins(top, "chosen") && begins(name, "bootargs"))
-        t->options = data;
-}
-
-static void tree_read(struct tree *t, const char *blob)
-{
-    const char *at = blob + big32(blob + 8), *strings = blob + big32(blob + 12), *top = "";
-    const char *keep = blob + big32(blob + 16);
-    unsigned depth = 0;
-    for (; big64(keep + 8) != 0; keep += 16)
-        tree_range(t, big64(keep), big64(keep + 8), MM_FRAME_RESERVED);
+    const char *at = tree + big32(tree + 8), *strings = tree + big32(tree + 12);
     for (;;) {
         const uint32_t token = big32(at);
         at += 4;
-        if (token == 1) { /* a node begins */
-            if (depth++ == 1)
-                top = at;
+        if (token == 1) { /* a node begins: its name */
             while (*at++ != 0)
                 continue;
-        } else if (token == 2) {
-            depth--;
-        } else if (token == 3) {
-            const uint32_t bytes = big32(at);
-            tree_property(t, depth, top, strings + big32(at + 4), at + 8, bytes);
-            at += 8 + bytes;
+        } else if (token == 3) { /* a property: bytes, name, value */
+            if (begins(strings + big32(at + 4), name))
+                return at + 8;
+            at += 8 + big32(at);
         } else if (token == 9) {
-            return;
+            return "";
         }
         at = (const char *)mm_align_up((uintptr_t)at, 4);
     }
@@ -289,7 +251,7 @@ uint64_t arch_image_pa(uintptr_t va)
     return va - BASE;
 }
 
-static void part(struct kmm_mapping *m, unsigned char *from, unsigned char *to, uint32_t attr)
+static void image_part(struct kmm_mapping *m, unsigned char *from, unsigned char *to, uint32_t attr)
 {
     m->va = (uintptr_t)from;
     m->pa = (uintptr_t)from - BASE;
@@ -313,15 +275,20 @@ static _Noreturn void start_first(mm_pa_t blob)
     static struct kmm_mapping mappings[4];
     static struct mm_frame_zone_config zones[2];
     static struct kmm_config config;
-    struct tree tree = {map, 0, 62, ""};
-    tree_read(&tree, kmm_pointer(DIRECT, blob));
-    tree_range(&tree, blob, big32((const char *)kmm_pointer(DIRECT, blob) + 4),
-               MM_FRAME_BOOTLOADER);
-    tree_range(&tree, boot_addresses[0], (uintptr_t)image_end - BASE - boot_addresses[0],
-               MM_FRAME_KERNEL);
-    part(&mappings[0], image_text, image_rodata, MM_PAGETABLE_EXEC);
-    part(&mappings[1], image_rodata, image_data, 0);
-    part(&mappings[2], image_data, image_end, MM_PAGETABLE_WRITE);
+    const char *tree = kmm_pointer(DIRECT, blob);
+    size_t n = 0;
+    enum mm_status status = bootmap_fdt(tree, TREE_MAX, map, 62, &n);
+    if (status != MM_OK)
+        panic(mm_status_name(status), blob);
+    map[n].base = blob;
+    map[n].size = big32(tree + 4);
+    map[n++].type = MM_FRAME_BOOTLOADER;
+    map[n].base = boot_addresses[0];
+    map[n].size = (uintptr_t)image_end - BASE - boot_addresses[0];
+    map[n++].type = MM_FRAME_KERNEL;
+    image_part(&mappings[0], image_text, image_rodata, MM_PAGETABLE_EXEC);
+    image_part(&mappings[1], image_rodata, image_data, 0);
+    image_part(&mappings[2], image_data, image_end, MM_PAGETABLE_WRITE);
     mappings[3].va = TEST_VA;
     mappings[3].pa = TEST_DEVICE;
     mappings[3].bytes = MM_PAGE_SIZE;
@@ -332,15 +299,15 @@ static _Noreturn void start_first(mm_pa_t blob)
     zones[1].name = "Normal";
     zones[1].end = MM_PA_NONE;
     config.map = map;
-    config.map_count = tree.count;
+    config.map_count = n;
     config.zones = zones;
     config.zone_count = 2;
-    config.format = mm_pagetable_format_of(choose_format(tree.options));
+    config.format = mm_pagetable_format_of(choose_format(tree_text(tree, "bootargs")));
     config.direct = DIRECT;
     config.vmap = VMAP;
     config.mappings = mappings;
     config.mapping_count = 4;
-    kernel_main(&config, tree.options);
+    kernel_main(&config);
 }
 
 /* `argument`: the device tree, for the first CPU. */
@@ -351,9 +318,9 @@ void arch_main(uint64_t hart, uint64_t argument, uint64_t cpu)
     self->hart = hart;
     __asm__ volatile("mv tp, %0" ::"r"(self) : "memory");
     csr_write(sie, SIE_SOFTWARE);
+    (void)mm_fetch_or(&harts, mm_bit((unsigned)hart)); /* first, so that no shootdown is missed */
     if (cpu != 0)
         arch_load_root(kmm_kernel_root());
-    (void)mm_fetch_or(&harts, mm_bit((unsigned)hart));
     csr_set(sstatus, 2);
     if (cpu == 0)
         start_first(argument);

@@ -16,3 +16,11 @@ static inline void user_return_code(void *at)
     *(volatile unsigned *)at = 0x00008067;
     __asm__ volatile("fence.i" ::: "memory");
 }
+
+/* Reads a register of supervisor mode. */
+static inline int user_privileged(void)
+{
+    unsigned long value;
+    __asm__ volatile("csrr %0, sstatus" : "=r"(value));
+    return (int)value;
+}

@@ -1,6 +1,7 @@
 /* arch.c - x86_64: devices, descriptor tables, traps, CPUs. Sources: Intel SDM vol. 3; the PVH boot protocol
- * (Xen, docs/misc/pvh.pandoc); ISA debug exit (QEMU, hw/misc/debugexit.c). */
+ * (Xen, docs/misc/pvh.pandoc); QEMU, hw/misc/debugexit.c and docs/specs/fw_cfg. */
 #include "../kernel_common/kernel.h"
+#include "../bootmaps/bootmaps.h"
 #include "asm.h"
 
 #define BASE         UINT64_C(0xffffffff80000000) /* of the image */
@@ -9,6 +10,8 @@
 #define VECTOR_TIMER 32
 #define VECTOR_IPI   33
 #define EXIT_PORT    0xf4
+#define CONFIG_PORT  0x510 /* of QEMU's "fw_cfg": a key goes in, bytes come out of the next port */
+#define CONFIG_CPUS  5
 
 extern unsigned char image_pa[], image_text[], image_rodata[], image_data[], image_end[];
 extern unsigned char trap_stubs[], trap_syscall[], trampoline[], trampoline_end[];
@@ -24,6 +27,10 @@ void arch_trap(struct frame *f);
 static inline void out8(uint16_t port, uint8_t value)
 {
     __asm__ volatile("outb %0, %1" ::"a"(value), "Nd"(port));
+}
+static inline void out16(uint16_t port, uint16_t value)
+{
+    __asm__ volatile("outw %0, %1" ::"a"(value), "Nd"(port));
 }
 static inline uint8_t in8(uint16_t port)
 {
@@ -86,7 +93,8 @@ uint64_t arch_milliseconds(unsigned n)
 struct tss {
     uint32_t reserved;
     uint64_t rsp0;
-    uint8_t rest[92];
+    uint8_t unused[90];
+    uint16_t io_map; /* behind the limit: no port for user mode (SDM vol. 1, 19.5.2) */
 } __attribute__((packed, aligned(4)));
 
 static struct {
@@ -122,6 +130,7 @@ static void tables_make(void)
 static void tables_load(unsigned cpu)
 {
     const uint64_t base = (uintptr_t)&tss[cpu];
+    tss[cpu].io_map = sizeof tss[cpu];
     gdt[5 + 2 * cpu] = (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 | UINT64_C(0x89) << 40 |
                        (base >> 24 & 0xff) << 56;
     gdt[6 + 2 * cpu] = base >> 32;
@@ -166,11 +175,14 @@ enum {
 };
 enum { IPI_INIT = 0xc4500, IPI_START = 0xc4600, IPI_OTHERS = 0xc4000 };
 
+/* With interrupts off: a handler may send one too. */
 static void lapic_command(uint32_t command)
 {
+    const unsigned long state = port_irq_save();
     while ((lapic[APIC_COMMAND / 4] & 1u << 12) != 0)
         __builtin_ia32_pause();
     lapic[APIC_COMMAND / 4] = command;
+    port_irq_restore(state);
 }
 
 static void lapic_on(void)
@@ -272,8 +284,10 @@ unsigned arch_start_cpus(void)
     lapic_command(IPI_START | TRAMPOLINE >> 12);
     pause_for(1);
     lapic_command(IPI_START | TRAMPOLINE >> 12);
-    pause_for(100);
-    all = __atomic_load_n(&cpus_entered, __ATOMIC_ACQUIRE);
+    out16(CONFIG_PORT, CONFIG_CPUS);
+    all = in8(CONFIG_PORT + 1);
+    all |= (unsigned)in8(CONFIG_PORT + 1) << 8;
+    all = all < MM_CPU_MAX ? all : MM_CPU_MAX;
     while (mm_popcount(mm_load_acquire(&online)) != all)
         __builtin_ia32_pause();
     __asm__ volatile("sti");
@@ -344,47 +358,41 @@ void arch_trap(struct frame *f)
 
 /* ---- Start ------------------------------------------------------------------------------------------------------------- */
 
-/* struct hvm_start_info and hvm_memmap_table_entry */
-struct pvh_info {
-    uint32_t magic, version, flags, modules;
-    uint64_t module_list, command_line, rsdp, map;
-    uint32_t map_count, reserved;
-};
-struct pvh_range {
-    uint64_t base, size;
-    uint32_t type, reserved;
-};
-
 uint64_t arch_image_pa(uintptr_t va)
 {
     return va - BASE;
 }
 
-static size_t read_map(const struct pvh_info *info, struct mm_frame_range *map, size_t room)
+/* boot.S mapped the first 4 GiB. */
+static const void *boot_view(void *ctx, mm_pa_t pa, size_t bytes)
 {
-    static const enum mm_frame_type types[] = {MM_FRAME_RESERVED, MM_FRAME_USABLE,
-                                               MM_FRAME_RESERVED, MM_FRAME_ACPI_RECLAIM,
-                                               MM_FRAME_ACPI_NVS, MM_FRAME_BAD};
-    const struct pvh_range *r = kmm_pointer(DIRECT, info->map);
+    (void)ctx;
+    return pa >> 32 == 0 && (pa + bytes) >> 32 == 0 ? kmm_pointer(DIRECT, pa) : NULL;
+}
+
+static void add_range(struct mm_frame_range *range, mm_pa_t base, uint64_t size,
+                      enum mm_frame_type type)
+{
+    range->base = base;
+    range->size = size;
+    range->type = type;
+}
+
+static size_t read_map(struct mm_frame_range *map, size_t room)
+{
+    const struct bootmap_view view = {boot_view, NULL};
     size_t n = 0;
-    for (uint32_t i = 0; i < info->map_count && n + 3 < room; i++) {
-        map[n].base = r[i].base;
-        map[n].size = r[i].size;
-        map[n++].type = r[i].type < 6 ? types[r[i].type] : MM_FRAME_RESERVED;
-    }
-    map[n].base = 0;
-    map[n].size = MM_PAGE_SIZE;
-    map[n++].type = MM_FRAME_RESERVED;
-    map[n].base = TRAMPOLINE;
-    map[n].size = MM_PAGE_SIZE;
-    map[n++].type = MM_FRAME_KERNEL;
-    map[n].base = (uintptr_t)image_pa;
-    map[n].size = (uintptr_t)image_end - BASE - (uintptr_t)image_pa;
-    map[n++].type = MM_FRAME_KERNEL;
+    enum mm_status status = bootmap_pvh(boot_info, &view, map, room - 3, &n);
+    if (status != MM_OK)
+        panic(mm_status_name(status), boot_info);
+    add_range(&map[n++], 0, MM_PAGE_SIZE, MM_FRAME_RESERVED); /* the BIOS's data */
+    add_range(&map[n++], TRAMPOLINE, MM_PAGE_SIZE, MM_FRAME_KERNEL);
+    add_range(&map[n++], (uintptr_t)image_pa, (uintptr_t)image_end - BASE - (uintptr_t)image_pa,
+              MM_FRAME_KERNEL);
     return n;
 }
 
-static void part(struct kmm_mapping *m, unsigned char *from, unsigned char *to, uint32_t attr)
+static void image_part(struct kmm_mapping *m, unsigned char *from, unsigned char *to, uint32_t attr)
 {
     m->va = (uintptr_t)from;
     m->pa = (uintptr_t)from - BASE;
@@ -398,15 +406,13 @@ static _Noreturn void start_first(void)
     static struct kmm_mapping mappings[3];
     static struct mm_frame_zone_config zones[3];
     static struct kmm_config config;
-    const struct pvh_info *info = kmm_pointer(DIRECT, boot_info);
-    const char *options = info->command_line != 0 ? kmm_pointer(DIRECT, info->command_line) : "";
     out8(0x3f9, 0);
     out8(0x21, 0xff); /* no interrupts from the old controllers */
     out8(0xa1, 0xff);
     MM_MEMCPY(kmm_pointer(DIRECT, TRAMPOLINE), trampoline, (size_t)(trampoline_end - trampoline));
-    part(&mappings[0], image_text, image_rodata, MM_PAGETABLE_EXEC);
-    part(&mappings[1], image_rodata, image_data, 0);
-    part(&mappings[2], image_data, image_end, MM_PAGETABLE_WRITE);
+    image_part(&mappings[0], image_text, image_rodata, MM_PAGETABLE_EXEC);
+    image_part(&mappings[1], image_rodata, image_data, 0);
+    image_part(&mappings[2], image_data, image_end, MM_PAGETABLE_WRITE);
     zones[0].name = "DMA";
     zones[0].end = zones[1].start = 16 << 20;
     zones[1].name = "DMA32";
@@ -414,7 +420,7 @@ static _Noreturn void start_first(void)
     zones[2].name = "Normal";
     zones[2].end = MM_PA_NONE;
     config.map = map;
-    config.map_count = read_map(info, map, 64);
+    config.map_count = read_map(map, 64);
     config.zones = zones;
     config.zone_count = 3;
     config.format = mm_pagetable_format_of(boot_la57 != 0 ? MM_PAGETABLE_ID_X86_64_LA57
@@ -423,23 +429,22 @@ static _Noreturn void start_first(void)
     config.vmap = VMAP;
     config.mappings = mappings;
     config.mapping_count = 3;
-    kernel_main(&config, options);
+    kernel_main(&config);
 }
 
 void arch_main(unsigned cpu)
 {
     if (cpu == 0)
         tables_make();
-    if (cpu >= MM_CPU_MAX)
-        for (;;)
-            __asm__ volatile("cli\n\thlt");
     tables_load(cpu);
-    features_on();
-    if (cpu == 0)
+    if (cpu == 0) {
+        features_on();
         start_first();
+    }
     arch_load_root(kmm_kernel_root());
     lapic_on();
     (void)mm_fetch_or(&online, mm_bit(cpu));
+    features_on(); /* CR4.PGE turned on empties the TLB: no shootdown of before is missed */
     __asm__ volatile("sti");
     kernel_cpu();
 }

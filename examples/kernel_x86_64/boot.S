@@ -42,6 +42,10 @@ boot_start:
         movl $boot_pml4 + 3, boot_pml5
         movl $boot_pml4 + 3, boot_pml5 + 511 * 8
         movl $boot_pml4, boot_root
+        xor %eax, %eax
+        cpuid
+        cmp $7, %eax
+        jb boot_long
         mov $7, %eax
         xor %ecx, %ecx
         cpuid
@@ -133,13 +137,17 @@ boot_stack_top:
 high_start:                             /* the next stack is this CPU's */
         mov $1, %eax
         lock xadd %eax, cpus_entered(%rip)
+        cmp $CPUS_MAX, %eax
+        jae 1f
         mov %eax, %edi
         imul $STACK_BYTES, %eax, %eax
         lea stacks + STACK_BYTES(%rip), %rsp
         add %rax, %rsp
         xor %ebp, %ebp
         call arch_main
-        ud2
+1:      cli                             /* a CPU more than there is room for */
+        hlt
+        jmp 1b
 
 /* Traps: vector and error code, then all registers, in the order of struct frame. */
         .macro stub n
@@ -179,6 +187,9 @@ trap_common:
         push %r14
         push %r15
         cld
+        pushfq                          /* AC off: with SMAP, user memory is out of reach */
+        andl $~0x40000, (%rsp)
+        popfq
         mov %rsp, %rdi
         mov %rsp, %rbp
         and $-16, %rsp
@@ -254,7 +265,7 @@ user_image_end:
         .bss
         .globl cpus_entered
         .align 16
-stacks: .skip STACK_BYTES * 4
+stacks: .skip STACK_BYTES * CPUS_MAX
 cpus_entered:
         .skip 8
         .section .note.GNU-stack, "", @progbits

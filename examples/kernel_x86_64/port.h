@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "asm.h"
 
 #define MM_PAGETABLE_X86_64
 #define MM_PAGETABLE_X86_64_LA57
@@ -20,14 +21,15 @@
 
 /* ---- CPUs, interrupts, locks ---- */
 
-#define MM_CPU_MAX 4
+#define MM_CPU_MAX CPUS_MAX
 
-/* The task register tells the CPU: each has a TSS. */
+/* The task register tells the CPU: each has a TSS. Before it is loaded this is no number below MM_CPU_MAX,
+ * which the headers take for "no CPU's caches". */
 PORT_INLINE unsigned port_cpu(void)
 {
     uint16_t tr;
     __asm__ volatile("str %0" : "=r"(tr));
-    return tr < SEL_TSS ? 0 : (tr - SEL_TSS) / 16u;
+    return ((unsigned)tr - SEL_TSS) / 16u;
 }
 
 PORT_INLINE unsigned long port_irq_save(void)

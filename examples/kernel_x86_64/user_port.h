@@ -15,3 +15,11 @@ static inline void user_return_code(void *at)
 {
     *(volatile unsigned char *)at = 0xc3;
 }
+
+/* Reads a port of the interrupt controller. */
+static inline int user_privileged(void)
+{
+    unsigned char value;
+    __asm__ volatile("inb $0x21, %0" : "=a"(value));
+    return value;
+}

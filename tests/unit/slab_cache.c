@@ -236,6 +236,51 @@ static void empty_slabs_above_the_reserve_go_back(void **state)
     }
 }
 
+static struct mm_slab_cache *raced;
+static void *other_cpus;
+
+/* While one CPU waits for a slab, another one gets one too. */
+static void *racing_alloc(void *ctx, size_t bytes, size_t align, unsigned flags)
+{
+    struct mm_slab_cache *c = raced;
+    raced = NULL;
+    if (c != NULL) {
+        cpu_now = 1;
+        other_cpus = mm_slab_alloc(c, 0);
+        cpu_now = 0;
+    }
+    return source_alloc(ctx, bytes, align, flags);
+}
+
+static void slabs_of_cpus_that_met_go_back(void **state)
+{
+    struct mm_slab_cache_config c = {0};
+    struct mm_slab_cache cache;
+    (void)state;
+    heap_begin();
+    config.flags = 0;
+    config.reserve = 0;
+    source.hooks.alloc = racing_alloc;
+    heap_make();
+    c.name = "met";
+    c.size = 64;
+    for (unsigned i = 0; i < 2; i++) {
+        c.flags = i == 0 ? 0 : MM_SLAB_SHUFFLE;
+        assert_int_equal(mm_slab_cache_init(&cache, &heap, &c), MM_OK);
+        raced = &cache;
+        void *own = mm_slab_alloc(&cache, 0);
+        assert_true(own != NULL && other_cpus != NULL && own != other_cpus);
+        assert_int_equal(cache_stats(&cache).slabs, 2);
+        assert_int_equal(mm_slab_check(&heap), MM_OK);
+        assert_int_equal(mm_slab_free(&cache, own), MM_OK);
+        assert_int_equal(mm_slab_free(&cache, other_cpus), MM_OK);
+        mm_slab_cache_shrink(&cache);
+        assert_int_equal(cache_stats(&cache).slabs, 0);
+        assert_int_equal(mm_slab_cache_destroy(&cache, NULL), MM_OK);
+    }
+    heap_end();
+}
+
 static void drain_leaves_nothing_on_a_cpu(void **state)
 {
     void *p[60];
@@ -543,6 +588,7 @@ int main(void)
         cmocka_unit_test(a_cache_keeps_to_its_quota),
         cmocka_unit_test(a_heap_keeps_to_its_quota),
         cmocka_unit_test(empty_slabs_above_the_reserve_go_back),
+        cmocka_unit_test(slabs_of_cpus_that_met_go_back),
         cmocka_unit_test(drain_leaves_nothing_on_a_cpu),
         cmocka_unit_test(free_pages_of_partial_slabs_are_purged),
         cmocka_unit_test(the_depot_serves_long_swings),
