@@ -160,7 +160,8 @@
  *   (Linux has split them then), and a refused mremap its target mapped; the limit of areas is
  *   exact; memory for a call is there before its first change. Reading needs MM_VMA_READ or
  *   MM_VMA_WRITE (x86 lets any right read). Alignment to huge pages is by request only. mlock of
- *   memory without rights and MADV_HUGEPAGE set flags whatever the machine can do.
+ *   memory without rights and MADV_HUGEPAGE set flags whatever the machine can do. Lists call every
+ *   growing area [stack].
  *
  * GUARANTEES
  *

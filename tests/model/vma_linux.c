@@ -561,20 +561,16 @@ static bool place_window(struct run *r)
     r->window = r->low = brk;
     r->low = 0;
     count = read_maps(r);
-    r->low = r->window;
-    if (count != 0 && r->lines[count - 1].end == r->window)
-        r->low = r->lines[count - 1].start;
-    return true;
+    r->low = count != 0 ? r->lines[count - 1].start : 0;
+    return count != 0 && r->lines[count - 1].end == r->window;
 }
 
 /* The area before the window, as mm_vma has to know it: written to, and inherited by fork. */
 static bool enter_heap(struct run *r)
 {
-    if (r->low < r->window) {
-        if (mm_vma_install(&r->space, MM_VMA_HEAP, r->low, r->window - r->low, 0, 0) != MM_VMA_OK)
-            return false;
-        mm_vma_find(&r->space, r->low)->anon = ++r->space.next_anon * 2 + 1;
-    }
+    if (mm_vma_install(&r->space, MM_VMA_HEAP, r->low, r->window - r->low, 0, 0) != MM_VMA_OK)
+        return false;
+    mm_vma_find(&r->space, r->low)->anon = ++r->space.next_anon * 2 + 1;
     return same_list(r);
 }
 
@@ -661,6 +657,7 @@ static void window_of(unsigned pages, unsigned longest, bool stacks, unsigned li
     r->longest = longest;
     r->stacks = stacks;
     r->limit = limit;
+    *(volatile char *)sbrk((intptr_t)PS) = 1; /* there is a heap, and it has an identity */
     fflush(stdout);
     pid = fork();
     if (pid == 0)
