@@ -5383,37 +5383,42 @@ static enum mm_vma_fault mmi_vma_touch(struct mm_vma_space *space, struct mm_vma
 }
 
 /* Extends a growing area down to `page`. Rule 3 of the manual. */
-static bool mmi_vma_stack_grow(struct mm_vma_space *space, struct mm_vma *vma, uintptr_t page)
+static enum mm_vma_fault mmi_vma_stack_grow(struct mm_vma_space *space, struct mm_vma *vma,
+                                            uintptr_t page)
 {
     const struct mm_vma *prev = mmi_vma_upto(space, vma->start);
     uintptr_t grow = vma->start - page;
 
     if (page < space->low)
-        return false;
+        return MM_VMA_FAULT_GUARD;
     if (prev != NULL && (prev->flags & MM_VMA_GROWSDOWN) == 0 && (prev->flags & MM_VMA_PROT) != 0 &&
         page - prev->end < space->guard)
-        return false;
+        return MM_VMA_FAULT_GUARD;
     mmi_vma_identify(space, vma);
     if (!mmi_vma_may_expand(space, vma->flags, grow) ||
         vma->end - page > space->limits.stack >> MM_PAGE_SHIFT ||
-        !mmi_vma_may_lock(space, vma->flags, grow) || grow > vma->offset ||
-        mmi_vma_reserve(space, page, vma->end, 1) != MM_VMA_OK)
-        return false;
+        !mmi_vma_may_lock(space, vma->flags, grow) || grow > vma->offset)
+        return MM_VMA_FAULT_GUARD;
+    if (mmi_vma_reserve(space, page, vma->end, 1) != MM_VMA_OK)
+        return MM_VMA_FAULT_NOMEM;
     mmi_vma_write_begin(&space->map);
     mmi_vma_account(space, vma->flags, grow);
     mmi_vma_move_start(&space->map, vma, page);
     mmi_vma_write_end(&space->map);
-    return true;
+    return MM_VMA_FAULT_OK;
 }
 
 static enum mm_vma_fault mmi_vma_fault(struct mm_vma_space *space, uintptr_t page, unsigned access)
 {
     struct mm_vma *vma = mmi_vma_from(space, page);
+    enum mm_vma_fault fault = MM_VMA_FAULT_OK;
 
     if (vma == NULL || (vma->start > page && (vma->flags & MM_VMA_GROWSDOWN) == 0))
         return MM_VMA_FAULT_NONE;
-    if (vma->start > page && !mmi_vma_stack_grow(space, vma, page))
-        return MM_VMA_FAULT_GUARD;
+    if (vma->start > page)
+        fault = mmi_vma_stack_grow(space, vma, page);
+    if (fault != MM_VMA_FAULT_OK)
+        return fault;
     if ((access & ~mmi_vma_rights(vma->flags)) != 0)
         return access == MM_VMA_READ    ? MM_VMA_FAULT_READ
                : access == MM_VMA_WRITE ? MM_VMA_FAULT_WRITE
