@@ -160,7 +160,8 @@
  *   (Linux has split them then), and a refused mremap its target mapped; the limit of areas is
  *   exact; memory for a call is there before its first change. Reading needs MM_VMA_READ or
  *   MM_VMA_WRITE (x86 lets any right read). Alignment to huge pages is by request only. mlock of
- *   memory without rights and MADV_HUGEPAGE set flags whatever the machine can do.
+ *   memory without rights and MADV_HUGEPAGE set flags whatever the machine can do. Lists call every
+ *   growing area [stack].
  *
  * GUARANTEES
  *
@@ -3519,7 +3520,7 @@ static enum mm_status mmi_vma_share(struct mm_vma_space *to, uintptr_t to_page,
                                     bool cow);
 static enum mm_vma_fault mmi_vma_touch(struct mm_vma_space *space, struct mm_vma *vma,
                                        uintptr_t page, unsigned access);
-static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t end);
+static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t end, bool own);
 static bool mmi_vma_share_needed(const struct mm_vma *vma);
 
 /* ---- Space: where a mapping goes ------------------------------------------------------------- */
@@ -3880,7 +3881,8 @@ MM_VMA_API int mm_vma_mmap(struct mm_vma_space *space, const struct mm_vma_reque
     result = mmi_vma_mmap(space, request, va);
     if (result == MM_VMA_OK && fill) /* what cannot come now, comes by faults */
         (void)mmi_vma_fill(space, (uintptr_t)(*va >> MM_PAGE_SHIFT),
-                           (uintptr_t)((*va >> MM_PAGE_SHIFT) + mmi_vma_pages(request->bytes)));
+                           (uintptr_t)((*va >> MM_PAGE_SHIFT) + mmi_vma_pages(request->bytes)),
+                           true);
     mmi_vma_after(space);
     MMI_VMA_UNLOCK(space, state);
     return result;
@@ -3987,7 +3989,7 @@ static int mmi_vma_protect(struct mm_vma_space *space, struct mm_vma **vma, uint
     mmi_vma_reprotect(space, from, to, flags);
     if ((was & (MM_VMA_WRITE | MM_VMA_SHARED | MM_VMA_LOCKED)) == MM_VMA_LOCKED &&
         (flags & MM_VMA_WRITE) != 0)
-        (void)mmi_vma_fill(space, from, to); /* locked pages get their copies now */
+        (void)mmi_vma_fill(space, from, to, true); /* locked pages get their copies now */
     return MM_VMA_OK;
 }
 
@@ -4108,7 +4110,7 @@ static int mmi_vma_advise_pages(struct mm_vma_space *space, const struct mm_vma 
 
     if (advice == MM_VMA_ADV_WILLNEED) {
         if (vma->file != NULL)
-            (void)mmi_vma_fill(space, from, to);
+            (void)mmi_vma_fill(space, from, to, false);
         return MM_VMA_OK;
     }
     if (advice == MM_VMA_ADV_FREE && (vma->file != NULL || (vma->flags & MM_VMA_SHARED) != 0))
@@ -4249,7 +4251,7 @@ static int mmi_vma_mlock(struct mm_vma_space *space, uintptr_t start, uintptr_t 
     result = mmi_vma_lock_range(space, start, end, MM_VMA_LOCKED);
     if (result != MM_VMA_OK)
         return result;
-    result = mmi_vma_fill(space, start, end);
+    result = mmi_vma_fill(space, start, end, true);
     return result == MM_VMA_EFAULT ? MM_VMA_ENOMEM : result;
 }
 
@@ -4362,7 +4364,7 @@ static int mmi_vma_remap_extend(const struct mmi_vma_remap *r, struct mm_vma *vm
     mmi_vma_write_end(&space->map);
     mmi_vma_free_list(space, gone);
     if ((vma->flags & MM_VMA_LOCKED) != 0)
-        (void)mmi_vma_fill(space, was, r->old + r->pages);
+        (void)mmi_vma_fill(space, was, r->old + r->pages, true);
     return MM_VMA_OK;
 }
 
@@ -4421,7 +4423,7 @@ static int mmi_vma_remap_move(const struct mmi_vma_remap *r, struct mm_vma *vma)
     mmi_vma_zap(space, r->old, old_end);
     mmi_vma_free_list(space, gone);
     if ((range.flags & MM_VMA_LOCKED) != 0)
-        (void)mmi_vma_fill(space, range.start, range.end);
+        (void)mmi_vma_fill(space, range.start + r->old_pages, range.end, true);
     return MM_VMA_OK;
 }
 
@@ -4625,9 +4627,9 @@ static bool mmi_vma_brk_grow(struct mm_vma_space *space, uintptr_t start, uintpt
 
 static bool mmi_vma_brk_shrink(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
 {
-    const struct mm_vma *vma = mmi_vma_upto(space, end);
+    const struct mm_vma *vma = mmi_vma_from(space, start);
 
-    if (vma == NULL || vma->end < end || mmi_vma_reserve(space, start, end, 1) != MM_VMA_OK)
+    if (vma == NULL || vma->start >= end || mmi_vma_reserve(space, start, end, 1) != MM_VMA_OK)
         return false;
     mmi_vma_drop(space, start, end);
     return true;
@@ -4674,7 +4676,7 @@ static int mmi_vma_install(struct mm_vma_space *space, uintptr_t start, uintptr_
     mmi_vma_area_set(&range, start, end, flags, offset, NULL);
     result = mmi_vma_enter(space, &range, NULL, false);
     if (result == MM_VMA_OK && now && space->sys->hooks.pt_map != NULL) {
-        result = mmi_vma_fill(space, start, end);
+        result = mmi_vma_fill(space, start, end, true);
         if (result != MM_VMA_OK && mmi_vma_reserve(space, start, end, 1) == MM_VMA_OK)
             mmi_vma_drop(space, start, end);
     }
@@ -5381,37 +5383,42 @@ static enum mm_vma_fault mmi_vma_touch(struct mm_vma_space *space, struct mm_vma
 }
 
 /* Extends a growing area down to `page`. Rule 3 of the manual. */
-static bool mmi_vma_stack_grow(struct mm_vma_space *space, struct mm_vma *vma, uintptr_t page)
+static enum mm_vma_fault mmi_vma_stack_grow(struct mm_vma_space *space, struct mm_vma *vma,
+                                            uintptr_t page)
 {
     const struct mm_vma *prev = mmi_vma_upto(space, vma->start);
     uintptr_t grow = vma->start - page;
 
     if (page < space->low)
-        return false;
+        return MM_VMA_FAULT_GUARD;
     if (prev != NULL && (prev->flags & MM_VMA_GROWSDOWN) == 0 && (prev->flags & MM_VMA_PROT) != 0 &&
         page - prev->end < space->guard)
-        return false;
+        return MM_VMA_FAULT_GUARD;
     mmi_vma_identify(space, vma);
     if (!mmi_vma_may_expand(space, vma->flags, grow) ||
         vma->end - page > space->limits.stack >> MM_PAGE_SHIFT ||
-        !mmi_vma_may_lock(space, vma->flags, grow) || grow > vma->offset ||
-        mmi_vma_reserve(space, page, vma->end, 1) != MM_VMA_OK)
-        return false;
+        !mmi_vma_may_lock(space, vma->flags, grow) || grow > vma->offset)
+        return MM_VMA_FAULT_GUARD;
+    if (mmi_vma_reserve(space, page, vma->end, 1) != MM_VMA_OK)
+        return MM_VMA_FAULT_NOMEM;
     mmi_vma_write_begin(&space->map);
     mmi_vma_account(space, vma->flags, grow);
     mmi_vma_move_start(&space->map, vma, page);
     mmi_vma_write_end(&space->map);
-    return true;
+    return MM_VMA_FAULT_OK;
 }
 
 static enum mm_vma_fault mmi_vma_fault(struct mm_vma_space *space, uintptr_t page, unsigned access)
 {
     struct mm_vma *vma = mmi_vma_from(space, page);
+    enum mm_vma_fault fault = MM_VMA_FAULT_OK;
 
     if (vma == NULL || (vma->start > page && (vma->flags & MM_VMA_GROWSDOWN) == 0))
         return MM_VMA_FAULT_NONE;
-    if (vma->start > page && !mmi_vma_stack_grow(space, vma, page))
-        return MM_VMA_FAULT_GUARD;
+    if (vma->start > page)
+        fault = mmi_vma_stack_grow(space, vma, page);
+    if (fault != MM_VMA_FAULT_OK)
+        return fault;
     if ((access & ~mmi_vma_rights(vma->flags)) != 0)
         return access == MM_VMA_READ    ? MM_VMA_FAULT_READ
                : access == MM_VMA_WRITE ? MM_VMA_FAULT_WRITE
@@ -5436,12 +5443,13 @@ MM_VMA_API enum mm_vma_fault mm_vma_fault(struct mm_vma_space *space, mm_va_t va
     return fault;
 }
 
-/* The access that brings an area's pages in; 0 if it allows none. */
-static unsigned mmi_vma_fill_access(const struct mm_vma *vma)
+/* The access that brings an area's pages in; 0 if it allows none. `own`: private memory gets its
+ * copies now. */
+static unsigned mmi_vma_fill_access(const struct mm_vma *vma, bool own)
 {
     unsigned rights = (unsigned)vma->flags & MM_VMA_PROT;
 
-    if ((rights & MM_VMA_WRITE) != 0 &&
+    if (own && (rights & MM_VMA_WRITE) != 0 &&
         (vma->flags & (MM_VMA_SHARED | MM_VMA_PFN)) != MM_VMA_SHARED)
         return MM_VMA_WRITE;
     if ((rights & (MM_VMA_READ | MM_VMA_WRITE)) != 0)
@@ -5450,7 +5458,7 @@ static unsigned mmi_vma_fill_access(const struct mm_vma *vma)
 }
 
 /* Brings in all pages of a range; goes on behind what fails to be an area's. */
-static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t end, bool own)
 {
     bool pages = space->sys->hooks.pt_map != NULL;
     enum mm_vma_fault fault = MM_VMA_FAULT_OK;
@@ -5462,7 +5470,7 @@ static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t e
         vma = mmi_vma_from(space, start);
         if (vma == NULL || vma->start > start)
             return MM_VMA_ENOMEM;
-        access = mmi_vma_fill_access(vma);
+        access = mmi_vma_fill_access(vma, own);
         if (access == 0)
             return MM_VMA_EFAULT;
         to = mmi_vma_min(vma->end, end);
@@ -5485,7 +5493,7 @@ MM_VMA_API int mm_vma_populate(struct mm_vma_space *space, mm_va_t va, uint64_t 
     if (!mmi_vma_span(space, va, bytes, &start, &end))
         return MM_VMA_EINVAL;
     MMI_VMA_LOCK(space, state);
-    result = mmi_vma_fill(space, start, end);
+    result = mmi_vma_fill(space, start, end, true);
     mmi_vma_after(space);
     MMI_VMA_UNLOCK(space, state);
     return result;
@@ -6174,12 +6182,9 @@ static const char *mmi_vma_name(const struct mm_vma_space *space, const struct m
 
     if (vma->file != NULL)
         return h->file_name != NULL ? h->file_name(h->ctx, vma->file) : "";
-    if ((vma->flags & MM_VMA_GROWSDOWN) != 0)
-        return "[stack]";
-    if (space->brk > space->brk_start && mm_vma_start(vma) < space->brk &&
-        mm_vma_end(vma) > space->brk_start)
+    if (mm_vma_start(vma) < space->brk && mm_vma_end(vma) > space->brk_start)
         return "[heap]";
-    return "";
+    return (vma->flags & MM_VMA_GROWSDOWN) != 0 ? "[stack]" : "";
 }
 
 MM_VMA_API size_t mm_vma_format(const struct mm_vma_space *space, const struct mm_vma *area,

@@ -1,11 +1,13 @@
 /* The host kernel as the oracle: random calls inside a window of a child process whose other addresses are
  * all taken, by real system calls and by mm_vma side by side. After each call the result code, the address
- * and the whole list of areas must agree. */
+ * and the whole list of areas must agree. The window begins where the child's heap ends, so that the break
+ * moves within it; it never goes below the window, because the heap there is libc's. */
 #include "vma_test.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -20,12 +22,13 @@
 #define AREAS 4096u
 #define FILES 64u
 #define PS    4096ul
+#define HUGE  (PS * 512)
 
 struct line {
     uintptr_t start, end;
     char perm[5];
     unsigned long offset;
-    bool file;
+    bool file, heap;
 };
 
 /* Everything is allocated before the window is closed: malloc has no address left after that. */
@@ -42,11 +45,11 @@ struct run {
     char files[FILES];
     uint64_t shared_pages[1 << 20];
     unsigned next_file, pages, longest, limit;
-    uintptr_t window;
+    uintptr_t window, low; /* low: where the heap before the window begins */
     int memfd, pipe[2];
-    bool stacks;
+    bool stacks, huge; /* huge: the kernel knows MADV_HUGEPAGE */
     char what[256];
-    uint64_t fails, errors;
+    uint64_t fails, brks; /* calls that were refused; breaks that moved */
 };
 
 static struct mm_vma *area_alloc(void *ctx)
@@ -119,7 +122,8 @@ static unsigned read_maps(struct run *r)
         strtoul(q + 1, &q, 16);
         strtoul(q + 1, &q, 16);
         l->file = strtoul(q, &q, 10) != 0;
-        if (l->start >= r->window && l->end <= r->window + r->pages * PS && count + 1 < AREAS)
+        l->heap = strncmp(q + strspn(q, " "), "[heap]", 6) == 0;
+        if (l->start >= r->low && l->end <= r->window + r->pages * PS && count + 1 < AREAS)
             count++;
     }
     return count;
@@ -128,7 +132,20 @@ static unsigned read_maps(struct run *r)
 static void describe(const struct line *l, const char *who)
 {
     printf("#   %s %lx-%lx %s %lx %s\n", who, l->start, l->end, l->perm, l->offset,
-           l->file ? "file" : "anon");
+           l->file   ? "file"
+           : l->heap ? "heap"
+                     : "anon");
+}
+
+static void print_model(struct run *r)
+{
+    struct mm_vma_cursor c;
+
+    for (struct mm_vma *vma = mm_vma_cursor_seek(&c, &r->space.map, 0); vma != NULL;
+         vma = mm_vma_cursor_next(&c))
+        printf("#   %llx-%llx flags %lx anon %lu page offset %lx\n",
+               (unsigned long long)mm_vma_start(vma), (unsigned long long)mm_vma_end(vma),
+               (unsigned long)vma->flags, (unsigned long)vma->anon, (unsigned long)vma->offset);
 }
 
 static bool same_list(struct run *r)
@@ -139,8 +156,12 @@ static bool same_list(struct run *r)
 
     for (struct mm_vma *vma = mm_vma_cursor_seek(&c, &r->space.map, 0); vma != NULL;
          vma = mm_vma_cursor_next(&c), i++) {
-        struct line mine = {mm_vma_start(vma), mm_vma_end(vma), "----", vma->offset * PS,
-                            vma->file != NULL};
+        struct line mine = {mm_vma_start(vma), mm_vma_end(vma),   "----",
+                            vma->offset * PS,  vma->file != NULL, false};
+        char text[128];
+
+        mm_vma_format(&r->space, vma, text, sizeof text);
+        mine.heap = strstr(text, "[heap]") != NULL;
         mine.perm[0] = vma->flags & MM_VMA_READ ? 'r' : '-';
         mine.perm[1] = vma->flags & MM_VMA_WRITE ? 'w' : '-';
         mine.perm[2] = vma->flags & MM_VMA_EXEC ? 'x' : '-';
@@ -148,8 +169,8 @@ static bool same_list(struct run *r)
         if (!mine.file)
             mine.offset = 0;
         if (i < count && mine.start == r->lines[i].start && mine.end == r->lines[i].end &&
-            mine.file == r->lines[i].file && mine.offset == r->lines[i].offset &&
-            strcmp(mine.perm, r->lines[i].perm) == 0)
+            mine.file == r->lines[i].file && mine.heap == r->lines[i].heap &&
+            mine.offset == r->lines[i].offset && strcmp(mine.perm, r->lines[i].perm) == 0)
             continue;
         if (same) {
             printf("# lists differ after %s\n", r->what);
@@ -165,6 +186,8 @@ static bool same_list(struct run *r)
         describe(&r->lines[i < count ? i : 0], "kernel");
         same = false;
     }
+    if (!same)
+        print_model(r);
     return same;
 }
 
@@ -188,7 +211,7 @@ static uintptr_t some_page(struct run *r)
 
     if (chance(r, 50)) {
         vma = mmi_vma_from(&r->space, page >> 12);
-        if (vma != NULL)
+        if (vma != NULL && mm_vma_start(vma) > r->window)
             page = mm_vma_start(vma);
     }
     return page;
@@ -203,6 +226,8 @@ static size_t some_length(struct run *r, uintptr_t va)
         length = mm_vma_end(vma) - va;
     if (length > room)
         length = room;
+    if ((length & (HUGE - 1)) == 0)
+        length -= PS; /* deliberate: Linux aligns whole huge pages, mm_vma on request only */
     return chance(r, 5) && length != 0 ? length - below(r, PS) : length;
 }
 
@@ -215,17 +240,6 @@ static int some_prot(struct run *r)
 }
 
 /* ---- calls, on both sides ------------------------------------------------------------------------ */
-
-static void print_model(struct run *r)
-{
-    struct mm_vma_cursor c;
-
-    for (struct mm_vma *vma = mm_vma_cursor_seek(&c, &r->space.map, 0); vma != NULL;
-         vma = mm_vma_cursor_next(&c))
-        printf("#   %llx-%llx flags %lx anon %lu page offset %lx\n",
-               (unsigned long long)mm_vma_start(vma), (unsigned long long)mm_vma_end(vma),
-               (unsigned long)vma->flags, (unsigned long)vma->anon, (unsigned long)vma->offset);
-}
 
 static bool trace; /* VMA_TRACE is set: every call is printed */
 
@@ -387,10 +401,11 @@ static bool do_madvise(struct run *r)
 {
     static const int advices[] = {MADV_NORMAL, MADV_RANDOM,     MADV_SEQUENTIAL, MADV_DONTNEED,
                                   MADV_FREE,   MADV_DONTFORK,   MADV_DOFORK,     MADV_DONTDUMP,
-                                  MADV_DODUMP, MADV_WIPEONFORK, MADV_KEEPONFORK, 77};
+                                  MADV_DODUMP, MADV_WIPEONFORK, MADV_KEEPONFORK, MADV_WILLNEED,
+                                  77,          MADV_HUGEPAGE,   MADV_NOHUGEPAGE};
     uintptr_t va = some_page(r) + (chance(r, 2) ? 1 + below(r, PS - 1) : 0);
     size_t length = chance(r, 2) ? 0 : some_length(r, va & ~(PS - 1));
-    int advice = advices[below(r, 12)];
+    int advice = advices[below(r, r->huge ? 15 : 13)];
 
     snprintf(r->what, sizeof r->what, "madvise(%lx, %zx, %d)", va, length, advice);
     return agree(r, result(syscall(SYS_madvise, va, length, advice)),
@@ -426,6 +441,23 @@ static bool do_mlock(struct run *r)
     return agree(r, result(syscall(lock ? SYS_mlock : SYS_munlock, va, length)),
                  lock ? mm_vma_mlock(&r->space, va, length)
                       : mm_vma_munlock(&r->space, va, length));
+}
+
+/* The break goes to any byte of the window but its last page, above which mm_vma has nothing to keep a page
+ * free from; mostly a few pages up or down. */
+static bool do_brk(struct run *r)
+{
+    uintptr_t now = (uintptr_t)syscall(SYS_brk, 0), last = r->window + (r->pages - 1) * PS, brk;
+
+    brk = chance(r, 60) ? now + below(r, 12 * PS) - 6 * PS
+                        : r->window + mm_test_below(&r->rng, last - r->window + 1);
+    if (chance(r, 50))
+        brk &= ~(PS - 1);
+    if (brk < r->window || brk > last)
+        brk = below(r, 2) == 0 ? PS : r->window + r->pages * PS + below(r, 2 * PS);
+    snprintf(r->what, sizeof r->what, "brk(%lx) at %lx", brk, now);
+    r->brks += brk != now && syscall(SYS_brk, brk) == (long)brk;
+    return agree(r, syscall(SYS_brk, 0), (long)mm_vma_brk(&r->space, brk));
 }
 
 /* An access by the kernel on the child's behalf: a byte read into, or written from, the address. */
@@ -474,8 +506,10 @@ static bool step(struct run *r)
         return do_mremap(r);
     if (dice < 88)
         return do_madvise(r);
-    if (dice < 92)
+    if (dice < 91)
         return do_mlock(r);
+    if (dice < 94)
+        return do_brk(r);
     return do_touch(r);
 }
 
@@ -510,6 +544,36 @@ static bool fill_gaps(struct run *r, uintptr_t low, uintptr_t high)
     }
 }
 
+/* Puts the window behind the heap, and notes where the area begins that ends there. */
+static bool place_window(struct run *r)
+{
+    uintptr_t brk = ((uintptr_t)syscall(SYS_brk, 0) + PS - 1) & ~(PS - 1);
+    unsigned count;
+
+    if ((uintptr_t)syscall(SYS_brk, brk) != brk ||
+        syscall(SYS_mmap, brk, r->pages * PS, PROT_NONE,
+                MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+                0) != (long)brk ||
+        !fill_gaps(r, 0x10000, 0x7ffffffff000))
+        return false;
+    r->huge = madvise((void *)brk, PS, MADV_HUGEPAGE) == 0;
+    munmap((void *)brk, r->pages * PS);
+    r->window = r->low = brk;
+    r->low = 0;
+    count = read_maps(r);
+    r->low = count != 0 ? r->lines[count - 1].start : 0;
+    return count != 0 && r->lines[count - 1].end == r->window;
+}
+
+/* The area before the window, as mm_vma has to know it: written to, and inherited by fork. */
+static bool enter_heap(struct run *r)
+{
+    if (mm_vma_install(&r->space, MM_VMA_HEAP, r->low, r->window - r->low, 0, 0) != MM_VMA_OK)
+        return false;
+    mm_vma_find(&r->space, r->low)->anon = ++r->space.next_anon * 2 + 1;
+    return same_list(r);
+}
+
 /* Pages that the process has now, for RLIMIT_AS. */
 static unsigned long statm(struct run *r)
 {
@@ -526,7 +590,6 @@ static bool set_up(struct run *r)
     struct mm_vma_hooks hooks;
     struct mm_vma_config config;
     struct rlimit limit;
-    void *window;
 
     memset(&hooks, 0, sizeof hooks);
     hooks.ctx = r;
@@ -543,23 +606,19 @@ static bool set_up(struct run *r)
     r->memfd = memfd_create("vma", 0);
     if (r->memfd < 0 || ftruncate(r->memfd, 4096 * (off_t)PS) != 0 || pipe(r->pipe) != 0)
         return false;
-    window =
-        mmap(NULL, r->pages * PS, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (window == MAP_FAILED || !fill_gaps(r, 0x10000, 0x7ffffffff000))
+    if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0 || !place_window(r))
         return false;
-    r->window = (uintptr_t)window;
-    munmap(window, r->pages * PS);
     mm_vma_config_init(&config);
-    config.low = config.up_base = r->window;
+    config.low = config.up_base = config.brk = r->low;
     config.top = config.mmap_base = r->window + r->pages * PS;
     if (r->limit != 0) {
         limit.rlim_cur = limit.rlim_max = (statm(r) + r->limit) * PS;
         if (setrlimit(RLIMIT_AS, &limit) != 0)
             return false;
-        config.limits.total = r->limit * PS;
+        config.limits.total = r->limit * PS + r->window - r->low;
     }
     return mm_vma_system_init(&r->sys, &hooks) == MM_OK &&
-           mm_vma_space_init(&r->space, &r->sys, &config) == MM_OK;
+           mm_vma_space_init(&r->space, &r->sys, &config) == MM_OK && enter_heap(r);
 }
 
 static int child(struct run *r, uint64_t ops)
@@ -577,9 +636,10 @@ static int child(struct run *r, uint64_t ops)
             return 1;
         }
     }
-    printf("# %llu of %llu calls were refused\n", (unsigned long long)r->fails,
-           (unsigned long long)ops);
-    return r->fails * 20 > ops ? 0 : 3; /* errors belong to what is compared */
+    printf("# %llu of %llu calls were refused, the break moved %llu times\n",
+           (unsigned long long)r->fails, (unsigned long long)ops, (unsigned long long)r->brks);
+    /* both belong to what is compared; a stack that has grown down to the break can hold it for long */
+    return r->fails * 20 > ops && (r->brks != 0 || r->stacks || ops < 10000) ? 0 : 3;
 }
 
 static void window_of(unsigned pages, unsigned longest, bool stacks, unsigned limit,
@@ -597,6 +657,7 @@ static void window_of(unsigned pages, unsigned longest, bool stacks, unsigned li
     r->longest = longest;
     r->stacks = stacks;
     r->limit = limit;
+    *(volatile char *)sbrk((intptr_t)PS) = 1; /* there is a heap, and it has an identity */
     fflush(stdout);
     pid = fork();
     if (pid == 0)
