@@ -81,7 +81,7 @@ def count(program):
     overhead = {}
     for name in ("pair0/empty", "empty/" + TABLE):
         for f, (cost, calls) in cells.pop(name, {}).items():
-            overhead[f] = cost / calls - (EMPTY if f != "count_op" else 1)
+            overhead[f] = cost / calls - (EMPTY if f != "count_op" else 0)
     result = {}
     for name, costs in cells.items():
         row, allocator = name.rsplit("/", 1)
