@@ -1360,7 +1360,9 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_split(struct mm_pagetable *pt, mm_v
                                                    struct mm_pagetable_batch *batch);
 
 /* Replaces every full table of the range whose leaves fit together (one run of frames, aligned,
- * equal but for accessed and dirty, which are joined) by one leaf, from small to large.
+ * equal but for accessed and dirty, which are joined) by one leaf, from small to large. Processors
+ * set accessed and dirty in the old leaves until they are flushed, so the call flushes by itself:
+ * once for each level, or oftener when there are more tables than the batch has extents.
  * Returns MM_OK; MM_ERR_NOENT if there was none; the shared errors. O(leaves). */
 MM_PAGETABLE_API enum mm_status mm_pagetable_collapse(struct mm_pagetable *pt, mm_va_t va,
                                                       uint64_t bytes,
@@ -1455,7 +1457,7 @@ MM_PAGETABLE_API void mm_pagetable_cursor_end(struct mm_pagetable_cursor *cursor
 /* ---- Questions ------------------------------------------------------------------------------
  *
  * They take no lock and may run on any CPU while a writer changes the table: they see each entry
- * before or after. A reader on a host of 32 bits reads an entry of 64 in two halves until they
+ * before or after; where a leaf replaces a table of others, perhaps a hole in between. A reader on a host of 32 bits reads an entry of 64 in two halves until they
  * fit. */
 
 /* Physical address that `va` translates to, whatever the permissions; MM_PA_NONE if it is not
@@ -1738,6 +1740,14 @@ MM_CORE_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t va, unsi
     MM_PAGETABLE_CLOSE(pt, table);
     if (level == 0 || MM_UNLIKELY(!mmi_pt_leads_on(pt, *e, level)))
         return true;
+#if defined(__x86_64__) && defined(__LP64__)
+    if (mmi_ptf_ppn_shift(pt) == MM_PAGETABLE_SHIFT) { /* in place: gcc would copy it before */
+        uint64_t next = *e;
+        __asm__("and{q}\t{%1, %0|%0, %1}" : "+r"(next) : "r"(mmi_ptf_pa_mask(pt)) : "cc");
+        *pa = next;
+        return false;
+    }
+#endif
     *pa = mmi_pt_table_pa(pt, *e);
     return false;
 }
@@ -2318,11 +2328,16 @@ static enum mm_status mmi_pt_refuse(const struct mm_pagetable *pt, const char *w
 }
 
 /* Is this a range of whole pages that exist? Gives it without its extension. */
-static enum mm_status mmi_pt_range(const struct mm_pagetable *pt, const char *where, mm_va_t va,
-                                   uint64_t bytes, uint64_t *off, uint64_t *end)
+static inline enum mm_status mmi_pt_range(const struct mm_pagetable *pt, const char *where,
+                                          mm_va_t va, uint64_t bytes, uint64_t *off, uint64_t *end)
 {
     uint64_t first = mmi_pt_offset(pt, va), size = mmi_pt_space(pt);
 
+    if (bytes == mmi_pt_size(pt, 0) && (va & (bytes - 1)) == 0 && mmi_pt_exists(pt, va)) {
+        *off = first;
+        *end = first + bytes;
+        return MM_OK;
+    }
     if (bytes == 0 || mmi_pt_va(pt, first) != va)
         return mmi_pt_refuse(pt, where, "no such address", MM_ERR_INVALID, va);
     if (((va | bytes) & (mmi_pt_size(pt, 0) - 1)) != 0)
@@ -2432,11 +2447,19 @@ static void mmi_pt_up(struct mmi_pt_iter *it)
     it->level++;
 }
 
-/* Closes what is open. */
-static void mmi_pt_leave(struct mmi_pt_iter *it)
+/* Back to the top. */
+static inline void mmi_pt_rise(struct mmi_pt_iter *it)
 {
-    while (it->level < it->top)
-        mmi_pt_up(it);
+    unsigned level;
+    for (level = it->level; level < it->top; level++)
+        mmi_pt_close(it->pt, it->table[level]);
+    it->level = it->top;
+}
+
+/* Closes what is open. */
+static inline void mmi_pt_leave(struct mmi_pt_iter *it)
+{
+    mmi_pt_rise(it);
     mmi_pt_close(it->pt, it->table[it->top]);
 }
 
@@ -2765,11 +2788,12 @@ static void mmi_pt_free_subtree(struct mm_pagetable *pt, mm_pa_t table, unsigned
     }
 }
 
+/* Flushes what was noted until now; what changes from here on is noted anew. */
 static void mmi_pt_batch_flush(struct mm_pagetable_batch *b)
 {
     struct mm_pagetable_flush flush;
 
-    if (b->pt->hooks->flush == NULL || (!b->changed && !b->filled && !b->unlinked))
+    if (!b->changed && !b->filled && !b->unlinked)
         return;
     flush.pt = b->pt;
     flush.ranges = b->ranges;
@@ -2778,7 +2802,11 @@ static void mmi_pt_batch_flush(struct mm_pagetable_batch *b)
     flush.all = b->all;
     flush.filled_only = !b->changed && !b->unlinked;
     flush.tables_unlink = b->unlinked;
-    b->pt->hooks->flush(b->pt->hooks->ctx, &flush);
+    if (b->pt->hooks->flush != NULL)
+        b->pt->hooks->flush(b->pt->hooks->ctx, &flush);
+    b->pages = 0;
+    b->range_count = 0;
+    b->all = b->changed = b->filled = b->unlinked = false;
 }
 
 MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch)
@@ -2786,8 +2814,6 @@ MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch
     struct mm_pagetable *pt = batch->pt;
     size_t i;
 
-    if (!batch->changed && !batch->filled && !batch->unlinked && batch->extent_count == 0)
-        return;
     mmi_pt_batch_flush(batch);
     if (pt->hooks->grace != NULL && (batch->dead != MM_PA_NONE || batch->extent_count != 0))
         pt->hooks->grace(pt->hooks->ctx);
@@ -2808,18 +2834,19 @@ MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch
 }
 
 /* Adds a range to what the flush has to cover. */
-static void mmi_pt_note_range(struct mm_pagetable_batch *b, uint64_t off, uint64_t bytes,
-                              unsigned level)
+static void mmi_pt_add_range(struct mm_pagetable_batch *b, uint64_t off, uint64_t bytes,
+                             unsigned level)
 {
     struct mm_pagetable *pt = b->pt;
     struct mm_pagetable_range *range = &b->ranges[b->range_count];
-    mm_va_t va = mmi_pt_va(pt, off);
+    mm_va_t va;
 
     b->pages += mmi_pt_shr(bytes, mmi_pt_shift(pt, level));
-    if (b->pages > pt->flush_pages)
+    if (b->pages > pt->flush_pages) {
         b->all = true;
-    if (b->all)
         return;
+    }
+    va = mmi_pt_va(pt, off);
     if (b->range_count != 0 && range[-1].va + range[-1].bytes == va) {
         range[-1].bytes += bytes;
         range[-1].level = level < range[-1].level ? level : range[-1].level;
@@ -2835,8 +2862,15 @@ static void mmi_pt_note_range(struct mm_pagetable_batch *b, uint64_t off, uint64
     b->range_count++;
 }
 
-static void mmi_pt_note_change(struct mm_pagetable_batch *b, uint64_t off, uint64_t bytes,
-                               unsigned level)
+static inline void mmi_pt_note_range(struct mm_pagetable_batch *b, uint64_t off, uint64_t bytes,
+                                     unsigned level)
+{
+    if (!b->all) /* else there is nothing to add */
+        mmi_pt_add_range(b, off, bytes, level);
+}
+
+static inline void mmi_pt_note_change(struct mm_pagetable_batch *b, uint64_t off, uint64_t bytes,
+                                      unsigned level)
 {
     b->changed = true;
     mmi_pt_note_range(b, off, bytes, level);
@@ -3187,19 +3221,6 @@ static enum mm_status mmi_pt_cut_ends(struct mmi_pt_call *call)
     return status;
 }
 
-/* Enters, and makes these borders. */
-static enum mm_status mmi_pt_enter_cut(struct mmi_pt_call *call, struct mm_pagetable *pt,
-                                       const char *where, mm_va_t va, uint64_t bytes,
-                                       struct mm_pagetable_batch *batch)
-{
-    enum mm_status status = mmi_pt_enter(call, pt, where, va, bytes, batch);
-
-    if (status != MM_OK)
-        return status;
-    status = mmi_pt_cut_ends(call);
-    return status != MM_OK ? mmi_pt_exit(call, status) : MM_OK;
-}
-
 /* ---- Unmap ----------------------------------------------------------------------------------- */
 
 /* A run of entries in one table. */
@@ -3517,22 +3538,32 @@ static uint64_t mmi_pt_clear(struct mm_pagetable *pt, uint64_t off, uint64_t end
     return gone;
 }
 
-/* Takes out the leaf or swap entry `e` of one page, which is in no group. */
-static void mmi_pt_take_page(struct mm_pagetable_batch *b, const struct mmi_pt_iter *it, uint64_t e)
+/* Takes out the leaf or swap entry of one page, which is in no group. */
+static MM_NOINLINE void mmi_pt_take_unusual(struct mm_pagetable_batch *b,
+                                            const struct mmi_pt_iter *it)
 {
     struct mm_pagetable *pt = it->pt;
-    uint64_t index = mmi_pt_index(pt, it->off, 0);
+    struct mmi_pt_span span;
 
-    if (!mmi_pt_present(pt, e)) {
-        mmi_pt_store(pt, it->table[0], index, 0);
-        mmi_pt_let_go(b, e >> MMI_PT_SWAP_SHIFT, mmi_pt_size(pt, 0), MM_PAGETABLE_SWAP);
+    span.table = it->table[0];
+    span.level = 0;
+    span.index = mmi_pt_index(pt, it->off, 0);
+    span.count = 1;
+    span.off = it->off;
+    (void)mmi_pt_take(b, &span, true);
+}
+
+/* The same; most are leaves that hardware leaves alone. */
+static inline void mmi_pt_take_page(struct mm_pagetable_batch *b, const struct mmi_pt_iter *it,
+                                    uint64_t e)
+{
+    struct mm_pagetable *pt = it->pt;
+
+    if (MM_UNLIKELY(!mmi_pt_present(pt, e) || mmi_pt_unsteady(pt, e))) {
+        mmi_pt_take_unusual(b, it);
         return;
     }
-    if (mmi_pt_unsteady(pt, e))
-        while (!mmi_pt_cas(pt, it->table[0], index, e, 0))
-            e = mmi_pt_load(pt, it->table[0], index);
-    else
-        mmi_pt_store(pt, it->table[0], index, 0);
+    mmi_pt_store(pt, it->table[0], mmi_pt_index(pt, it->off, 0), 0);
     mmi_pt_note_change(b, it->off, mmi_pt_size(pt, 0), 0);
     if (pt->hooks->release != NULL)
         mmi_pt_let_go(b, mmi_pt_table_pa(pt, e), mmi_pt_size(pt, 0), mmi_pt_tell(b, e, 0));
@@ -4211,7 +4242,8 @@ static bool mmi_pt_good_mask(uint32_t attr, uint32_t mask)
 
 /* The change that gives a leaf the attributes `attr` of the groups in `mask`. */
 static enum mm_status mmi_pt_make_change(const struct mm_pagetable *pt, uint32_t attr,
-                                         uint32_t mask, struct mmi_pt_change *change)
+                                         uint32_t mask, struct mm_pagetable_batch *batch,
+                                         struct mmi_pt_change *change)
 {
     bool writable = (attr & MM_PAGETABLE_WRITE) != 0;
 
@@ -4219,12 +4251,38 @@ static enum mm_status mmi_pt_make_change(const struct mm_pagetable *pt, uint32_t
         return MM_ERR_INVALID;
     if ((mask & MM_PAGETABLE_PERMS) == 0)
         attr |= MM_PAGETABLE_READ | MM_PAGETABLE_EXEC; /* every format and policy has this */
-    if (mmi_pt_new_leaf(pt, attr, &change->set) != MM_OK)
+    if (mmi_pt_make_leaf(pt, attr, batch, &change->set) != MM_OK)
         return MM_ERR_INVALID;
     change->clear = mmi_pt_group_bits(pt, mask);
     change->set &= change->clear | (writable ? mmi_ptf_dirty(pt) : 0);
     change->breaks = mmi_ptf_break_first(pt) != 0 && (mask & MM_PAGETABLE_TYPES) != 0;
     return MM_OK;
+}
+
+/* A single page, where it is one. False if a larger leaf or a group is in the way. */
+static bool mmi_pt_protect_page(struct mmi_pt_call *call, const struct mmi_pt_change *change,
+                                enum mm_status *status)
+{
+    struct mm_pagetable *pt = call->pt;
+    struct mmi_pt_iter it;
+    struct mmi_pt_span span;
+    uint64_t e;
+    bool single;
+
+    mmi_pt_begin(&it, pt, call->off, call->end);
+    e = mmi_pt_descend(&it);
+    single = !mmi_pt_present(pt, e) || (it.level == 0 && !mmi_pt_in_group(&it, e));
+    *status = mmi_pt_present(pt, e) ? MM_OK : MM_ERR_NOENT;
+    if (single && *status == MM_OK) {
+        span.table = it.table[0];
+        span.level = 0;
+        span.index = mmi_pt_index(pt, it.off, 0);
+        span.count = 1;
+        span.off = it.off;
+        (void)mmi_pt_recolor_run(call->batch, &span, span.index, e, change);
+    }
+    mmi_pt_leave(&it);
+    return single;
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_protect(struct mm_pagetable *pt, mm_va_t va,
@@ -4238,11 +4296,16 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_protect(struct mm_pagetable *pt, mm
     enum mm_status status;
     uint64_t e, seen = 0;
 
-    if (mmi_pt_make_change(pt, attr, mask, &change) != MM_OK)
+    if (mmi_pt_make_change(pt, attr, mask, batch, &change) != MM_OK)
         return mmi_pt_refuse(pt, where, "attributes", MM_ERR_INVALID, va);
-    status = mmi_pt_enter_cut(&call, pt, where, va, bytes, batch);
+    status = mmi_pt_enter(&call, pt, where, va, bytes, batch);
     if (status != MM_OK)
         return status;
+    if (bytes == mmi_pt_size(pt, 0) && mmi_pt_protect_page(&call, &change, &status))
+        return mmi_pt_exit(&call, status);
+    status = mmi_pt_cut_ends(&call);
+    if (status != MM_OK)
+        return mmi_pt_exit(&call, status);
     mmi_pt_begin(&it, pt, call.off, call.end);
     while (mmi_pt_next_leaf(&it, &e)) {
         struct mmi_pt_span span = mmi_pt_span_here(&it);
@@ -4379,41 +4442,104 @@ static bool mmi_pt_uniform(const struct mm_pagetable *pt, const void *table, uns
     return true;
 }
 
-/* Makes one leaf of the table that the iterator's entry points to, if it can. Hardware sets A and D
- * in the old leaves until the flush, so that they are read once more after it. */
-static bool mmi_pt_collapse_here(struct mmi_pt_iter *it, uint64_t e, struct mm_pagetable_batch *b)
+/* The leaf of this level that the entries of a uniform table make. */
+static uint64_t mmi_pt_joined(const struct mm_pagetable *pt, const void *table, unsigned level)
 {
-    struct mm_pagetable *pt = it->pt;
-    unsigned level = it->level, below = level - 1;
-    mm_pa_t table_pa = mmi_pt_table_pa(pt, e);
-    void *table = mmi_pt_open(pt, table_pa);
-    uint64_t index = mmi_pt_index(pt, it->off, level), leaf, first, was;
-    struct mmi_pt_change change;
+    unsigned below = level - 1;
+    uint64_t first = mmi_pt_load(pt, table, 0), leaf;
 
-    if (!mmi_pt_uniform(pt, table, below)) {
-        mmi_pt_close(pt, table);
-        return false;
-    }
-    first = mmi_pt_load(pt, table, 0);
     leaf = mmi_pt_essence(pt, first, below) | mmi_pt_marks(pt, table, below) |
            mmi_pt_pa_field(pt, mmi_pt_leaf_pa(pt, first, below, 0)) |
            (mmi_ptf_base(pt) & mmi_ptf_hw_write(pt));
-    leaf = mmi_pt_raised(pt, mmi_pt_sealed(pt, leaf), level);
-    mmi_pt_store(pt, it->table[level], index, mmi_ptf_break_first(pt) != 0 ? 0 : leaf);
-    mmi_pt_note_change(b, it->off, mmi_pt_size(pt, level), below);
-    b->unlinked = true;
-    mmi_pt_batch_flush(b);
-    change.clear = 0;
-    change.set = mmi_pt_marks(pt, table, below);
-    if (mmi_ptf_break_first(pt) != 0)
-        mmi_pt_store(pt, it->table[level], index, leaf);
-    do {
-        was = mmi_pt_load(pt, it->table[level], index);
-    } while (
-        !mmi_pt_cas(pt, it->table[level], index, was, mmi_pt_changed(pt, &change, was, level)));
+    return mmi_pt_raised(pt, mmi_pt_sealed(pt, leaf), level);
+}
+
+/* Puts one leaf in the place of the table that the iterator's entry points to, if it makes one, and
+ * remembers the table. Until the flush, processors still go through it, and set A and D there: it
+ * stays as it is. */
+static bool mmi_pt_collapse_here(struct mmi_pt_iter *it, uint64_t e, struct mm_pagetable_batch *b)
+{
+    struct mm_pagetable *pt = it->pt;
+    unsigned level = it->level;
+    struct mm_pagetable_extent *old = &b->extents[b->extent_count];
+    void *table;
+    bool uniform;
+
+    old->pa = mmi_pt_table_pa(pt, e);
+    old->bytes = it->off;
+    table = mmi_pt_open(pt, old->pa);
+    uniform = mmi_pt_uniform(pt, table, level - 1);
+    if (uniform) {
+        mmi_pt_store(pt, it->table[level], mmi_pt_index(pt, it->off, level),
+                     mmi_ptf_break_first(pt) != 0 ? 0 : mmi_pt_joined(pt, table, level));
+        mmi_pt_note_change(b, it->off, mmi_pt_size(pt, level), level - 1);
+        b->unlinked = true;
+        b->extent_count++;
+    }
     mmi_pt_close(pt, table);
-    mmi_pt_bury(b, table_pa, below);
-    return true;
+    return uniform;
+}
+
+/* Flushes, tells the new leaves what hardware did to the old ones until then, and frees the tables
+ * that were remembered. */
+static void mmi_pt_collapse_finish(struct mm_pagetable_batch *b, unsigned level)
+{
+    struct mm_pagetable *pt = b->pt;
+    struct mmi_pt_iter it;
+    struct mmi_pt_change change;
+    uint64_t e;
+
+    if (b->extent_count == 0)
+        return;
+    mmi_pt_batch_flush(b);
+    if (pt->hooks->grace != NULL)
+        pt->hooks->grace(pt->hooks->ctx);
+    change.clear = 0;
+    while (b->extent_count != 0) {
+        const struct mm_pagetable_extent *old = &b->extents[--b->extent_count];
+        void *table = mmi_pt_open(pt, old->pa);
+        mmi_pt_begin(&it, pt, old->bytes, old->bytes + 1);
+        (void)mmi_pt_next_leaf(&it, &e);
+        if (mmi_ptf_break_first(pt) != 0) {
+            e = mmi_pt_joined(pt, table, level);
+            mmi_pt_store(pt, it.table[level], mmi_pt_index(pt, it.off, level), e);
+        }
+        change.set = mmi_pt_marks(pt, table, level - 1);
+        while (!mmi_pt_cas(pt, it.table[level], mmi_pt_index(pt, it.off, level), e,
+                           mmi_pt_changed(pt, &change, e, level)))
+            e = mmi_pt_here(&it);
+        mmi_pt_leave(&it);
+        mmi_pt_close(pt, table);
+        pt->hooks->free(pt->hooks->ctx, old->pa, mmi_pt_table_bytes(pt, 0));
+    }
+}
+
+/* Collapses the tables below entries of this level. Returns how many. */
+static uint64_t mmi_pt_collapse_level(struct mmi_pt_call *call, unsigned level)
+{
+    struct mm_pagetable *pt = call->pt;
+    struct mm_pagetable_batch *b = call->batch;
+    struct mmi_pt_iter it;
+    uint64_t done = 0;
+
+    mmi_pt_begin(&it, pt, call->off, call->end);
+    while (it.off < it.end) {
+        uint64_t e = mmi_pt_here(&it);
+        bool table = mmi_pt_is_table(pt, e, it.level);
+        if (table && it.level > level) {
+            mmi_pt_down(&it, mmi_pt_table_pa(pt, e));
+            continue;
+        }
+        if (table && mmi_pt_covered(&it) && !mmi_pt_lent(pt, e, it.level)) {
+            done += mmi_pt_collapse_here(&it, e, b);
+            if (b->extent_count == b->extent_room)
+                mmi_pt_collapse_finish(b, level);
+        }
+        mmi_pt_move(&it, mmi_pt_entry_end(&it));
+    }
+    mmi_pt_leave(&it);
+    mmi_pt_collapse_finish(b, level);
+    return done;
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_collapse(struct mm_pagetable *pt, mm_va_t va,
@@ -4421,30 +4547,17 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_collapse(struct mm_pagetable *pt, m
                                                       struct mm_pagetable_batch *batch)
 {
     struct mmi_pt_call call;
-    struct mmi_pt_iter it;
     enum mm_status status = mmi_pt_enter(&call, pt, "mm_pagetable_collapse", va, bytes, batch);
     unsigned level;
     uint64_t done = 0;
 
     if (status != MM_OK)
         return status;
-    for (level = 1; level < mmi_ptf_levels(pt); level++) {
-        if ((pt->leaf_levels >> level & 1u) == 0)
-            continue;
-        mmi_pt_begin(&it, pt, call.off, call.end);
-        while (it.off < it.end) {
-            uint64_t e = mmi_pt_here(&it);
-            bool table = mmi_pt_is_table(pt, e, it.level);
-            if (table && it.level > level) {
-                mmi_pt_down(&it, mmi_pt_table_pa(pt, e));
-                continue;
-            }
-            if (table && mmi_pt_covered(&it) && !mmi_pt_lent(pt, e, it.level))
-                done += mmi_pt_collapse_here(&it, e, call.batch);
-            mmi_pt_move(&it, mmi_pt_entry_end(&it));
-        }
-        mmi_pt_leave(&it);
-    }
+    if (call.batch->extent_count != 0)
+        mm_pagetable_batch_finish(call.batch); /* its extents are needed */
+    for (level = 1; level < mmi_ptf_levels(pt); level++)
+        if ((pt->leaf_levels >> level & 1u) != 0)
+            done += mmi_pt_collapse_level(&call, level);
     return mmi_pt_exit(&call, done != 0 ? MM_OK : MM_ERR_NOENT);
 }
 
@@ -4897,9 +5010,9 @@ static inline bool mmi_pt_cursor_here(struct mm_pagetable_cursor *cursor, uint64
 {
     struct mmi_pt_iter *it = &cursor->it;
 
-    if (it->level != it->top)
+    if (it->level != mmi_pt_root_level(it->pt))
         return mmi_pt_next_leaf(it, e);
-    if (it->off >= it->end)
+    if (MM_UNLIKELY(it->off >= it->end))
         return false;
     *e = mmi_pt_descend(it);
     return true;
@@ -4913,16 +5026,20 @@ static inline void mmi_pt_cursor_settle(struct mm_pagetable_cursor *cursor)
     cursor->taken = 0;
 }
 
+static MM_NOINLINE void mmi_pt_cursor_out(struct mm_pagetable_cursor *cursor, uint64_t to)
+{
+    mmi_pt_cursor_settle(cursor);
+    mmi_pt_move(&cursor->it, to);
+}
+
 static inline void mmi_pt_cursor_move(struct mm_pagetable_cursor *cursor, uint64_t to)
 {
     struct mmi_pt_iter *it = &cursor->it;
 
-    if (it->level == 0 && to < it->end && (to ^ it->off) < mmi_pt_size(it->pt, 1)) {
+    if (MM_LIKELY(it->level == 0 && to < it->end && (to ^ it->off) < mmi_pt_size(it->pt, 1)))
         it->off = to;
-        return;
-    }
-    mmi_pt_cursor_settle(cursor);
-    mmi_pt_move(it, to);
+    else
+        mmi_pt_cursor_out(cursor, to);
 }
 
 /* The missing tables down to level 0, all or none. */
@@ -4937,37 +5054,51 @@ static enum mm_status mmi_pt_cursor_grow(struct mm_pagetable_cursor *cursor)
     return mmi_pt_reach(&cursor->it, 0, true, spare, &needed);
 }
 
-MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map(struct mm_pagetable_cursor *cursor,
-                                                        mm_pa_t pa, uint32_t attr)
+/* What stands in the way of a mapping at the cursor, whose entry is `e`; tables that are missing are
+ * made, and attributes encoded. */
+static MM_NOINLINE enum mm_status mmi_pt_cursor_prepare(struct mm_pagetable_cursor *cursor,
+                                                        mm_pa_t pa, uint32_t attr, uint64_t e)
 {
     struct mm_pagetable *pt = cursor->it.pt;
-    uint64_t e, page = mmi_pt_size(pt, 0);
-    enum mm_status status = MM_OK;
+    uint64_t page = mmi_pt_size(pt, 0);
 
-    if (!mmi_pt_cursor_here(cursor, &e))
-        return MM_ERR_LIMIT;
     if ((pa & (page - 1)) != 0)
         return MM_ERR_ALIGN;
     if (!mmi_pt_good_pa(pt, pa, page))
         return MM_ERR_INVALID;
     if (!cursor->known || cursor->attr != attr) {
-        status = mmi_pt_new_leaf(pt, attr, &cursor->leaf);
+        cursor->known = mmi_pt_new_leaf(pt, attr, &cursor->leaf) == MM_OK;
         cursor->attr = attr;
-        cursor->known = status == MM_OK;
     }
-    if (status != MM_OK)
-        return status;
+    if (!cursor->known)
+        return MM_ERR_INVALID;
     if (e != 0)
         return MM_ERR_EXISTS;
-    if (cursor->it.level != 0)
-        status = mmi_pt_cursor_grow(cursor);
-    if (status != MM_OK)
-        return status;
-    mmi_pt_store(pt, cursor->it.table[0], mmi_pt_index(pt, cursor->it.off, 0),
+    return cursor->it.level != 0 ? mmi_pt_cursor_grow(cursor) : MM_OK;
+}
+
+/* About a hundred instructions where the table is there. */
+MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map(struct mm_pagetable_cursor *cursor,
+                                                        mm_pa_t pa, uint32_t attr)
+{
+    struct mmi_pt_iter *it = &cursor->it;
+    struct mm_pagetable *pt = it->pt;
+    uint64_t e, page = mmi_pt_size(pt, 0);
+    bool usual;
+
+    if (!mmi_pt_cursor_here(cursor, &e))
+        return MM_ERR_LIMIT;
+    usual = e == 0 && it->level == 0 && cursor->known && cursor->attr == attr;
+    if (MM_UNLIKELY(!usual || (pa & (page - 1)) != 0 || mmi_pt_shr(pa, pt->pa_bits) != 0)) {
+        enum mm_status status = mmi_pt_cursor_prepare(cursor, pa, attr, e);
+        if (status != MM_OK)
+            return status;
+    }
+    mmi_pt_store(pt, it->table[0], mmi_pt_index(pt, it->off, 0),
                  cursor->leaf | mmi_pt_pa_field(pt, pa));
-    mmi_pt_grown(&cursor->it, 1);
-    mmi_pt_note_filled(cursor->call.batch, cursor->it.off, page, 0);
-    mmi_pt_cursor_move(cursor, cursor->it.off + page);
+    mmi_pt_grown(it, 1);
+    mmi_pt_note_filled(cursor->call.batch, it->off, page, 0);
+    mmi_pt_cursor_move(cursor, it->off + page);
     return MM_OK;
 }
 
@@ -4990,14 +5121,16 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap(struct mm_pagetable_cu
 
     if (!mmi_pt_cursor_here(cursor, &e))
         return MM_ERR_LIMIT;
-    if (e != 0 && (cursor->it.level != 0 || mmi_pt_in_group(&cursor->it, e)))
-        return MM_ERR_BUSY;
-    if (e != 0) {
-        mmi_pt_take_page(cursor->call.batch, &cursor->it, e);
-        cursor->taken++;
+    if (MM_UNLIKELY(e == 0)) {
+        mmi_pt_cursor_move(cursor, cursor->it.off + mmi_pt_size(pt, 0));
+        return MM_ERR_NOENT;
     }
-    mmi_pt_cursor_move(cursor, (cursor->it.off | (mmi_pt_size(pt, 0) - 1)) + 1);
-    return e != 0 ? MM_OK : MM_ERR_NOENT;
+    if (cursor->it.level != 0 || mmi_pt_in_group(&cursor->it, e))
+        return MM_ERR_BUSY;
+    mmi_pt_take_page(cursor->call.batch, &cursor->it, e);
+    cursor->taken++;
+    mmi_pt_cursor_move(cursor, cursor->it.off + mmi_pt_size(pt, 0));
+    return MM_OK;
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cursor *cursor,
@@ -5005,16 +5138,15 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cur
 {
     struct mmi_pt_iter *it = &cursor->it;
     struct mm_pagetable *pt = it->pt;
-    uint64_t off = mmi_pt_offset(pt, va);
+    uint64_t off = mmi_pt_offset(pt, va), from = cursor->call.off;
 
-    if (mmi_pt_va(pt, off) != va || off < cursor->call.off || off >= it->end)
+    if (MM_UNLIKELY(!mmi_pt_exists(pt, va) || off - from >= it->end - from))
         return MM_ERR_INVALID;
-    if ((off & (mmi_pt_size(pt, 0) - 1)) != 0)
+    if (MM_UNLIKELY((off & (mmi_pt_size(pt, 0) - 1)) != 0))
         return MM_ERR_ALIGN;
     if (it->level != 0 || (off ^ it->off) >= mmi_pt_size(pt, 1)) {
         mmi_pt_cursor_settle(cursor); /* elsewhere: the next step goes down from the top */
-        while (it->level < it->top)
-            mmi_pt_up(it);
+        mmi_pt_rise(it);
     }
     it->off = off;
     return MM_OK;

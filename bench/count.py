@@ -17,7 +17,8 @@ ALLOCATORS = ["bitmap", "buddy", "stack", "list-buddy"]
 TABLE = "pagetable"
 ROWS = ["pair0", "pair0half", "batch64", "bulk0", "rnd0", "mix0", "tide0", "full.fail", "pair9"]
 ROWS += ["frag9.fail"]
-TABLE_ROWS = ["translate", "map", "map.alone", "map.cursor", "map.tables", "protect"]
+LOOP = 64  # translations in a call
+TABLE_ROWS = ["translate", "translate.alone", "map", "map.alone", "map.cursor", "map.tables", "protect"]
 TABLE_ROWS += ["unmap", "unmap.alone", "unmap.cursor", "unmap.tables"]
 COUNTED = ("count_alloc", "count_free", "count_op")
 EMPTY = 2  # instructions of the empty allocator's functions: a result, and the return
@@ -82,12 +83,16 @@ def count(program):
     for name in ("pair0/empty", "empty/" + TABLE):
         for f, (cost, calls) in cells.pop(name, {}).items():
             overhead[f] = cost / calls - (EMPTY if f != "count_op" else 0)
+    loop = cells.pop("loop/" + TABLE, {}).get("count_op")
     result = {}
     for name, costs in cells.items():
         row, allocator = name.rsplit("/", 1)
         if allocator == TABLE:
             cost, calls = costs["count_op"]
-            result[row, allocator] = (cost / calls - overhead["count_op"],)
+            if row == "translate":
+                result[row, allocator] = ((cost - loop[0]) / calls / LOOP,)
+            else:
+                result[row, allocator] = (cost / calls - overhead["count_op"],)
             continue
         result[row, allocator] = tuple(
             costs[f][0] / costs[f][1] - overhead[f] if costs.get(f, (0, 0))[1] else None

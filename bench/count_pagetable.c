@@ -20,6 +20,7 @@
 #define PER_TABLE 16u
 #define COUNT     (TABLES * PER_TABLE)
 #define POOL      512u
+#define LOOP      64u /* translations in a call */
 #define RW        (MM_PAGETABLE_READ | MM_PAGETABLE_WRITE)
 
 static struct mm_pagetable pt;
@@ -58,6 +59,9 @@ static void release(void *ctx, const struct mm_pagetable_extent *extent)
 
 static const struct mm_pagetable_hooks hooks = {
     .ctx = &sum, .alloc = take, .free = give, .flush = flush, .release = release};
+/* Frames are the caller's matter: for the cursor, as in the benchmark. */
+static const struct mm_pagetable_hooks hooks_bare = {
+    .ctx = &sum, .alloc = take, .free = give, .flush = flush};
 
 /* ---- operations ---- */
 
@@ -67,7 +71,28 @@ static void op_empty(uint32_t i)
     sum += page[i];
 }
 
+/* In a loop, as it is meant to be used: the table's fields stay in registers. */
 static void op_translate(uint32_t i)
+{
+    uint64_t all = 0;
+    for (uint32_t k = i & ~(LOOP - 1); k < (i | (LOOP - 1)) + 1; k++)
+        all += mm_pagetable_translate(&pt, page[k]);
+    sum += all;
+}
+
+/* The same loop without it: an address is read and added. */
+static void op_loop(uint32_t i)
+{
+    uint64_t all = 0;
+    for (uint32_t k = i & ~(LOOP - 1); k < (i | (LOOP - 1)) + 1; k++) {
+        uint64_t va = page[k];
+        __asm__("" : "+r"(va)); /* one at a time */
+        all += va;
+    }
+    sum += all;
+}
+
+static void op_translate_alone(uint32_t i)
 {
     sum += mm_pagetable_translate(&pt, page[i]);
 }
@@ -120,7 +145,9 @@ static const struct table_row {
     int mapped, kept, cursor;
 } rows[] = {
     {"empty", op_empty, 0, 0, 0},
+    {"loop", op_loop, 0, 0, 0},
     {"translate", op_translate, 1, 0, 0},
+    {"translate.alone", op_translate_alone, 1, 0, 0},
     {"map", op_map, 0, 1, 0},
     {"map.alone", op_map_alone, 0, 1, 0},
     {"map.cursor", op_cursor_map, 0, 1, 1},
@@ -155,7 +182,8 @@ static void prepare(const struct table_row *row)
     pool_count = 0;
     for (uint32_t i = POOL; i > 0; i--)
         pool_free[pool_count++] = i - 1;
-    (void)mm_pagetable_config_init(&config, NULL, &hooks, (uintptr_t)room);
+    (void)mm_pagetable_config_init(&config, NULL, row->cursor ? &hooks_bare : &hooks,
+                                   (uintptr_t)room);
     (void)mm_pagetable_init(&pt, &config);
     mm_pagetable_batch_init(&batch, &pt, NULL, 0);
     for (uint32_t i = 0; row->kept && i < TABLES; i++) {
