@@ -852,7 +852,8 @@ struct mm_pagetable_format {
     U(va_bits, va_) U(canonical, canonical_) U(pa_bits, 52) U(entry_shift, 3)                      \
     U(leaf_levels, leaves_) U(ppn_shift, 12) U(legal, 0xaa) U(root_mode, 0)                        \
     U(coding, MM_PAGETABLE_PAT) U(type_shift, 3) U(note_shift, 52) U(note_bits, 10)                \
-    U(key_shift, key_) U(break_first, 0) U(attrs, MMI_PT_COMMON_ATTRS | MM_PAGETABLE_SOFT1 | (attrs_))                \
+    U(key_shift, key_) U(break_first, 0)                                                           \
+    U(attrs, MMI_PT_COMMON_ATTRS | MM_PAGETABLE_SOFT1 | (attrs_))                                  \
     U(features, MM_PAGETABLE_NX | MM_PAGETABLE_HW_AD | (features_))                                \
     Q(present, 1) Q(leaf_mask, 0x80) Q(leaf_xor, 0) Q(big_xor, 0x80) Q(big_pat, 0x1000)            \
     Q(table, 0x27) Q(pa_mask, UINT64_C(0x000ffffffffff000)) Q(base, base_) Q(read, 0)              \
@@ -881,7 +882,7 @@ struct mm_pagetable_format {
     U(va_bits, va_) U(canonical, canonical_) U(pa_bits, pa_) U(entry_shift, shift_)                \
     U(leaf_levels, leaves_) U(ppn_shift, 10) U(legal, 0xba) U(root_mode, mode_)                    \
     U(coding, MM_PAGETABLE_CODED) U(type_shift, 61) U(note_shift, 8) U(note_bits, 2)               \
-    U(key_shift, 0) U(break_first, 0) U(attrs, MMI_PT_COMMON_ATTRS | (attrs_))                                     \
+    U(key_shift, 0) U(break_first, 0) U(attrs, MMI_PT_COMMON_ATTRS | (attrs_))                     \
     U(features, MM_PAGETABLE_SVVPTC | MM_PAGETABLE_HW_AD | (features_))                            \
     Q(present, 1) Q(leaf_mask, 0xe) Q(leaf_xor, 0) Q(big_xor, 0) Q(big_pat, 0) Q(table, 1)         \
     Q(pa_mask, (MMI_PT_BIT((pa_) - 2) - 0x400)) Q(base, base_) Q(read, 2) Q(write, 4) Q(exec, 8)   \
@@ -918,7 +919,7 @@ struct mm_pagetable_format {
     U(va_bits, 48) U(canonical, MM_PAGETABLE_ZERO_EXTENDED) U(pa_bits, 52) U(entry_shift, 3)       \
     U(leaf_levels, 7) U(ppn_shift, 12) U(legal, 0xba) U(root_mode, 0)                              \
     U(coding, MM_PAGETABLE_CODED) U(type_shift, 3) U(note_shift, 52) U(note_bits, 10)              \
-    U(key_shift, 0) U(break_first, 0) U(attrs, MMI_PT_COMMON_ATTRS | MM_PAGETABLE_SOFT1 |                          \
+    U(key_shift, 0) U(break_first, 0) U(attrs, MMI_PT_COMMON_ATTRS | MM_PAGETABLE_SOFT1 |          \
                         MM_PAGETABLE_EXEC_USER | MM_PAGETABLE_IGNORE_PAT)                          \
     U(features, MM_PAGETABLE_EXEC_ONLY | MM_PAGETABLE_MODE_EXEC | MM_PAGETABLE_HW_AD)              \
     Q(present, 0x407) Q(leaf_mask, 0x80) Q(leaf_xor, 0) Q(big_xor, 0x80) Q(big_pat, 0)             \
@@ -1037,7 +1038,10 @@ struct mm_pagetable_flush {
     unsigned asid;      /* ASID, PCID or VMID of the table */
     bool all;           /* too much for ranges: everything of this ASID (and global entries) */
     bool filled_only;   /* entries were only added: RISC-V without Svvptc needs a fence */
-    bool tables_unlink; /* tables left: their entries may sit in walk caches too */
+    bool tables_unlink; /* tables left (RISC-V: or came): the entries that lead to them may sit in
+                           walk caches too; sfence.vma for an address does not reach those */
+    bool global;        /* leaves with MM_PAGETABLE_GLOBAL may be among them: an invalidation for an
+                           ASID (sfence.vma, INVPCID of an address or a context) leaves those */
 };
 
 /* A run of frames that left the table, with what was known of it. */
@@ -1130,7 +1134,7 @@ struct mm_pagetable_batch {
     unsigned dead_level; /* of the first dead subtree, and which of its entries has the link */
     uint32_t dead_link;
     mm_pa_t dead; /* chain of dead subtrees, MM_PA_NONE at its end */
-    bool all, changed, filled, unlinked;
+    bool all, changed, filled, unlinked, linked, global;
     uint32_t made_attr, told_attr; /* what was encoded and decoded last, so that a run of equal */
     uint64_t made_leaf, told_leaf; /* pages does it once; of level 0, without address */
 };
@@ -1378,7 +1382,8 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_sweep(struct mm_pagetable *pt, mm_v
 
 /* Calls `seen` for each leaf of the range that has one of the bits in `which`
  * (MM_PAGETABLE_ACCESSED, MM_PAGETABLE_DIRTY), with the bits as they were, and clears those in
- * `clear`. `seen` may be NULL.
+ * `clear`. The pages of a contiguous group have their bits in common: they are told for each page
+ * of the range, and cleared in the whole group. `seen` may be NULL.
  * Returns MM_OK; MM_ERR_NOENT if no leaf had one; MM_ERR_INVALID too for other bits. O(leaves). */
 MM_PAGETABLE_API enum mm_status
 mm_pagetable_harvest(struct mm_pagetable *pt, mm_va_t va, uint64_t bytes, uint32_t which,
@@ -1386,7 +1391,8 @@ mm_pagetable_harvest(struct mm_pagetable *pt, mm_va_t va, uint64_t bytes, uint32
                      void (*seen)(void *ctx, const struct mm_pagetable_entry *entry), void *ctx,
                      struct mm_pagetable_batch *batch);
 
-/* Sets the bits in `set` in the leaf at `va`: for a fault handler where hardware does not.
+/* Sets the bits in `set` in the leaf at `va`, or in its contiguous group: for a fault handler where
+ * hardware does not.
  * Returns MM_OK; MM_ERR_NOENT in a hole; MM_ERR_INVALID for other bits. O(levels). Needs no flush,
  * but the fence that RISC-V wants before the access is tried again. */
 MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va_t va,
@@ -1457,8 +1463,8 @@ MM_PAGETABLE_API void mm_pagetable_cursor_end(struct mm_pagetable_cursor *cursor
 /* ---- Questions ------------------------------------------------------------------------------
  *
  * They take no lock and may run on any CPU while a writer changes the table: they see each entry
- * before or after; where a leaf replaces a table of others, perhaps a hole in between. A reader on a host of 32 bits reads an entry of 64 in two halves until they
- * fit. */
+ * before or after; where a leaf replaces a table of others, perhaps a hole in between. On a host of
+ * 32 bits a reader reads an entry of 64 in two halves until they fit. */
 
 /* Physical address that `va` translates to, whatever the permissions; MM_PA_NONE if it is not
  * mapped or not canonical. O(levels). No locking. */
@@ -2093,14 +2099,14 @@ static bool mmi_pt_cas(const struct mm_pagetable *pt, void *table, uint64_t inde
 /* May hardware change this leaf by itself (I6)? */
 static inline bool mmi_pt_unsteady(const struct mm_pagetable *pt, uint64_t e)
 {
-    uint64_t need = mmi_ptf_accessed(pt);
-    if (((e ^ mmi_ptf_base(pt)) & mmi_ptf_write(pt)) != 0)
-        need |= mmi_ptf_hw_write(pt) != 0 ? 0 : mmi_ptf_dirty(pt);
-    if ((e & need) != need)
+    if ((e & mmi_ptf_accessed(pt)) == 0)
         return true;
+    if (((e ^ mmi_ptf_base(pt)) & mmi_ptf_write(pt)) == 0)
+        return false;
+    if (mmi_ptf_hw_write(pt) == 0)
+        return (e & mmi_ptf_dirty(pt)) == 0;
     /* AArch64: a clean entry that DBM lets hardware make dirty */
-    return mmi_ptf_hw_write(pt) != 0 && (e & mmi_ptf_write(pt)) != 0 &&
-           ((e ^ mmi_ptf_base(pt)) & mmi_ptf_hw_write(pt)) == 0;
+    return ((e ^ mmi_ptf_base(pt)) & mmi_ptf_hw_write(pt)) == 0;
 }
 
 /* The entry in the form of level 0 (where PAT is bit 7), and back. */
@@ -2728,7 +2734,8 @@ static void mmi_pt_batch_empty(struct mm_pagetable_batch *b)
     b->range_count = 0;
     b->dead = MM_PA_NONE;
     b->dead_level = MMI_PT_NO_LEVEL;
-    b->all = b->changed = b->filled = b->unlinked = false;
+    b->all = b->changed = b->filled = false;
+    b->unlinked = b->linked = b->global = false;
 }
 
 MM_PAGETABLE_API void mm_pagetable_batch_init(struct mm_pagetable_batch *batch,
@@ -2801,12 +2808,14 @@ static void mmi_pt_batch_flush(struct mm_pagetable_batch *b)
     flush.asid = b->pt->asid;
     flush.all = b->all;
     flush.filled_only = !b->changed && !b->unlinked;
-    flush.tables_unlink = b->unlinked;
+    flush.tables_unlink = b->unlinked || b->linked;
+    flush.global = b->global;
     if (b->pt->hooks->flush != NULL)
         b->pt->hooks->flush(b->pt->hooks->ctx, &flush);
     b->pages = 0;
     b->range_count = 0;
-    b->all = b->changed = b->filled = b->unlinked = false;
+    b->all = b->changed = b->filled = false;
+    b->unlinked = b->linked = b->global = false;
 }
 
 MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch)
@@ -2869,9 +2878,18 @@ static inline void mmi_pt_note_range(struct mm_pagetable_batch *b, uint64_t off,
         mmi_pt_add_range(b, off, bytes, level);
 }
 
-static inline void mmi_pt_note_change(struct mm_pagetable_batch *b, uint64_t off, uint64_t bytes,
-                                      unsigned level)
+/* A leaf that may be global, where the leaves are not known. */
+static inline uint64_t mmi_pt_any_leaf(const struct mm_pagetable *pt)
 {
+    return mmi_ptf_base(pt) ^ mmi_ptf_global(pt);
+}
+
+/* `leaf`: what stood there. */
+static inline void mmi_pt_note_change(struct mm_pagetable_batch *b, uint64_t off, uint64_t bytes,
+                                      unsigned level, uint64_t leaf)
+{
+    if (((leaf ^ mmi_ptf_base(b->pt)) & mmi_ptf_global(b->pt)) != 0)
+        b->global = true;
     b->changed = true;
     mmi_pt_note_range(b, off, bytes, level);
 }
@@ -2886,6 +2904,14 @@ static void mmi_pt_note_filled(struct mm_pagetable_batch *b, uint64_t off, uint6
         return;
     b->filled = true;
     mmi_pt_note_range(b, off, bytes, level);
+}
+
+/* An entry leads to a table now. RISC-V orders such entries by a fence without an address alone
+ * (privileged 10.2.1). */
+static inline void mmi_pt_note_linked(struct mm_pagetable_batch *b)
+{
+    if (mmi_ptf_family(b->pt) == MM_PAGETABLE_FAMILY_RISCV)
+        b->linked = true;
 }
 
 /* Frames that go once the flush is done. */
@@ -3045,7 +3071,8 @@ static void mmi_pt_split_here(struct mmi_pt_iter *it, struct mmi_pt_spare *spare
         for (i = 0; i < mmi_pt_entries(pt, level - 1); i++)
             mmi_pt_fill(pt, table, i, part + i * step);
     } while (!mmi_pt_cas(pt, parent, index, leaf, first_break ? 0 : entry));
-    mmi_pt_note_change(b, it->off & ~(size - 1), size, level);
+    mmi_pt_note_change(b, it->off & ~(size - 1), size, level, leaf);
+    mmi_pt_note_linked(b);
     if (first_break) {
         mmi_pt_batch_flush(b);
         mmi_pt_link(pt, parent, index, entry);
@@ -3078,7 +3105,7 @@ static void mmi_pt_ungroup(struct mmi_pt_iter *it, struct mm_pagetable_batch *b)
         marks |= mmi_pt_settled(pt, e) & ad;
         leaf = i == 0 ? e : leaf;
     }
-    mmi_pt_note_change(b, start, 16 * page, 0);
+    mmi_pt_note_change(b, start, 16 * page, 0, leaf);
     if (mmi_ptf_break_first(pt) != 0)
         mmi_pt_batch_flush(b);
     for (i = 0; i < 16; i++) {
@@ -3318,7 +3345,7 @@ static uint64_t mmi_pt_take_run(struct mm_pagetable_batch *b, const struct mmi_p
     } else {
         n = clear ? mmi_pt_same_cleared(pt, span, i, e) : mmi_pt_same(pt, span, i, e);
     }
-    mmi_pt_note_change(b, off, n * size, span->level);
+    mmi_pt_note_change(b, off, n * size, span->level, e);
     if (pt->hooks->release != NULL)
         mmi_pt_let_go(b, mmi_pt_leaf_pa(pt, e, span->level, off), n * size,
                       mmi_pt_tell(b, e, span->level));
@@ -3361,7 +3388,7 @@ static void mmi_pt_reap(struct mm_pagetable_batch *b, mm_pa_t table, unsigned le
     struct mmi_pt_iter it;
 
     if (pt->hooks->release == NULL) {
-        mmi_pt_note_change(b, off, bytes, 0);
+        mmi_pt_note_change(b, off, bytes, 0, mmi_pt_any_leaf(pt));
     } else {
         mmi_pt_begin_at(&it, pt, table, level, off, off + bytes);
         while (mmi_pt_next_leaf(&it, &e)) {
@@ -3564,7 +3591,7 @@ static inline void mmi_pt_take_page(struct mm_pagetable_batch *b, const struct m
         return;
     }
     mmi_pt_store(pt, it->table[0], mmi_pt_index(pt, it->off, 0), 0);
-    mmi_pt_note_change(b, it->off, mmi_pt_size(pt, 0), 0);
+    mmi_pt_note_change(b, it->off, mmi_pt_size(pt, 0), 0, e);
     if (pt->hooks->release != NULL)
         mmi_pt_let_go(b, mmi_pt_table_pa(pt, e), mmi_pt_size(pt, 0), mmi_pt_tell(b, e, 0));
 }
@@ -3638,7 +3665,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_destroy(struct mm_pagetable *pt, bo
         if (mmi_pt_note(pt, e) != MMI_PT_BORROWED)
             mmi_pt_reap(&batch, mmi_pt_table_pa(pt, e), root - 1, it.off);
         else
-            mmi_pt_note_change(&batch, it.off, mmi_pt_size(pt, root), 0);
+            mmi_pt_note_change(&batch, it.off, mmi_pt_size(pt, root), 0, mmi_pt_any_leaf(pt));
     }
     mmi_pt_leave(&it);
     mm_pagetable_batch_finish(&batch);
@@ -3774,7 +3801,7 @@ static void mmi_pt_exchange(const struct mmi_pt_map *m, const struct mmi_pt_span
     if (mmi_pt_is_table(pt, e, one->level)) {
         mmi_pt_reap(b, mmi_pt_table_pa(pt, e), one->level - 1, one->off);
     } else if (mmi_pt_present(pt, e)) {
-        mmi_pt_note_change(b, one->off, size, one->level);
+        mmi_pt_note_change(b, one->off, size, one->level, e);
         mmi_pt_let_go(b, mmi_pt_leaf_pa(pt, e, one->level, one->off), size,
                       mmi_pt_decode(pt, e, one->level) & ~MM_PAGETABLE_CONTIG);
     } else if (e != 0) {
@@ -3896,6 +3923,7 @@ static void mmi_pt_grow(struct mmi_pt_map *m, struct mmi_pt_iter *it)
     struct mmi_pt_span span;
 
     mmi_pt_grown(it, 1);
+    mmi_pt_note_linked(m->call.batch);
     if (!mmi_pt_all_leaves(m, it, end)) {
         MM_PAGETABLE_MEMSET(table, 0, (size_t)bytes);
         mmi_pt_link(pt, parent, index, mmi_pt_table_entry(pt, pa, mmi_pt_claim(pt, it->level, 0)));
@@ -4188,11 +4216,15 @@ static uint64_t mmi_pt_recolor_run(struct mm_pagetable_batch *b, const struct mm
 {
     struct mm_pagetable *pt = b->pt;
     uint64_t from = i, next = mmi_pt_changed(pt, change, e, span->level);
+    bool breaks = change->breaks;
 
     if (next == e)
         return mmi_pt_same(pt, span, i, e);
-    if (change->breaks || mmi_pt_unsteady(pt, e)) {
-        while (!mmi_pt_cas(pt, span->table, i, e, change->breaks ? 0 : next)) {
+    /* a global entry must not meet one that is not */
+    if (mmi_ptf_break_first(pt) != 0 && ((next ^ e) & mmi_ptf_global(pt)) != 0)
+        breaks = true;
+    if (breaks || mmi_pt_unsteady(pt, e)) {
+        while (!mmi_pt_cas(pt, span->table, i, e, breaks ? 0 : next)) {
             e = mmi_pt_load(pt, span->table, i);
             next = mmi_pt_changed(pt, change, e, span->level);
         }
@@ -4201,8 +4233,8 @@ static uint64_t mmi_pt_recolor_run(struct mm_pagetable_batch *b, const struct mm
         i += mmi_pt_follow(pt, span, i, e, next, MMI_PT_CHANGE);
     }
     mmi_pt_note_change(b, span->off + (from - span->index) * mmi_pt_size(pt, span->level),
-                       (i - from) * mmi_pt_size(pt, span->level), span->level);
-    if (change->breaks) {
+                       (i - from) * mmi_pt_size(pt, span->level), span->level, e);
+    if (breaks) {
         mmi_pt_batch_flush(b);
         mmi_pt_store(pt, span->table, from, next);
     }
@@ -4341,11 +4373,42 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_swap(struct mm_pagetable *pt, mm_va
     return mmi_pt_exit(&m.call, mmi_pt_map_run(&m));
 }
 
+/* Accessed and dirty bits of the leaf `e` that the iterator stands at: of a group those of all its
+ * entries, because hardware may use any of them for any of its pages. With `change` the leaf, or
+ * all of the group, is changed too. */
+static uint64_t mmi_pt_touch_leaf(const struct mmi_pt_iter *it, uint64_t e,
+                                  const struct mmi_pt_change *change)
+{
+    struct mm_pagetable *pt = it->pt;
+    void *table = it->table[it->level];
+    uint64_t first = mmi_pt_index(pt, it->off, it->level), last = first, i, marks = 0;
+
+    if (mmi_pt_in_group(it, e)) {
+        first &= ~UINT64_C(15);
+        last = first + 15;
+    }
+    for (i = first; i <= last; i++) {
+        do {
+            e = mmi_pt_load(pt, table, i);
+        } while (change != NULL &&
+                 !mmi_pt_cas(pt, table, i, e, mmi_pt_changed(pt, change, e, it->level)));
+        marks |= mmi_pt_settled(pt, e);
+    }
+    return marks & (mmi_ptf_accessed(pt) | mmi_ptf_dirty(pt));
+}
+
 /* Bits of a level-0 leaf for these of accessed and dirty. */
 static uint64_t mmi_pt_ad_bits(const struct mm_pagetable *pt, uint32_t attr)
 {
     return mmi_pt_toggle(0, attr, MM_PAGETABLE_ACCESSED, mmi_ptf_accessed(pt)) |
            mmi_pt_toggle(0, attr, MM_PAGETABLE_DIRTY, mmi_ptf_dirty(pt));
+}
+
+/* The same the other way. */
+static uint32_t mmi_pt_told_marks(const struct mm_pagetable *pt, uint64_t marks)
+{
+    return ((marks & mmi_ptf_accessed(pt)) != 0 ? MM_PAGETABLE_ACCESSED : 0u) |
+           ((marks & mmi_ptf_dirty(pt)) != 0 ? MM_PAGETABLE_DIRTY : 0u);
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va_t va, uint32_t set)
@@ -4356,7 +4419,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va
     struct mmi_pt_change change;
     struct mmi_pt_iter it;
     enum mm_status status;
-    uint64_t e, index;
+    uint64_t e;
 
     if (set == 0 || (set & ~MMI_PT_AD) != 0)
         return mmi_pt_refuse(pt, where, "bits", MM_ERR_INVALID, va);
@@ -4367,11 +4430,9 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va
     change.set = mmi_pt_ad_bits(pt, set);
     mmi_pt_begin(&it, pt, call.off, call.end);
     (void)mmi_pt_next_leaf(&it, &e);
-    index = mmi_pt_index(pt, it.off, it.level);
     status = mmi_pt_present(pt, e) ? MM_OK : MM_ERR_NOENT;
-    while (status == MM_OK &&
-           !mmi_pt_cas(pt, it.table[it.level], index, e, mmi_pt_changed(pt, &change, e, it.level)))
-        e = mmi_pt_here(&it);
+    if (status == MM_OK)
+        (void)mmi_pt_touch_leaf(&it, e, &change);
     mmi_pt_leave(&it);
     return mmi_pt_exit(&call, status);
 }
@@ -4470,9 +4531,10 @@ static bool mmi_pt_collapse_here(struct mmi_pt_iter *it, uint64_t e, struct mm_p
     table = mmi_pt_open(pt, old->pa);
     uniform = mmi_pt_uniform(pt, table, level - 1);
     if (uniform) {
+        uint64_t leaf = mmi_pt_joined(pt, table, level);
         mmi_pt_store(pt, it->table[level], mmi_pt_index(pt, it->off, level),
-                     mmi_ptf_break_first(pt) != 0 ? 0 : mmi_pt_joined(pt, table, level));
-        mmi_pt_note_change(b, it->off, mmi_pt_size(pt, level), level - 1);
+                     mmi_ptf_break_first(pt) != 0 ? 0 : leaf);
+        mmi_pt_note_change(b, it->off, mmi_pt_size(pt, level), level - 1, leaf);
         b->unlinked = true;
         b->extent_count++;
     }
@@ -4589,7 +4651,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_sweep(struct mm_pagetable *pt, mm_v
     }
     mmi_pt_leave(&it);
     if (gone != 0)
-        mmi_pt_note_change(call.batch, call.off, call.end - call.off, 0);
+        mmi_pt_note_change(call.batch, call.off, call.end - call.off, 0, mmi_ptf_base(pt));
     return mmi_pt_exit(&call, gone != 0 ? MM_OK : MM_ERR_NOENT);
 }
 
@@ -4623,25 +4685,35 @@ struct mmi_pt_crop {
     void *ctx;
 };
 
-/* Harvests one entry; true if it was a leaf with one of the bits. */
-static bool mmi_pt_harvest_here(const struct mmi_pt_crop *crop, const struct mmi_pt_iter *it,
-                                uint64_t e, struct mm_pagetable_batch *b)
+/* Harvests the leaf `e` that the iterator stands at, or those of its group in the range; moves on.
+ * Returns how many had one of the bits. */
+static uint64_t mmi_pt_harvest_here(const struct mmi_pt_crop *crop, struct mmi_pt_iter *it,
+                                    uint64_t e, struct mm_pagetable_batch *b)
 {
     struct mm_pagetable *pt = it->pt;
-    uint64_t index = mmi_pt_index(pt, it->off, it->level);
+    uint64_t size = mmi_pt_size(pt, it->level), end = mmi_pt_entry_end(it), found = 0;
+    uint64_t whole = mmi_pt_in_group(it, e) ? 16 * size : size, marks = 0, at;
     struct mm_pagetable_entry entry;
 
-    if (!mmi_pt_present(pt, e) || (mmi_pt_decode(pt, e, it->level) & crop->which) == 0)
-        return false;
-    while (crop->clear != 0 && !mmi_pt_cas(pt, it->table[it->level], index, e,
-                                           mmi_pt_changed(pt, &crop->change, e, it->level)))
-        e = mmi_pt_here(it);
-    mmi_pt_describe(pt, e, it->level, it->off, &entry);
-    if ((entry.attr & crop->clear) != 0)
-        mmi_pt_note_change(b, it->off & ~(entry.bytes - 1), entry.bytes, it->level);
-    if (crop->seen != NULL)
-        crop->seen(crop->ctx, &entry);
-    return true;
+    if (mmi_pt_present(pt, e))
+        marks = mmi_pt_touch_leaf(it, e, NULL);
+    if ((mmi_pt_told_marks(pt, marks) & crop->which) != 0) {
+        if (whole != size)
+            end = (it->off | (whole - 1)) + 1 < it->end ? (it->off | (whole - 1)) + 1 : it->end;
+        if (crop->clear != 0)
+            marks |= mmi_pt_touch_leaf(it, e, &crop->change);
+        if ((mmi_pt_told_marks(pt, marks) & crop->clear) != 0)
+            mmi_pt_note_change(b, it->off & ~(whole - 1), whole, it->level, e);
+        for (at = it->off; at < end; at = (at | (size - 1)) + 1) {
+            e = mmi_pt_load(pt, it->table[it->level], mmi_pt_index(pt, at, it->level)) | marks;
+            mmi_pt_describe(pt, e, it->level, at, &entry);
+            if (crop->seen != NULL)
+                crop->seen(crop->ctx, &entry);
+            found++;
+        }
+    }
+    mmi_pt_move(it, end);
+    return found;
 }
 
 MM_PAGETABLE_API enum mm_status
@@ -4672,7 +4744,6 @@ mm_pagetable_harvest(struct mm_pagetable *pt, mm_va_t va, uint64_t bytes, uint32
     mmi_pt_begin(&it, pt, call.off, call.end);
     while (mmi_pt_next_leaf(&it, &e)) {
         found += mmi_pt_harvest_here(&crop, &it, e, call.batch);
-        mmi_pt_move(&it, mmi_pt_entry_end(&it));
     }
     mmi_pt_leave(&it);
     return mmi_pt_exit(&call, found != 0 ? MM_OK : MM_ERR_NOENT);
@@ -4731,7 +4802,7 @@ static enum mm_status mmi_pt_exit_both(struct mmi_pt_share *s, enum mm_status st
 /* Brings the iterator down to `level`: through tables that are there, that are planned, or that are
  * made now. */
 static enum mm_status mmi_pt_reach(struct mmi_pt_iter *it, unsigned level, bool commit,
-                                   struct mmi_pt_spare *spare, uint64_t *needed)
+                                   struct mmi_pt_call *call, uint64_t *needed)
 {
     struct mm_pagetable *pt = it->pt;
 
@@ -4746,8 +4817,9 @@ static enum mm_status mmi_pt_reach(struct mmi_pt_iter *it, unsigned level, bool 
             ++*needed;
             mmi_pt_down_nowhere(it);
         } else {
-            mm_pa_t pa = mmi_pt_spare_take(spare, &table);
+            mm_pa_t pa = mmi_pt_spare_take(&call->spare, &table);
             MM_PAGETABLE_MEMSET(table, 0, (size_t)mmi_pt_table_bytes(pt, it->level - 1));
+            mmi_pt_note_linked(call->batch);
             mmi_pt_link(pt, it->table[it->level], mmi_pt_index(pt, it->off, it->level),
                         mmi_pt_table_entry(pt, pa, mmi_pt_claim(pt, it->level, 0)));
             mmi_pt_grown(it, 1);
@@ -4794,7 +4866,7 @@ static void mmi_pt_share_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
             next = mmi_pt_changed(pt, &change, e, from->level);
         }
         if (change.set != 0)
-            mmi_pt_note_change(s->from.batch, from->off, size, from->level);
+            mmi_pt_note_change(s->from.batch, from->off, size, from->level, e);
         mmi_pt_reference(s, mmi_pt_leaf_pa(pt, e, from->level, from->off), size);
     }
     mmi_pt_store(pt, to->table[to->level], mmi_pt_index(pt, to->off, to->level), next);
@@ -4830,7 +4902,7 @@ static enum mm_status mmi_pt_share_pass(struct mmi_pt_share *s)
         s->pieces++;
         level = mmi_pt_piece_level(&from);
         mmi_pt_move(&to, from.off);
-        status = mmi_pt_reach(&to, level, s->commit, &s->to.spare, &s->needed);
+        status = mmi_pt_reach(&to, level, s->commit, &s->to, &s->needed);
         if (status == MM_OK && to.table[level] != NULL && mmi_pt_here(&to) != 0)
             status = MM_ERR_EXISTS;
         if (status != MM_OK)
@@ -4918,6 +4990,7 @@ static void mmi_pt_lend_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
     mmi_pt_link(pt, from->table[from->level], index, mmi_pt_with_note(pt, e, MMI_PT_LENT));
     mmi_pt_link(pt, to->table[to->level], index, mmi_pt_with_note(pt, e, MMI_PT_BORROWED));
     mmi_pt_note_filled(s->to.batch, from->off, mmi_pt_size(pt, from->level), 0);
+    mmi_pt_note_linked(s->to.batch);
 }
 
 MM_PAGETABLE_API enum mm_status
@@ -4977,7 +5050,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_give_back(struct mm_pagetable *to, 
         if (mmi_pt_is_table(to, e, it.level) && mmi_pt_note(to, e) == MMI_PT_BORROWED) {
             mmi_pt_store(to, it.table[it.level], mmi_pt_index(to, it.off, it.level), 0);
             mmi_pt_note_change(call.batch, it.off & ~(mmi_pt_size(to, it.level) - 1),
-                               mmi_pt_size(to, it.level), 0);
+                               mmi_pt_size(to, it.level), 0, mmi_pt_any_leaf(to));
             call.batch->unlinked = true;
             found++;
         }
@@ -5045,17 +5118,16 @@ static inline void mmi_pt_cursor_move(struct mm_pagetable_cursor *cursor, uint64
 /* The missing tables down to level 0, all or none. */
 static enum mm_status mmi_pt_cursor_grow(struct mm_pagetable_cursor *cursor)
 {
-    struct mmi_pt_spare *spare = &cursor->call.spare;
     uint64_t needed = 0;
-    enum mm_status status = mmi_pt_reserve(spare, cursor->it.level);
+    enum mm_status status = mmi_pt_reserve(&cursor->call.spare, cursor->it.level);
 
     if (status != MM_OK)
         return status;
-    return mmi_pt_reach(&cursor->it, 0, true, spare, &needed);
+    return mmi_pt_reach(&cursor->it, 0, true, &cursor->call, &needed);
 }
 
-/* What stands in the way of a mapping at the cursor, whose entry is `e`; tables that are missing are
- * made, and attributes encoded. */
+/* What stands in the way of a mapping at the cursor, whose entry is `e`; missing tables are made,
+ * and attributes encoded. */
 static MM_NOINLINE enum mm_status mmi_pt_cursor_prepare(struct mm_pagetable_cursor *cursor,
                                                         mm_pa_t pa, uint32_t attr, uint64_t e)
 {
