@@ -793,7 +793,8 @@ enum mm_pagetable_coding {
     U(root_mode)   /* mode field of satp and hgatp */                                              \
     U(coding)      /* enum mm_pagetable_coding of memory types */                                  \
     U(type_shift)                                                                                  \
-    U(note_shift)  /* two bits of a table entry that hardware ignores */                           \
+    U(note_shift)  /* bits of a table entry that hardware ignores, */                              \
+    U(note_bits)   /* how many: two at least; with ten every count of entries fits */              \
     U(key_shift)   /* protection key, 4 bits; 0: none */                                           \
     U(break_first) /* break-before-make (Arm ARM D8.16.1) */                                       \
     U(attrs)       /* MM_PAGETABLE_ attributes that exist */                                       \
@@ -850,8 +851,9 @@ struct mm_pagetable_format {
     U(id, id_) U(family, MM_PAGETABLE_FAMILY_X86) U(levels, levels_) U(index_bits, 9)              \
     U(va_bits, va_) U(canonical, canonical_) U(pa_bits, 52) U(entry_shift, 3)                      \
     U(leaf_levels, leaves_) U(ppn_shift, 12) U(legal, 0xaa) U(root_mode, 0)                        \
-    U(coding, MM_PAGETABLE_PAT) U(type_shift, 3) U(note_shift, 9) U(key_shift, key_)               \
-    U(break_first, 0) U(attrs, MMI_PT_COMMON_ATTRS | MM_PAGETABLE_SOFT1 | (attrs_))                \
+    U(coding, MM_PAGETABLE_PAT) U(type_shift, 3) U(note_shift, 52) U(note_bits, 10)                \
+    U(key_shift, key_) U(break_first, 0)                                                           \
+    U(attrs, MMI_PT_COMMON_ATTRS | MM_PAGETABLE_SOFT1 | (attrs_))                                  \
     U(features, MM_PAGETABLE_NX | MM_PAGETABLE_HW_AD | (features_))                                \
     Q(present, 1) Q(leaf_mask, 0x80) Q(leaf_xor, 0) Q(big_xor, 0x80) Q(big_pat, 0x1000)            \
     Q(table, 0x27) Q(pa_mask, UINT64_C(0x000ffffffffff000)) Q(base, base_) Q(read, 0)              \
@@ -879,8 +881,8 @@ struct mm_pagetable_format {
     U(id, id_) U(family, MM_PAGETABLE_FAMILY_RISCV) U(levels, levels_) U(index_bits, index_)       \
     U(va_bits, va_) U(canonical, canonical_) U(pa_bits, pa_) U(entry_shift, shift_)                \
     U(leaf_levels, leaves_) U(ppn_shift, 10) U(legal, 0xba) U(root_mode, mode_)                    \
-    U(coding, MM_PAGETABLE_CODED) U(type_shift, 61) U(note_shift, 8) U(key_shift, 0)               \
-    U(break_first, 0) U(attrs, MMI_PT_COMMON_ATTRS | (attrs_))                                     \
+    U(coding, MM_PAGETABLE_CODED) U(type_shift, 61) U(note_shift, 8) U(note_bits, 2)               \
+    U(key_shift, 0) U(break_first, 0) U(attrs, MMI_PT_COMMON_ATTRS | (attrs_))                     \
     U(features, MM_PAGETABLE_SVVPTC | MM_PAGETABLE_HW_AD | (features_))                            \
     Q(present, 1) Q(leaf_mask, 0xe) Q(leaf_xor, 0) Q(big_xor, 0) Q(big_pat, 0) Q(table, 1)         \
     Q(pa_mask, (MMI_PT_BIT((pa_) - 2) - 0x400)) Q(base, base_) Q(read, 2) Q(write, 4) Q(exec, 8)   \
@@ -916,8 +918,8 @@ struct mm_pagetable_format {
     U(id, MM_PAGETABLE_ID_EPT) U(family, MM_PAGETABLE_FAMILY_EPT) U(levels, 4) U(index_bits, 9)    \
     U(va_bits, 48) U(canonical, MM_PAGETABLE_ZERO_EXTENDED) U(pa_bits, 52) U(entry_shift, 3)       \
     U(leaf_levels, 7) U(ppn_shift, 12) U(legal, 0xba) U(root_mode, 0)                              \
-    U(coding, MM_PAGETABLE_CODED) U(type_shift, 3) U(note_shift, 52) U(key_shift, 0)               \
-    U(break_first, 0) U(attrs, MMI_PT_COMMON_ATTRS | MM_PAGETABLE_SOFT1 |                          \
+    U(coding, MM_PAGETABLE_CODED) U(type_shift, 3) U(note_shift, 52) U(note_bits, 10)              \
+    U(key_shift, 0) U(break_first, 0) U(attrs, MMI_PT_COMMON_ATTRS | MM_PAGETABLE_SOFT1 |          \
                         MM_PAGETABLE_EXEC_USER | MM_PAGETABLE_IGNORE_PAT)                          \
     U(features, MM_PAGETABLE_EXEC_ONLY | MM_PAGETABLE_MODE_EXEC | MM_PAGETABLE_HW_AD)              \
     Q(present, 0x407) Q(leaf_mask, 0x80) Q(leaf_xor, 0) Q(big_xor, 0x80) Q(big_pat, 0)             \
@@ -935,7 +937,7 @@ struct mm_pagetable_format {
     U(id, id_) U(family, MM_PAGETABLE_FAMILY_AARCH64) U(levels, 4) U(index_bits, 9)                \
     U(va_bits, 48) U(canonical, canonical_) U(pa_bits, 48) U(entry_shift, 3) U(leaf_levels, 7)     \
     U(ppn_shift, 12) U(legal, legal_) U(root_mode, 0) U(coding, coding_) U(type_shift, 2)          \
-    U(note_shift, 55) U(key_shift, 0) U(break_first, 1)                                            \
+    U(note_shift, 2) U(note_bits, 8) U(key_shift, 0) U(break_first, 1)                             \
     U(attrs, MMI_PT_COMMON_ATTRS | MM_PAGETABLE_SOFT1 | MM_PAGETABLE_NOT_SHARED | (attrs_))        \
     U(features, MM_PAGETABLE_CONTIGUOUS | MM_PAGETABLE_HW_AD | (features_))                        \
     Q(present, 1) Q(leaf_mask, 2) Q(leaf_xor, 2) Q(big_xor, 2) Q(big_pat, 0) Q(table, 3)           \
@@ -1036,7 +1038,10 @@ struct mm_pagetable_flush {
     unsigned asid;      /* ASID, PCID or VMID of the table */
     bool all;           /* too much for ranges: everything of this ASID (and global entries) */
     bool filled_only;   /* entries were only added: RISC-V without Svvptc needs a fence */
-    bool tables_unlink; /* tables left: their entries may sit in walk caches too */
+    bool tables_unlink; /* tables left (RISC-V: or came): the entries that lead to them may sit in
+                           walk caches too; sfence.vma for an address does not reach those */
+    bool global;        /* leaves with MM_PAGETABLE_GLOBAL may be among them: an invalidation for an
+                           ASID (sfence.vma, INVPCID of an address or a context) leaves those */
 };
 
 /* A run of frames that left the table, with what was known of it. */
@@ -1088,13 +1093,14 @@ struct mm_pagetable_config {
 /* A translation table.
  *
  * I1  every table but the root is reached from one entry, except through lent entries
- * I2  a table entry carries a note of two bits: borrowed, lone, many, lent. Borrowed (0): the table
+ * I2  a table entry carries a note. In the root: borrowed (0), own or lent. Borrowed: the table
  *     belongs to another, and this one never writes to it. Lent: others point to it, it is never
- *     freed. Lone: exactly one entry of the table is not 0. Many: no claim.
+ *     freed. Below the root: how many entries of the table are not 0; the highest value of the
+ *     note's bits makes no claim. With MM_PAGETABLE_KEEP_EMPTY it always stands there.
  * I3  without MM_PAGETABLE_KEEP_EMPTY no table but the root and lent ones is empty
  * I4  a table that is linked has only valid entries: it is filled first, linked by one store
- * I5  a dead table is not written to, but for its first entry, which is not present and tells the
- *     next dead one, until the TLBs are flushed and the grace hook has returned
+ * I5  a dead table is not written to, but for one entry, which is not present and tells the next
+ *     dead one, until the TLBs are flushed and the grace hook has returned
  * I6  a leaf that hardware may still change (clean and writable, or not accessed) is changed by an
  *     atomic exchange, any other by a plain store */
 struct mm_pagetable {
@@ -1125,9 +1131,12 @@ struct mm_pagetable_batch {
     size_t extent_count, extent_room;
     uint64_t pages; /* entries in the ranges */
     unsigned range_count;
-    unsigned dead_level; /* of the first dead subtree */
-    mm_pa_t dead;        /* chain of dead subtrees, MM_PA_NONE at its end */
-    bool all, changed, filled, unlinked;
+    unsigned dead_level; /* of the first dead subtree, and which of its entries has the link */
+    uint32_t dead_link;
+    mm_pa_t dead; /* chain of dead subtrees, MM_PA_NONE at its end */
+    bool all, changed, filled, unlinked, linked, global;
+    uint32_t made_attr, told_attr; /* what was encoded and decoded last, so that a run of equal */
+    uint64_t made_leaf, told_leaf; /* pages does it once; of level 0, without address */
 };
 
 /* What stands at an address. */
@@ -1235,8 +1244,8 @@ struct mmi_pt_call {
 struct mm_pagetable_cursor {
     struct mmi_pt_call call;
     struct mmi_pt_iter it;
-    unsigned touched; /* bit l: entries were taken out of the table of level l */
-    uint32_t attr;    /* that `leaf` encodes, if it is known */
+    uint32_t taken; /* entries out of the table of level 0 that it stands in */
+    uint32_t attr;  /* that `leaf` encodes, if it is known */
     bool known;
     uint64_t leaf;
 };
@@ -1355,7 +1364,9 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_split(struct mm_pagetable *pt, mm_v
                                                    struct mm_pagetable_batch *batch);
 
 /* Replaces every full table of the range whose leaves fit together (one run of frames, aligned,
- * equal but for accessed and dirty, which are joined) by one leaf, from small to large.
+ * equal but for accessed and dirty, which are joined) by one leaf, from small to large. Processors
+ * set accessed and dirty in the old leaves until they are flushed, so the call flushes by itself:
+ * once for each level, or oftener when there are more tables than the batch has extents.
  * Returns MM_OK; MM_ERR_NOENT if there was none; the shared errors. O(leaves). */
 MM_PAGETABLE_API enum mm_status mm_pagetable_collapse(struct mm_pagetable *pt, mm_va_t va,
                                                       uint64_t bytes,
@@ -1371,7 +1382,8 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_sweep(struct mm_pagetable *pt, mm_v
 
 /* Calls `seen` for each leaf of the range that has one of the bits in `which`
  * (MM_PAGETABLE_ACCESSED, MM_PAGETABLE_DIRTY), with the bits as they were, and clears those in
- * `clear`. `seen` may be NULL.
+ * `clear`. The pages of a contiguous group have their bits in common: they are told for each page
+ * of the range, and cleared in the whole group. `seen` may be NULL.
  * Returns MM_OK; MM_ERR_NOENT if no leaf had one; MM_ERR_INVALID too for other bits. O(leaves). */
 MM_PAGETABLE_API enum mm_status
 mm_pagetable_harvest(struct mm_pagetable *pt, mm_va_t va, uint64_t bytes, uint32_t which,
@@ -1379,7 +1391,8 @@ mm_pagetable_harvest(struct mm_pagetable *pt, mm_va_t va, uint64_t bytes, uint32
                      void (*seen)(void *ctx, const struct mm_pagetable_entry *entry), void *ctx,
                      struct mm_pagetable_batch *batch);
 
-/* Sets the bits in `set` in the leaf at `va`: for a fault handler where hardware does not.
+/* Sets the bits in `set` in the leaf at `va`, or in its contiguous group: for a fault handler where
+ * hardware does not.
  * Returns MM_OK; MM_ERR_NOENT in a hole; MM_ERR_INVALID for other bits. O(levels). Needs no flush,
  * but the fence that RISC-V wants before the access is tried again. */
 MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va_t va,
@@ -1450,8 +1463,8 @@ MM_PAGETABLE_API void mm_pagetable_cursor_end(struct mm_pagetable_cursor *cursor
 /* ---- Questions ------------------------------------------------------------------------------
  *
  * They take no lock and may run on any CPU while a writer changes the table: they see each entry
- * before or after. A reader on a host of 32 bits reads an entry of 64 in two halves until they
- * fit. */
+ * before or after; where a leaf replaces a table of others, perhaps a hole in between. On a host of
+ * 32 bits a reader reads an entry of 64 in two halves until they fit. */
 
 /* Physical address that `va` translates to, whatever the permissions; MM_PA_NONE if it is not
  * mapped or not canonical. O(levels). No locking. */
@@ -1715,29 +1728,40 @@ MM_CORE_INLINE bool mmi_pt_exists(const struct mm_pagetable *pt, mm_va_t va)
     return mmi_pt_shr(va, bits) == 0;
 }
 
+/* The same for an entry above level 0, in one test where there is one: x86's P and PS. */
+MM_CORE_INLINE bool mmi_pt_leads_on(const struct mm_pagetable *pt, uint64_t e, unsigned level)
+{
+    if (mmi_ptf_present(pt) == 1 && mmi_ptf_leaf_mask(pt) == 0x80)
+        return (int8_t)((uint8_t)e & 0x81) > 0;
+    return mmi_pt_is_table(pt, e, level);
+}
+
 /* One level of a walk: loads the entry for `va` from the table at *pa. True if the walk ends with
  * it: a leaf, or nothing; else *pa is the next table. */
 MM_CORE_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t va, unsigned level,
                                 mm_pa_t *pa, uint64_t *e)
 {
     void *table = MM_PAGETABLE_OPEN(pt, *pa);
-    bool leads_on;
     *e = mmi_pt_load(pt, table, mmi_pt_index(pt, va, level));
     MM_PAGETABLE_CLOSE(pt, table);
-    if (level == 0)
+    if (level == 0 || MM_UNLIKELY(!mmi_pt_leads_on(pt, *e, level)))
         return true;
-    if (mmi_ptf_present(pt) == 1 && mmi_ptf_leaf_mask(pt) == 0x80) /* x86: one test tells both */
-        leads_on = (int8_t)((uint8_t)*e & 0x81) > 0;
-    else
-        leads_on = mmi_pt_is_table(pt, *e, level);
+#if defined(__x86_64__) && defined(__LP64__)
+    if (mmi_ptf_ppn_shift(pt) == MM_PAGETABLE_SHIFT) { /* in place: gcc would copy it before */
+        uint64_t next = *e;
+        __asm__("and{q}\t{%1, %0|%0, %1}" : "+r"(next) : "r"(mmi_ptf_pa_mask(pt)) : "cc");
+        *pa = next;
+        return false;
+    }
+#endif
     *pa = mmi_pt_table_pa(pt, *e);
-    return !leads_on;
+    return false;
 }
 
 MM_CORE_INLINE mm_pa_t mmi_pt_translated(const struct mm_pagetable *pt, uint64_t e, unsigned level,
                                          mm_va_t va)
 {
-    if (!mmi_pt_present(pt, e) || (mmi_ptf_leaf_levels(pt) >> level & 1u) == 0)
+    if (MM_UNLIKELY(!mmi_pt_present(pt, e) || (mmi_ptf_leaf_levels(pt) >> level & 1u) == 0))
         return MM_PA_NONE;
     return mmi_pt_leaf_pa(pt, e, level, va);
 }
@@ -1896,24 +1920,21 @@ MM_PAGETABLE_API const struct mm_pagetable_format *mm_pagetable_format_of(enum m
 
 /* ---- Entries -------------------------------------------------------------------------------- */
 
-/* A software entry is not present and has bit 6; its value stands from bit 12 up. The link of a
- * dead table (I5) is not present either, has the next one's address and its level in bits 3 to
- * 5. */
+/* A software entry is not present and has bit 6; its value stands from bit 12 up. */
 #define MMI_PT_SWAP_MARK  UINT64_C(0x40)
 #define MMI_PT_SWAP_SHIFT 12
 
-/* Notes of table entries (I2). */
+/* Notes of the root's entries (I2). */
 #define MMI_PT_BORROWED 0u
-#define MMI_PT_LONE     1u
-#define MMI_PT_MANY     2u
-#define MMI_PT_LENT     3u
+#define MMI_PT_OWN      1u
+#define MMI_PT_LENT     2u
 
 #define MMI_PT_EXECS (MM_PAGETABLE_EXEC | MM_PAGETABLE_EXEC_USER)
 #define MMI_PT_AD    (MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY)
 
 static inline unsigned mmi_pt_note(const struct mm_pagetable *pt, uint64_t e)
 {
-    return (unsigned)mmi_pt_shr(e, mmi_ptf_note_shift(pt)) & 3u;
+    return (unsigned)mmi_pt_shr(e, mmi_ptf_note_shift(pt)) & ((1u << mmi_ptf_note_bits(pt)) - 1);
 }
 
 /* Byte n of a word. */
@@ -1925,7 +1946,7 @@ static inline unsigned mmi_pt_byte(uint64_t word, unsigned n)
 static inline uint64_t mmi_pt_with_note(const struct mm_pagetable *pt, uint64_t e, unsigned note)
 {
     unsigned shift = mmi_ptf_note_shift(pt);
-    return (e & ~mmi_pt_shl(3, shift)) | mmi_pt_shl(note, shift);
+    return (e & ~mmi_pt_shl((1u << mmi_ptf_note_bits(pt)) - 1, shift)) | mmi_pt_shl(note, shift);
 }
 
 static inline uint64_t mmi_pt_pa_field(const struct mm_pagetable *pt, mm_pa_t pa)
@@ -1938,6 +1959,32 @@ static inline uint64_t mmi_pt_table_entry(const struct mm_pagetable *pt, mm_pa_t
     return mmi_pt_with_note(pt, mmi_pt_pa_field(pt, pa) | mmi_ptf_table(pt), note);
 }
 
+static inline unsigned mmi_pt_root_level(const struct mm_pagetable *pt)
+{
+    return mmi_ptf_levels(pt) - 1;
+}
+
+/* The note that makes no claim. */
+static inline unsigned mmi_pt_no_claim(const struct mm_pagetable *pt)
+{
+    return (1u << mmi_ptf_note_bits(pt)) - 1;
+}
+
+/* The note in an entry of this level, for a new table that has `count` entries. */
+static inline unsigned mmi_pt_claim(const struct mm_pagetable *pt, unsigned level, uint64_t count)
+{
+    unsigned most = mmi_pt_no_claim(pt);
+    if (level == mmi_pt_root_level(pt))
+        return MMI_PT_OWN;
+    return (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0 || count > most ? most : (unsigned)count;
+}
+
+/* Is the table of this entry lent to others? */
+static inline bool mmi_pt_lent(const struct mm_pagetable *pt, uint64_t e, unsigned level)
+{
+    return level == mmi_pt_root_level(pt) && mmi_pt_note(pt, e) == MMI_PT_LENT;
+}
+
 static inline uint64_t mmi_pt_step_of(const struct mm_pagetable *pt, unsigned level)
 {
     return mmi_pt_pa_field(pt, mmi_pt_size(pt, level));
@@ -1946,11 +1993,6 @@ static inline uint64_t mmi_pt_step_of(const struct mm_pagetable *pt, unsigned le
 static inline bool mmi_pt_is_leaf(const struct mm_pagetable *pt, uint64_t e, unsigned level)
 {
     return mmi_pt_present(pt, e) && !mmi_pt_is_table(pt, e, level);
-}
-
-static inline unsigned mmi_pt_root_level(const struct mm_pagetable *pt)
-{
-    return mmi_ptf_levels(pt) - 1;
 }
 
 static inline uint64_t mmi_pt_table_bytes(const struct mm_pagetable *pt, unsigned level)
@@ -1997,6 +2039,25 @@ static inline void mmi_pt_link(const struct mm_pagetable *pt, void *table, uint6
     mmi_pt_store_order(pt, table, index, e, true);
 }
 
+/* Changes the note of the table entry `e`. It stays present meanwhile: hosts of 32 bits store the
+ * half that has the note. */
+static inline void mmi_pt_set_note(const struct mm_pagetable *pt, void *table, uint64_t index,
+                                   uint64_t e, unsigned note)
+{
+    e = mmi_pt_with_note(pt, e, note);
+#if MM_WORD_BITS == 64
+    mmi_pt_store(pt, table, index, e);
+#else
+    if (mmi_ptf_entry_shift(pt) == 2)
+        mmi_pt_store(pt, table, index, e);
+    else if (mmi_ptf_note_shift(pt) >= 32)
+        __atomic_store_n((mmi_pt_u32 *)table + 2 * (size_t)index + 1, (uint32_t)(e >> 32),
+                         __ATOMIC_RELAXED);
+    else
+        __atomic_store_n((mmi_pt_u32 *)table + 2 * (size_t)index, (uint32_t)e, __ATOMIC_RELAXED);
+#endif
+}
+
 /* A store into a table that nobody else sees yet. */
 static inline void mmi_pt_fill(const struct mm_pagetable *pt, void *table, uint64_t index,
                                uint64_t e)
@@ -2038,14 +2099,14 @@ static bool mmi_pt_cas(const struct mm_pagetable *pt, void *table, uint64_t inde
 /* May hardware change this leaf by itself (I6)? */
 static inline bool mmi_pt_unsteady(const struct mm_pagetable *pt, uint64_t e)
 {
-    uint64_t need = mmi_ptf_accessed(pt);
-    if (((e ^ mmi_ptf_base(pt)) & mmi_ptf_write(pt)) != 0)
-        need |= mmi_ptf_hw_write(pt) != 0 ? 0 : mmi_ptf_dirty(pt);
-    if ((e & need) != need)
+    if ((e & mmi_ptf_accessed(pt)) == 0)
         return true;
+    if (((e ^ mmi_ptf_base(pt)) & mmi_ptf_write(pt)) == 0)
+        return false;
+    if (mmi_ptf_hw_write(pt) == 0)
+        return (e & mmi_ptf_dirty(pt)) == 0;
     /* AArch64: a clean entry that DBM lets hardware make dirty */
-    return mmi_ptf_hw_write(pt) != 0 && (e & mmi_ptf_write(pt)) != 0 &&
-           ((e ^ mmi_ptf_base(pt)) & mmi_ptf_hw_write(pt)) == 0;
+    return ((e ^ mmi_ptf_base(pt)) & mmi_ptf_hw_write(pt)) == 0;
 }
 
 /* The entry in the form of level 0 (where PAT is bit 7), and back. */
@@ -2273,11 +2334,16 @@ static enum mm_status mmi_pt_refuse(const struct mm_pagetable *pt, const char *w
 }
 
 /* Is this a range of whole pages that exist? Gives it without its extension. */
-static enum mm_status mmi_pt_range(const struct mm_pagetable *pt, const char *where, mm_va_t va,
-                                   uint64_t bytes, uint64_t *off, uint64_t *end)
+static inline enum mm_status mmi_pt_range(const struct mm_pagetable *pt, const char *where,
+                                          mm_va_t va, uint64_t bytes, uint64_t *off, uint64_t *end)
 {
     uint64_t first = mmi_pt_offset(pt, va), size = mmi_pt_space(pt);
 
+    if (bytes == mmi_pt_size(pt, 0) && (va & (bytes - 1)) == 0 && mmi_pt_exists(pt, va)) {
+        *off = first;
+        *end = first + bytes;
+        return MM_OK;
+    }
     if (bytes == 0 || mmi_pt_va(pt, first) != va)
         return mmi_pt_refuse(pt, where, "no such address", MM_ERR_INVALID, va);
     if (((va | bytes) & (mmi_pt_size(pt, 0) - 1)) != 0)
@@ -2290,18 +2356,13 @@ static enum mm_status mmi_pt_range(const struct mm_pagetable *pt, const char *wh
     return MM_OK;
 }
 
-/* Locks the top-level entries of [off, end), from low to high. */
-static void mmi_pt_lock(struct mm_pagetable *pt, uint64_t off, uint64_t end,
-                        struct mmi_pt_held *held)
+static void mmi_pt_lock_some(struct mm_pagetable *pt, uint64_t off, uint64_t end,
+                             struct mmi_pt_held *held)
 {
     unsigned shift = mmi_pt_shift(pt, mmi_pt_root_level(pt)), i;
     uint64_t first = mmi_pt_shr(off, shift), count = mmi_pt_shr(end - 1, shift) - first + 1, k;
 
     held->which = 0;
-    if (pt->lock_count == 0) {
-        MM_PAGETABLE_LOCK(&pt->lock, held->state[0]);
-        return;
-    }
     for (k = 0; k < count && k < pt->lock_count; k++)
         held->which |= (uint32_t)1 << ((uint32_t)(first + k) % pt->lock_count);
     for (i = 0; i < pt->lock_count; i++)
@@ -2309,17 +2370,31 @@ static void mmi_pt_lock(struct mm_pagetable *pt, uint64_t off, uint64_t end,
             MM_PAGETABLE_LOCK(&pt->locks[i], held->state[i]);
 }
 
-static void mmi_pt_unlock(struct mm_pagetable *pt, struct mmi_pt_held *held)
+/* Locks the table, or the top-level entries of [off, end), from low to high. */
+static inline void mmi_pt_lock(struct mm_pagetable *pt, uint64_t off, uint64_t end,
+                               struct mmi_pt_held *held)
+{
+    if (pt->lock_count == 0)
+        MM_PAGETABLE_LOCK(&pt->lock, held->state[0]);
+    else
+        mmi_pt_lock_some(pt, off, end, held);
+}
+
+static void mmi_pt_unlock_some(struct mm_pagetable *pt, struct mmi_pt_held *held)
 {
     unsigned i;
 
-    if (pt->lock_count == 0) {
-        MM_PAGETABLE_UNLOCK(&pt->lock, held->state[0]);
-        return;
-    }
     for (i = pt->lock_count; i-- > 0;)
         if ((held->which >> i & 1u) != 0)
             MM_PAGETABLE_UNLOCK(&pt->locks[i], held->state[i]);
+}
+
+static inline void mmi_pt_unlock(struct mm_pagetable *pt, struct mmi_pt_held *held)
+{
+    if (pt->lock_count == 0)
+        MM_PAGETABLE_UNLOCK(&pt->lock, held->state[0]);
+    else
+        mmi_pt_unlock_some(pt, held);
 }
 
 /* ---- Iterator ------------------------------------------------------------------------------- */
@@ -2378,11 +2453,19 @@ static void mmi_pt_up(struct mmi_pt_iter *it)
     it->level++;
 }
 
-/* Closes what is open. */
-static void mmi_pt_leave(struct mmi_pt_iter *it)
+/* Back to the top. */
+static inline void mmi_pt_rise(struct mmi_pt_iter *it)
 {
-    while (it->level < it->top)
-        mmi_pt_up(it);
+    unsigned level;
+    for (level = it->level; level < it->top; level++)
+        mmi_pt_close(it->pt, it->table[level]);
+    it->level = it->top;
+}
+
+/* Closes what is open. */
+static inline void mmi_pt_leave(struct mmi_pt_iter *it)
+{
+    mmi_pt_rise(it);
     mmi_pt_close(it->pt, it->table[it->top]);
 }
 
@@ -2422,6 +2505,31 @@ static uint64_t mmi_pt_entry_end(const struct mmi_pt_iter *it)
 {
     uint64_t end = (it->off | (mmi_pt_size(it->pt, it->level) - 1)) + 1;
     return end < it->end ? end : it->end;
+}
+
+/* Goes down from the root to the entry that the iterator's address ends with, which it returns. The
+ * same as mmi_pt_next_leaf, for those who want one page: about seven instructions a level. */
+static inline uint64_t mmi_pt_descend(struct mmi_pt_iter *it)
+{
+    struct mm_pagetable *pt = it->pt;
+    uint64_t e;
+
+#define MMI_PT_LEVEL(l)                                                    \
+    if (mmi_ptf_levels(pt) > (l)) {                                        \
+        e = mmi_pt_load(pt, it->table[l], mmi_pt_index(pt, it->off, (l))); \
+        if (MM_UNLIKELY(!mmi_pt_leads_on(pt, e, (l)))) {                   \
+            it->level = (l);                                               \
+            return e;                                                      \
+        }                                                                  \
+        it->table[(l)-1] = mmi_pt_open(pt, mmi_pt_table_pa(pt, e));        \
+    }
+    MMI_PT_LEVEL(4)
+    MMI_PT_LEVEL(3)
+    MMI_PT_LEVEL(2)
+    MMI_PT_LEVEL(1)
+#undef MMI_PT_LEVEL
+    it->level = 0;
+    return mmi_pt_load(pt, it->table[0], mmi_pt_index(pt, it->off, 0));
 }
 
 /* Goes on to the next entry; goes down where the entry is a table, if there is one at the iterator.
@@ -2613,7 +2721,11 @@ MM_PAGETABLE_API uint64_t mm_pagetable_size(const struct mm_pagetable *pt, unsig
 
 /* ---- Batches: what waits for the flush ------------------------------------------------------- */
 
-#define MMI_PT_NO_LEVEL 7u
+/* The link that a dead table has in one of its entries (I5): the next dead table, its level in bits
+ * 3 to 5, and the place of its own link from bit 54 up. Entries of 32 bits have no room for that:
+ * there it is always the first. Not present in any format. */
+#define MMI_PT_LINK_SHIFT 54
+#define MMI_PT_NO_LEVEL   7u
 
 static void mmi_pt_batch_empty(struct mm_pagetable_batch *b)
 {
@@ -2622,7 +2734,8 @@ static void mmi_pt_batch_empty(struct mm_pagetable_batch *b)
     b->range_count = 0;
     b->dead = MM_PA_NONE;
     b->dead_level = MMI_PT_NO_LEVEL;
-    b->all = b->changed = b->filled = b->unlinked = false;
+    b->all = b->changed = b->filled = false;
+    b->unlinked = b->linked = b->global = false;
 }
 
 MM_PAGETABLE_API void mm_pagetable_batch_init(struct mm_pagetable_batch *batch,
@@ -2632,6 +2745,8 @@ MM_PAGETABLE_API void mm_pagetable_batch_init(struct mm_pagetable_batch *batch,
     batch->pt = pt;
     batch->extents = extents != NULL && count != 0 ? extents : batch->own;
     batch->extent_room = extents != NULL && count != 0 ? count : MM_PAGETABLE_BATCH_EXTENTS;
+    batch->made_attr = ~(uint32_t)0; /* neither attributes nor a leaf without address */
+    batch->told_leaf = ~(uint64_t)0;
     mmi_pt_batch_empty(batch);
 }
 
@@ -2646,8 +2761,8 @@ static struct mm_pagetable_batch *mmi_pt_batch(struct mm_pagetable *pt,
     return own;
 }
 
-/* Frees the tables of a subtree that nobody can reach any more, children first; the first entry of
- * its root is a link, which is not present. */
+/* Frees the tables of a subtree that nobody can reach any more, children first; one entry of its
+ * root is a link, which is not present. */
 static void mmi_pt_free_subtree(struct mm_pagetable *pt, mm_pa_t table, unsigned top)
 {
     mm_pa_t pa[MM_PAGETABLE_LEVELS_MAX];
@@ -2680,11 +2795,12 @@ static void mmi_pt_free_subtree(struct mm_pagetable *pt, mm_pa_t table, unsigned
     }
 }
 
+/* Flushes what was noted until now; what changes from here on is noted anew. */
 static void mmi_pt_batch_flush(struct mm_pagetable_batch *b)
 {
     struct mm_pagetable_flush flush;
 
-    if (b->pt->hooks->flush == NULL || (!b->changed && !b->filled && !b->unlinked))
+    if (!b->changed && !b->filled && !b->unlinked)
         return;
     flush.pt = b->pt;
     flush.ranges = b->ranges;
@@ -2692,8 +2808,14 @@ static void mmi_pt_batch_flush(struct mm_pagetable_batch *b)
     flush.asid = b->pt->asid;
     flush.all = b->all;
     flush.filled_only = !b->changed && !b->unlinked;
-    flush.tables_unlink = b->unlinked;
-    b->pt->hooks->flush(b->pt->hooks->ctx, &flush);
+    flush.tables_unlink = b->unlinked || b->linked;
+    flush.global = b->global;
+    if (b->pt->hooks->flush != NULL)
+        b->pt->hooks->flush(b->pt->hooks->ctx, &flush);
+    b->pages = 0;
+    b->range_count = 0;
+    b->all = b->changed = b->filled = false;
+    b->unlinked = b->linked = b->global = false;
 }
 
 MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch)
@@ -2701,8 +2823,6 @@ MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch
     struct mm_pagetable *pt = batch->pt;
     size_t i;
 
-    if (!batch->changed && !batch->filled && !batch->unlinked && batch->extent_count == 0)
-        return;
     mmi_pt_batch_flush(batch);
     if (pt->hooks->grace != NULL && (batch->dead != MM_PA_NONE || batch->extent_count != 0))
         pt->hooks->grace(pt->hooks->ctx);
@@ -2712,9 +2832,10 @@ MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch
         mm_pa_t table = batch->dead;
         unsigned level = batch->dead_level;
         void *p = mmi_pt_open(pt, table);
-        uint64_t link = mmi_pt_load(pt, p, 0);
+        uint64_t link = mmi_pt_load(pt, p, batch->dead_link);
         mmi_pt_close(pt, p);
         batch->dead_level = (unsigned)(link >> 3) & 7u;
+        batch->dead_link = (uint32_t)(link >> MMI_PT_LINK_SHIFT);
         batch->dead = batch->dead_level == MMI_PT_NO_LEVEL ? MM_PA_NONE : mmi_pt_table_pa(pt, link);
         mmi_pt_free_subtree(pt, table, level);
     }
@@ -2722,18 +2843,19 @@ MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch
 }
 
 /* Adds a range to what the flush has to cover. */
-static void mmi_pt_note_range(struct mm_pagetable_batch *b, uint64_t off, uint64_t bytes,
-                              unsigned level)
+static void mmi_pt_add_range(struct mm_pagetable_batch *b, uint64_t off, uint64_t bytes,
+                             unsigned level)
 {
     struct mm_pagetable *pt = b->pt;
     struct mm_pagetable_range *range = &b->ranges[b->range_count];
-    mm_va_t va = mmi_pt_va(pt, off);
+    mm_va_t va;
 
     b->pages += mmi_pt_shr(bytes, mmi_pt_shift(pt, level));
-    if (b->pages > pt->flush_pages)
+    if (b->pages > pt->flush_pages) {
         b->all = true;
-    if (b->all)
         return;
+    }
+    va = mmi_pt_va(pt, off);
     if (b->range_count != 0 && range[-1].va + range[-1].bytes == va) {
         range[-1].bytes += bytes;
         range[-1].level = level < range[-1].level ? level : range[-1].level;
@@ -2749,9 +2871,25 @@ static void mmi_pt_note_range(struct mm_pagetable_batch *b, uint64_t off, uint64
     b->range_count++;
 }
 
-static void mmi_pt_note_change(struct mm_pagetable_batch *b, uint64_t off, uint64_t bytes,
-                               unsigned level)
+static inline void mmi_pt_note_range(struct mm_pagetable_batch *b, uint64_t off, uint64_t bytes,
+                                     unsigned level)
 {
+    if (!b->all) /* else there is nothing to add */
+        mmi_pt_add_range(b, off, bytes, level);
+}
+
+/* A leaf that may be global, where the leaves are not known. */
+static inline uint64_t mmi_pt_any_leaf(const struct mm_pagetable *pt)
+{
+    return mmi_ptf_base(pt) ^ mmi_ptf_global(pt);
+}
+
+/* `leaf`: what stood there. */
+static inline void mmi_pt_note_change(struct mm_pagetable_batch *b, uint64_t off, uint64_t bytes,
+                                      unsigned level, uint64_t leaf)
+{
+    if (((leaf ^ mmi_ptf_base(b->pt)) & mmi_ptf_global(b->pt)) != 0)
+        b->global = true;
     b->changed = true;
     mmi_pt_note_range(b, off, bytes, level);
 }
@@ -2766,6 +2904,14 @@ static void mmi_pt_note_filled(struct mm_pagetable_batch *b, uint64_t off, uint6
         return;
     b->filled = true;
     mmi_pt_note_range(b, off, bytes, level);
+}
+
+/* An entry leads to a table now. RISC-V orders such entries by a fence without an address alone
+ * (privileged 10.2.1). */
+static inline void mmi_pt_note_linked(struct mm_pagetable_batch *b)
+{
+    if (mmi_ptf_family(b->pt) == MM_PAGETABLE_FAMILY_RISCV)
+        b->linked = true;
 }
 
 /* Frames that go once the flush is done. */
@@ -2790,24 +2936,47 @@ static void mmi_pt_let_go(struct mm_pagetable_batch *b, mm_pa_t pa, uint64_t byt
     last->attr = attr;
 }
 
-/* Puts an unlinked subtree on the chain of dead ones. The link takes its first entry (I5); where
- * that led to a table, this is a subtree of its own. */
+/* The attributes of a leaf that goes. */
+static uint32_t mmi_pt_tell(struct mm_pagetable_batch *b, uint64_t e, unsigned level)
+{
+    uint64_t leaf = e & ~mmi_ptf_pa_mask(b->pt);
+
+    if (level != 0)
+        return mmi_pt_decode(b->pt, e, level);
+    if (leaf != b->told_leaf) {
+        b->told_leaf = leaf;
+        b->told_attr = mmi_pt_decode(b->pt, e, 0) & ~MM_PAGETABLE_CONTIG;
+    }
+    return b->told_attr;
+}
+
+static inline void mmi_pt_bury_at(struct mm_pagetable_batch *b, mm_pa_t table, void *p,
+                                  unsigned level, uint64_t index)
+{
+    struct mm_pagetable *pt = b->pt;
+    uint64_t link = (uint64_t)b->dead_level << 3;
+
+    if (b->dead != MM_PA_NONE)
+        link |= mmi_pt_pa_field(pt, b->dead) | (uint64_t)b->dead_link << MMI_PT_LINK_SHIFT;
+    mmi_pt_store(pt, p, index, link);
+    b->unlinked = true;
+    b->dead = table;
+    b->dead_level = level;
+    b->dead_link = (uint32_t)index;
+}
+
+/* Puts an unlinked subtree on the chain of dead ones. The link takes its first entry; where that
+ * led to a table, this is a subtree of its own. */
 static void mmi_pt_bury(struct mm_pagetable_batch *b, mm_pa_t table, unsigned level)
 {
     struct mm_pagetable *pt = b->pt;
     bool deeper;
 
-    b->unlinked = true;
     do {
         void *p = mmi_pt_open(pt, table);
         uint64_t first = mmi_pt_load(pt, p, 0);
-        uint64_t link = (uint64_t)b->dead_level << 3;
-        if (b->dead != MM_PA_NONE)
-            link |= mmi_pt_pa_field(pt, b->dead);
-        mmi_pt_store(pt, p, 0, link);
+        mmi_pt_bury_at(b, table, p, level, 0);
         mmi_pt_close(pt, p);
-        b->dead = table;
-        b->dead_level = level;
         deeper = mmi_pt_is_table(pt, first, level);
         table = mmi_pt_table_pa(pt, first);
         level--;
@@ -2860,20 +3029,22 @@ static enum mm_status mmi_pt_reserve(struct mmi_pt_spare *spare, uint64_t count)
 }
 
 /* Does the range stay clear of borrowed entries? */
-static bool mmi_pt_owned(struct mm_pagetable *pt, uint64_t off, uint64_t end)
+static bool mmi_pt_owned(const struct mm_pagetable *pt, uint64_t off, uint64_t end)
 {
-    struct mmi_pt_iter it;
+    unsigned root = mmi_pt_root_level(pt);
+    uint64_t i, last, e;
     bool owned = true;
+    void *table;
 
     if (!pt->borrows)
         return true;
-    mmi_pt_begin(&it, pt, off, end);
-    while (owned && it.off < end) {
-        uint64_t e = mmi_pt_here(&it);
-        owned = !mmi_pt_is_table(pt, e, it.level) || mmi_pt_note(pt, e) != MMI_PT_BORROWED;
-        mmi_pt_move(&it, mmi_pt_entry_end(&it));
+    table = mmi_pt_open(pt, pt->root);
+    last = mmi_pt_index(pt, end - 1, root);
+    for (i = mmi_pt_index(pt, off, root); owned && i <= last; i++) {
+        e = mmi_pt_load(pt, table, i);
+        owned = !mmi_pt_is_table(pt, e, root) || mmi_pt_note(pt, e) != MMI_PT_BORROWED;
     }
-    mmi_pt_leave(&it);
+    mmi_pt_close(pt, table);
     return owned;
 }
 
@@ -2890,7 +3061,8 @@ static void mmi_pt_split_here(struct mmi_pt_iter *it, struct mmi_pt_spare *spare
     uint64_t index = mmi_pt_index(pt, it->off, level), size = mmi_pt_size(pt, level);
     uint64_t step = mmi_pt_step_of(pt, level - 1), leaf, part, i;
     mm_pa_t pa = mmi_pt_spare_take(spare, &table);
-    uint64_t entry = mmi_pt_table_entry(pt, pa, MMI_PT_MANY);
+    uint64_t entry =
+        mmi_pt_table_entry(pt, pa, mmi_pt_claim(pt, level, mmi_pt_entries(pt, level - 1)));
     bool first_break = mmi_ptf_break_first(pt) != 0;
 
     do {
@@ -2899,7 +3071,8 @@ static void mmi_pt_split_here(struct mmi_pt_iter *it, struct mmi_pt_spare *spare
         for (i = 0; i < mmi_pt_entries(pt, level - 1); i++)
             mmi_pt_fill(pt, table, i, part + i * step);
     } while (!mmi_pt_cas(pt, parent, index, leaf, first_break ? 0 : entry));
-    mmi_pt_note_change(b, it->off & ~(size - 1), size, level);
+    mmi_pt_note_change(b, it->off & ~(size - 1), size, level, leaf);
+    mmi_pt_note_linked(b);
     if (first_break) {
         mmi_pt_batch_flush(b);
         mmi_pt_link(pt, parent, index, entry);
@@ -2932,7 +3105,7 @@ static void mmi_pt_ungroup(struct mmi_pt_iter *it, struct mm_pagetable_batch *b)
         marks |= mmi_pt_settled(pt, e) & ad;
         leaf = i == 0 ? e : leaf;
     }
-    mmi_pt_note_change(b, start, 16 * page, 0);
+    mmi_pt_note_change(b, start, 16 * page, 0, leaf);
     if (mmi_ptf_break_first(pt) != 0)
         mmi_pt_batch_flush(b);
     for (i = 0; i < 16; i++) {
@@ -3075,19 +3248,6 @@ static enum mm_status mmi_pt_cut_ends(struct mmi_pt_call *call)
     return status;
 }
 
-/* Enters, and makes these borders. */
-static enum mm_status mmi_pt_enter_cut(struct mmi_pt_call *call, struct mm_pagetable *pt,
-                                       const char *where, mm_va_t va, uint64_t bytes,
-                                       struct mm_pagetable_batch *batch)
-{
-    enum mm_status status = mmi_pt_enter(call, pt, where, va, bytes, batch);
-
-    if (status != MM_OK)
-        return status;
-    status = mmi_pt_cut_ends(call);
-    return status != MM_OK ? mmi_pt_exit(call, status) : MM_OK;
-}
-
 /* ---- Unmap ----------------------------------------------------------------------------------- */
 
 /* A run of entries in one table. */
@@ -3185,10 +3345,10 @@ static uint64_t mmi_pt_take_run(struct mm_pagetable_batch *b, const struct mmi_p
     } else {
         n = clear ? mmi_pt_same_cleared(pt, span, i, e) : mmi_pt_same(pt, span, i, e);
     }
-    mmi_pt_note_change(b, off, n * size, span->level);
+    mmi_pt_note_change(b, off, n * size, span->level, e);
     if (pt->hooks->release != NULL)
         mmi_pt_let_go(b, mmi_pt_leaf_pa(pt, e, span->level, off), n * size,
-                      mmi_pt_decode(pt, e, span->level) & ~MM_PAGETABLE_CONTIG);
+                      mmi_pt_tell(b, e, span->level));
     return n;
 }
 
@@ -3228,7 +3388,7 @@ static void mmi_pt_reap(struct mm_pagetable_batch *b, mm_pa_t table, unsigned le
     struct mmi_pt_iter it;
 
     if (pt->hooks->release == NULL) {
-        mmi_pt_note_change(b, off, bytes, 0);
+        mmi_pt_note_change(b, off, bytes, 0, mmi_pt_any_leaf(pt));
     } else {
         mmi_pt_begin_at(&it, pt, table, level, off, off + bytes);
         while (mmi_pt_next_leaf(&it, &e)) {
@@ -3241,15 +3401,15 @@ static void mmi_pt_reap(struct mm_pagetable_batch *b, mm_pa_t table, unsigned le
     mmi_pt_bury(b, table, level);
 }
 
-/* Entries of a table that are not 0, counted up to 2, from `index` outwards: what is left of a run
- * that goes page by page is next to it. */
+/* Entries of a table that are not 0, counted up to `most`, from `index` outwards: what is left of a
+ * run that goes page by page is next to it. */
 static unsigned mmi_pt_live(const struct mm_pagetable *pt, const void *table, unsigned level,
-                            uint64_t index)
+                            uint64_t index, unsigned most)
 {
     uint64_t entries = mmi_pt_entries(pt, level), far;
     unsigned live = mmi_pt_load(pt, table, index) != 0;
 
-    for (far = 1; far < entries && live < 2; far++) {
+    for (far = 1; far < entries && live < most; far++) {
         if (index + far < entries && mmi_pt_load(pt, table, index + far) != 0)
             live++;
         if (index >= far && mmi_pt_load(pt, table, index - far) != 0)
@@ -3258,12 +3418,28 @@ static unsigned mmi_pt_live(const struct mm_pagetable *pt, const void *table, un
     return live;
 }
 
-/* After entries were taken out of the iterator's table: unlinks it if it is empty now (I3). True if
- * it did. */
-static bool mmi_pt_settle(struct mmi_pt_iter *it, uint64_t off, struct mm_pagetable_batch *b)
+/* How many entries the iterator's table has after `taken` of those it had are gone; the entry `e`
+ * of the level above leads to it. More than can be noted is some number too high to be noted. */
+static unsigned mmi_pt_left(const struct mmi_pt_iter *it, uint64_t e, uint64_t off, uint32_t taken)
 {
     struct mm_pagetable *pt = it->pt;
-    unsigned level = it->level, note, live = 0;
+    unsigned level = it->level, note = mmi_pt_note(pt, e), most = mmi_pt_no_claim(pt);
+    bool counted = level + 1 != mmi_pt_root_level(pt);
+
+    if (counted && note != most)
+        return note - taken;
+    if (!counted || (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0)
+        most = 1; /* a number would not be noted */
+    return mmi_pt_live(pt, it->table[level], level, mmi_pt_index(pt, off, level), most);
+}
+
+/* After `taken` entries left the iterator's table: notes how many there are now, or unlinks the
+ * table if it is empty (I2, I3). True if it did. */
+static bool mmi_pt_settle(struct mmi_pt_iter *it, uint64_t off, uint32_t taken,
+                          struct mm_pagetable_batch *b)
+{
+    struct mm_pagetable *pt = it->pt;
+    unsigned level = it->level, left;
     void *parent;
     uint64_t index, e;
 
@@ -3272,37 +3448,58 @@ static bool mmi_pt_settle(struct mmi_pt_iter *it, uint64_t off, struct mm_pageta
     parent = it->table[level + 1];
     index = mmi_pt_index(pt, off, level + 1);
     e = mmi_pt_load(pt, parent, index);
-    note = mmi_pt_note(pt, e);
-    if (note == MMI_PT_LENT)
+    if (mmi_pt_lent(pt, e, level + 1))
         return false;
-    if (note != MMI_PT_LONE)
-        live = mmi_pt_live(pt, it->table[level], level, mmi_pt_index(pt, off, level));
-    if (live == 0) {
+    left = mmi_pt_left(it, e, off, taken);
+    if (left == 0) {
         mmi_pt_store(pt, parent, index, 0);
-        mmi_pt_bury(b, mmi_pt_table_pa(pt, e), level);
+        mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[level], level,
+                       mmi_ptf_entry_shift(pt) == 3 ? mmi_pt_index(pt, off, level) : 0);
         return true;
     }
-    if (live == 1 && (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
-        mmi_pt_store(pt, parent, index, mmi_pt_with_note(pt, e, MMI_PT_LONE));
+    if (level + 1 != mmi_pt_root_level(pt) && (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
+        mmi_pt_set_note(pt, parent, index, e, mmi_pt_claim(pt, level + 1, left));
     return false;
 }
 
+/* So many entries left the iterator's table: settles it, and those above it that get empty. */
+static inline void mmi_pt_shrunk(struct mmi_pt_iter *it, uint32_t taken,
+                                 struct mm_pagetable_batch *b)
+{
+    struct mm_pagetable *pt = it->pt;
+
+    if ((pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0)
+        return;
+    if (it->level + 1 < mmi_pt_root_level(pt)) { /* the usual case: others stay, and are counted */
+        uint64_t index = mmi_pt_index(pt, it->off, it->level + 1);
+        uint64_t e = mmi_pt_load(pt, it->table[it->level + 1], index);
+        unsigned note = mmi_pt_note(pt, e);
+        if (MM_LIKELY(note > taken && note != mmi_pt_no_claim(pt))) {
+            mmi_pt_set_note(pt, it->table[it->level + 1], index, e, note - taken);
+            return;
+        }
+    }
+    while (mmi_pt_settle(it, it->off, taken, b)) {
+        mmi_pt_up(it);
+        taken = 1;
+    }
+}
+
 /* Leaves the iterator's table for the one above, and settles it if entries were taken out of it:
- * bit l of *touched. Returns how many tables went. */
-static unsigned mmi_pt_up_settling(struct mmi_pt_iter *it, uint64_t off, unsigned *touched,
+ * taken[level] of them. Returns how many tables went. */
+static unsigned mmi_pt_up_settling(struct mmi_pt_iter *it, uint64_t off, uint32_t *taken,
                                    struct mm_pagetable_batch *b)
 {
-    bool gone = (*touched >> it->level & 1u) != 0 && mmi_pt_settle(it, off, b);
+    bool gone = taken[it->level] != 0 && mmi_pt_settle(it, off, taken[it->level], b);
 
-    *touched &= ~(1u << it->level);
+    taken[it->level] = 0;
     mmi_pt_up(it);
-    if (gone)
-        *touched |= 1u << it->level;
+    taken[it->level] += gone;
     return gone;
 }
 
 /* Moves on, and settles each table that is left. */
-static unsigned mmi_pt_move_settling(struct mmi_pt_iter *it, uint64_t to, unsigned *touched,
+static unsigned mmi_pt_move_settling(struct mmi_pt_iter *it, uint64_t to, uint32_t *taken,
                                      struct mm_pagetable_batch *b)
 {
     uint64_t was = it->off;
@@ -3310,16 +3507,22 @@ static unsigned mmi_pt_move_settling(struct mmi_pt_iter *it, uint64_t to, unsign
 
     it->off = to;
     while (mmi_pt_outside(it, was))
-        gone += mmi_pt_up_settling(it, was, touched, b);
+        gone += mmi_pt_up_settling(it, was, taken, b);
     return gone;
 }
 
-/* May this whole table be dropped with all that it holds? */
-static bool mmi_pt_droppable(const struct mm_pagetable *pt, uint64_t e)
+static void mmi_pt_none_taken(uint32_t *taken)
 {
-    unsigned note = mmi_pt_note(pt, e);
+    unsigned level;
+    for (level = 0; level < MM_PAGETABLE_LEVELS_MAX; level++)
+        taken[level] = 0;
+}
+
+/* May the whole table of this entry be dropped with all that it holds? */
+static bool mmi_pt_droppable(const struct mm_pagetable *pt, uint64_t e, unsigned level)
+{
     return (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0 &&
-           (note == MMI_PT_LONE || note == MMI_PT_MANY);
+           (level != mmi_pt_root_level(pt) || mmi_pt_note(pt, e) == MMI_PT_OWN);
 }
 
 /* Does the range cover all of the entry that the iterator stands at? */
@@ -3335,15 +3538,16 @@ static uint64_t mmi_pt_clear(struct mm_pagetable *pt, uint64_t off, uint64_t end
 {
     struct mmi_pt_iter it;
     uint64_t e, n, gone = 0;
-    unsigned touched = 0;
+    uint32_t taken[MM_PAGETABLE_LEVELS_MAX];
 
+    mmi_pt_none_taken(taken);
     mmi_pt_begin(&it, pt, off, end);
     while (it.off < end) {
         struct mmi_pt_span span = mmi_pt_span_here(&it);
         e = mmi_pt_here(&it);
         if (!mmi_pt_is_table(pt, e, it.level)) {
             n = mmi_pt_take(b, &span, true);
-        } else if (mmi_pt_covered(&it) && mmi_pt_droppable(pt, e)) {
+        } else if (mmi_pt_covered(&it) && mmi_pt_droppable(pt, e, it.level)) {
             mmi_pt_store(pt, span.table, span.index, 0);
             mmi_pt_reap(b, mmi_pt_table_pa(pt, e), it.level - 1, it.off);
             n = 1;
@@ -3352,63 +3556,44 @@ static uint64_t mmi_pt_clear(struct mm_pagetable *pt, uint64_t off, uint64_t end
             continue;
         }
         gone += n;
-        if (n != 0 && (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
-            touched |= 1u << it.level;
+        if ((pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
+            taken[it.level] += (uint32_t)n;
         (void)mmi_pt_move_settling(
-            &it, it.level == 0 ? mmi_pt_span_end(pt, &span) : mmi_pt_entry_end(&it), &touched, b);
+            &it, it.level == 0 ? mmi_pt_span_end(pt, &span) : mmi_pt_entry_end(&it), taken, b);
     }
     mmi_pt_leave(&it);
     return gone;
 }
 
-/* The table of level 0 that `off` is in, open, and the entry that leads to it; NULL if there is
- * none. */
-static void *mmi_pt_page_table(struct mm_pagetable *pt, uint64_t off, uint64_t *link)
+/* Takes out the leaf or swap entry of one page, which is in no group. */
+static MM_NOINLINE void mmi_pt_take_unusual(struct mm_pagetable_batch *b,
+                                            const struct mmi_pt_iter *it)
 {
-    mm_pa_t table = pt->root;
-    unsigned level;
+    struct mm_pagetable *pt = it->pt;
+    struct mmi_pt_span span;
 
-    for (level = mmi_pt_root_level(pt); level > 0; level--)
-        if (mmi_pt_step(pt, off, level, &table, link))
-            return NULL;
-    return mmi_pt_open(pt, table);
+    span.table = it->table[0];
+    span.level = 0;
+    span.index = mmi_pt_index(pt, it->off, 0);
+    span.count = 1;
+    span.off = it->off;
+    (void)mmi_pt_take(b, &span, true);
 }
 
-/* Has the table of level 0 behind `link` entries on both sides of this one, or stays it anyway? */
-static bool mmi_pt_stays(const struct mm_pagetable *pt, uint64_t link, const void *table,
-                         uint64_t index)
+/* The same; most are leaves that hardware leaves alone. */
+static inline void mmi_pt_take_page(struct mm_pagetable_batch *b, const struct mmi_pt_iter *it,
+                                    uint64_t e)
 {
-    if ((pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0)
-        return true;
-    return mmi_pt_note(pt, link) == MMI_PT_MANY && index != 0 &&
-           index + 1 < mmi_pt_entries(pt, 0) && mmi_pt_load(pt, table, index - 1) != 0 &&
-           mmi_pt_load(pt, table, index + 1) != 0;
-}
+    struct mm_pagetable *pt = it->pt;
 
-/* The usual page: hardware leaves its entry alone, and its table has others or stays anyway. False
- * if it is not so, and then nothing was done. */
-static bool mmi_pt_unmap_usual(struct mmi_pt_call *call)
-{
-    struct mm_pagetable *pt = call->pt;
-    uint64_t link = 0, e, index = mmi_pt_index(pt, call->off, 0);
-    void *table = mmi_pt_page_table(pt, call->off, &link);
-    bool usual;
-
-    if (table == NULL)
-        return false;
-    e = mmi_pt_load(pt, table, index);
-    usual = mmi_pt_present(pt, e) && !mmi_pt_unsteady(pt, e) && (e & mmi_ptf_contig(pt)) == 0;
-    usual = usual && mmi_pt_stays(pt, link, table, index);
-    if (usual)
-        mmi_pt_store(pt, table, index, 0);
-    mmi_pt_close(pt, table);
-    if (!usual)
-        return false;
-    mmi_pt_note_change(call->batch, call->off, mmi_pt_size(pt, 0), 0);
+    if (MM_UNLIKELY(!mmi_pt_present(pt, e) || mmi_pt_unsteady(pt, e))) {
+        mmi_pt_take_unusual(b, it);
+        return;
+    }
+    mmi_pt_store(pt, it->table[0], mmi_pt_index(pt, it->off, 0), 0);
+    mmi_pt_note_change(b, it->off, mmi_pt_size(pt, 0), 0, e);
     if (pt->hooks->release != NULL)
-        mmi_pt_let_go(call->batch, mmi_pt_table_pa(pt, e), mmi_pt_size(pt, 0),
-                      mmi_pt_decode(pt, e, 0));
-    return true;
+        mmi_pt_let_go(b, mmi_pt_table_pa(pt, e), mmi_pt_size(pt, 0), mmi_pt_tell(b, e, 0));
 }
 
 /* A single page, where it is one: one walk, then up again as far as tables are empty. False if a
@@ -3416,20 +3601,17 @@ static bool mmi_pt_unmap_usual(struct mmi_pt_call *call)
 static bool mmi_pt_unmap_page(struct mmi_pt_call *call, enum mm_status *status)
 {
     struct mm_pagetable *pt = call->pt;
-    unsigned touched = (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0 ? 1u : 0;
     struct mmi_pt_iter it;
-    struct mmi_pt_span span;
     uint64_t e;
     bool single;
 
     mmi_pt_begin(&it, pt, call->off, call->end);
-    (void)mmi_pt_next_leaf(&it, &e);
+    e = mmi_pt_descend(&it);
     single = e == 0 || (it.level == 0 && !mmi_pt_in_group(&it, e));
     *status = e == 0 ? MM_ERR_NOENT : MM_OK;
     if (single && e != 0) {
-        span = mmi_pt_span_here(&it);
-        (void)mmi_pt_take(call->batch, &span, true);
-        (void)mmi_pt_move_settling(&it, call->end, &touched, call->batch);
+        mmi_pt_take_page(call->batch, &it, e);
+        mmi_pt_shrunk(&it, 1, call->batch);
     }
     mmi_pt_leave(&it);
     return single;
@@ -3443,8 +3625,6 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_unmap(struct mm_pagetable *pt, mm_v
 
     if (status != MM_OK)
         return status;
-    if (bytes == mmi_pt_size(pt, 0) && mmi_pt_unmap_usual(&call))
-        return mmi_pt_exit(&call, MM_OK);
     if (bytes == mmi_pt_size(pt, 0) && mmi_pt_unmap_page(&call, &status))
         return mmi_pt_exit(&call, status);
     status = mmi_pt_cut_ends(&call);
@@ -3466,7 +3646,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_destroy(struct mm_pagetable *pt, bo
     mmi_pt_begin(&it, pt, 0, all);
     for (; it.off < all; mmi_pt_move(&it, mmi_pt_entry_end(&it))) {
         e = mmi_pt_here(&it);
-        lent = lent || (mmi_pt_is_table(pt, e, root) && mmi_pt_note(pt, e) == MMI_PT_LENT);
+        lent = lent || (mmi_pt_is_table(pt, e, root) && mmi_pt_lent(pt, e, root));
     }
     mmi_pt_leave(&it);
     if (lent && !lent_too)
@@ -3485,7 +3665,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_destroy(struct mm_pagetable *pt, bo
         if (mmi_pt_note(pt, e) != MMI_PT_BORROWED)
             mmi_pt_reap(&batch, mmi_pt_table_pa(pt, e), root - 1, it.off);
         else
-            mmi_pt_note_change(&batch, it.off, mmi_pt_size(pt, root), 0);
+            mmi_pt_note_change(&batch, it.off, mmi_pt_size(pt, root), 0, mmi_pt_any_leaf(pt));
     }
     mmi_pt_leave(&it);
     mm_pagetable_batch_finish(&batch);
@@ -3621,7 +3801,7 @@ static void mmi_pt_exchange(const struct mmi_pt_map *m, const struct mmi_pt_span
     if (mmi_pt_is_table(pt, e, one->level)) {
         mmi_pt_reap(b, mmi_pt_table_pa(pt, e), one->level - 1, one->off);
     } else if (mmi_pt_present(pt, e)) {
-        mmi_pt_note_change(b, one->off, size, one->level);
+        mmi_pt_note_change(b, one->off, size, one->level, e);
         mmi_pt_let_go(b, mmi_pt_leaf_pa(pt, e, one->level, one->off), size,
                       mmi_pt_decode(pt, e, one->level) & ~MM_PAGETABLE_CONTIG);
     } else if (e != 0) {
@@ -3629,15 +3809,17 @@ static void mmi_pt_exchange(const struct mmi_pt_map *m, const struct mmi_pt_span
     }
 }
 
-/* Replaces what stands in a span, or takes it out where there has to be a hole first. */
-static void mmi_pt_displace(const struct mmi_pt_map *m, const struct mmi_pt_span *span)
+/* Replaces what stands in a span, or takes it out where there has to be a hole first. Returns how
+ * many entries stood there. */
+static uint64_t mmi_pt_displace(const struct mmi_pt_map *m, const struct mmi_pt_span *span)
 {
     struct mm_pagetable *pt = m->call.pt;
-    uint64_t i, size = mmi_pt_size(pt, span->level);
+    uint64_t i, size = mmi_pt_size(pt, span->level), stood = 0;
 
     for (i = 0; i < span->count; i++) {
         struct mmi_pt_span one = *span;
         uint64_t e = mmi_pt_load(pt, span->table, span->index + i);
+        stood += e != 0;
         one.index += i;
         one.off += i * size;
         one.count = 1;
@@ -3652,20 +3834,25 @@ static void mmi_pt_displace(const struct mmi_pt_map *m, const struct mmi_pt_span
     }
     if (mmi_ptf_break_first(pt) != 0)
         mmi_pt_batch_flush(m->call.batch);
+    return stood;
 }
 
-/* The iterator's table gets more entries: it is not lone any more (I2). */
-static void mmi_pt_grown(struct mmi_pt_iter *it)
+/* The iterator's table has `more` entries than before (I2). */
+static inline void mmi_pt_grown(struct mmi_pt_iter *it, uint64_t more)
 {
     struct mm_pagetable *pt = it->pt;
-    uint64_t index, e;
+    unsigned above = it->level + 1, most = mmi_pt_no_claim(pt);
+    uint64_t index, e, note;
 
-    if (it->level == it->top)
+    if (above >= mmi_pt_root_level(pt))
         return;
-    index = mmi_pt_index(pt, it->off, it->level + 1);
-    e = mmi_pt_load(pt, it->table[it->level + 1], index);
-    if (mmi_pt_note(pt, e) == MMI_PT_LONE)
-        mmi_pt_store(pt, it->table[it->level + 1], index, mmi_pt_with_note(pt, e, MMI_PT_MANY));
+    index = mmi_pt_index(pt, it->off, above);
+    e = mmi_pt_load(pt, it->table[above], index);
+    note = mmi_pt_note(pt, e);
+    if (note == most)
+        return;
+    note += more;
+    mmi_pt_set_note(pt, it->table[above], index, e, (unsigned)(note < most ? note : most));
 }
 
 /* How many leaves fit from where the iterator stands: cut short before a table that stays; 0 if the
@@ -3691,7 +3878,7 @@ static enum mm_status mmi_pt_fit(const struct mmi_pt_map *m, const struct mmi_pt
         if (e == 0)
             continue;
         if (mmi_pt_is_table(pt, e, it->level)) {
-            if (m->replace && mmi_pt_droppable(pt, e))
+            if (m->replace && mmi_pt_droppable(pt, e, it->level))
                 continue;
             span->count = i;
             return MM_OK;
@@ -3706,11 +3893,11 @@ static enum mm_status mmi_pt_fit(const struct mmi_pt_map *m, const struct mmi_pt
 static void mmi_pt_put(const struct mmi_pt_map *m, struct mmi_pt_iter *it,
                        const struct mmi_pt_span *span)
 {
-    if (m->replace)
-        mmi_pt_displace(m, span);
+    uint64_t stood = m->replace ? mmi_pt_displace(m, span) : 0;
+
     if (!m->replace || mmi_pt_leaves_hole(m))
         mmi_pt_write(m, span, true);
-    mmi_pt_grown(it);
+    mmi_pt_grown(it, span->count - stood);
     mmi_pt_note_filled(m->call.batch, span->off, mmi_pt_span_end(it->pt, span) - span->off,
                        span->level);
 }
@@ -3731,14 +3918,15 @@ static void mmi_pt_grow(struct mmi_pt_map *m, struct mmi_pt_iter *it)
     void *parent = it->table[it->level], *table;
     uint64_t index = mmi_pt_index(pt, it->off, it->level), end = mmi_pt_entry_end(it);
     mm_pa_t pa = mmi_pt_spare_take(&m->call.spare, &table);
-    unsigned below = it->level - 1, note = MMI_PT_MANY;
+    unsigned below = it->level - 1;
     uint64_t bytes = mmi_pt_table_bytes(pt, below);
     struct mmi_pt_span span;
 
-    mmi_pt_grown(it);
+    mmi_pt_grown(it, 1);
+    mmi_pt_note_linked(m->call.batch);
     if (!mmi_pt_all_leaves(m, it, end)) {
         MM_PAGETABLE_MEMSET(table, 0, (size_t)bytes);
-        mmi_pt_link(pt, parent, index, mmi_pt_table_entry(pt, pa, note));
+        mmi_pt_link(pt, parent, index, mmi_pt_table_entry(pt, pa, mmi_pt_claim(pt, it->level, 0)));
         it->table[--it->level] = table;
         return;
     }
@@ -3750,9 +3938,8 @@ static void mmi_pt_grow(struct mmi_pt_map *m, struct mmi_pt_iter *it)
     if (span.count != mmi_pt_entries(pt, below))
         MM_PAGETABLE_MEMSET(table, 0, (size_t)bytes);
     mmi_pt_write(m, &span, false);
-    if (span.count == 1 && (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
-        note = MMI_PT_LONE;
-    mmi_pt_link(pt, parent, index, mmi_pt_table_entry(pt, pa, note));
+    mmi_pt_link(pt, parent, index,
+                mmi_pt_table_entry(pt, pa, mmi_pt_claim(pt, it->level, span.count)));
     mmi_pt_close(pt, table);
     mmi_pt_note_filled(m->call.batch, it->off, end - it->off, below);
     mmi_pt_move(it, end);
@@ -3816,51 +4003,27 @@ static enum mm_status mmi_pt_map_pass(struct mmi_pt_map *m)
     return status;
 }
 
-/* The usual page: its table is there, and not lone. False if it is not so. */
-static bool mmi_pt_map_usual(struct mmi_pt_map *m, enum mm_status *status)
-{
-    struct mm_pagetable *pt = m->call.pt;
-    uint64_t link = 0, index = mmi_pt_index(pt, m->call.off, 0);
-    void *table = mmi_pt_page_table(pt, m->call.off, &link);
-    bool usual = table != NULL && mmi_pt_note(pt, link) != MMI_PT_LONE;
-
-    if (usual && mmi_pt_load(pt, table, index) != 0) {
-        *status = MM_ERR_EXISTS;
-    } else if (usual) {
-        *status = MM_OK;
-        mmi_pt_store(pt, table, index,
-                     m->leaf | mmi_pt_pa_field(pt, m->frames != NULL ? m->frames[0] : m->pa));
-        mmi_pt_note_filled(m->call.batch, m->call.off, mmi_pt_size(pt, 0), 0);
-    }
-    mmi_pt_close(pt, table);
-    return usual;
-}
-
 /* One page into what is empty: one walk, at whose end the missing tables are known. */
 static enum mm_status mmi_pt_map_page(struct mmi_pt_map *m)
 {
     struct mm_pagetable *pt = m->call.pt;
-    enum mm_status status = MM_OK;
     struct mmi_pt_iter it;
-    struct mmi_pt_span span;
-    uint64_t e;
+    enum mm_status status = MM_OK;
 
-    if (mmi_pt_map_usual(m, &status))
-        return status;
     mmi_pt_begin(&it, pt, m->call.off, m->call.end);
-    (void)mmi_pt_next_leaf(&it, &e);
-    if (e != 0)
+    if (mmi_pt_descend(&it) != 0) {
         status = MM_ERR_EXISTS;
-    else if (it.level != 0)
+    } else if (it.level == 0) {
+        mmi_pt_store(pt, it.table[0], mmi_pt_index(pt, it.off, 0),
+                     m->leaf | mmi_pt_pa_field(pt, m->frames != NULL ? m->frames[0] : m->pa));
+        mmi_pt_grown(&it, 1);
+        mmi_pt_note_filled(m->call.batch, it.off, mmi_pt_size(pt, 0), 0);
+    } else {
         status = mmi_pt_reserve(&m->call.spare, it.level);
-    m->commit = true;
-    if (status == MM_OK && it.level == 0) {
-        span = mmi_pt_span_here(&it);
-        mmi_pt_put(m, &it, &span);
-        mmi_pt_move(&it, it.end);
+        m->commit = true;
+        while (status == MM_OK && it.off < it.end)
+            mmi_pt_grow(m, &it);
     }
-    while (status == MM_OK && it.off < it.end)
-        mmi_pt_grow(m, &it);
     mmi_pt_leave(&it);
     return status;
 }
@@ -3914,6 +4077,24 @@ static enum mm_status mmi_pt_new_leaf(const struct mm_pagetable *pt, uint32_t at
     return mmi_pt_encode(pt, attr, leaf);
 }
 
+/* The same; a batch knows the last one. */
+static enum mm_status mmi_pt_make_leaf(const struct mm_pagetable *pt, uint32_t attr,
+                                       struct mm_pagetable_batch *batch, uint64_t *leaf)
+{
+    enum mm_status status;
+
+    if (batch != NULL && batch->made_attr == attr && batch->pt == pt) {
+        *leaf = batch->made_leaf;
+        return MM_OK;
+    }
+    status = mmi_pt_new_leaf(pt, attr, leaf);
+    if (batch != NULL && status == MM_OK && batch->pt == pt) {
+        batch->made_attr = attr;
+        batch->made_leaf = *leaf;
+    }
+    return status;
+}
+
 /* Is this a physical range that the processor has? */
 static bool mmi_pt_good_pa(const struct mm_pagetable *pt, mm_pa_t pa, uint64_t bytes)
 {
@@ -3933,19 +4114,23 @@ static bool mmi_pt_min_fits(const struct mm_pagetable *pt, uint32_t levels, unsi
 
 /* What can be said of a mapping before the lock is taken. */
 static enum mm_status mmi_pt_map_args(struct mmi_pt_map *m, struct mm_pagetable *pt, mm_va_t va,
-                                      mm_pa_t pa, uint64_t bytes, uint32_t attr, unsigned how)
+                                      mm_pa_t pa, uint64_t bytes, uint32_t attr, unsigned how,
+                                      struct mm_pagetable_batch *batch)
 {
     static const char where[] = "mm_pagetable_map";
 
     if ((how & ~0xff1u) != 0 || (how >> 8) > mmi_ptf_levels(pt))
         return mmi_pt_refuse(pt, where, "how", MM_ERR_INVALID, va);
-    if (mmi_pt_new_leaf(pt, attr, &m->leaf) != MM_OK)
+    if (mmi_pt_make_leaf(pt, attr, batch, &m->leaf) != MM_OK)
         return mmi_pt_refuse(pt, where, "attributes", MM_ERR_INVALID, va);
     if ((pa & (mmi_pt_size(pt, 0) - 1)) != 0)
         return mmi_pt_refuse(pt, where, "misaligned frame", MM_ERR_ALIGN, va);
     if (bytes == 0 || !mmi_pt_good_pa(pt, pa, bytes))
         return mmi_pt_refuse(pt, where, "frame beyond the width", MM_ERR_INVALID, va);
-    m->levels = mmi_pt_map_levels(pt, how, va, pa);
+    if (bytes == mmi_pt_size(pt, 0) && (how & ~MM_PAGETABLE_REPLACE) == 0)
+        m->levels = 1;
+    else
+        m->levels = mmi_pt_map_levels(pt, how, va, pa);
     if (!mmi_pt_min_fits(pt, m->levels, how, va | bytes))
         return mmi_pt_refuse(pt, where, "no leaf fits", MM_ERR_ALIGN, va);
     m->pa = pa;
@@ -3961,7 +4146,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_map(struct mm_pagetable *pt, mm_va_
                                                  struct mm_pagetable_batch *batch)
 {
     struct mmi_pt_map m;
-    enum mm_status status = mmi_pt_map_args(&m, pt, va, pa, bytes, attr, how);
+    enum mm_status status = mmi_pt_map_args(&m, pt, va, pa, bytes, attr, how, batch);
 
     if (status == MM_OK)
         status = mmi_pt_enter(&m.call, pt, "mm_pagetable_map", va, bytes, batch);
@@ -3981,7 +4166,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_map_frames(struct mm_pagetable *pt,
     enum mm_status status;
     size_t i;
 
-    if ((how & ~0xf1u) != 0 || mmi_pt_new_leaf(pt, attr, &m.leaf) != MM_OK)
+    if ((how & ~0xf1u) != 0 || mmi_pt_make_leaf(pt, attr, batch, &m.leaf) != MM_OK)
         return mmi_pt_refuse(pt, where, "attributes", MM_ERR_INVALID, va);
     if (frames == NULL || bytes >> MM_PAGETABLE_SHIFT != count)
         return mmi_pt_refuse(pt, where, "no frames", MM_ERR_INVALID, va);
@@ -4031,11 +4216,15 @@ static uint64_t mmi_pt_recolor_run(struct mm_pagetable_batch *b, const struct mm
 {
     struct mm_pagetable *pt = b->pt;
     uint64_t from = i, next = mmi_pt_changed(pt, change, e, span->level);
+    bool breaks = change->breaks;
 
     if (next == e)
         return mmi_pt_same(pt, span, i, e);
-    if (change->breaks || mmi_pt_unsteady(pt, e)) {
-        while (!mmi_pt_cas(pt, span->table, i, e, change->breaks ? 0 : next)) {
+    /* a global entry must not meet one that is not */
+    if (mmi_ptf_break_first(pt) != 0 && ((next ^ e) & mmi_ptf_global(pt)) != 0)
+        breaks = true;
+    if (breaks || mmi_pt_unsteady(pt, e)) {
+        while (!mmi_pt_cas(pt, span->table, i, e, breaks ? 0 : next)) {
             e = mmi_pt_load(pt, span->table, i);
             next = mmi_pt_changed(pt, change, e, span->level);
         }
@@ -4044,8 +4233,8 @@ static uint64_t mmi_pt_recolor_run(struct mm_pagetable_batch *b, const struct mm
         i += mmi_pt_follow(pt, span, i, e, next, MMI_PT_CHANGE);
     }
     mmi_pt_note_change(b, span->off + (from - span->index) * mmi_pt_size(pt, span->level),
-                       (i - from) * mmi_pt_size(pt, span->level), span->level);
-    if (change->breaks) {
+                       (i - from) * mmi_pt_size(pt, span->level), span->level, e);
+    if (breaks) {
         mmi_pt_batch_flush(b);
         mmi_pt_store(pt, span->table, from, next);
     }
@@ -4085,7 +4274,8 @@ static bool mmi_pt_good_mask(uint32_t attr, uint32_t mask)
 
 /* The change that gives a leaf the attributes `attr` of the groups in `mask`. */
 static enum mm_status mmi_pt_make_change(const struct mm_pagetable *pt, uint32_t attr,
-                                         uint32_t mask, struct mmi_pt_change *change)
+                                         uint32_t mask, struct mm_pagetable_batch *batch,
+                                         struct mmi_pt_change *change)
 {
     bool writable = (attr & MM_PAGETABLE_WRITE) != 0;
 
@@ -4093,12 +4283,38 @@ static enum mm_status mmi_pt_make_change(const struct mm_pagetable *pt, uint32_t
         return MM_ERR_INVALID;
     if ((mask & MM_PAGETABLE_PERMS) == 0)
         attr |= MM_PAGETABLE_READ | MM_PAGETABLE_EXEC; /* every format and policy has this */
-    if (mmi_pt_new_leaf(pt, attr, &change->set) != MM_OK)
+    if (mmi_pt_make_leaf(pt, attr, batch, &change->set) != MM_OK)
         return MM_ERR_INVALID;
     change->clear = mmi_pt_group_bits(pt, mask);
     change->set &= change->clear | (writable ? mmi_ptf_dirty(pt) : 0);
     change->breaks = mmi_ptf_break_first(pt) != 0 && (mask & MM_PAGETABLE_TYPES) != 0;
     return MM_OK;
+}
+
+/* A single page, where it is one. False if a larger leaf or a group is in the way. */
+static bool mmi_pt_protect_page(struct mmi_pt_call *call, const struct mmi_pt_change *change,
+                                enum mm_status *status)
+{
+    struct mm_pagetable *pt = call->pt;
+    struct mmi_pt_iter it;
+    struct mmi_pt_span span;
+    uint64_t e;
+    bool single;
+
+    mmi_pt_begin(&it, pt, call->off, call->end);
+    e = mmi_pt_descend(&it);
+    single = !mmi_pt_present(pt, e) || (it.level == 0 && !mmi_pt_in_group(&it, e));
+    *status = mmi_pt_present(pt, e) ? MM_OK : MM_ERR_NOENT;
+    if (single && *status == MM_OK) {
+        span.table = it.table[0];
+        span.level = 0;
+        span.index = mmi_pt_index(pt, it.off, 0);
+        span.count = 1;
+        span.off = it.off;
+        (void)mmi_pt_recolor_run(call->batch, &span, span.index, e, change);
+    }
+    mmi_pt_leave(&it);
+    return single;
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_protect(struct mm_pagetable *pt, mm_va_t va,
@@ -4112,11 +4328,16 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_protect(struct mm_pagetable *pt, mm
     enum mm_status status;
     uint64_t e, seen = 0;
 
-    if (mmi_pt_make_change(pt, attr, mask, &change) != MM_OK)
+    if (mmi_pt_make_change(pt, attr, mask, batch, &change) != MM_OK)
         return mmi_pt_refuse(pt, where, "attributes", MM_ERR_INVALID, va);
-    status = mmi_pt_enter_cut(&call, pt, where, va, bytes, batch);
+    status = mmi_pt_enter(&call, pt, where, va, bytes, batch);
     if (status != MM_OK)
         return status;
+    if (bytes == mmi_pt_size(pt, 0) && mmi_pt_protect_page(&call, &change, &status))
+        return mmi_pt_exit(&call, status);
+    status = mmi_pt_cut_ends(&call);
+    if (status != MM_OK)
+        return mmi_pt_exit(&call, status);
     mmi_pt_begin(&it, pt, call.off, call.end);
     while (mmi_pt_next_leaf(&it, &e)) {
         struct mmi_pt_span span = mmi_pt_span_here(&it);
@@ -4152,11 +4373,42 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_swap(struct mm_pagetable *pt, mm_va
     return mmi_pt_exit(&m.call, mmi_pt_map_run(&m));
 }
 
+/* Accessed and dirty bits of the leaf `e` that the iterator stands at: of a group those of all its
+ * entries, because hardware may use any of them for any of its pages. With `change` the leaf, or
+ * all of the group, is changed too. */
+static uint64_t mmi_pt_touch_leaf(const struct mmi_pt_iter *it, uint64_t e,
+                                  const struct mmi_pt_change *change)
+{
+    struct mm_pagetable *pt = it->pt;
+    void *table = it->table[it->level];
+    uint64_t first = mmi_pt_index(pt, it->off, it->level), last = first, i, marks = 0;
+
+    if (mmi_pt_in_group(it, e)) {
+        first &= ~UINT64_C(15);
+        last = first + 15;
+    }
+    for (i = first; i <= last; i++) {
+        do {
+            e = mmi_pt_load(pt, table, i);
+        } while (change != NULL &&
+                 !mmi_pt_cas(pt, table, i, e, mmi_pt_changed(pt, change, e, it->level)));
+        marks |= mmi_pt_settled(pt, e);
+    }
+    return marks & (mmi_ptf_accessed(pt) | mmi_ptf_dirty(pt));
+}
+
 /* Bits of a level-0 leaf for these of accessed and dirty. */
 static uint64_t mmi_pt_ad_bits(const struct mm_pagetable *pt, uint32_t attr)
 {
     return mmi_pt_toggle(0, attr, MM_PAGETABLE_ACCESSED, mmi_ptf_accessed(pt)) |
            mmi_pt_toggle(0, attr, MM_PAGETABLE_DIRTY, mmi_ptf_dirty(pt));
+}
+
+/* The same the other way. */
+static uint32_t mmi_pt_told_marks(const struct mm_pagetable *pt, uint64_t marks)
+{
+    return ((marks & mmi_ptf_accessed(pt)) != 0 ? MM_PAGETABLE_ACCESSED : 0u) |
+           ((marks & mmi_ptf_dirty(pt)) != 0 ? MM_PAGETABLE_DIRTY : 0u);
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va_t va, uint32_t set)
@@ -4167,7 +4419,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va
     struct mmi_pt_change change;
     struct mmi_pt_iter it;
     enum mm_status status;
-    uint64_t e, index;
+    uint64_t e;
 
     if (set == 0 || (set & ~MMI_PT_AD) != 0)
         return mmi_pt_refuse(pt, where, "bits", MM_ERR_INVALID, va);
@@ -4178,11 +4430,9 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va
     change.set = mmi_pt_ad_bits(pt, set);
     mmi_pt_begin(&it, pt, call.off, call.end);
     (void)mmi_pt_next_leaf(&it, &e);
-    index = mmi_pt_index(pt, it.off, it.level);
     status = mmi_pt_present(pt, e) ? MM_OK : MM_ERR_NOENT;
-    while (status == MM_OK &&
-           !mmi_pt_cas(pt, it.table[it.level], index, e, mmi_pt_changed(pt, &change, e, it.level)))
-        e = mmi_pt_here(&it);
+    if (status == MM_OK)
+        (void)mmi_pt_touch_leaf(&it, e, &change);
     mmi_pt_leave(&it);
     return mmi_pt_exit(&call, status);
 }
@@ -4253,41 +4503,105 @@ static bool mmi_pt_uniform(const struct mm_pagetable *pt, const void *table, uns
     return true;
 }
 
-/* Makes one leaf of the table that the iterator's entry points to, if it can. Hardware sets A and D
- * in the old leaves until the flush, so that they are read once more after it. */
-static bool mmi_pt_collapse_here(struct mmi_pt_iter *it, uint64_t e, struct mm_pagetable_batch *b)
+/* The leaf of this level that the entries of a uniform table make. */
+static uint64_t mmi_pt_joined(const struct mm_pagetable *pt, const void *table, unsigned level)
 {
-    struct mm_pagetable *pt = it->pt;
-    unsigned level = it->level, below = level - 1;
-    mm_pa_t table_pa = mmi_pt_table_pa(pt, e);
-    void *table = mmi_pt_open(pt, table_pa);
-    uint64_t index = mmi_pt_index(pt, it->off, level), leaf, first, was;
-    struct mmi_pt_change change;
+    unsigned below = level - 1;
+    uint64_t first = mmi_pt_load(pt, table, 0), leaf;
 
-    if (!mmi_pt_uniform(pt, table, below)) {
-        mmi_pt_close(pt, table);
-        return false;
-    }
-    first = mmi_pt_load(pt, table, 0);
     leaf = mmi_pt_essence(pt, first, below) | mmi_pt_marks(pt, table, below) |
            mmi_pt_pa_field(pt, mmi_pt_leaf_pa(pt, first, below, 0)) |
            (mmi_ptf_base(pt) & mmi_ptf_hw_write(pt));
-    leaf = mmi_pt_raised(pt, mmi_pt_sealed(pt, leaf), level);
-    mmi_pt_store(pt, it->table[level], index, mmi_ptf_break_first(pt) != 0 ? 0 : leaf);
-    mmi_pt_note_change(b, it->off, mmi_pt_size(pt, level), below);
-    b->unlinked = true;
-    mmi_pt_batch_flush(b);
-    change.clear = 0;
-    change.set = mmi_pt_marks(pt, table, below);
-    if (mmi_ptf_break_first(pt) != 0)
-        mmi_pt_store(pt, it->table[level], index, leaf);
-    do {
-        was = mmi_pt_load(pt, it->table[level], index);
-    } while (
-        !mmi_pt_cas(pt, it->table[level], index, was, mmi_pt_changed(pt, &change, was, level)));
+    return mmi_pt_raised(pt, mmi_pt_sealed(pt, leaf), level);
+}
+
+/* Puts one leaf in the place of the table that the iterator's entry points to, if it makes one, and
+ * remembers the table. Until the flush, processors still go through it, and set A and D there: it
+ * stays as it is. */
+static bool mmi_pt_collapse_here(struct mmi_pt_iter *it, uint64_t e, struct mm_pagetable_batch *b)
+{
+    struct mm_pagetable *pt = it->pt;
+    unsigned level = it->level;
+    struct mm_pagetable_extent *old = &b->extents[b->extent_count];
+    void *table;
+    bool uniform;
+
+    old->pa = mmi_pt_table_pa(pt, e);
+    old->bytes = it->off;
+    table = mmi_pt_open(pt, old->pa);
+    uniform = mmi_pt_uniform(pt, table, level - 1);
+    if (uniform) {
+        uint64_t leaf = mmi_pt_joined(pt, table, level);
+        mmi_pt_store(pt, it->table[level], mmi_pt_index(pt, it->off, level),
+                     mmi_ptf_break_first(pt) != 0 ? 0 : leaf);
+        mmi_pt_note_change(b, it->off, mmi_pt_size(pt, level), level - 1, leaf);
+        b->unlinked = true;
+        b->extent_count++;
+    }
     mmi_pt_close(pt, table);
-    mmi_pt_bury(b, table_pa, below);
-    return true;
+    return uniform;
+}
+
+/* Flushes, tells the new leaves what hardware did to the old ones until then, and frees the tables
+ * that were remembered. */
+static void mmi_pt_collapse_finish(struct mm_pagetable_batch *b, unsigned level)
+{
+    struct mm_pagetable *pt = b->pt;
+    struct mmi_pt_iter it;
+    struct mmi_pt_change change;
+    uint64_t e;
+
+    if (b->extent_count == 0)
+        return;
+    mmi_pt_batch_flush(b);
+    if (pt->hooks->grace != NULL)
+        pt->hooks->grace(pt->hooks->ctx);
+    change.clear = 0;
+    while (b->extent_count != 0) {
+        const struct mm_pagetable_extent *old = &b->extents[--b->extent_count];
+        void *table = mmi_pt_open(pt, old->pa);
+        mmi_pt_begin(&it, pt, old->bytes, old->bytes + 1);
+        (void)mmi_pt_next_leaf(&it, &e);
+        if (mmi_ptf_break_first(pt) != 0) {
+            e = mmi_pt_joined(pt, table, level);
+            mmi_pt_store(pt, it.table[level], mmi_pt_index(pt, it.off, level), e);
+        }
+        change.set = mmi_pt_marks(pt, table, level - 1);
+        while (!mmi_pt_cas(pt, it.table[level], mmi_pt_index(pt, it.off, level), e,
+                           mmi_pt_changed(pt, &change, e, level)))
+            e = mmi_pt_here(&it);
+        mmi_pt_leave(&it);
+        mmi_pt_close(pt, table);
+        pt->hooks->free(pt->hooks->ctx, old->pa, mmi_pt_table_bytes(pt, 0));
+    }
+}
+
+/* Collapses the tables below entries of this level. Returns how many. */
+static uint64_t mmi_pt_collapse_level(struct mmi_pt_call *call, unsigned level)
+{
+    struct mm_pagetable *pt = call->pt;
+    struct mm_pagetable_batch *b = call->batch;
+    struct mmi_pt_iter it;
+    uint64_t done = 0;
+
+    mmi_pt_begin(&it, pt, call->off, call->end);
+    while (it.off < it.end) {
+        uint64_t e = mmi_pt_here(&it);
+        bool table = mmi_pt_is_table(pt, e, it.level);
+        if (table && it.level > level) {
+            mmi_pt_down(&it, mmi_pt_table_pa(pt, e));
+            continue;
+        }
+        if (table && mmi_pt_covered(&it) && !mmi_pt_lent(pt, e, it.level)) {
+            done += mmi_pt_collapse_here(&it, e, b);
+            if (b->extent_count == b->extent_room)
+                mmi_pt_collapse_finish(b, level);
+        }
+        mmi_pt_move(&it, mmi_pt_entry_end(&it));
+    }
+    mmi_pt_leave(&it);
+    mmi_pt_collapse_finish(b, level);
+    return done;
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_collapse(struct mm_pagetable *pt, mm_va_t va,
@@ -4295,30 +4609,17 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_collapse(struct mm_pagetable *pt, m
                                                       struct mm_pagetable_batch *batch)
 {
     struct mmi_pt_call call;
-    struct mmi_pt_iter it;
     enum mm_status status = mmi_pt_enter(&call, pt, "mm_pagetable_collapse", va, bytes, batch);
     unsigned level;
     uint64_t done = 0;
 
     if (status != MM_OK)
         return status;
-    for (level = 1; level < mmi_ptf_levels(pt); level++) {
-        if ((pt->leaf_levels >> level & 1u) == 0)
-            continue;
-        mmi_pt_begin(&it, pt, call.off, call.end);
-        while (it.off < it.end) {
-            uint64_t e = mmi_pt_here(&it);
-            bool table = mmi_pt_is_table(pt, e, it.level);
-            if (table && it.level > level) {
-                mmi_pt_down(&it, mmi_pt_table_pa(pt, e));
-                continue;
-            }
-            if (table && mmi_pt_covered(&it) && mmi_pt_note(pt, e) != MMI_PT_LENT)
-                done += mmi_pt_collapse_here(&it, e, call.batch);
-            mmi_pt_move(&it, mmi_pt_entry_end(&it));
-        }
-        mmi_pt_leave(&it);
-    }
+    if (call.batch->extent_count != 0)
+        mm_pagetable_batch_finish(call.batch); /* its extents are needed */
+    for (level = 1; level < mmi_ptf_levels(pt); level++)
+        if ((pt->leaf_levels >> level & 1u) != 0)
+            done += mmi_pt_collapse_level(&call, level);
     return mmi_pt_exit(&call, done != 0 ? MM_OK : MM_ERR_NOENT);
 }
 
@@ -4328,28 +4629,29 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_sweep(struct mm_pagetable *pt, mm_v
     struct mmi_pt_call call;
     struct mmi_pt_iter it;
     enum mm_status status = mmi_pt_enter(&call, pt, "mm_pagetable_sweep", va, bytes, batch);
-    unsigned touched = 0;
+    uint32_t taken[MM_PAGETABLE_LEVELS_MAX];
     uint64_t e, gone = 0;
 
     if (status != MM_OK)
         return status;
     if ((pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
         return mmi_pt_exit(&call, MM_ERR_NOENT); /* I3 */
+    mmi_pt_none_taken(taken);
     mmi_pt_begin(&it, pt, call.off, call.end);
     while (it.off < it.end) {
         e = mmi_pt_here(&it);
         if (mmi_pt_is_table(pt, e, it.level)) {
             mmi_pt_down(&it, mmi_pt_table_pa(pt, e));
-            touched |= 1u << it.level;
+            taken[it.level] = 1; /* perhaps: no note makes a claim, so it is looked at */
         } else {
             gone += mmi_pt_move_settling(
-                &it, it.level == 0 ? mmi_pt_table_end(&it) : mmi_pt_entry_end(&it), &touched,
+                &it, it.level == 0 ? mmi_pt_table_end(&it) : mmi_pt_entry_end(&it), taken,
                 call.batch);
         }
     }
     mmi_pt_leave(&it);
     if (gone != 0)
-        mmi_pt_note_change(call.batch, call.off, call.end - call.off, 0);
+        mmi_pt_note_change(call.batch, call.off, call.end - call.off, 0, mmi_ptf_base(pt));
     return mmi_pt_exit(&call, gone != 0 ? MM_OK : MM_ERR_NOENT);
 }
 
@@ -4383,25 +4685,35 @@ struct mmi_pt_crop {
     void *ctx;
 };
 
-/* Harvests one entry; true if it was a leaf with one of the bits. */
-static bool mmi_pt_harvest_here(const struct mmi_pt_crop *crop, const struct mmi_pt_iter *it,
-                                uint64_t e, struct mm_pagetable_batch *b)
+/* Harvests the leaf `e` that the iterator stands at, or those of its group in the range; moves on.
+ * Returns how many had one of the bits. */
+static uint64_t mmi_pt_harvest_here(const struct mmi_pt_crop *crop, struct mmi_pt_iter *it,
+                                    uint64_t e, struct mm_pagetable_batch *b)
 {
     struct mm_pagetable *pt = it->pt;
-    uint64_t index = mmi_pt_index(pt, it->off, it->level);
+    uint64_t size = mmi_pt_size(pt, it->level), end = mmi_pt_entry_end(it), found = 0;
+    uint64_t whole = mmi_pt_in_group(it, e) ? 16 * size : size, marks = 0, at;
     struct mm_pagetable_entry entry;
 
-    if (!mmi_pt_present(pt, e) || (mmi_pt_decode(pt, e, it->level) & crop->which) == 0)
-        return false;
-    while (crop->clear != 0 && !mmi_pt_cas(pt, it->table[it->level], index, e,
-                                           mmi_pt_changed(pt, &crop->change, e, it->level)))
-        e = mmi_pt_here(it);
-    mmi_pt_describe(pt, e, it->level, it->off, &entry);
-    if ((entry.attr & crop->clear) != 0)
-        mmi_pt_note_change(b, it->off & ~(entry.bytes - 1), entry.bytes, it->level);
-    if (crop->seen != NULL)
-        crop->seen(crop->ctx, &entry);
-    return true;
+    if (mmi_pt_present(pt, e))
+        marks = mmi_pt_touch_leaf(it, e, NULL);
+    if ((mmi_pt_told_marks(pt, marks) & crop->which) != 0) {
+        if (whole != size)
+            end = (it->off | (whole - 1)) + 1 < it->end ? (it->off | (whole - 1)) + 1 : it->end;
+        if (crop->clear != 0)
+            marks |= mmi_pt_touch_leaf(it, e, &crop->change);
+        if ((mmi_pt_told_marks(pt, marks) & crop->clear) != 0)
+            mmi_pt_note_change(b, it->off & ~(whole - 1), whole, it->level, e);
+        for (at = it->off; at < end; at = (at | (size - 1)) + 1) {
+            e = mmi_pt_load(pt, it->table[it->level], mmi_pt_index(pt, at, it->level)) | marks;
+            mmi_pt_describe(pt, e, it->level, at, &entry);
+            if (crop->seen != NULL)
+                crop->seen(crop->ctx, &entry);
+            found++;
+        }
+    }
+    mmi_pt_move(it, end);
+    return found;
 }
 
 MM_PAGETABLE_API enum mm_status
@@ -4432,7 +4744,6 @@ mm_pagetable_harvest(struct mm_pagetable *pt, mm_va_t va, uint64_t bytes, uint32
     mmi_pt_begin(&it, pt, call.off, call.end);
     while (mmi_pt_next_leaf(&it, &e)) {
         found += mmi_pt_harvest_here(&crop, &it, e, call.batch);
-        mmi_pt_move(&it, mmi_pt_entry_end(&it));
     }
     mmi_pt_leave(&it);
     return mmi_pt_exit(&call, found != 0 ? MM_OK : MM_ERR_NOENT);
@@ -4491,7 +4802,7 @@ static enum mm_status mmi_pt_exit_both(struct mmi_pt_share *s, enum mm_status st
 /* Brings the iterator down to `level`: through tables that are there, that are planned, or that are
  * made now. */
 static enum mm_status mmi_pt_reach(struct mmi_pt_iter *it, unsigned level, bool commit,
-                                   struct mmi_pt_spare *spare, uint64_t *needed)
+                                   struct mmi_pt_call *call, uint64_t *needed)
 {
     struct mm_pagetable *pt = it->pt;
 
@@ -4506,11 +4817,12 @@ static enum mm_status mmi_pt_reach(struct mmi_pt_iter *it, unsigned level, bool 
             ++*needed;
             mmi_pt_down_nowhere(it);
         } else {
-            mm_pa_t pa = mmi_pt_spare_take(spare, &table);
+            mm_pa_t pa = mmi_pt_spare_take(&call->spare, &table);
             MM_PAGETABLE_MEMSET(table, 0, (size_t)mmi_pt_table_bytes(pt, it->level - 1));
+            mmi_pt_note_linked(call->batch);
             mmi_pt_link(pt, it->table[it->level], mmi_pt_index(pt, it->off, it->level),
-                        mmi_pt_table_entry(pt, pa, MMI_PT_MANY));
-            mmi_pt_grown(it);
+                        mmi_pt_table_entry(pt, pa, mmi_pt_claim(pt, it->level, 0)));
+            mmi_pt_grown(it, 1);
             it->table[--it->level] = table;
         }
     }
@@ -4554,11 +4866,11 @@ static void mmi_pt_share_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
             next = mmi_pt_changed(pt, &change, e, from->level);
         }
         if (change.set != 0)
-            mmi_pt_note_change(s->from.batch, from->off, size, from->level);
+            mmi_pt_note_change(s->from.batch, from->off, size, from->level, e);
         mmi_pt_reference(s, mmi_pt_leaf_pa(pt, e, from->level, from->off), size);
     }
     mmi_pt_store(pt, to->table[to->level], mmi_pt_index(pt, to->off, to->level), next);
-    mmi_pt_grown(to);
+    mmi_pt_grown(to, 1);
     mmi_pt_note_filled(s->to.batch, to->off, size, to->level);
 }
 
@@ -4590,7 +4902,7 @@ static enum mm_status mmi_pt_share_pass(struct mmi_pt_share *s)
         s->pieces++;
         level = mmi_pt_piece_level(&from);
         mmi_pt_move(&to, from.off);
-        status = mmi_pt_reach(&to, level, s->commit, &s->to.spare, &s->needed);
+        status = mmi_pt_reach(&to, level, s->commit, &s->to, &s->needed);
         if (status == MM_OK && to.table[level] != NULL && mmi_pt_here(&to) != 0)
             status = MM_ERR_EXISTS;
         if (status != MM_OK)
@@ -4678,6 +4990,7 @@ static void mmi_pt_lend_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
     mmi_pt_link(pt, from->table[from->level], index, mmi_pt_with_note(pt, e, MMI_PT_LENT));
     mmi_pt_link(pt, to->table[to->level], index, mmi_pt_with_note(pt, e, MMI_PT_BORROWED));
     mmi_pt_note_filled(s->to.batch, from->off, mmi_pt_size(pt, from->level), 0);
+    mmi_pt_note_linked(s->to.batch);
 }
 
 MM_PAGETABLE_API enum mm_status
@@ -4737,7 +5050,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_give_back(struct mm_pagetable *to, 
         if (mmi_pt_is_table(to, e, it.level) && mmi_pt_note(to, e) == MMI_PT_BORROWED) {
             mmi_pt_store(to, it.table[it.level], mmi_pt_index(to, it.off, it.level), 0);
             mmi_pt_note_change(call.batch, it.off & ~(mmi_pt_size(to, it.level) - 1),
-                               mmi_pt_size(to, it.level), 0);
+                               mmi_pt_size(to, it.level), 0, mmi_pt_any_leaf(to));
             call.batch->unlinked = true;
             found++;
         }
@@ -4760,65 +5073,104 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_begin(struct mm_pagetable_cu
     if (status != MM_OK)
         return status;
     mmi_pt_begin(&cursor->it, pt, cursor->call.off, cursor->call.end);
-    cursor->touched = 0;
+    cursor->taken = 0;
     cursor->known = false;
     return MM_OK;
 }
 
 /* Goes down as far as tables reach. False at the end of the range. */
-static bool mmi_pt_cursor_here(struct mm_pagetable_cursor *cursor, uint64_t *e)
+static inline bool mmi_pt_cursor_here(struct mm_pagetable_cursor *cursor, uint64_t *e)
 {
-    return mmi_pt_next_leaf(&cursor->it, e);
+    struct mmi_pt_iter *it = &cursor->it;
+
+    if (it->level != mmi_pt_root_level(it->pt))
+        return mmi_pt_next_leaf(it, e);
+    if (MM_UNLIKELY(it->off >= it->end))
+        return false;
+    *e = mmi_pt_descend(it);
+    return true;
 }
 
-static void mmi_pt_cursor_move(struct mm_pagetable_cursor *cursor, uint64_t to)
+/* Settles the table of level 0 that it stands in, before it leaves it. */
+static inline void mmi_pt_cursor_settle(struct mm_pagetable_cursor *cursor)
 {
-    (void)mmi_pt_move_settling(&cursor->it, to, &cursor->touched, cursor->call.batch);
+    if (cursor->taken != 0)
+        mmi_pt_shrunk(&cursor->it, cursor->taken, cursor->call.batch);
+    cursor->taken = 0;
+}
+
+static MM_NOINLINE void mmi_pt_cursor_out(struct mm_pagetable_cursor *cursor, uint64_t to)
+{
+    mmi_pt_cursor_settle(cursor);
+    mmi_pt_move(&cursor->it, to);
+}
+
+static inline void mmi_pt_cursor_move(struct mm_pagetable_cursor *cursor, uint64_t to)
+{
+    struct mmi_pt_iter *it = &cursor->it;
+
+    if (MM_LIKELY(it->level == 0 && to < it->end && (to ^ it->off) < mmi_pt_size(it->pt, 1)))
+        it->off = to;
+    else
+        mmi_pt_cursor_out(cursor, to);
 }
 
 /* The missing tables down to level 0, all or none. */
 static enum mm_status mmi_pt_cursor_grow(struct mm_pagetable_cursor *cursor)
 {
-    struct mmi_pt_spare *spare = &cursor->call.spare;
     uint64_t needed = 0;
-    enum mm_status status = mmi_pt_reserve(spare, cursor->it.level);
+    enum mm_status status = mmi_pt_reserve(&cursor->call.spare, cursor->it.level);
 
     if (status != MM_OK)
         return status;
-    return mmi_pt_reach(&cursor->it, 0, true, spare, &needed);
+    return mmi_pt_reach(&cursor->it, 0, true, &cursor->call, &needed);
 }
 
-MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map(struct mm_pagetable_cursor *cursor,
-                                                        mm_pa_t pa, uint32_t attr)
+/* What stands in the way of a mapping at the cursor, whose entry is `e`; missing tables are made,
+ * and attributes encoded. */
+static MM_NOINLINE enum mm_status mmi_pt_cursor_prepare(struct mm_pagetable_cursor *cursor,
+                                                        mm_pa_t pa, uint32_t attr, uint64_t e)
 {
     struct mm_pagetable *pt = cursor->it.pt;
-    uint64_t e, page = mmi_pt_size(pt, 0);
-    enum mm_status status = MM_OK;
+    uint64_t page = mmi_pt_size(pt, 0);
 
-    if (!mmi_pt_cursor_here(cursor, &e))
-        return MM_ERR_LIMIT;
     if ((pa & (page - 1)) != 0)
         return MM_ERR_ALIGN;
     if (!mmi_pt_good_pa(pt, pa, page))
         return MM_ERR_INVALID;
     if (!cursor->known || cursor->attr != attr) {
-        status = mmi_pt_new_leaf(pt, attr, &cursor->leaf);
+        cursor->known = mmi_pt_new_leaf(pt, attr, &cursor->leaf) == MM_OK;
         cursor->attr = attr;
-        cursor->known = status == MM_OK;
     }
-    if (status != MM_OK)
-        return status;
+    if (!cursor->known)
+        return MM_ERR_INVALID;
     if (e != 0)
         return MM_ERR_EXISTS;
-    if (cursor->it.level != 0)
-        status = mmi_pt_cursor_grow(cursor);
-    if (status != MM_OK)
-        return status;
-    mmi_pt_store(pt, cursor->it.table[0], mmi_pt_index(pt, cursor->it.off, 0),
+    return cursor->it.level != 0 ? mmi_pt_cursor_grow(cursor) : MM_OK;
+}
+
+/* About a hundred instructions where the table is there. */
+MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map(struct mm_pagetable_cursor *cursor,
+                                                        mm_pa_t pa, uint32_t attr)
+{
+    struct mmi_pt_iter *it = &cursor->it;
+    struct mm_pagetable *pt = it->pt;
+    uint64_t e, page = mmi_pt_size(pt, 0);
+    bool usual;
+
+    if (!mmi_pt_cursor_here(cursor, &e))
+        return MM_ERR_LIMIT;
+    usual = e == 0 && it->level == 0 && cursor->known && cursor->attr == attr;
+    if (MM_UNLIKELY(!usual || (pa & (page - 1)) != 0 || mmi_pt_shr(pa, pt->pa_bits) != 0)) {
+        enum mm_status status = mmi_pt_cursor_prepare(cursor, pa, attr, e);
+        if (status != MM_OK)
+            return status;
+    }
+    mmi_pt_store(pt, it->table[0], mmi_pt_index(pt, it->off, 0),
                  cursor->leaf | mmi_pt_pa_field(pt, pa));
-    mmi_pt_grown(&cursor->it);
-    mmi_pt_note_filled(cursor->call.batch, cursor->it.off, page, 0);
-    mmi_pt_cursor_move(cursor, cursor->it.off + page);
+    mmi_pt_grown(it, 1);
+    mmi_pt_note_filled(cursor->call.batch, it->off, page, 0);
+    mmi_pt_cursor_move(cursor, it->off + page);
     return MM_OK;
 }
 
@@ -4837,22 +5189,20 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_next(struct mm_pagetable_cur
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap(struct mm_pagetable_cursor *cursor)
 {
     struct mm_pagetable *pt = cursor->it.pt;
-    struct mmi_pt_span span;
     uint64_t e;
 
     if (!mmi_pt_cursor_here(cursor, &e))
         return MM_ERR_LIMIT;
-    if (e != 0 && (cursor->it.level != 0 || mmi_pt_in_group(&cursor->it, e)))
-        return MM_ERR_BUSY;
-    if (e != 0) {
-        span = mmi_pt_span_here(&cursor->it);
-        span.count = 1;
-        (void)mmi_pt_take(cursor->call.batch, &span, true);
-        if ((pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
-            cursor->touched |= 1u;
+    if (MM_UNLIKELY(e == 0)) {
+        mmi_pt_cursor_move(cursor, cursor->it.off + mmi_pt_size(pt, 0));
+        return MM_ERR_NOENT;
     }
-    mmi_pt_cursor_move(cursor, (cursor->it.off | (mmi_pt_size(pt, 0) - 1)) + 1);
-    return e != 0 ? MM_OK : MM_ERR_NOENT;
+    if (cursor->it.level != 0 || mmi_pt_in_group(&cursor->it, e))
+        return MM_ERR_BUSY;
+    mmi_pt_take_page(cursor->call.batch, &cursor->it, e);
+    cursor->taken++;
+    mmi_pt_cursor_move(cursor, cursor->it.off + mmi_pt_size(pt, 0));
+    return MM_OK;
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cursor *cursor,
@@ -4860,13 +5210,17 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cur
 {
     struct mmi_pt_iter *it = &cursor->it;
     struct mm_pagetable *pt = it->pt;
-    uint64_t off = mmi_pt_offset(pt, va);
+    uint64_t off = mmi_pt_offset(pt, va), from = cursor->call.off;
 
-    if (mmi_pt_va(pt, off) != va || off < cursor->call.off || off >= it->end)
+    if (MM_UNLIKELY(!mmi_pt_exists(pt, va) || off - from >= it->end - from))
         return MM_ERR_INVALID;
-    if ((off & (mmi_pt_size(pt, 0) - 1)) != 0)
+    if (MM_UNLIKELY((off & (mmi_pt_size(pt, 0) - 1)) != 0))
         return MM_ERR_ALIGN;
-    mmi_pt_cursor_move(cursor, off);
+    if (it->level != 0 || (off ^ it->off) >= mmi_pt_size(pt, 1)) {
+        mmi_pt_cursor_settle(cursor); /* elsewhere: the next step goes down from the top */
+        mmi_pt_rise(it);
+    }
+    it->off = off;
     return MM_OK;
 }
 
@@ -4874,8 +5228,7 @@ MM_PAGETABLE_API void mm_pagetable_cursor_end(struct mm_pagetable_cursor *cursor
 {
     struct mmi_pt_iter *it = &cursor->it;
 
-    while (it->level < it->top)
-        (void)mmi_pt_up_settling(it, it->off, &cursor->touched, cursor->call.batch);
+    mmi_pt_cursor_settle(cursor);
     mmi_pt_leave(it);
     (void)mmi_pt_exit(&cursor->call, MM_OK);
 }
@@ -5466,22 +5819,22 @@ static const char *mmi_pt_flaw_of_table(struct mmi_pt_checking *c, const struct 
 {
     struct mm_pagetable *pt = it->pt;
     mm_pa_t pa = mmi_pt_table_pa(pt, e);
-    unsigned level, note = mmi_pt_note(pt, e), live;
+    unsigned level, note = mmi_pt_note(pt, e), live, most = mmi_pt_no_claim(pt);
+    bool root = it->level == mmi_pt_root_level(pt), keep;
     void *table;
 
     for (level = it->level; level <= it->top; level++)
         if (c->path[level] == pa)
             return "a table above itself";
-    if (note == MMI_PT_BORROWED || (note == MMI_PT_LENT && it->level != it->top))
+    keep = (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0 || mmi_pt_lent(pt, e, it->level);
+    if (root && note != MMI_PT_OWN && note != MMI_PT_LENT)
         return "note of a table";
     table = mmi_pt_open(pt, pa);
-    live = mmi_pt_live(pt, table, it->level - 1, 0);
+    live = mmi_pt_live(pt, table, it->level - 1, 0, most);
     mmi_pt_close(pt, table);
-    if (note == MMI_PT_LONE && live != 1)
+    if (!root && note != most && note != live)
         return "note of a table";
-    if (live == 0 && note != MMI_PT_LENT && (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
-        return "empty table";
-    return NULL;
+    return live == 0 && !keep ? "empty table" : NULL;
 }
 
 /* Restores the heap order of seen[0..count) below `i`. */

@@ -97,18 +97,53 @@ __attribute__((flatten)) static uint64_t pt_translate_dep(uint64_t va, size_t n)
     return va;
 }
 
-static void pt_map_each(const uint64_t *va, size_t n, int keep)
+static struct mm_pagetable_cursor cursor;
+
+/* A run of single steps: one lock and one batch for all of them, and frames are the caller's. */
+static void run_begin(int how)
 {
-    pt.flags = keep ? pt.flags | MM_PAGETABLE_KEEP_EMPTY : pt.flags & ~MM_PAGETABLE_KEEP_EMPTY;
-    for (size_t i = 0; i < n; i++)
-        (void)mm_pagetable_map(&pt, va[i], PAGE_PA + i * 4096, 4096, RW, 0, NULL);
+    if ((how & PAGE_KEEP) != 0)
+        pt.flags |= MM_PAGETABLE_KEEP_EMPTY;
+    else
+        pt.flags &= ~(uint32_t)MM_PAGETABLE_KEEP_EMPTY;
+    if ((how & PAGE_CALLS) != 0)
+        return;
+    hooks.release = NULL;
+    (void)mm_pagetable_cursor_begin(&cursor, &pt, 0, SPARSE_SPACE, NULL);
 }
 
-static void pt_unmap_each(const uint64_t *va, size_t n, int keep)
+static void run_end(int how)
 {
-    pt.flags = keep ? pt.flags | MM_PAGETABLE_KEEP_EMPTY : pt.flags & ~MM_PAGETABLE_KEEP_EMPTY;
+    if ((how & PAGE_CALLS) != 0)
+        return;
+    mm_pagetable_cursor_end(&cursor);
+    hooks.release = release;
+}
+
+static void pt_map_each(const uint64_t *va, size_t n, int how)
+{
+    run_begin(how);
     for (size_t i = 0; i < n; i++)
-        (void)mm_pagetable_unmap(&pt, va[i], 4096, NULL);
+        if ((how & PAGE_CALLS) != 0) {
+            (void)mm_pagetable_map(&pt, va[i], PAGE_PA + i * 4096, 4096, RW, 0, NULL);
+        } else {
+            (void)mm_pagetable_cursor_seek(&cursor, va[i]);
+            (void)mm_pagetable_cursor_map(&cursor, PAGE_PA + i * 4096, RW);
+        }
+    run_end(how);
+}
+
+static void pt_unmap_each(const uint64_t *va, size_t n, int how)
+{
+    run_begin(how);
+    for (size_t i = 0; i < n; i++)
+        if ((how & PAGE_CALLS) != 0) {
+            (void)mm_pagetable_unmap(&pt, va[i], 4096, NULL);
+        } else {
+            (void)mm_pagetable_cursor_seek(&cursor, va[i]);
+            (void)mm_pagetable_cursor_unmap(&cursor);
+        }
+    run_end(how);
 }
 
 extern const struct page_ops ADAPT_OPS;

@@ -5,6 +5,7 @@
  * apart. What they add themselves is what they cost with the `empty` allocator, less its own two
  * instructions. Only stretches are instrumented; between them the program runs at valgrind's plain
  * speed, so that the states are those of the benchmark: 2^21 frames. */
+#include "count.h"
 #include "work.h"
 
 #include <stdio.h>
@@ -225,9 +226,10 @@ static void list_allocators(void)
 {
     for (int i = 0; bench_allocators[i] != NULL; i++)
         puts(bench_allocators[i]->name);
+    puts("pagetable");
 }
 
-/* count --list, or count ALLOCATOR... under callgrind */
+/* count --list, or count NAME... under callgrind */
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "--list") == 0) {
@@ -238,6 +240,10 @@ int main(int argc, char **argv)
     count_cell(&count_rows[0], allocator("empty")); /* what the counting itself costs */
     for (int i = 1; i < argc; i++) {
         const struct bench_ops *ops = allocator(argv[i]);
+        if (strcmp(argv[i], "pagetable") == 0) {
+            count_pagetable();
+            continue;
+        }
         if (ops == NULL) {
             fprintf(stderr, "count: no allocator is called %s\n", argv[i]);
             return 1;

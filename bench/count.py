@@ -14,8 +14,13 @@ import sys
 import tempfile
 
 ALLOCATORS = ["bitmap", "buddy", "stack", "list-buddy"]
+TABLE = "pagetable"
 ROWS = ["pair0", "pair0half", "batch64", "bulk0", "rnd0", "mix0", "tide0", "full.fail", "pair9"]
 ROWS += ["frag9.fail"]
+LOOP = 64  # translations in a call
+TABLE_ROWS = ["translate", "translate.alone", "map", "map.alone", "map.cursor", "map.tables", "protect"]
+TABLE_ROWS += ["unmap", "unmap.alone", "unmap.cursor", "unmap.tables"]
+COUNTED = ("count_alloc", "count_free", "count_op")
 EMPTY = 2  # instructions of the empty allocator's functions: a result, and the return
 HEAD = """# Instructions an operation, at most, as callgrind counts them with this compiler.
 # `make test` compares, `make count-record` writes the file anew.
@@ -29,7 +34,7 @@ def compiler():
 
 
 def read_dump(path):
-    """The name of the cell, and {function: (instructions with all callees, calls)} for the two
+    """The name of the cell, and {function: (instructions with all callees, calls)} for the
     functions that count."""
     name = None
     names = {}
@@ -58,11 +63,12 @@ def read_dump(path):
                 costs[called][1] += calls
             elif re.match(r"[+\-*0-9]", line):
                 costs[inside][0] += int(line.split()[-1])
-    return name, {f: tuple(costs[f]) for f in ("count_alloc", "count_free") if f in costs}
+    return name, {f: tuple(costs[f]) for f in COUNTED if f in costs}
 
 
 def count(program):
-    """{(row, allocator): (instructions an alloc, a free)}; None where the row has none."""
+    """{(row, allocator): (instructions an alloc, a free)}, None where the row has none; for a page
+    table (instructions,)."""
     allocators = present(program)
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "dump")
@@ -73,10 +79,21 @@ def count(program):
             sys.exit("count.py: valgrind failed:\n" + result.stderr)
         dumps = [read_dump(os.path.join(folder, name)) for name in os.listdir(folder)]
     cells = {name: costs for name, costs in dumps if name}
-    overhead = {f: cost / calls - EMPTY for f, (cost, calls) in cells.pop("pair0/empty").items()}
+    overhead = {}
+    for name in ("pair0/empty", "empty/" + TABLE):
+        for f, (cost, calls) in cells.pop(name, {}).items():
+            overhead[f] = cost / calls - (EMPTY if f != "count_op" else 0)
+    loop = cells.pop("loop/" + TABLE, {}).get("count_op")
     result = {}
     for name, costs in cells.items():
         row, allocator = name.rsplit("/", 1)
+        if allocator == TABLE:
+            cost, calls = costs["count_op"]
+            if row == "translate":
+                result[row, allocator] = ((cost - loop[0]) / calls / LOOP,)
+            else:
+                result[row, allocator] = (cost / calls - overhead["count_op"],)
+            continue
         result[row, allocator] = tuple(
             costs[f][0] / costs[f][1] - overhead[f] if costs.get(f, (0, 0))[1] else None
             for f in ("count_alloc", "count_free"))
@@ -84,9 +101,9 @@ def count(program):
 
 
 def present(program):
-    """The allocators of ALLOCATORS that the program was built with."""
+    """What of ALLOCATORS and TABLE the program was built with."""
     listed = subprocess.run([program, "--list"], capture_output=True, text=True, check=True)
-    return [a for a in ALLOCATORS if a in listed.stdout.split()]
+    return [a for a in ALLOCATORS + [TABLE] if a in listed.stdout.split()]
 
 
 def rows_of(counts):
@@ -106,13 +123,18 @@ def print_table(counts):
     for row in rows_of(counts):
         cells = (counts.get((row, c), (None, None)) for c in columns)
         print(f"{row:<12}" + "".join(f"{shown(a) + ' / ' + shown(f):>18}" for a, f in cells))
+    if any(table == TABLE for _, table in counts):
+        print("Instructions for a page of mm_pagetable.h")
+        for row in TABLE_ROWS:
+            print(f"{row:<12}{shown(counts[row, TABLE][0]):>18}")
 
 
 def flat(counts):
     """{(row.part, allocator): instructions} with two digits, as the file has them."""
     result = {}
-    for (row, allocator), values in sorted(counts.items(), key=lambda i: ROWS.index(i[0][0])):
-        for part, value in zip((".alloc", ".free"), values):
+    order = ROWS + TABLE_ROWS
+    for (row, allocator), values in sorted(counts.items(), key=lambda i: order.index(i[0][0])):
+        for part, value in zip((".alloc", ".free") if allocator != TABLE else ("",), values):
             if value is not None:
                 result[row + part, allocator] = round(value, 2)
     return result
@@ -121,7 +143,7 @@ def flat(counts):
 def record(counts, path):
     with open(path, "w") as f:
         f.write(HEAD + f"compiler gcc {compiler()}\n")
-        for allocator in ALLOCATORS:
+        for allocator in ALLOCATORS + [TABLE]:
             for (row, other), value in flat(counts).items():
                 if other == allocator:
                     f.write(f"{row:<18} {allocator:<12} {value:.2f}\n")

@@ -18,9 +18,16 @@ struct page_ops {
     void (*unmap_whole)(uint64_t va, uint64_t bytes);    /* leaves not wanted; NULL: it cannot */
     uint64_t (*translate)(const uint64_t *va, size_t n); /* sum of the results */
     uint64_t (*translate_dep)(uint64_t va, size_t n);    /* each address from the last result */
-    void (*map_each)(const uint64_t *va, size_t n, int keep);   /* a call for each page of 4 KiB; */
-    void (*unmap_each)(const uint64_t *va, size_t n, int keep); /* keep: tables stay when empty */
+    void (*map_each)(const uint64_t *va, size_t n, int how);   /* a step for each page of 4 KiB; */
+    void (*unmap_each)(const uint64_t *va, size_t n, int how); /* how: PAGE_KEEP and PAGE_CALLS */
 };
+
+/* Tables stay when they get empty. */
+#define PAGE_KEEP    1
+/* A call for each page that takes the lock, flushes and gives the frame back; else the lock is held
+ * and flushes are gathered, as in kernels whose page tables have no lock of their own. */
+#define PAGE_CALLS   2
+#define SPARSE_SPACE (UINT64_C(128) << 30) /* where the pages of map_each lie */
 
 /* The list of page tables, up to NULL. */
 extern const struct page_ops *const bench_page_tables[];

@@ -7,11 +7,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define PAGES        (PAGE_GIB / 4096)
-#define POOL_PAGES   18000u
-#define SPARSE       16384u
-#define SPARSE_SPACE (UINT64_C(128) << 30)
-#define LOOKUPS      65536u
+#define PAGES      (PAGE_GIB / 4096)
+#define POOL_PAGES 18000u
+#define SPARSE     16384u
+#define LOOKUPS    65536u
 
 extern const struct page_ops page_ops_bare, page_ops_walk, page_ops_x86_64, page_ops_sv39;
 const struct page_ops *const bench_page_tables[] = {
@@ -155,25 +154,25 @@ static void run_translate(gb_state *st, const struct page_ops *ops, const struct
     ops->close();
 }
 
-enum { SPMAP, SPMAP_KEPT, SPUNMAP, SPUNMAP_KEPT };
+enum { SPMAP = 0, SPUNMAP = 4 }; /* more than PAGE_KEEP and PAGE_CALLS */
 
-/* _KEPT: all tables are there before, and stay. */
+/* PAGE_KEEP: all tables are there before, and stay. */
 static void run_sparse(gb_state *st, const struct page_ops *ops, const struct page_row *row)
 {
-    int keep = row->which == SPMAP_KEPT || row->which == SPUNMAP_KEPT;
+    int how = row->which & (PAGE_KEEP | PAGE_CALLS);
     while (gb_keep_running_batch(st, SPARSE)) {
         double start, middle, end;
         ops->open();
-        if (row->which == SPMAP_KEPT) {
-            ops->map_each(sparse, SPARSE, 1);
-            ops->unmap_each(sparse, SPARSE, 1);
+        if ((how & PAGE_KEEP) != 0 && row->which < SPUNMAP) {
+            ops->map_each(sparse, SPARSE, how);
+            ops->unmap_each(sparse, SPARSE, how);
         }
         start = seconds_now();
-        ops->map_each(sparse, SPARSE, keep);
+        ops->map_each(sparse, SPARSE, how);
         middle = seconds_now();
         expect(where(ops, sparse[77]) == PAGE_PA + 77 * 4096, "not mapped");
         end = seconds_now();
-        ops->unmap_each(sparse, SPARSE, keep);
+        ops->unmap_each(sparse, SPARSE, how);
         gb_iteration_time(st, row->which < SPUNMAP ? middle - start : seconds_now() - end);
         ops->close();
     }
@@ -210,8 +209,10 @@ const struct page_row page_rows[] = {
     ROW("unmap", 8 * PAGES, NULL, 0, UNMAP),
     ROW("unmap.whole", 8 * PAGES, can_whole, 0, UNMAP_WHOLE),
     ROW("spmap", 8 * SPARSE, NULL, 3, SPMAP),
-    ROW("spmap.kept", 8 * SPARSE, NULL, 3, SPMAP_KEPT),
+    ROW("spmap.kept", 8 * SPARSE, NULL, 3, SPMAP | PAGE_KEEP),
+    ROW("spmap.calls", 8 * SPARSE, can_whole, 3, SPMAP | PAGE_CALLS),
     ROW("spunmap", 8 * SPARSE, NULL, 3, SPUNMAP),
-    ROW("spunmap.kept", 8 * SPARSE, NULL, 3, SPUNMAP_KEPT),
+    ROW("spunmap.kept", 8 * SPARSE, NULL, 3, SPUNMAP | PAGE_KEEP),
+    ROW("spunmap.calls", 8 * SPARSE, can_whole, 3, SPUNMAP | PAGE_CALLS),
     {0},
 };

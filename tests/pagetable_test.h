@@ -56,12 +56,40 @@ struct space {
 
 static struct ram the_ram;
 
+/* With MM_PAGETABLE_WINDOWS tables are reached through windows alone, each at an address of its own
+ * that is a hole in memory while it is closed. */
+#ifdef MM_PAGETABLE_WINDOWS
+#define WINDOWS      (2 * MM_PAGETABLE_LEVELS_MAX + 2)
+#define WINDOW_BYTES (4 * PAGE)
+static int window_fd = -1;
+static unsigned char *window_base;
+static mm_pa_t window_pa[WINDOWS]; /* MM_PA_NONE: closed */
+static unsigned windows_open, windows_most;
+static unsigned long windows_opened;
+#endif
+
+static unsigned char *ram_memory(void)
+{
+#ifdef MM_PAGETABLE_WINDOWS
+    window_fd = memfd_create("ram", 0);
+    assert_true(window_fd >= 0 && ftruncate(window_fd, RAM_FRAMES * PAGE) == 0);
+    window_base = mmap(NULL, WINDOWS * WINDOW_BYTES, PROT_NONE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_true((void *)window_base != MAP_FAILED);
+    for (unsigned i = 0; i < WINDOWS; i++)
+        window_pa[i] = MM_PA_NONE;
+    return mmap(NULL, RAM_FRAMES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, window_fd, 0);
+#else
+    return mmap(NULL, RAM_FRAMES * PAGE, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+#endif
+}
+
 static MM_TEST_UNUSED struct ram *ram_make(void)
 {
     struct ram *ram = &the_ram;
     if (ram->bytes == NULL)
-        ram->bytes = mmap(NULL, RAM_FRAMES * PAGE, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        ram->bytes = ram_memory();
     assert_true((void *)ram->bytes != MAP_FAILED);
     memset(ram->used, 0, sizeof ram->used);
     ram->hint = ram->in_use = ram->errors = 0;
@@ -114,6 +142,10 @@ static MM_TEST_UNUSED void ram_free(void *ctx, mm_pa_t table, uint64_t bytes)
         ram->errors++;
         return;
     }
+#ifdef MM_PAGETABLE_WINDOWS
+    for (unsigned i = 0; i < WINDOWS; i++)
+        ram->errors += window_pa[i] == table; /* freed, and still in use */
+#endif
     memset(&ram->used[at], 0, frames);
     memset(ram->bytes + at * PAGE, 0x5b, frames * PAGE);
     ram->in_use -= frames;
@@ -152,16 +184,40 @@ static MM_TEST_UNUSED void log_reference(void *ctx, mm_pa_t pa, uint64_t bytes)
     ((struct space *)ctx)->referenced_pages += bytes / PAGE;
 }
 
-static MM_TEST_UNUSED void *window_open(void *ctx, mm_pa_t pa)
+#ifdef MM_PAGETABLE_WINDOWS
+static void *window_open(void *ctx, mm_pa_t pa)
 {
-    return ram_at(((struct space *)ctx)->ram, pa);
+    const struct ram *ram = ((struct space *)ctx)->ram;
+    size_t at = (pa - RAM_BASE) / PAGE, pages = 1;
+    unsigned i = 0;
+
+    assert_true(pa >= RAM_BASE && at < RAM_FRAMES && pa % PAGE == 0);
+    assert_int_equal(ram->used[at], 1); /* a table, and no other place */
+    while (at + pages < RAM_FRAMES && ram->used[at + pages] == 2)
+        pages++;
+    while (i < WINDOWS && window_pa[i] != MM_PA_NONE)
+        i++;
+    assert_true(i < WINDOWS);
+    window_pa[i] = pa;
+    windows_open++;
+    windows_opened++;
+    windows_most = windows_open > windows_most ? windows_open : windows_most;
+    assert_true(mmap(window_base + i * WINDOW_BYTES, pages * PAGE, PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_FIXED, window_fd, (off_t)(at * PAGE)) != MAP_FAILED);
+    return window_base + i * WINDOW_BYTES;
 }
 
-static MM_TEST_UNUSED void window_close(void *ctx, void *table)
+static void window_close(void *ctx, void *table)
 {
+    size_t offset = (size_t)((unsigned char *)table - window_base), i = offset / WINDOW_BYTES;
+
     (void)ctx;
-    (void)table;
+    assert_true(offset % WINDOW_BYTES == 0 && i < WINDOWS && window_pa[i] != MM_PA_NONE);
+    window_pa[i] = MM_PA_NONE;
+    windows_open--;
+    assert_int_equal(mprotect(table, WINDOW_BYTES, PROT_NONE), 0);
 }
+#endif
 
 /* A configuration with all hooks: change it, then space_make. */
 static MM_TEST_UNUSED void space_begin(struct space *s, struct ram *ram,
@@ -169,12 +225,23 @@ static MM_TEST_UNUSED void space_begin(struct space *s, struct ram *ram,
 {
     memset(s, 0, sizeof *s);
     s->ram = ram;
-    s->hooks =
-        (struct mm_pagetable_hooks){s,           ram_alloc,     ram_free,    log_flush,   log_grace,
-                                    log_release, log_reference, window_open, window_close};
+    s->hooks = (struct mm_pagetable_hooks){.ctx = s,
+                                           .alloc = ram_alloc,
+                                           .free = ram_free,
+                                           .flush = log_flush,
+                                           .grace = log_grace,
+                                           .release = log_release,
+                                           .reference = log_reference};
+#ifdef MM_PAGETABLE_WINDOWS
+    s->hooks.open = window_open;
+    s->hooks.close = window_close;
+#endif
     assert_int_equal(mm_pagetable_config_init(&s->config, format, &s->hooks,
                                               (uintptr_t)ram->bytes - (uintptr_t)RAM_BASE),
                      MM_OK);
+#ifdef MM_PAGETABLE_WINDOWS
+    s->config.direct = 0; /* leads nowhere */
+#endif
 }
 
 static MM_TEST_UNUSED void space_make(struct space *s)
@@ -199,6 +266,9 @@ static MM_TEST_UNUSED void space_check(const struct space *s)
         fprintf(stderr, "# %s at %#llx, level %u: %#llx\n", flaw.what, (unsigned long long)flaw.va,
                 flaw.level, (unsigned long long)flaw.raw);
     assert_int_equal(status, MM_OK);
+#ifdef MM_PAGETABLE_WINDOWS
+    assert_int_equal(windows_open, 0);
+#endif
 }
 
 /* Checks, destroys, and looks that every table came back. */

@@ -117,16 +117,16 @@ static uint64_t bare_translate_dep(uint64_t va, size_t n)
     return va;
 }
 
-static void bare_map_each(const uint64_t *va, size_t n, int keep)
+static void bare_map_each(const uint64_t *va, size_t n, int how)
 {
-    (void)keep;
+    (void)how;
     for (size_t i = 0; i < n; i++)
         *walk(va[i], 0) = (PAGE_PA + i * 4096) | 0x63;
 }
 
-static void bare_unmap_each(const uint64_t *va, size_t n, int keep)
+static void bare_unmap_each(const uint64_t *va, size_t n, int how)
 {
-    (void)keep;
+    (void)how;
     for (size_t i = 0; i < n; i++)
         *walk(va[i], 0) = 0;
 }

@@ -104,16 +104,16 @@ static uint64_t walk_translate_dep(uint64_t va, size_t n)
     return va;
 }
 
-static void walk_map_each(const uint64_t *va, size_t n, int keep)
+static void walk_map_each(const uint64_t *va, size_t n, int how)
 {
-    (void)keep;
+    (void)how;
     for (size_t i = 0; i < n; i++)
         walk_map(va[i], PAGE_PA + i * 4096, 4096, 0);
 }
 
-static void walk_unmap_each(const uint64_t *va, size_t n, int keep)
+static void walk_unmap_each(const uint64_t *va, size_t n, int how)
 {
-    (void)keep;
+    (void)how;
     for (size_t i = 0; i < n; i++)
         walk_unmap(va[i], 4096);
 }

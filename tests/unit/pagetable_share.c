@@ -370,7 +370,7 @@ static void spoilt(uint64_t *word, uint64_t value, const char *what)
 static void the_check_finds_damage(void **state)
 {
     static mm_pa_t seen[2];
-    const uint64_t lone = 1 << 9, many = 2 << 9;
+    const uint64_t one = (uint64_t)1 << 52, notes = (uint64_t)1023 << 52;
     (void)state;
     space_begin(&s, ram_make(), mm_pagetable_format_of(MM_PAGETABLE_ID_X86_64));
     s.config.pa_bits = 40;
@@ -383,13 +383,16 @@ static void the_check_finds_damage(void **state)
     spoilt(leaf, *leaf | (uint64_t)1 << 40, "address beyond the physical width");
     spoilt(large, *large | 0x8000, "misaligned leaf");
     spoilt(pml4, *pml4 | 0x80, "leaf at a level that has none");
-    spoilt(leaf + 5, 0x1230, "not present, and not a swap entry");
+    spoilt(leaf, 0x1230, "not present, and not a swap entry");
     spoilt(pd, (*pd & ~(uint64_t)0xfffffffffff000) | s.pt.root, "a table above itself");
     spoilt(pd, *other, "a table reached twice");
-    spoilt(pd, (*pd & ~(uint64_t)0x600) | lone, "note of a table");
-    spoilt(pd, *pd & ~(uint64_t)0x600, "note of a table");
+    spoilt(pd, (*pd & ~notes) | one, "note of a table");
+    spoilt(pd, (*pd & ~notes) | 3 * one, "note of a table");
+    spoilt(pd, *pd & ~notes, "note of a table");
     spoilt(slot(&s, VA + 8 * MIB, 0), 0, "note of a table");
-    spoilt(other, (*other & ~(uint64_t)0x600) | many | 0x600, "note of a table");
+    spoilt(other, *other & ~notes, "note of a table");
+    spoilt(pml4, *pml4 & ~notes, "note of a table");
+    spoilt(pml4, (*pml4 & ~notes) | 3 * one, "note of a table");
     assert_int_equal(mm_pagetable_check(&s.pt, seen, 2, NULL), MM_ERR_LIMIT);
     space_end(&s);
 }

@@ -1,0 +1,129 @@
+/* What the hook flush is told: global leaves, tables that come and go, break-before-make */
+#define MM_PAGETABLE_X86_64
+#define MM_PAGETABLE_EPT
+#define MM_PAGETABLE_SV39
+#define MM_PAGETABLE_AARCH64_S1
+#include "pagetable_test.h"
+
+#define VA     ((mm_va_t)5 << 30)
+#define GLOBAL MM_PAGETABLE_GLOBAL
+
+static struct space s;
+static bool there_at_flush;
+
+static void see_entry(void *ctx, const struct mm_pagetable_flush *flush)
+{
+    struct mm_pagetable_entry entry;
+    there_at_flush = mm_pagetable_query(&s.pt, VA, &entry) == MM_OK;
+    log_flush(ctx, flush);
+}
+
+static void begin(enum mm_pagetable_id id)
+{
+    space_begin(&s, ram_make(), mm_pagetable_format_of(id));
+    s.hooks.flush = see_entry;
+    space_make(&s);
+}
+
+static enum mm_status protect(mm_va_t va, uint64_t bytes, uint32_t attr)
+{
+    return mm_pagetable_protect(&s.pt, va, bytes, attr, MM_PAGETABLE_PERMS, NULL);
+}
+
+static void global_leaves_are_told(void **state)
+{
+    static const enum mm_pagetable_id ids[] = {MM_PAGETABLE_ID_X86_64, MM_PAGETABLE_ID_SV39,
+                                               MM_PAGETABLE_ID_AARCH64_S1};
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        begin(ids[i]);
+        assert_int_equal(map(&s, VA, 0x200000, 4 * PAGE, RW), MM_OK);
+        assert_int_equal(map(&s, VA + 4 * PAGE, 0x204000, 4 * PAGE, RW | GLOBAL), MM_OK);
+        assert_int_equal(protect(VA, 4 * PAGE, RO), MM_OK);
+        assert_false(s.last.global);
+        assert_int_equal(protect(VA, 8 * PAGE, RX), MM_OK);
+        assert_true(s.last.global); /* they were */
+        assert_int_equal(protect(VA, 8 * PAGE, RO), MM_OK);
+        assert_false(s.last.global); /* and are not now */
+        assert_int_equal(map(&s, VA + 8 * PAGE, 0x208000, PAGE, RO | GLOBAL), MM_OK);
+        assert_int_equal(mm_pagetable_unmap(&s.pt, VA + 7 * PAGE, PAGE, NULL), MM_OK);
+        assert_false(s.last.global);
+        assert_int_equal(mm_pagetable_unmap(&s.pt, VA + 8 * PAGE, PAGE, NULL), MM_OK);
+        assert_true(s.last.global);
+        space_end(&s);
+    }
+}
+
+static void a_table_dropped_unseen_may_have_held_them(void **state)
+{
+    (void)state;
+    begin(MM_PAGETABLE_ID_X86_64);
+    s.hooks.release = NULL;
+    assert_int_equal(map(&s, VA, 0x1000, 2 * MIB, RW), MM_OK);
+    assert_int_equal(mm_pagetable_unmap(&s.pt, VA, 2 * MIB, NULL), MM_OK);
+    assert_true(s.last.global);
+    space_end(&s);
+    begin(MM_PAGETABLE_ID_EPT);
+    s.hooks.release = NULL;
+    assert_int_equal(map(&s, VA, 0x1000, 2 * MIB, RW), MM_OK);
+    assert_int_equal(mm_pagetable_unmap(&s.pt, VA, 2 * MIB, NULL), MM_OK);
+    assert_false(s.last.global); /* there are none */
+    space_end(&s);
+}
+
+/* RISC-V privileged, SFENCE.VMA: with an address it orders leaf entries alone. */
+static void riscv_is_told_of_tables_that_come(void **state)
+{
+    (void)state;
+    begin(MM_PAGETABLE_ID_SV39);
+    assert_int_equal(map(&s, VA, 0x1000, PAGE, RW), MM_OK);
+    assert_true(s.last.filled_only && s.last.tables_unlink);
+    assert_int_equal(map(&s, VA + PAGE, 0x2000, PAGE, RW), MM_OK);
+    assert_true(s.last.filled_only && !s.last.tables_unlink);
+    assert_int_equal(map(&s, VA + 2 * MIB, 0x200000, 2 * MIB, RW), MM_OK);
+    assert_true(s.last.filled_only && !s.last.tables_unlink);
+    assert_int_equal(mm_pagetable_split(&s.pt, VA + 2 * MIB, 0, NULL), MM_OK);
+    assert_true(!s.last.filled_only && s.last.tables_unlink);
+    space_end(&s);
+}
+
+/* Arm ARM D8.16.1: a global entry must not meet one that is not. */
+static void aarch64_breaks_before_a_page_gets_global(void **state)
+{
+    (void)state;
+    begin(MM_PAGETABLE_ID_AARCH64_S1);
+    assert_int_equal(map(&s, VA, 0x1000, PAGE, RW), MM_OK);
+    assert_int_equal(protect(VA, PAGE, RO), MM_OK);
+    assert_true(there_at_flush);
+    assert_int_equal(protect(VA, PAGE, RO | GLOBAL), MM_OK);
+    assert_false(there_at_flush);
+    assert_int_equal(entry_at(&s, VA).attr & MM_PAGETABLE_PERMS, RO | GLOBAL);
+    assert_int_equal(protect(VA, PAGE, RX | GLOBAL), MM_OK);
+    assert_true(there_at_flush);
+    space_end(&s);
+}
+
+/* Once a call has flushed by itself, nothing is left for the end. */
+static void what_was_flushed_is_not_flushed_again(void **state)
+{
+    (void)state;
+    begin(MM_PAGETABLE_ID_AARCH64_S1);
+    assert_int_equal(map(&s, VA, 2 * MIB, 2 * MIB, RW), MM_OK);
+    assert_int_equal(s.flushes, 0);
+    assert_int_equal(mm_pagetable_split(&s.pt, VA, 0, NULL), MM_OK);
+    assert_int_equal(s.flushes, 1);
+    assert_false(there_at_flush);
+    space_end(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(global_leaves_are_told),
+        cmocka_unit_test(a_table_dropped_unseen_may_have_held_them),
+        cmocka_unit_test(riscv_is_told_of_tables_that_come),
+        cmocka_unit_test(aarch64_breaks_before_a_page_gets_global),
+        cmocka_unit_test(what_was_flushed_is_not_flushed_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
