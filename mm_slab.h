@@ -97,8 +97,8 @@
  *   there is not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline,
  *   or all is MM_SLAB_STATIC.
  *
- *   Hooks at run time stand in struct mm_slab_hooks: the source of memory, reclaim, grace periods.
- *   They may use the heap, but for `purge`.
+ *   Hooks at run time stand in struct mm_slab_hooks: the source of memory, reclaim, calls on other
+ *   CPUs, grace periods. They may use the heap, but for `purge`.
  *
  * CONCEPTS
  *
@@ -764,6 +764,14 @@ struct mm_slab_hooks {
     /* Memory is short: `bytes` are wanted. True if something was freed and another try makes sense
      * (each allocation tries again once). */
     bool (*reclaim)(void *ctx, struct mm_slab_heap *heap, size_t bytes);
+    /* Calls fn(arg) on every CPU that uses the heap (on the caller's or not), one after another or
+     * at once, and returns when all calls have returned: free objects in other CPUs' arrays come
+     * back this way before an allocation fails, and by mm_slab_shrink. When fn runs, its CPU must
+     * not be between pin and unpin, nor hold a lock of the heap; so where it is an interrupt, both
+     * turn interrupts off. It takes locks, waits for nothing else, and its time is O(caches * slots).
+     * Two CPUs may ask at once: a CPU that waits must serve the other meanwhile. For an idle CPU
+     * mm_slab_drain does the same from elsewhere. NULL: other CPUs' arrays are out of reach. */
+    void (*each_cpu)(void *ctx, void (*fn)(void *arg), void *arg);
     /* Grace periods: `grace_start` names a time from which on no new reader can see what was freed
      * before, `grace_done` tells whether all readers of before are through, `grace_wait` returns
      * when they are. All three or none. */
@@ -901,6 +909,7 @@ struct mm_slab_cache {
     size_t resting;
     size_t withdrawn; /* damaged objects, never used again */
     size_t finishing; /* slabs on their way back; the heap's lock */
+    size_t walkers;   /* CPUs that are at it on their way through the list; the heap's lock */
     char name[MM_SLAB_NAME_MAX];
 };
 
@@ -1069,7 +1078,8 @@ MM_SLAB_API enum mm_status mm_slab_cache_init(struct mm_slab_cache *cache,
 
 /* Ends a cache: its slabs go back, destructors run. MM_OK; MM_ERR_BUSY, and the cache goes on, if
  * objects are live; their number is in *live (which may be NULL). Frees that wait for readers are
- * waited for. No other CPU may be in the cache. */
+ * waited for, and CPUs that are at this cache in mm_slab_shrink, _drain or _dump. No other CPU may
+ * be in the cache otherwise. */
 MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, size_t *live);
 
 /* An object; NULL if memory or a quota is exhausted. MM_SLAB_ZERO is for caches without a
@@ -1106,16 +1116,26 @@ MM_SLAB_API void mm_slab_rcu_barrier(struct mm_slab_heap *heap);
 
 /* ---- Memory back ----------------------------------------------------------------------------- */
 
-/* Gives back all that this CPU's arrays and the depots hold and all empty slabs, and purges free
- * pages of the others. Returns bytes given back and purged. Locks each cache in turn. */
+/* Gives back all that the CPUs' arrays (without the hook each_cpu: this CPU's) and the depots hold
+ * and all empty slabs, and purges free pages of the others. Returns bytes given back and purged.
+ * Locks each cache in turn. */
 MM_SLAB_API size_t mm_slab_shrink(struct mm_slab_heap *heap);
 
 /* The same for one cache. */
 MM_SLAB_API size_t mm_slab_cache_shrink(struct mm_slab_cache *cache);
 
-/* Empties the arrays of `cpu` of every cache into the slabs: for a CPU that goes off-line or idle.
- * The caller runs there, or sees to it that this CPU is not in the heap meanwhile. MM_OK;
- * MM_ERR_INVALID for a number that is no CPU's. */
+/* Empties the arrays of `cpu` of every cache into the slabs, so that nothing is stranded there: for
+ * a CPU that goes off-line or idle. The caller runs there; or it keeps that CPU out of the heap:
+ *
+ *   - what the CPU did in the heap happened before the call: it said that it is idle by a store with
+ *     release, and the caller saw that by a load with acquire;
+ *   - until the call returns the CPU does not enter the heap, by an interrupt's handler neither; when
+ *     it wakes it waits until the caller said, again by release and acquire, that it is done;
+ *   - one caller at a time drains a CPU.
+ *
+ * A word that goes from RUNNING to IDLE by its CPU's store, and from IDLE to DRAINED (the caller) or
+ * to RUNNING (the CPU) by compare-and-swap, does all of that. Other CPUs may use the heap meanwhile.
+ * MM_OK; MM_ERR_INVALID for a number that is no CPU's. O(caches * slots); locks each in turn. */
 MM_SLAB_API enum mm_status mm_slab_drain(struct mm_slab_heap *heap, unsigned cpu);
 
 /* ---- Questions ------------------------------------------------------------------------------- */
@@ -2802,14 +2822,36 @@ static void *mmi_slab_try(struct mm_slab_cache *cache)
     return l != NULL ? p : mmi_slab_take_one(cache);
 }
 
-/* After the cache could not grow: what else may help, once for each allocation. */
-static bool mmi_slab_reclaim(struct mm_slab_heap *heap, size_t bytes, unsigned flags, bool *tried)
+static bool mmi_slab_quota_met(struct mm_slab_cache *cache)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    bool met;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    met = cache->quota != 0 && (cache->slabs + 1) * MM_SLAB_BYTES > cache->quota;
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    return met;
+}
+
+/* After neither the cache (NULL: none) nor the source had anything: what else may help, one thing
+ * after another for each allocation. First what CPUs' arrays and depots hold, of this cache if it is
+ * its quota that is met; then what waits for readers, and the program's caches. */
+static bool mmi_slab_reclaim(struct mm_slab_heap *heap, struct mm_slab_cache *cache, size_t bytes,
+                             unsigned flags, unsigned *tried)
 {
     bool helped = false;
 
-    if (*tried || (flags & MM_SLAB_NOWAIT))
+    if (flags & MM_SLAB_NOWAIT)
         return false;
-    *tried = true;
+    if ((*tried)++ == 0) {
+        if (cache != NULL && mmi_slab_quota_met(cache))
+            (void)mm_slab_cache_shrink(cache);
+        else
+            (void)mm_slab_shrink(heap);
+        return true;
+    }
+    if (*tried > 2)
+        return false;
     if (heap->hooks->grace_done != NULL)
         helped = mm_slab_rcu_poll(heap) == 0;
     if (heap->hooks->reclaim != NULL)
@@ -2822,7 +2864,7 @@ static void *mmi_slab_get(struct mm_slab_cache *cache, size_t size, unsigned fla
                           uintptr_t caller)
 {
     MM_SLAB_LOCK_STATE_T state;
-    bool tried = false;
+    unsigned tried = 0;
     void *p;
 
     for (;;) {
@@ -2831,7 +2873,7 @@ static void *mmi_slab_get(struct mm_slab_cache *cache, size_t size, unsigned fla
             p = mmi_slab_grow(cache, flags);
         if (p == NULL) {
             if (mmi_slab_wake_all(cache) ||
-                mmi_slab_reclaim(cache->heap, MM_SLAB_BYTES, flags, &tried))
+                mmi_slab_reclaim(cache->heap, cache, MM_SLAB_BYTES, flags, &tried))
                 continue;
             MM_SLAB_LOCK(&cache->lock, state);
             cache->failures++;
@@ -3057,6 +3099,8 @@ static void mmi_slab_unload(struct mm_slab_cache *cache, uintptr_t *l)
     struct mmi_slab_after after;
     MM_SLAB_LOCK_STATE_T state;
 
+    if (i == slots && n == 0)
+        return;
     after.retired = NULL;
     after.misuse = 0;
     MM_SLAB_LOCK(&cache->lock, state);
@@ -3221,7 +3265,7 @@ static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align
     const size_t bytes = (size + page - 1) & ~(page - 1);
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab_entry *e;
-    bool tried = false;
+    unsigned tried = 0;
     void *p = NULL;
     size_t buckets;
 
@@ -3233,7 +3277,7 @@ static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align
             p = mmi_slab_source(heap, bytes, align > MM_SLAB_BYTES ? align : MM_SLAB_BYTES, flags);
         if (e != NULL && p == NULL)
             mmi_slab_inner_free(heap, MMI_SLAB_ENTRIES, e);
-    } while (p == NULL && mmi_slab_reclaim(heap, bytes, flags, &tried));
+    } while (p == NULL && mmi_slab_reclaim(heap, NULL, bytes, flags, &tried));
     if (p == NULL)
         return NULL;
     if (flags & MM_SLAB_ZERO)
@@ -3629,11 +3673,40 @@ static bool mmi_slab_cache_config_good(const struct mm_slab_heap *heap,
            config->copy_bytes <= config->size - config->copy_offset;
 }
 
+static void mmi_slab_list(struct mm_slab_cache *cache)
+{
+    struct mm_slab_heap *heap = cache->heap;
+    MM_SLAB_LOCK_STATE_T state;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    cache->next = heap->caches;
+    heap->caches = cache;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+}
+
+/* Takes the cache out of the heap's list, when nobody walks over it. */
+static void mmi_slab_unlist(struct mm_slab_cache *cache)
+{
+    struct mm_slab_heap *heap = cache->heap;
+    MM_SLAB_LOCK_STATE_T state;
+    bool walked;
+
+    do {
+        struct mm_slab_cache **at = &heap->caches;
+        MM_SLAB_LOCK(&heap->lock, state);
+        walked = cache->walkers != 0;
+        while (!walked && *at != cache)
+            at = &(*at)->next;
+        if (!walked)
+            *at = cache->next;
+        MM_SLAB_UNLOCK(&heap->lock, state);
+    } while (walked);
+}
+
 MM_SLAB_API enum mm_status mm_slab_cache_init(struct mm_slab_cache *cache,
                                               struct mm_slab_heap *heap,
                                               const struct mm_slab_cache_config *config)
 {
-    MM_SLAB_LOCK_STATE_T state;
     size_t align;
 
     if (!mmi_slab_cache_config_good(heap, config))
@@ -3658,29 +3731,28 @@ MM_SLAB_API enum mm_status mm_slab_cache_init(struct mm_slab_cache *cache,
     cache->ctx = config->ctx;
     MM_SLAB_LOCK_INIT(&cache->lock);
     mmi_slab_set_name(cache, config->name, 0);
-    MM_SLAB_LOCK(&heap->lock, state);
-    cache->next = heap->caches;
-    heap->caches = cache;
-    MM_SLAB_UNLOCK(&heap->lock, state);
+    mmi_slab_list(cache);
     return MM_OK;
 }
 
 MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, size_t *live)
 {
     struct mm_slab_heap *heap = cache->heap;
-    struct mm_slab_cache **at = &heap->caches;
     MM_SLAB_LOCK_STATE_T state;
     size_t n, finishing;
     unsigned cpu;
 
     if (heap->hooks->grace_wait != NULL)
         mm_slab_rcu_barrier(heap);
+    mmi_slab_unlist(cache); /* first: a CPU that walks empties its arrays, here all are emptied */
     mmi_slab_unload_all(cache);
     n = mmi_slab_live(cache);
     if (live != NULL)
         *live = n;
-    if (n != 0)
+    if (n != 0) {
+        mmi_slab_list(cache);
         return MM_ERR_BUSY;
+    }
     mmi_slab_dissolve(cache);
     do { /* another CPU may be at the destructors of the last slabs */
         MM_SLAB_LOCK(&heap->lock, state);
@@ -3690,11 +3762,6 @@ MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, si
     for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
         if (cache->cpu[cpu] != NULL)
             mmi_slab_inner_free(heap, MMI_SLAB_ARRAYS, cache->cpu[cpu] - MM_SLAB_SLOTS - 8);
-    MM_SLAB_LOCK(&heap->lock, state);
-    while (*at != cache)
-        at = &(*at)->next;
-    *at = cache->next;
-    MM_SLAB_UNLOCK(&heap->lock, state);
     return MM_OK;
 }
 
@@ -3937,6 +4004,23 @@ MM_SLAB_API void mm_slab_rcu_barrier(struct mm_slab_heap *heap)
 
 /* ---- Memory back ----------------------------------------------------------------------------- */
 
+/* The cache after `cache` in the heap's list, as mm_slab_next_cache, while caches come and go: the
+ * one that is returned stays until the next step. */
+static struct mm_slab_cache *mmi_slab_walk(struct mm_slab_heap *heap, struct mm_slab_cache *cache)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mm_slab_cache *next;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    next = cache != NULL ? cache->next : heap->caches;
+    if (cache != NULL)
+        cache->walkers--;
+    if (next != NULL)
+        next->walkers++;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return next;
+}
+
 /* Empties this CPU's arrays of the cache. */
 static void mmi_slab_unload_own(struct mm_slab_cache *cache)
 {
@@ -3999,15 +4083,40 @@ static size_t mmi_slab_purge(struct mm_slab_cache *cache)
     return given;
 }
 
-MM_SLAB_API size_t mm_slab_cache_shrink(struct mm_slab_cache *cache)
+/* What each CPU is asked to do. */
+static void mmi_slab_unload_here(void *cache)
+{
+    mmi_slab_unload_own((struct mm_slab_cache *)cache);
+}
+
+static void mmi_slab_unload_here_all(void *arg)
+{
+    struct mm_slab_heap *heap = (struct mm_slab_heap *)arg;
+    struct mm_slab_cache *cache = NULL;
+
+    while ((cache = mmi_slab_walk(heap, cache)) != NULL)
+        mmi_slab_unload_own(cache);
+}
+
+/* All that a cache can give when the CPUs' arrays are empty. */
+static size_t mmi_slab_shrink_rest(struct mm_slab_cache *cache)
 {
     size_t given;
 
-    mmi_slab_unload_own(cache);
     mmi_slab_unload_depot(cache);
     (void)mmi_slab_wake_all(cache);
     given = mmi_slab_trim_to(cache->heap, 0);
     return given + mmi_slab_purge(cache);
+}
+
+MM_SLAB_API size_t mm_slab_cache_shrink(struct mm_slab_cache *cache)
+{
+    const struct mm_slab_hooks *hooks = cache->heap->hooks;
+
+    if (hooks->each_cpu != NULL)
+        hooks->each_cpu(hooks->ctx, mmi_slab_unload_here, cache);
+    mmi_slab_unload_own(cache);
+    return mmi_slab_shrink_rest(cache);
 }
 
 MM_SLAB_API size_t mm_slab_shrink(struct mm_slab_heap *heap)
@@ -4017,9 +4126,11 @@ MM_SLAB_API size_t mm_slab_shrink(struct mm_slab_heap *heap)
 
     if (heap->hooks->grace_done != NULL)
         (void)mm_slab_rcu_poll(heap);
-    while ((cache = mm_slab_next_cache(heap, cache)) != NULL)
-        if (cache->kind != MMI_SLAB_INNER)
-            given += mm_slab_cache_shrink(cache);
+    if (heap->hooks->each_cpu != NULL)
+        heap->hooks->each_cpu(heap->hooks->ctx, mmi_slab_unload_here_all, heap);
+    mmi_slab_unload_here_all(heap);
+    while ((cache = mmi_slab_walk(heap, cache)) != NULL)
+        given += mmi_slab_shrink_rest(cache);
     return given + mmi_slab_trim_to(heap, 0); /* what the caches of its own had for the others */
 }
 
@@ -4030,7 +4141,7 @@ MM_SLAB_API enum mm_status mm_slab_drain(struct mm_slab_heap *heap, unsigned cpu
 
     if (cpu >= MM_CPU_MAX)
         return MM_ERR_INVALID;
-    while ((cache = mm_slab_next_cache(heap, cache)) != NULL) {
+    while ((cache = mmi_slab_walk(heap, cache)) != NULL) {
         uintptr_t *l = __atomic_load_n(&cache->cpu[cpu], __ATOMIC_ACQUIRE);
         MM_SLAB_CPU_PIN(pin);
         if (l != NULL)
@@ -4167,7 +4278,7 @@ MM_SLAB_API void mm_slab_dump(struct mm_slab_heap *heap, void (*print)(void *ctx
     size_t i, at;
 
     print(ctx, "name                       active    objects     size per-slab    slabs");
-    while ((cache = mm_slab_next_cache(heap, cache)) != NULL) {
+    while ((cache = mmi_slab_walk(heap, cache)) != NULL) {
         uintptr_t column[5];
         mm_slab_cache_get_stats(cache, &stats);
         if (stats.slabs == 0)
