@@ -890,7 +890,7 @@ struct mm_slab_cache {
     struct mmi_slab_list partial;
     struct mmi_slab_list full;
     size_t slabs;
-    size_t free;
+    uintptr_t free; /* changed by mmi_slab_add_free */
     size_t quota;
     struct mmi_slab_batch *depot;
     struct mmi_slab_batch *spare; /* batches without content */
@@ -2034,6 +2034,12 @@ static void mmi_slab_shuffle(struct mm_slab_cache *cache, uintptr_t *slot, uintp
     }
 }
 
+/* More objects (n may be negative) are free in the cache's slabs. A refill looks without the lock. */
+MMI_SLAB_PRIVATE void mmi_slab_add_free(struct mm_slab_cache *cache, uintptr_t n)
+{
+    mm_store(&cache->free, cache->free + n);
+}
+
 /* Takes up to n objects out of the cache's slabs. */
 static uintptr_t mmi_slab_take(struct mm_slab_cache *cache, uintptr_t *to, uintptr_t n)
 {
@@ -2047,7 +2053,7 @@ static uintptr_t mmi_slab_take(struct mm_slab_cache *cache, uintptr_t *to, uintp
             mmi_slab_link(&cache->full, s, true);
         }
     }
-    cache->free -= got;
+    mmi_slab_add_free(cache, 0 - got);
     if (cache->flags & MM_SLAB_SHUFFLE)
         mmi_slab_shuffle(cache, to, got);
     return got;
@@ -2067,7 +2073,7 @@ static void mmi_slab_retire(struct mm_slab_cache *cache, struct mmi_slab *s,
 
     mmi_slab_unlink(&cache->partial, s);
     cache->slabs--;
-    cache->free -= s->count;
+    mmi_slab_add_free(cache, 0 - (uintptr_t)s->count);
     for (i = 0; i < MMI_SLAB_MARKS; i++)
         mm_store(&s->mark[i].token, 0);
     s->next = after->retired;
@@ -2095,7 +2101,7 @@ static void mmi_slab_put_back(struct mm_slab_cache *cache, uintptr_t object,
     mm_store(&bits[w], bits[w] | bit);
     if (w < s->hint)
         s->hint = w;
-    cache->free++;
+    mmi_slab_add_free(cache, 1);
     s->free++;
     if (s->free == 1) {
         mmi_slab_unlink(&cache->full, s);
@@ -2243,7 +2249,7 @@ static void *mmi_slab_grow(struct mm_slab_cache *cache, unsigned flags)
     mmi_slab_bits(s)[n >> MM_WORD_SHIFT] &= ~mm_bit(n & (MM_WORD_BITS - 1));
     mmi_slab_unpurge(s, object);
     s->free--;
-    cache->free += s->free;
+    mmi_slab_add_free(cache, s->free);
     mmi_slab_link(s->free != 0 ? &cache->partial : &cache->full, s, false);
     MM_SLAB_UNLOCK(&cache->lock, state);
     return object;
@@ -2606,36 +2612,46 @@ static void mmi_slab_turn(struct mm_slab_cache *cache, bool flushing)
         cache->limit -= (cache->limit + 7) / 8;
 }
 
-/* Fills the empty `out` of the arrays l. False if the cache has nothing. Pinned. */
+/* Objects for the empty `out` of the arrays l, up to `n`, out of the depot or the slabs: they end at
+ * `end`. Returns how many. */
+static uintptr_t mmi_slab_load(struct mm_slab_cache *cache, uintptr_t *end, uintptr_t n)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_batch *b;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    mmi_slab_turn(cache, false);
+    b = cache->depot;
+    if (b != NULL && b->n <= n) {
+        cache->depot = b->next;
+        cache->batches--;
+        n = b->n;
+        (void)MM_SLAB_MEMCPY(end - n, b->slot, n * sizeof *end);
+        b->next = cache->spare;
+        cache->spare = b;
+        cache->spares++;
+    } else {
+        n = n < cache->free ? n : cache->free;
+        (void)mmi_slab_take(cache, end - n, n);
+    }
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    return n;
+}
+
+/* Fills the empty `out` of the arrays l. What is in `in` comes first; where that is little, more is
+ * added behind it, or a few objects that go round would come here each time. False if the cache has
+ * nothing. Pinned. */
 static bool mmi_slab_refill(struct mm_slab_cache *cache, uintptr_t *l)
 {
-    const uintptr_t slots = l[MMI_SLAB_SLOTS];
-    uintptr_t room = mmi_slab_room(l), n = slots - room, *end = l + MMI_SLAB_END;
-    MM_SLAB_LOCK_STATE_T state;
+    const uintptr_t slots = l[MMI_SLAB_SLOTS], room = mmi_slab_room(l), n = slots - room;
+    uintptr_t more = 0;
 
-    if (n != 0) {
-        (void)MM_SLAB_MEMCPY(end - n, l + room, n * sizeof *l);
-        mmi_slab_set_room(l, slots);
-    } else {
-        MM_SLAB_LOCK(&cache->lock, state);
-        mmi_slab_turn(cache, false);
-        if (cache->depot != NULL) {
-            struct mmi_slab_batch *b = cache->depot;
-            cache->depot = b->next;
-            cache->batches--;
-            n = b->n;
-            (void)MM_SLAB_MEMCPY(end - n, b->slot, n * sizeof *l);
-            b->next = cache->spare;
-            cache->spare = b;
-            cache->spares++;
-        } else {
-            n = slots < cache->free ? slots : cache->free;
-            (void)mmi_slab_take(cache, end - n, n);
-        }
-        MM_SLAB_UNLOCK(&cache->lock, state);
-    }
-    mmi_slab_set_ready(l, n);
-    return n != 0;
+    if (n == 0 || (n < slots / 2 && mm_load(&cache->free) != 0))
+        more = mmi_slab_load(cache, l + MMI_SLAB_END, room);
+    (void)MM_SLAB_MEMCPY(l + MMI_SLAB_END - more - n, l + room, n * sizeof *l);
+    mmi_slab_set_room(l, slots);
+    mmi_slab_set_ready(l, n + more);
+    return n + more != 0;
 }
 
 /* Takes the n objects at `from` out of a CPU's arrays, into the depot or their slabs. */
@@ -3193,7 +3209,7 @@ static void mmi_slab_dissolve(struct mm_slab_cache *cache)
         mmi_slab_link(&cache->partial, s, true);
     }
     while ((s = cache->partial.first) != NULL) {
-        cache->free += s->count - s->free;
+        mmi_slab_add_free(cache, s->count - s->free);
         mmi_slab_retire(cache, s, &after);
     }
     cache->withdrawn = 0;
