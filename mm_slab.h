@@ -78,7 +78,8 @@
  *   MM_SLAB_SLOTS             slots of a CPU's array for the classes up to 128 bytes: 8 to 128, a
  *                             power of two (128); larger classes have fewer
  *   MM_SLAB_HARDEN            1: the inlined free also tells addresses inside an object from its
- *                             start, and reads nothing below or above all that the hook gave (0)
+ *                             start, and objects that are free in their slab, and reads nothing
+ *                             below or above all that the hook gave (0)
  *   MM_SLAB_SELF(heap)        pointer to this CPU's struct mm_slab_cpu of the heap, where the
  *                             program has it at hand: &heap->cpu[n], never NULL
  *   MM_SLAB_POISON(p, bytes), MM_SLAB_UNPOISON(p, bytes)
@@ -128,11 +129,12 @@
  *   Errors     A call that fails changes nothing; free objects may have moved between the arrays
  *              and the slabs. Refused in every build: addresses outside the heap's slabs and large
  *              requests, objects of other caches and heaps, misaligned addresses (less aligned than
- *              the largest power of two that divides the class, or 64), what was freed last on this
- *              CPU, and what is free in its slab. Other double frees and other addresses that are
- *              no object's first are dropped and counted when they reach the slab, where all is
- *              exact, unless they were handed out before. With MM_SLAB_HARDEN every address but an
- *              object's first is refused on the spot, with debug flags every misuse is.
+ *              the largest power of two that divides the class, or 64), and what was freed last on
+ *              this CPU. Other double frees and other addresses that are no object's first are
+ *              dropped and counted when they reach the slab, where all is exact, unless they were
+ *              handed out before. With MM_SLAB_HARDEN every address but an object's first and every
+ *              object that is free in its slab are refused on the spot; with debug flags every
+ *              misuse is.
  *   Wild frees The first 64 bytes at the address with its low MM_SLAB_SHIFT bits cleared must be
  *              readable, as they are in a kernel's map of all memory. With MM_SLAB_HARDEN that is
  *              asked only between the lowest and the highest address that the hook gave, with
@@ -740,7 +742,8 @@ struct mmi_slab;
 struct mmi_slab_batch {
     struct mmi_slab_batch *next;
     uintptr_t n;
-    uintptr_t grace; /* deferred frees: the grace period; quarantine: where the oldest is */
+    uintptr_t grace; /* deferred frees: the grace period; quarantine: where the oldest is; depot:
+                        the CPU that filled it */
     uintptr_t slot[MM_SLAB_SLOTS];
 };
 
@@ -1409,12 +1412,17 @@ MMI_SLAB_PRIVATE bool mmi_slab_trusted(struct mm_slab_heap *heap, const void *p)
     return true;
 #endif
 }
+/* Is p the start of an object that is not free in its slab? */
 MMI_SLAB_PRIVATE bool mmi_slab_starts(const void *p)
 {
 #if MM_SLAB_HARDEN || MM_SLAB_DEBUG >= 1
     const struct mmi_slab *s = mmi_slab_of(p);
+    const uintptr_t *bits = (const uintptr_t *)(s + 1);
     uint32_t inside;
-    return mmi_slab_index(s, p, &inside) < s->count && inside == 0;
+    const uint32_t n = mmi_slab_index(s, p, &inside);
+    if (n >= s->count || inside != 0)
+        return false;
+    return (mm_load(&bits[n >> MM_WORD_SHIFT]) >> (n & (MM_WORD_BITS - 1)) & 1) == 0;
 #else
     (void)p;
     return true;
@@ -2612,17 +2620,33 @@ static void mmi_slab_turn(struct mm_slab_cache *cache, bool flushing)
         cache->limit -= (cache->limit + 7) / 8;
 }
 
+/* Asks for the lines of n objects that another CPU freed, to be written. All travel at once; else
+ * the first write to each object would wait for its line. */
+static void mmi_slab_fetch(const uintptr_t *object, uintptr_t n)
+{
+    for (; n > 0; n--, object++) {
+#ifdef __x86_64__
+        __asm__ __volatile__("prefetchw\t(%0)" : : "r"(*object)); /* nothing, where it is unknown */
+#else
+        __builtin_prefetch((const void *)*object, 1);
+#endif
+    }
+}
+
 /* Objects for the empty `out` of the arrays l, up to `n`, out of the depot or the slabs: they end at
  * `end`. Returns how many. */
 static uintptr_t mmi_slab_load(struct mm_slab_cache *cache, uintptr_t *end, uintptr_t n)
 {
+    const unsigned cpu = MM_SLAB_CPU_ID();
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab_batch *b;
+    bool foreign = false;
 
     MM_SLAB_LOCK(&cache->lock, state);
     mmi_slab_turn(cache, false);
     b = cache->depot;
     if (b != NULL && b->n <= n) {
+        foreign = b->grace != cpu;
         cache->depot = b->next;
         cache->batches--;
         n = b->n;
@@ -2635,6 +2659,8 @@ static uintptr_t mmi_slab_load(struct mm_slab_cache *cache, uintptr_t *end, uint
         (void)mmi_slab_take(cache, end - n, n);
     }
     MM_SLAB_UNLOCK(&cache->lock, state);
+    if (foreign)
+        mmi_slab_fetch(end - n, n);
     return n;
 }
 
@@ -2672,6 +2698,7 @@ static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *fr
         cache->spares--;
         (void)MM_SLAB_MEMCPY(b->slot, from, n * sizeof *from);
         b->n = n;
+        b->grace = MM_SLAB_CPU_ID();
         b->next = cache->depot;
         cache->depot = b;
         cache->batches++;
