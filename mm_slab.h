@@ -1213,7 +1213,7 @@ struct mmi_slab_mark {
 /* Arrays of a CPU and a cache: `in` from l up, below it four words, and below them `out`.
  *
  *   l[ROOM]        bytes of free entries of `in`, 1 to slots of them; what was freed last is there
- *   l[slots]       0, the end of `in`
+ *   l[slots]       the end of `in`: what was freed last before it became empty, or 0
  *   l[POP]         index of what the next allocation takes, from END - slots to END (negative)
  *   l[END]         0: `out` is empty
  *   l[SLOTS]       entries of each
@@ -1233,6 +1233,7 @@ MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_kfree_sized_slow(struct mm_slab_
                                                                  size_t size);
 MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_twice(struct mm_slab_heap *heap, void *p);
 MM_SLAB_API MM_NOINLINE bool mmi_slab_flush(uintptr_t *l);
+MM_SLAB_API MM_NOINLINE bool mmi_slab_again(uintptr_t *l, void *p);
 MM_SLAB_API MM_NOINLINE void mmi_slab_trim(struct mm_slab_heap *heap);
 MM_SLAB_API MM_NOINLINE bool mmi_slab_knows(struct mm_slab_heap *heap, const void *p);
 MM_SLAB_API MM_NOINLINE size_t mmi_slab_usable(const void *p);
@@ -1493,14 +1494,16 @@ MM_SLAB_INLINE void *mm_slab_kcalloc(struct mm_slab_heap *heap, size_t n, size_t
 MMI_SLAB_PRIVATE enum mm_status mmi_slab_free_into(struct mm_slab_heap *heap, uintptr_t *l, void *p,
                                                    MM_SLAB_CPU_STATE_T pin)
 {
-    bool trim = false;
+    bool trim = false, again = false;
     int pushed;
     MMI_SLAB_POISON_ALL(p);
     pushed = mmi_slab_push(l, p);
     if (MM_UNLIKELY(pushed > 0))
         trim = mmi_slab_flush(l);
-    MM_SLAB_CPU_UNPIN(pin);
     if (MM_UNLIKELY(pushed < 0))
+        again = mmi_slab_again(l, p);
+    MM_SLAB_CPU_UNPIN(pin);
+    if (MM_UNLIKELY(again))
         return mmi_slab_twice(heap, p);
     if (MM_UNLIKELY(trim))
         mmi_slab_trim(heap);
@@ -2639,15 +2642,19 @@ static uintptr_t mmi_slab_load(struct mm_slab_cache *cache, uintptr_t *end, uint
 {
     const unsigned cpu = MM_SLAB_CPU_ID();
     MM_SLAB_LOCK_STATE_T state;
-    struct mmi_slab_batch *b;
+    struct mmi_slab_batch **at = &cache->depot, *b;
     bool foreign = false;
 
     MM_SLAB_LOCK(&cache->lock, state);
     mmi_slab_turn(cache, false);
-    b = cache->depot;
+    while (*at != NULL && (*at)->grace != cpu) /* rather what is in this CPU's own cache */
+        at = &(*at)->next;
+    if (*at == NULL)
+        at = &cache->depot;
+    b = *at;
     if (b != NULL && b->n <= n) {
         foreign = b->grace != cpu;
-        cache->depot = b->next;
+        *at = b->next;
         cache->batches--;
         n = b->n;
         (void)MM_SLAB_MEMCPY(end - n, b->slot, n * sizeof *end);
@@ -2710,19 +2717,50 @@ static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *fr
     return mmi_slab_finish(cache, &after);
 }
 
-/* Empties the full `in` of the arrays l. Pinned. True if there is work left for mmi_slab_trim. When
- * `out` is empty too it takes all; when less than half full, the later half. So at least half of an
- * array stays for what comes next, whether that frees or allocates. */
+/* Empties the full `in` of the arrays l. Pinned. True if there is work left for mmi_slab_trim. What
+ * was freed last stays here, to be handed out first: all of `in` where `out` is empty, the later half
+ * before what `out` has where that is little, else all in the place of what `out` has. So at least
+ * half of an array stays for what comes next, whether that frees or allocates. */
 MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
 {
     struct mm_slab_cache *cache = (struct mm_slab_cache *)l[MMI_SLAB_CACHE];
-    const uintptr_t slots = l[MMI_SLAB_SLOTS], ready = mmi_slab_ready(l);
-    const uintptr_t keep = ready == 0 ? slots : ready < slots / 2 ? slots / 2 : 0;
+    const uintptr_t slots = l[MMI_SLAB_SLOTS];
+    uintptr_t ready = mmi_slab_ready(l), keep = slots;
+    bool work = false;
 
+    if (ready >= slots / 2) {
+        work = mmi_slab_unload_run(cache, l + MMI_SLAB_END - ready, ready);
+        ready = 0;
+    } else if (ready != 0) {
+        keep = slots / 2;
+        work = mmi_slab_unload_run(cache, l + keep, slots - keep);
+    }
     (void)MM_SLAB_MEMCPY(l + MMI_SLAB_END - ready - keep, l, keep * sizeof *l);
     mmi_slab_set_ready(l, ready + keep);
     mmi_slab_set_room(l, slots);
-    return keep < slots && mmi_slab_unload_run(cache, l + keep, slots - keep);
+    l[slots] = l[0];
+    return work;
+}
+
+/* p is on top of `in`: is it free already? If `in` is empty, p was the last to be freed before; if it
+ * is not among what is free here it was handed out again since, and is now freed. Pinned. */
+MM_SLAB_API bool mmi_slab_again(uintptr_t *l, void *p)
+{
+    const struct mmi_slab *s = mmi_slab_of(p);
+    uintptr_t i;
+    uint32_t inside;
+
+    if (mmi_slab_room(l) != l[MMI_SLAB_SLOTS])
+        return true;
+    for (i = mmi_slab_ready(l); i > 0; i--)
+        if (*(l + MMI_SLAB_END - i) == (uintptr_t)p)
+            return true;
+    i = mmi_slab_index(s, p, &inside);
+    if (i < s->count && mmi_slab_test((const uintptr_t *)(s + 1), (uint32_t)i))
+        return true;
+    l[l[MMI_SLAB_SLOTS]] = 0;
+    (void)mmi_slab_push(l, p); /* not the last that fits: there are two slots at least */
+    return false;
 }
 
 /* One object of a cache without arrays on this CPU; NULL if it has none. */

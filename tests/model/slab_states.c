@@ -171,7 +171,9 @@ static void model_free(struct model *m, unsigned cpu, unsigned object)
     insert(in, 0, object);
     if (in->n < STATES_SLOTS)
         return;
-    keep = out->n == 0 ? STATES_SLOTS : out->n < STATES_SLOTS / 2 ? STATES_SLOTS / 2 : 0;
+    keep = out->n == 0 || out->n >= STATES_SLOTS / 2 ? STATES_SLOTS : STATES_SLOTS / 2;
+    while (keep == STATES_SLOTS && out->n > 0)
+        model_put_back(m, take_out(out, 0));
     for (unsigned i = keep; i > 0; i--)
         insert(out, 0, take_out(in, i - 1));
     while (in->n > 0)
@@ -373,6 +375,7 @@ static bool call(struct model *m, unsigned cpu, unsigned what)
             assert_int_equal(mm_slab_free(&cache, address(what - FREE)), MM_OK);
         else
             assert_int_equal(mm_slab_kfree(&heap, address(what - FREE)), MM_OK);
+        assert_int_equal(mm_slab_kfree(&heap, address(what - FREE)), MM_ERR_INVALID);
         return true;
     }
 }
