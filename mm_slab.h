@@ -1056,8 +1056,8 @@ MM_SLAB_API size_t mm_slab_usable(struct mm_slab_heap *heap, const void *p);
  * Hot path: 12 instructions. Safe from any CPU. */
 MM_SLAB_INLINE enum mm_status mm_slab_kfree(struct mm_slab_heap *heap, void *p);
 
-/* The same where the caller knows the size that was asked for: saves a load, and a wrong class is
- * refused with MM_ERR_INVALID. Not for objects of mm_slab_kmalloc_aligned, nor after a krealloc in
+/* The same where the caller knows the size that was asked for: a wrong class is refused with
+ * MM_ERR_INVALID. Not for objects of mm_slab_kmalloc_aligned, nor after a krealloc in
  * place. */
 MM_SLAB_INLINE enum mm_status mm_slab_kfree_sized(struct mm_slab_heap *heap, void *p, size_t size);
 
@@ -2742,21 +2742,17 @@ MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
     return work;
 }
 
-/* p is on top of `in`: is it free already? If `in` is empty, p was the last to be freed before; if it
- * is not among what is free here it was handed out again since, and is now freed. Pinned. */
+/* p is on top of `in`: is it free already? If `in` is empty, p was the last to be freed before, and
+ * then first in `out` (mmi_slab_flush); if it is there no more, nor free in its slab, it was handed
+ * out again and is now freed, which is done here. Pinned. */
 MM_SLAB_API bool mmi_slab_again(uintptr_t *l, void *p)
 {
-    const struct mmi_slab *s = mmi_slab_of(p);
-    uintptr_t i;
+    struct mmi_slab *s = mmi_slab_of(p);
     uint32_t inside;
+    const uint32_t n = mmi_slab_index(s, p, &inside);
 
-    if (mmi_slab_room(l) != l[MMI_SLAB_SLOTS])
-        return true;
-    for (i = mmi_slab_ready(l); i > 0; i--)
-        if (*(l + MMI_SLAB_END - i) == (uintptr_t)p)
-            return true;
-    i = mmi_slab_index(s, p, &inside);
-    if (i < s->count && mmi_slab_test((const uintptr_t *)(s + 1), (uint32_t)i))
+    if (mmi_slab_room(l) != l[MMI_SLAB_SLOTS] || l[(intptr_t)l[MMI_SLAB_POP]] == (uintptr_t)p ||
+        (n < s->count && mmi_slab_test(mmi_slab_bits(s), n)))
         return true;
     l[l[MMI_SLAB_SLOTS]] = 0;
     (void)mmi_slab_push(l, p); /* not the last that fits: there are two slots at least */
@@ -3679,6 +3675,28 @@ static bool mmi_slab_plain(struct mm_slab_heap *heap, const void *p, uintptr_t t
            mmi_slab_starts(p);
 }
 
+/* Frees p[0] and on into the arrays l, while they have room and the objects have its mark. Returns
+ * how many. */
+static size_t mmi_slab_push_run(struct mm_slab_heap *heap, uintptr_t *l, uintptr_t token,
+                                uintptr_t offset, void *const *p, size_t n)
+{
+    const uintptr_t room = mmi_slab_room(l);
+    uintptr_t *top = l + room, last = *top, at = offset;
+    size_t i;
+
+    if (n > room)
+        n = room;
+    for (i = 0; i < n; i++) {
+        if (!mmi_slab_plain(heap, p[i], token, &at) || at != offset || (uintptr_t)p[i] == last)
+            break;
+        MMI_SLAB_POISON_ALL(p[i]);
+        last = (uintptr_t)p[i];
+        *--top = last;
+    }
+    mmi_slab_set_room(l, room - i);
+    return i;
+}
+
 /* Frees p[0] and on into the CPU's arrays, of one cache or (NULL) of the classes. Stops after a
  * full array, and before what needs more thought. Returns how many. */
 static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache *cache,
@@ -3686,12 +3704,11 @@ static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache 
 {
     const uintptr_t token =
         mmi_slab_token(cache != NULL ? (const void *)cache : (const void *)heap);
+    uintptr_t offset = 0, *l = NULL;
     struct mm_slab_cpu *self;
     MM_SLAB_CPU_STATE_T pin;
-    uintptr_t offset = 0, *l = NULL;
-    bool trim = false;
-    size_t i = 0;
-    int pushed = 0;
+    bool trim = false, more = true;
+    size_t i = 0, done;
 
     MM_SLAB_CPU_PIN(pin);
     self = MM_SLAB_SELF(heap);
@@ -3699,14 +3716,14 @@ static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache 
         l = mmi_slab_arrays(cache);
     if (cache != NULL ? l == NULL : self == NULL)
         n = 0;
-    while (i < n && pushed == 0 && mmi_slab_plain(heap, p[i], token, &offset)) {
+    while (more && i < n && mmi_slab_plain(heap, p[i], token, &offset)) {
         if (cache == NULL)
             l = (uintptr_t *)(void *)((char *)self + offset);
-        MMI_SLAB_POISON_ALL(p[i]);
-        pushed = mmi_slab_push(l, p[i]);
-        i += pushed >= 0;
+        done = mmi_slab_push_run(heap, l, token, offset, p + i, n - i);
+        i += done;
+        more = done != 0 && mmi_slab_room(l) != 0;
     }
-    if (pushed > 0)
+    if (i != 0 && mmi_slab_room(l) == 0)
         trim = mmi_slab_flush(l);
     MM_SLAB_CPU_UNPIN(pin);
     if (trim)
