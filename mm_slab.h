@@ -78,7 +78,8 @@
  *   MM_SLAB_SLOTS             slots of a CPU's array for the classes up to 128 bytes: 8 to 128, a
  *                             power of two (128); larger classes have fewer
  *   MM_SLAB_HARDEN            1: the inlined free also tells addresses inside an object from its
- *                             start, and reads nothing below or above all that the hook gave (0)
+ *                             start, and objects that are free in their slab, and reads nothing
+ *                             below or above all that the hook gave (0)
  *   MM_SLAB_SELF(heap)        pointer to this CPU's struct mm_slab_cpu of the heap, where the
  *                             program has it at hand: &heap->cpu[n], never NULL
  *   MM_SLAB_POISON(p, bytes), MM_SLAB_UNPOISON(p, bytes)
@@ -97,8 +98,8 @@
  *   there is not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline,
  *   or all is MM_SLAB_STATIC.
  *
- *   Hooks at run time stand in struct mm_slab_hooks: the source of memory, reclaim, grace periods.
- *   They may use the heap, but for `purge`.
+ *   Hooks at run time stand in struct mm_slab_hooks: the source of memory, reclaim, calls on other
+ *   CPUs, grace periods. They may use the heap, but for `purge`.
  *
  * CONCEPTS
  *
@@ -128,11 +129,12 @@
  *   Errors     A call that fails changes nothing; free objects may have moved between the arrays
  *              and the slabs. Refused in every build: addresses outside the heap's slabs and large
  *              requests, objects of other caches and heaps, misaligned addresses (less aligned than
- *              the largest power of two that divides the class, or 64), what was freed last on this
- *              CPU, and what is free in its slab. Other double frees and other addresses that are
- *              no object's first are dropped and counted when they reach the slab, where all is
- *              exact, unless they were handed out before. With MM_SLAB_HARDEN every address but an
- *              object's first is refused on the spot, with debug flags every misuse is.
+ *              the largest power of two that divides the class, or 64), and what was freed last on
+ *              this CPU. Other double frees and other addresses that are no object's first are
+ *              dropped and counted when they reach the slab, where all is exact, unless they were
+ *              handed out before. With MM_SLAB_HARDEN every address but an object's first and every
+ *              object that is free in its slab are refused on the spot; with debug flags every
+ *              misuse is.
  *   Wild frees The first 64 bytes at the address with its low MM_SLAB_SHIFT bits cleared must be
  *              readable, as they are in a kernel's map of all memory. With MM_SLAB_HARDEN that is
  *              asked only between the lowest and the highest address that the hook gave, with
@@ -740,7 +742,8 @@ struct mmi_slab;
 struct mmi_slab_batch {
     struct mmi_slab_batch *next;
     uintptr_t n;
-    uintptr_t grace; /* deferred frees: the grace period; quarantine: where the oldest is */
+    uintptr_t grace; /* deferred frees: the grace period; quarantine: where the oldest is; depot:
+                        the CPU that filled it */
     uintptr_t slot[MM_SLAB_SLOTS];
 };
 
@@ -764,6 +767,14 @@ struct mm_slab_hooks {
     /* Memory is short: `bytes` are wanted. True if something was freed and another try makes sense
      * (each allocation tries again once). */
     bool (*reclaim)(void *ctx, struct mm_slab_heap *heap, size_t bytes);
+    /* Calls fn(arg) on every CPU that uses the heap (on the caller's or not), one after another or
+     * at once, and returns when all calls have returned: free objects in other CPUs' arrays come
+     * back this way before an allocation fails, and by mm_slab_shrink. When fn runs, its CPU must
+     * not be between pin and unpin, nor hold a lock of the heap; so where it is an interrupt, both
+     * turn interrupts off. It takes locks, waits for nothing else, and its time is O(caches * slots).
+     * Two CPUs may ask at once: a CPU that waits must serve the other meanwhile. For an idle CPU
+     * mm_slab_drain does the same from elsewhere. NULL: other CPUs' arrays are out of reach. */
+    void (*each_cpu)(void *ctx, void (*fn)(void *arg), void *arg);
     /* Grace periods: `grace_start` names a time from which on no new reader can see what was freed
      * before, `grace_done` tells whether all readers of before are through, `grace_wait` returns
      * when they are. All three or none. */
@@ -882,7 +893,7 @@ struct mm_slab_cache {
     struct mmi_slab_list partial;
     struct mmi_slab_list full;
     size_t slabs;
-    size_t free;
+    uintptr_t free; /* changed by mmi_slab_add_free */
     size_t quota;
     struct mmi_slab_batch *depot;
     struct mmi_slab_batch *spare; /* batches without content */
@@ -901,6 +912,7 @@ struct mm_slab_cache {
     size_t resting;
     size_t withdrawn; /* damaged objects, never used again */
     size_t finishing; /* slabs on their way back; the heap's lock */
+    size_t walkers;   /* CPUs that are at it on their way through the list; the heap's lock */
     char name[MM_SLAB_NAME_MAX];
 };
 
@@ -1044,8 +1056,8 @@ MM_SLAB_API size_t mm_slab_usable(struct mm_slab_heap *heap, const void *p);
  * Hot path: 12 instructions. Safe from any CPU. */
 MM_SLAB_INLINE enum mm_status mm_slab_kfree(struct mm_slab_heap *heap, void *p);
 
-/* The same where the caller knows the size that was asked for: saves a load, and a wrong class is
- * refused with MM_ERR_INVALID. Not for objects of mm_slab_kmalloc_aligned, nor after a krealloc in
+/* The same where the caller knows the size that was asked for: a wrong class is refused with
+ * MM_ERR_INVALID. Not for objects of mm_slab_kmalloc_aligned, nor after a krealloc in
  * place. */
 MM_SLAB_INLINE enum mm_status mm_slab_kfree_sized(struct mm_slab_heap *heap, void *p, size_t size);
 
@@ -1069,7 +1081,8 @@ MM_SLAB_API enum mm_status mm_slab_cache_init(struct mm_slab_cache *cache,
 
 /* Ends a cache: its slabs go back, destructors run. MM_OK; MM_ERR_BUSY, and the cache goes on, if
  * objects are live; their number is in *live (which may be NULL). Frees that wait for readers are
- * waited for. No other CPU may be in the cache. */
+ * waited for, and CPUs that are at this cache in mm_slab_shrink, _drain or _dump. No other CPU may
+ * be in the cache otherwise. */
 MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, size_t *live);
 
 /* An object; NULL if memory or a quota is exhausted. MM_SLAB_ZERO is for caches without a
@@ -1106,16 +1119,26 @@ MM_SLAB_API void mm_slab_rcu_barrier(struct mm_slab_heap *heap);
 
 /* ---- Memory back ----------------------------------------------------------------------------- */
 
-/* Gives back all that this CPU's arrays and the depots hold and all empty slabs, and purges free
- * pages of the others. Returns bytes given back and purged. Locks each cache in turn. */
+/* Gives back all that the CPUs' arrays (without the hook each_cpu: this CPU's) and the depots hold
+ * and all empty slabs, and purges free pages of the others. Returns bytes given back and purged.
+ * Locks each cache in turn. */
 MM_SLAB_API size_t mm_slab_shrink(struct mm_slab_heap *heap);
 
 /* The same for one cache. */
 MM_SLAB_API size_t mm_slab_cache_shrink(struct mm_slab_cache *cache);
 
-/* Empties the arrays of `cpu` of every cache into the slabs: for a CPU that goes off-line or idle.
- * The caller runs there, or sees to it that this CPU is not in the heap meanwhile. MM_OK;
- * MM_ERR_INVALID for a number that is no CPU's. */
+/* Empties the arrays of `cpu` of every cache into the slabs, so that nothing is stranded there: for
+ * a CPU that goes off-line or idle. The caller runs there; or it keeps that CPU out of the heap:
+ *
+ *   - what the CPU did in the heap happened before the call: it said that it is idle by a store with
+ *     release, and the caller saw that by a load with acquire;
+ *   - until the call returns the CPU does not enter the heap, by an interrupt's handler neither; when
+ *     it wakes it waits until the caller said, again by release and acquire, that it is done;
+ *   - one caller at a time drains a CPU.
+ *
+ * A word that goes from RUNNING to IDLE by its CPU's store, and from IDLE to DRAINED (the caller) or
+ * to RUNNING (the CPU) by compare-and-swap, does all of that. Other CPUs may use the heap meanwhile.
+ * MM_OK; MM_ERR_INVALID for a number that is no CPU's. O(caches * slots); locks each in turn. */
 MM_SLAB_API enum mm_status mm_slab_drain(struct mm_slab_heap *heap, unsigned cpu);
 
 /* ---- Questions ------------------------------------------------------------------------------- */
@@ -1190,7 +1213,7 @@ struct mmi_slab_mark {
 /* Arrays of a CPU and a cache: `in` from l up, below it four words, and below them `out`.
  *
  *   l[ROOM]        bytes of free entries of `in`, 1 to slots of them; what was freed last is there
- *   l[slots]       0, the end of `in`
+ *   l[slots]       the end of `in`: what was freed last before it became empty, or 0
  *   l[POP]         index of what the next allocation takes, from END - slots to END (negative)
  *   l[END]         0: `out` is empty
  *   l[SLOTS]       entries of each
@@ -1210,6 +1233,7 @@ MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_kfree_sized_slow(struct mm_slab_
                                                                  size_t size);
 MM_SLAB_API MM_NOINLINE enum mm_status mmi_slab_twice(struct mm_slab_heap *heap, void *p);
 MM_SLAB_API MM_NOINLINE bool mmi_slab_flush(uintptr_t *l);
+MM_SLAB_API MM_NOINLINE bool mmi_slab_again(uintptr_t *l, void *p);
 MM_SLAB_API MM_NOINLINE void mmi_slab_trim(struct mm_slab_heap *heap);
 MM_SLAB_API MM_NOINLINE bool mmi_slab_knows(struct mm_slab_heap *heap, const void *p);
 MM_SLAB_API MM_NOINLINE size_t mmi_slab_usable(const void *p);
@@ -1389,12 +1413,17 @@ MMI_SLAB_PRIVATE bool mmi_slab_trusted(struct mm_slab_heap *heap, const void *p)
     return true;
 #endif
 }
+/* Is p the start of an object that is not free in its slab? */
 MMI_SLAB_PRIVATE bool mmi_slab_starts(const void *p)
 {
 #if MM_SLAB_HARDEN || MM_SLAB_DEBUG >= 1
     const struct mmi_slab *s = mmi_slab_of(p);
+    const uintptr_t *bits = (const uintptr_t *)(s + 1);
     uint32_t inside;
-    return mmi_slab_index(s, p, &inside) < s->count && inside == 0;
+    const uint32_t n = mmi_slab_index(s, p, &inside);
+    if (n >= s->count || inside != 0)
+        return false;
+    return (mm_load(&bits[n >> MM_WORD_SHIFT]) >> (n & (MM_WORD_BITS - 1)) & 1) == 0;
 #else
     (void)p;
     return true;
@@ -1465,14 +1494,16 @@ MM_SLAB_INLINE void *mm_slab_kcalloc(struct mm_slab_heap *heap, size_t n, size_t
 MMI_SLAB_PRIVATE enum mm_status mmi_slab_free_into(struct mm_slab_heap *heap, uintptr_t *l, void *p,
                                                    MM_SLAB_CPU_STATE_T pin)
 {
-    bool trim = false;
+    bool trim = false, again = false;
     int pushed;
     MMI_SLAB_POISON_ALL(p);
     pushed = mmi_slab_push(l, p);
     if (MM_UNLIKELY(pushed > 0))
         trim = mmi_slab_flush(l);
-    MM_SLAB_CPU_UNPIN(pin);
     if (MM_UNLIKELY(pushed < 0))
+        again = mmi_slab_again(l, p);
+    MM_SLAB_CPU_UNPIN(pin);
+    if (MM_UNLIKELY(again))
         return mmi_slab_twice(heap, p);
     if (MM_UNLIKELY(trim))
         mmi_slab_trim(heap);
@@ -2014,6 +2045,12 @@ static void mmi_slab_shuffle(struct mm_slab_cache *cache, uintptr_t *slot, uintp
     }
 }
 
+/* More objects (n may be negative) are free in the cache's slabs. A refill looks without the lock. */
+MMI_SLAB_PRIVATE void mmi_slab_add_free(struct mm_slab_cache *cache, uintptr_t n)
+{
+    mm_store(&cache->free, cache->free + n);
+}
+
 /* Takes up to n objects out of the cache's slabs. */
 static uintptr_t mmi_slab_take(struct mm_slab_cache *cache, uintptr_t *to, uintptr_t n)
 {
@@ -2027,7 +2064,7 @@ static uintptr_t mmi_slab_take(struct mm_slab_cache *cache, uintptr_t *to, uintp
             mmi_slab_link(&cache->full, s, true);
         }
     }
-    cache->free -= got;
+    mmi_slab_add_free(cache, 0 - got);
     if (cache->flags & MM_SLAB_SHUFFLE)
         mmi_slab_shuffle(cache, to, got);
     return got;
@@ -2047,7 +2084,7 @@ static void mmi_slab_retire(struct mm_slab_cache *cache, struct mmi_slab *s,
 
     mmi_slab_unlink(&cache->partial, s);
     cache->slabs--;
-    cache->free -= s->count;
+    mmi_slab_add_free(cache, 0 - (uintptr_t)s->count);
     for (i = 0; i < MMI_SLAB_MARKS; i++)
         mm_store(&s->mark[i].token, 0);
     s->next = after->retired;
@@ -2075,7 +2112,7 @@ static void mmi_slab_put_back(struct mm_slab_cache *cache, uintptr_t object,
     mm_store(&bits[w], bits[w] | bit);
     if (w < s->hint)
         s->hint = w;
-    cache->free++;
+    mmi_slab_add_free(cache, 1);
     s->free++;
     if (s->free == 1) {
         mmi_slab_unlink(&cache->full, s);
@@ -2223,7 +2260,7 @@ static void *mmi_slab_grow(struct mm_slab_cache *cache, unsigned flags)
     mmi_slab_bits(s)[n >> MM_WORD_SHIFT] &= ~mm_bit(n & (MM_WORD_BITS - 1));
     mmi_slab_unpurge(s, object);
     s->free--;
-    cache->free += s->free;
+    mmi_slab_add_free(cache, s->free);
     mmi_slab_link(s->free != 0 ? &cache->partial : &cache->full, s, false);
     MM_SLAB_UNLOCK(&cache->lock, state);
     return object;
@@ -2586,36 +2623,68 @@ static void mmi_slab_turn(struct mm_slab_cache *cache, bool flushing)
         cache->limit -= (cache->limit + 7) / 8;
 }
 
-/* Fills the empty `out` of the arrays l. False if the cache has nothing. Pinned. */
+/* Asks for the lines of n objects that another CPU freed, to be written. All travel at once; else
+ * the first write to each object would wait for its line. */
+static void mmi_slab_fetch(const uintptr_t *object, uintptr_t n)
+{
+    for (; n > 0; n--, object++) {
+#ifdef __x86_64__
+        __asm__ __volatile__("prefetchw\t(%0)" : : "r"(*object)); /* nothing, where it is unknown */
+#else
+        __builtin_prefetch((const void *)*object, 1);
+#endif
+    }
+}
+
+/* Objects for the empty `out` of the arrays l, up to `n`, out of the depot or the slabs: they end at
+ * `end`. Returns how many. */
+static uintptr_t mmi_slab_load(struct mm_slab_cache *cache, uintptr_t *end, uintptr_t n)
+{
+    const unsigned cpu = MM_SLAB_CPU_ID();
+    MM_SLAB_LOCK_STATE_T state;
+    struct mmi_slab_batch **at = &cache->depot, *b;
+    bool foreign = false;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    mmi_slab_turn(cache, false);
+    while (*at != NULL && (*at)->grace != cpu) /* rather what is in this CPU's own cache */
+        at = &(*at)->next;
+    if (*at == NULL)
+        at = &cache->depot;
+    b = *at;
+    if (b != NULL && b->n <= n) {
+        foreign = b->grace != cpu;
+        *at = b->next;
+        cache->batches--;
+        n = b->n;
+        (void)MM_SLAB_MEMCPY(end - n, b->slot, n * sizeof *end);
+        b->next = cache->spare;
+        cache->spare = b;
+        cache->spares++;
+    } else {
+        n = n < cache->free ? n : cache->free;
+        (void)mmi_slab_take(cache, end - n, n);
+    }
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    if (foreign)
+        mmi_slab_fetch(end - n, n);
+    return n;
+}
+
+/* Fills the empty `out` of the arrays l. What is in `in` comes first; where that is little, more is
+ * added behind it, or a few objects that go round would come here each time. False if the cache has
+ * nothing. Pinned. */
 static bool mmi_slab_refill(struct mm_slab_cache *cache, uintptr_t *l)
 {
-    const uintptr_t slots = l[MMI_SLAB_SLOTS];
-    uintptr_t room = mmi_slab_room(l), n = slots - room, *end = l + MMI_SLAB_END;
-    MM_SLAB_LOCK_STATE_T state;
+    const uintptr_t slots = l[MMI_SLAB_SLOTS], room = mmi_slab_room(l), n = slots - room;
+    uintptr_t more = 0;
 
-    if (n != 0) {
-        (void)MM_SLAB_MEMCPY(end - n, l + room, n * sizeof *l);
-        mmi_slab_set_room(l, slots);
-    } else {
-        MM_SLAB_LOCK(&cache->lock, state);
-        mmi_slab_turn(cache, false);
-        if (cache->depot != NULL) {
-            struct mmi_slab_batch *b = cache->depot;
-            cache->depot = b->next;
-            cache->batches--;
-            n = b->n;
-            (void)MM_SLAB_MEMCPY(end - n, b->slot, n * sizeof *l);
-            b->next = cache->spare;
-            cache->spare = b;
-            cache->spares++;
-        } else {
-            n = slots < cache->free ? slots : cache->free;
-            (void)mmi_slab_take(cache, end - n, n);
-        }
-        MM_SLAB_UNLOCK(&cache->lock, state);
-    }
-    mmi_slab_set_ready(l, n);
-    return n != 0;
+    if (n == 0 || (n < slots / 2 && mm_load(&cache->free) != 0))
+        more = mmi_slab_load(cache, l + MMI_SLAB_END, room);
+    (void)MM_SLAB_MEMCPY(l + MMI_SLAB_END - more - n, l + room, n * sizeof *l);
+    mmi_slab_set_room(l, slots);
+    mmi_slab_set_ready(l, n + more);
+    return n + more != 0;
 }
 
 /* Takes the n objects at `from` out of a CPU's arrays, into the depot or their slabs. */
@@ -2636,6 +2705,7 @@ static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *fr
         cache->spares--;
         (void)MM_SLAB_MEMCPY(b->slot, from, n * sizeof *from);
         b->n = n;
+        b->grace = MM_SLAB_CPU_ID();
         b->next = cache->depot;
         cache->depot = b;
         cache->batches++;
@@ -2647,19 +2717,46 @@ static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *fr
     return mmi_slab_finish(cache, &after);
 }
 
-/* Empties the full `in` of the arrays l. Pinned. True if there is work left for mmi_slab_trim. When
- * `out` is empty too it takes all; when less than half full, the later half. So at least half of an
- * array stays for what comes next, whether that frees or allocates. */
+/* Empties the full `in` of the arrays l. Pinned. True if there is work left for mmi_slab_trim. What
+ * was freed last stays here, to be handed out first: all of `in` where `out` is empty, the later half
+ * before what `out` has where that is little, else all in the place of what `out` has. So at least
+ * half of an array stays for what comes next, whether that frees or allocates. */
 MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
 {
     struct mm_slab_cache *cache = (struct mm_slab_cache *)l[MMI_SLAB_CACHE];
-    const uintptr_t slots = l[MMI_SLAB_SLOTS], ready = mmi_slab_ready(l);
-    const uintptr_t keep = ready == 0 ? slots : ready < slots / 2 ? slots / 2 : 0;
+    const uintptr_t slots = l[MMI_SLAB_SLOTS];
+    uintptr_t ready = mmi_slab_ready(l), keep = slots;
+    bool work = false;
 
+    if (ready >= slots / 2) {
+        work = mmi_slab_unload_run(cache, l + MMI_SLAB_END - ready, ready);
+        ready = 0;
+    } else if (ready != 0) {
+        keep = slots / 2;
+        work = mmi_slab_unload_run(cache, l + keep, slots - keep);
+    }
     (void)MM_SLAB_MEMCPY(l + MMI_SLAB_END - ready - keep, l, keep * sizeof *l);
     mmi_slab_set_ready(l, ready + keep);
     mmi_slab_set_room(l, slots);
-    return keep < slots && mmi_slab_unload_run(cache, l + keep, slots - keep);
+    l[slots] = l[0];
+    return work;
+}
+
+/* p is on top of `in`: is it free already? If `in` is empty, p was the last to be freed before, and
+ * then first in `out` (mmi_slab_flush); if it is there no more, nor free in its slab, it was handed
+ * out again and is now freed, which is done here. Pinned. */
+MM_SLAB_API bool mmi_slab_again(uintptr_t *l, void *p)
+{
+    struct mmi_slab *s = mmi_slab_of(p);
+    uint32_t inside;
+    const uint32_t n = mmi_slab_index(s, p, &inside);
+
+    if (mmi_slab_room(l) != l[MMI_SLAB_SLOTS] || l[(intptr_t)l[MMI_SLAB_POP]] == (uintptr_t)p ||
+        (n < s->count && mmi_slab_test(mmi_slab_bits(s), n)))
+        return true;
+    l[l[MMI_SLAB_SLOTS]] = 0;
+    (void)mmi_slab_push(l, p); /* not the last that fits: there are two slots at least */
+    return false;
 }
 
 /* One object of a cache without arrays on this CPU; NULL if it has none. */
@@ -2802,14 +2899,36 @@ static void *mmi_slab_try(struct mm_slab_cache *cache)
     return l != NULL ? p : mmi_slab_take_one(cache);
 }
 
-/* After the cache could not grow: what else may help, once for each allocation. */
-static bool mmi_slab_reclaim(struct mm_slab_heap *heap, size_t bytes, unsigned flags, bool *tried)
+static bool mmi_slab_quota_met(struct mm_slab_cache *cache)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    bool met;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    met = cache->quota != 0 && (cache->slabs + 1) * MM_SLAB_BYTES > cache->quota;
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    return met;
+}
+
+/* After neither the cache (NULL: none) nor the source had anything: what else may help, one thing
+ * after another for each allocation. First what CPUs' arrays and depots hold, of this cache if it is
+ * its quota that is met; then what waits for readers, and the program's caches. */
+static bool mmi_slab_reclaim(struct mm_slab_heap *heap, struct mm_slab_cache *cache, size_t bytes,
+                             unsigned flags, unsigned *tried)
 {
     bool helped = false;
 
-    if (*tried || (flags & MM_SLAB_NOWAIT))
+    if (flags & MM_SLAB_NOWAIT)
         return false;
-    *tried = true;
+    if ((*tried)++ == 0) {
+        if (cache != NULL && mmi_slab_quota_met(cache))
+            (void)mm_slab_cache_shrink(cache);
+        else
+            (void)mm_slab_shrink(heap);
+        return true;
+    }
+    if (*tried > 2)
+        return false;
     if (heap->hooks->grace_done != NULL)
         helped = mm_slab_rcu_poll(heap) == 0;
     if (heap->hooks->reclaim != NULL)
@@ -2822,7 +2941,7 @@ static void *mmi_slab_get(struct mm_slab_cache *cache, size_t size, unsigned fla
                           uintptr_t caller)
 {
     MM_SLAB_LOCK_STATE_T state;
-    bool tried = false;
+    unsigned tried = 0;
     void *p;
 
     for (;;) {
@@ -2831,7 +2950,7 @@ static void *mmi_slab_get(struct mm_slab_cache *cache, size_t size, unsigned fla
             p = mmi_slab_grow(cache, flags);
         if (p == NULL) {
             if (mmi_slab_wake_all(cache) ||
-                mmi_slab_reclaim(cache->heap, MM_SLAB_BYTES, flags, &tried))
+                mmi_slab_reclaim(cache->heap, cache, MM_SLAB_BYTES, flags, &tried))
                 continue;
             MM_SLAB_LOCK(&cache->lock, state);
             cache->failures++;
@@ -3057,6 +3176,8 @@ static void mmi_slab_unload(struct mm_slab_cache *cache, uintptr_t *l)
     struct mmi_slab_after after;
     MM_SLAB_LOCK_STATE_T state;
 
+    if (i == slots && n == 0)
+        return;
     after.retired = NULL;
     after.misuse = 0;
     MM_SLAB_LOCK(&cache->lock, state);
@@ -3149,7 +3270,7 @@ static void mmi_slab_dissolve(struct mm_slab_cache *cache)
         mmi_slab_link(&cache->partial, s, true);
     }
     while ((s = cache->partial.first) != NULL) {
-        cache->free += s->count - s->free;
+        mmi_slab_add_free(cache, s->count - s->free);
         mmi_slab_retire(cache, s, &after);
     }
     cache->withdrawn = 0;
@@ -3221,7 +3342,7 @@ static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align
     const size_t bytes = (size + page - 1) & ~(page - 1);
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab_entry *e;
-    bool tried = false;
+    unsigned tried = 0;
     void *p = NULL;
     size_t buckets;
 
@@ -3233,7 +3354,7 @@ static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align
             p = mmi_slab_source(heap, bytes, align > MM_SLAB_BYTES ? align : MM_SLAB_BYTES, flags);
         if (e != NULL && p == NULL)
             mmi_slab_inner_free(heap, MMI_SLAB_ENTRIES, e);
-    } while (p == NULL && mmi_slab_reclaim(heap, bytes, flags, &tried));
+    } while (p == NULL && mmi_slab_reclaim(heap, NULL, bytes, flags, &tried));
     if (p == NULL)
         return NULL;
     if (flags & MM_SLAB_ZERO)
@@ -3554,6 +3675,28 @@ static bool mmi_slab_plain(struct mm_slab_heap *heap, const void *p, uintptr_t t
            mmi_slab_starts(p);
 }
 
+/* Frees p[0] and on into the arrays l, while they have room and the objects have its mark. Returns
+ * how many. */
+static size_t mmi_slab_push_run(struct mm_slab_heap *heap, uintptr_t *l, uintptr_t token,
+                                uintptr_t offset, void *const *p, size_t n)
+{
+    const uintptr_t room = mmi_slab_room(l);
+    uintptr_t *top = l + room, last = *top, at = offset;
+    size_t i;
+
+    if (n > room)
+        n = room;
+    for (i = 0; i < n; i++) {
+        if (!mmi_slab_plain(heap, p[i], token, &at) || at != offset || (uintptr_t)p[i] == last)
+            break;
+        MMI_SLAB_POISON_ALL(p[i]);
+        last = (uintptr_t)p[i];
+        *--top = last;
+    }
+    mmi_slab_set_room(l, room - i);
+    return i;
+}
+
 /* Frees p[0] and on into the CPU's arrays, of one cache or (NULL) of the classes. Stops after a
  * full array, and before what needs more thought. Returns how many. */
 static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache *cache,
@@ -3561,12 +3704,11 @@ static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache 
 {
     const uintptr_t token =
         mmi_slab_token(cache != NULL ? (const void *)cache : (const void *)heap);
+    uintptr_t offset = 0, *l = NULL;
     struct mm_slab_cpu *self;
     MM_SLAB_CPU_STATE_T pin;
-    uintptr_t offset = 0, *l = NULL;
-    bool trim = false;
-    size_t i = 0;
-    int pushed = 0;
+    bool trim = false, more = true;
+    size_t i = 0, done;
 
     MM_SLAB_CPU_PIN(pin);
     self = MM_SLAB_SELF(heap);
@@ -3574,14 +3716,14 @@ static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache 
         l = mmi_slab_arrays(cache);
     if (cache != NULL ? l == NULL : self == NULL)
         n = 0;
-    while (i < n && pushed == 0 && mmi_slab_plain(heap, p[i], token, &offset)) {
+    while (more && i < n && mmi_slab_plain(heap, p[i], token, &offset)) {
         if (cache == NULL)
             l = (uintptr_t *)(void *)((char *)self + offset);
-        MMI_SLAB_POISON_ALL(p[i]);
-        pushed = mmi_slab_push(l, p[i]);
-        i += pushed >= 0;
+        done = mmi_slab_push_run(heap, l, token, offset, p + i, n - i);
+        i += done;
+        more = done != 0 && mmi_slab_room(l) != 0;
     }
-    if (pushed > 0)
+    if (i != 0 && mmi_slab_room(l) == 0)
         trim = mmi_slab_flush(l);
     MM_SLAB_CPU_UNPIN(pin);
     if (trim)
@@ -3629,11 +3771,40 @@ static bool mmi_slab_cache_config_good(const struct mm_slab_heap *heap,
            config->copy_bytes <= config->size - config->copy_offset;
 }
 
+static void mmi_slab_list(struct mm_slab_cache *cache)
+{
+    struct mm_slab_heap *heap = cache->heap;
+    MM_SLAB_LOCK_STATE_T state;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    cache->next = heap->caches;
+    heap->caches = cache;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+}
+
+/* Takes the cache out of the heap's list, when nobody walks over it. */
+static void mmi_slab_unlist(struct mm_slab_cache *cache)
+{
+    struct mm_slab_heap *heap = cache->heap;
+    MM_SLAB_LOCK_STATE_T state;
+    bool walked;
+
+    do {
+        struct mm_slab_cache **at = &heap->caches;
+        MM_SLAB_LOCK(&heap->lock, state);
+        walked = cache->walkers != 0;
+        while (!walked && *at != cache)
+            at = &(*at)->next;
+        if (!walked)
+            *at = cache->next;
+        MM_SLAB_UNLOCK(&heap->lock, state);
+    } while (walked);
+}
+
 MM_SLAB_API enum mm_status mm_slab_cache_init(struct mm_slab_cache *cache,
                                               struct mm_slab_heap *heap,
                                               const struct mm_slab_cache_config *config)
 {
-    MM_SLAB_LOCK_STATE_T state;
     size_t align;
 
     if (!mmi_slab_cache_config_good(heap, config))
@@ -3658,29 +3829,28 @@ MM_SLAB_API enum mm_status mm_slab_cache_init(struct mm_slab_cache *cache,
     cache->ctx = config->ctx;
     MM_SLAB_LOCK_INIT(&cache->lock);
     mmi_slab_set_name(cache, config->name, 0);
-    MM_SLAB_LOCK(&heap->lock, state);
-    cache->next = heap->caches;
-    heap->caches = cache;
-    MM_SLAB_UNLOCK(&heap->lock, state);
+    mmi_slab_list(cache);
     return MM_OK;
 }
 
 MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, size_t *live)
 {
     struct mm_slab_heap *heap = cache->heap;
-    struct mm_slab_cache **at = &heap->caches;
     MM_SLAB_LOCK_STATE_T state;
     size_t n, finishing;
     unsigned cpu;
 
     if (heap->hooks->grace_wait != NULL)
         mm_slab_rcu_barrier(heap);
+    mmi_slab_unlist(cache); /* first: a CPU that walks empties its arrays, here all are emptied */
     mmi_slab_unload_all(cache);
     n = mmi_slab_live(cache);
     if (live != NULL)
         *live = n;
-    if (n != 0)
+    if (n != 0) {
+        mmi_slab_list(cache);
         return MM_ERR_BUSY;
+    }
     mmi_slab_dissolve(cache);
     do { /* another CPU may be at the destructors of the last slabs */
         MM_SLAB_LOCK(&heap->lock, state);
@@ -3690,11 +3860,6 @@ MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, si
     for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
         if (cache->cpu[cpu] != NULL)
             mmi_slab_inner_free(heap, MMI_SLAB_ARRAYS, cache->cpu[cpu] - MM_SLAB_SLOTS - 8);
-    MM_SLAB_LOCK(&heap->lock, state);
-    while (*at != cache)
-        at = &(*at)->next;
-    *at = cache->next;
-    MM_SLAB_UNLOCK(&heap->lock, state);
     return MM_OK;
 }
 
@@ -3937,6 +4102,23 @@ MM_SLAB_API void mm_slab_rcu_barrier(struct mm_slab_heap *heap)
 
 /* ---- Memory back ----------------------------------------------------------------------------- */
 
+/* The cache after `cache` in the heap's list, as mm_slab_next_cache, while caches come and go: the
+ * one that is returned stays until the next step. */
+static struct mm_slab_cache *mmi_slab_walk(struct mm_slab_heap *heap, struct mm_slab_cache *cache)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    struct mm_slab_cache *next;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    next = cache != NULL ? cache->next : heap->caches;
+    if (cache != NULL)
+        cache->walkers--;
+    if (next != NULL)
+        next->walkers++;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return next;
+}
+
 /* Empties this CPU's arrays of the cache. */
 static void mmi_slab_unload_own(struct mm_slab_cache *cache)
 {
@@ -3999,15 +4181,40 @@ static size_t mmi_slab_purge(struct mm_slab_cache *cache)
     return given;
 }
 
-MM_SLAB_API size_t mm_slab_cache_shrink(struct mm_slab_cache *cache)
+/* What each CPU is asked to do. */
+static void mmi_slab_unload_here(void *cache)
+{
+    mmi_slab_unload_own((struct mm_slab_cache *)cache);
+}
+
+static void mmi_slab_unload_here_all(void *arg)
+{
+    struct mm_slab_heap *heap = (struct mm_slab_heap *)arg;
+    struct mm_slab_cache *cache = NULL;
+
+    while ((cache = mmi_slab_walk(heap, cache)) != NULL)
+        mmi_slab_unload_own(cache);
+}
+
+/* All that a cache can give when the CPUs' arrays are empty. */
+static size_t mmi_slab_shrink_rest(struct mm_slab_cache *cache)
 {
     size_t given;
 
-    mmi_slab_unload_own(cache);
     mmi_slab_unload_depot(cache);
     (void)mmi_slab_wake_all(cache);
     given = mmi_slab_trim_to(cache->heap, 0);
     return given + mmi_slab_purge(cache);
+}
+
+MM_SLAB_API size_t mm_slab_cache_shrink(struct mm_slab_cache *cache)
+{
+    const struct mm_slab_hooks *hooks = cache->heap->hooks;
+
+    if (hooks->each_cpu != NULL)
+        hooks->each_cpu(hooks->ctx, mmi_slab_unload_here, cache);
+    mmi_slab_unload_own(cache);
+    return mmi_slab_shrink_rest(cache);
 }
 
 MM_SLAB_API size_t mm_slab_shrink(struct mm_slab_heap *heap)
@@ -4017,9 +4224,11 @@ MM_SLAB_API size_t mm_slab_shrink(struct mm_slab_heap *heap)
 
     if (heap->hooks->grace_done != NULL)
         (void)mm_slab_rcu_poll(heap);
-    while ((cache = mm_slab_next_cache(heap, cache)) != NULL)
-        if (cache->kind != MMI_SLAB_INNER)
-            given += mm_slab_cache_shrink(cache);
+    if (heap->hooks->each_cpu != NULL)
+        heap->hooks->each_cpu(heap->hooks->ctx, mmi_slab_unload_here_all, heap);
+    mmi_slab_unload_here_all(heap);
+    while ((cache = mmi_slab_walk(heap, cache)) != NULL)
+        given += mmi_slab_shrink_rest(cache);
     return given + mmi_slab_trim_to(heap, 0); /* what the caches of its own had for the others */
 }
 
@@ -4030,7 +4239,7 @@ MM_SLAB_API enum mm_status mm_slab_drain(struct mm_slab_heap *heap, unsigned cpu
 
     if (cpu >= MM_CPU_MAX)
         return MM_ERR_INVALID;
-    while ((cache = mm_slab_next_cache(heap, cache)) != NULL) {
+    while ((cache = mmi_slab_walk(heap, cache)) != NULL) {
         uintptr_t *l = __atomic_load_n(&cache->cpu[cpu], __ATOMIC_ACQUIRE);
         MM_SLAB_CPU_PIN(pin);
         if (l != NULL)
@@ -4167,7 +4376,7 @@ MM_SLAB_API void mm_slab_dump(struct mm_slab_heap *heap, void (*print)(void *ctx
     size_t i, at;
 
     print(ctx, "name                       active    objects     size per-slab    slabs");
-    while ((cache = mm_slab_next_cache(heap, cache)) != NULL) {
+    while ((cache = mmi_slab_walk(heap, cache)) != NULL) {
         uintptr_t column[5];
         mm_slab_cache_get_stats(cache, &stats);
         if (stats.slabs == 0)

@@ -79,8 +79,13 @@ count-record: | deps-count ## write the budgets of instructions that the tests h
 	@$(MAKE) --no-print-directory count-build
 	@python3 bench/count.py $(bench_dir)/count --record bench/budgets.txt
 
-count-build: $(bench_dir)/count
+count-build: $(bench_dir)/count $(bench_dir)/count-objects
 	@:
+
+$(bench_dir)/count-objects: bench/objects/count.c bench/bench.mk
+	@mkdir -p $(@D)
+	@echo "  bench $@"
+	$(Q)$(bench_cc) $(bench_flags) -I bench/objects -DMM_SLAB_IMPLEMENTATION -MMD -MP -MF $@.d -o $@ $<
 
 $(bench_dir)/bench: $(call bench_objects,$(bench_sources)) $(bench_dir)/gbench.o
 	@echo "  link  $@"

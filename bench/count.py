@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Instructions of the hot paths, counted by callgrind.
 
+PROGRAM counts frames and blocks, PROGRAM-objects small objects.
+
 Usage: count.py PROGRAM                   print a table
        count.py PROGRAM --check BUDGETS   compare with the recorded budgets, as a test (TAP)
        count.py PROGRAM --record BUDGETS  write the budgets anew
@@ -100,6 +102,32 @@ def count(program):
     return result
 
 
+def count_objects(program):
+    """{(row, "slab"): instructions an allocation and a free}, the driver's own included."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = os.path.join(folder, "dump")
+        valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no"]
+        command = valgrind + [f"--callgrind-out-file={out}", program]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode != 0:
+            sys.exit("count.py: valgrind failed:\n" + result.stderr)
+        counts = {}
+        for name in sorted(os.listdir(folder), key=lambda n: int(n.split(".")[1] if "." in n else 0)):
+            with open(os.path.join(folder, name)) as f:
+                text = f.read()
+            row = re.search(r"^desc: Trigger: Client Request: (\S+)/(\d+)$", text, re.M)
+            if row:
+                total = int(re.search(r"^totals: (\d+)", text, re.M).group(1))
+                counts[row.group(1), "slab"] = round(total / int(row.group(2)), 2)
+    return counts
+
+
+def print_objects(counts):
+    print("Instructions an allocation and a free of mm_slab.h, the driver's own included")
+    for (row, _), value in counts.items():
+        print(f"{row:<16} {value:8.2f}")
+
+
 def present(program):
     """What of ALLOCATORS and TABLE the program was built with."""
     listed = subprocess.run([program, "--list"], capture_output=True, text=True, check=True)
@@ -140,13 +168,15 @@ def flat(counts):
     return result
 
 
-def record(counts, path):
+def record(counts, objects, path):
     with open(path, "w") as f:
         f.write(HEAD + f"compiler gcc {compiler()}\n")
         for allocator in ALLOCATORS + [TABLE]:
             for (row, other), value in flat(counts).items():
                 if other == allocator:
                     f.write(f"{row:<18} {allocator:<12} {value:.2f}\n")
+        for (row, allocator), value in objects.items():
+            f.write(f"{row:<18} {allocator:<12} {value:.2f}\n")
 
 
 def read_budgets(path):
@@ -173,6 +203,7 @@ def check(program, path):
         print(f"1..0 # SKIP budgets are for gcc {version}, this is {compiler()}")
         return
     counts = flat(count(program))
+    counts.update(count_objects(program + "-objects"))
     print(f"1..{len(budgets)}")
     for i, ((row, allocator), budget) in enumerate(budgets.items(), 1):
         value = counts.get((row, allocator))
@@ -186,12 +217,15 @@ def check(program, path):
 def main():
     if len(sys.argv) == 2:
         print_table(count(sys.argv[1]))
+        print_objects(count_objects(sys.argv[1] + "-objects"))
     elif len(sys.argv) == 4 and sys.argv[2] == "--check":
         check(sys.argv[1], sys.argv[3])
     elif len(sys.argv) == 4 and sys.argv[2] == "--record":
         counts = count(sys.argv[1])
+        objects = count_objects(sys.argv[1] + "-objects")
         print_table(counts)
-        record(counts, sys.argv[3])
+        print_objects(objects)
+        record(counts, objects, sys.argv[3])
     else:
         sys.exit(__doc__)
 

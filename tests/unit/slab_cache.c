@@ -382,6 +382,92 @@ static bool reclaim(void *ctx, struct mm_slab_heap *h, size_t bytes)
     return true;
 }
 
+static unsigned asked;
+
+/* A call on every CPU. */
+static void each_cpu(void *ctx, void (*fn)(void *arg), void *arg)
+{
+    const unsigned mine = cpu_now;
+    (void)ctx;
+    asked++;
+    for (cpu_now = 0; cpu_now < MM_CPU_MAX; cpu_now++)
+        fn(arg);
+    cpu_now = mine;
+}
+
+static void free_objects_of_other_cpus_are_taken_before_failure(void **state)
+{
+    static void *p[2000];
+    void *more;
+    (void)state;
+    cache_begin(64);
+    cc.quota = MM_SLAB_BYTES;
+    cache_make();
+    cpu_now = 1;
+    const size_t n = mm_slab_alloc_bulk(&cache, 0, p, 2000);
+    assert_true(n > 500 && n < 1024);
+    cpu_now = 2;
+    for (size_t i = 0; i < 100; i++)
+        assert_int_equal(mm_slab_free(&cache, p[i]), MM_OK);
+    cpu_now = 0;
+    assert_null(mm_slab_alloc(&cache, 0)); /* out of reach */
+    source.hooks.each_cpu = each_cpu;
+    assert_null(mm_slab_alloc(&cache, MM_SLAB_NOWAIT)); /* not asked */
+    assert_int_equal(asked, 0);
+    assert_int_equal(mm_slab_alloc_bulk(&cache, 0, p, 100), 100);
+    assert_int_equal(asked, 1);
+    assert_null(mm_slab_alloc(&cache, 0));
+    assert_int_equal(mm_slab_free_bulk(&cache, p, n), MM_OK);
+    mm_slab_shrink(&heap);
+
+    /* what other classes have free on other CPUs, and in depots, as well */
+    mm_slab_set_quota(&heap, heap_stats().bytes + 3 * MM_SLAB_BYTES);
+    cpu_now = 1;
+    for (size_t i = 0; i < 14; i++) /* two slabs */
+        assert_non_null(p[i] = mm_slab_kmalloc(&heap, 8192, 0));
+    cpu_now = 2;
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(mm_slab_kfree(&heap, p[i]), MM_OK);
+    cpu_now = 1;
+    for (size_t i = 4; i < 14; i++)
+        assert_int_equal(mm_slab_kfree(&heap, p[i]), MM_OK);
+    cpu_now = 0;
+    assert_int_equal(heap_stats().bytes, heap_stats().quota - MM_SLAB_BYTES);
+    assert_null(mm_slab_kmalloc(&heap, 2 * MM_SLAB_BYTES, MM_SLAB_NOWAIT));
+    more = mm_slab_kmalloc(&heap, 2 * MM_SLAB_BYTES, 0);
+    assert_non_null(more);
+    assert_int_equal(mm_slab_kfree(&heap, more), MM_OK);
+    mm_slab_set_quota(&heap, 0);
+    cache_end();
+}
+
+static void shrink_reaches_all_cpus(void **state)
+{
+    void *p[3];
+    (void)state;
+    cache_begin(64);
+    cache_make();
+    source.hooks.each_cpu = each_cpu;
+    for (cpu_now = 0; cpu_now < 3; cpu_now++)
+        assert_non_null(p[cpu_now] = mm_slab_alloc(&cache, 0));
+    for (cpu_now = 0; cpu_now < 3; cpu_now++)
+        assert_int_equal(mm_slab_free(&cache, p[cpu_now]), MM_OK);
+    cpu_now = 0;
+    assert_true(cache_stats(&cache).cached >= 3);
+    assert_true(mm_slab_cache_shrink(&cache) > 0);
+    assert_int_equal(cache_stats(&cache).cached, 0);
+    assert_int_equal(cache_stats(&cache).slabs, 0);
+    cpu_now = 1;
+    p[0] = mm_slab_kmalloc(&heap, 100, 0);
+    p[1] = mm_slab_alloc(&cache, 0);
+    assert_int_equal(mm_slab_kfree_bulk(&heap, p, 2), MM_OK);
+    cpu_now = 0;
+    mm_slab_shrink(&heap);
+    assert_int_equal(cache_stats(&cache).slabs, 0);
+    assert_int_equal(cache_stats(&heap.cls[mmi_slab_class(100)]).slabs, 0);
+    cache_end();
+}
+
 static void reclaim_is_asked_before_failure(void **state)
 {
     (void)state;
@@ -592,6 +678,8 @@ int main(void)
         cmocka_unit_test(drain_leaves_nothing_on_a_cpu),
         cmocka_unit_test(free_pages_of_partial_slabs_are_purged),
         cmocka_unit_test(the_depot_serves_long_swings),
+        cmocka_unit_test(free_objects_of_other_cpus_are_taken_before_failure),
+        cmocka_unit_test(shrink_reaches_all_cpus),
         cmocka_unit_test(reclaim_is_asked_before_failure),
         cmocka_unit_test(deferred_frees_wait_for_readers),
         cmocka_unit_test(without_grace_hooks_nothing_is_deferred),
