@@ -3308,6 +3308,7 @@ MM_FRAME_API MM_NOINLINE mm_pa_t mmi_frame_alloc_next(struct mm_frame_pool *pool
     if (MM_UNLIKELY(self == NULL))
         goto slow;
     cursor = &self->cursor[flags & MM_FRAME_ZONE_MASK];
+    __asm__("" : "+r"(cursor)); /* else compilers work out the address anew for each member */
     word = __atomic_load_n(&cursor->word, MM_BIAS_ORDER); /* if it is one, it is the empty one */
     section = cursor->section;
     if (MM_UNLIKELY(word == &pool->nothing || mm_load(&section->wanted) != 0 ||
