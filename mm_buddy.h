@@ -1338,7 +1338,6 @@ MM_BUDDY_INLINE mm_pa_t mm_buddy_alloc(struct mm_buddy *b, unsigned order, unsig
 {
     const unsigned type = flags & 3;
     unsigned stack = order * 3 + type, cpu;
-    uint32_t n = MMI_BUDDY_NONE;
     MM_BUDDY_CPU_STATE_T pin;
 
     if (order >= MM_BUDDY_CACHED_ORDERS)
@@ -1354,22 +1353,23 @@ MM_BUDDY_INLINE mm_pa_t mm_buddy_alloc(struct mm_buddy *b, unsigned order, unsig
         if (MM_LIKELY(mm_bias_mine(&c->owner, (uintptr_t)cpu + 1))) {
             unsigned pos = c->pos[stack];
             if (MM_LIKELY(pos != c->end[stack])) { /* C1 */
-                n = c->slot[pos];
+                const uint32_t n = c->slot[pos];
                 c->pos[stack] = (uint16_t)(pos + 1);
                 MMI_BUDDY_PUT(b->state[n], (uint8_t)(MMI_BUDDY_PLAIN | order));
-                if (stack == MMI_BUDDY_STACK_HUGE)
+                if (order >= MM_BUDDY_CACHED_ORDERS)
                     MMI_BUDDY_PUT(b->pb[n >> order].type, (uint8_t)type);
+                mm_busy_leave(&c->busy);
+                MM_BUDDY_CPU_UNPIN(pin);
+#if MM_BUDDY_DEBUG >= 3
+                mmi_buddy_debug(b);
+#endif
+                return mmi_buddy_pa(b, n);
             }
         }
         mm_busy_leave(&c->busy);
     }
     MM_BUDDY_CPU_UNPIN(pin);
-    if (MM_UNLIKELY(n == MMI_BUDDY_NONE))
-        return mmi_buddy_alloc_slow(b, order, flags);
-#if MM_BUDDY_DEBUG >= 3
-    mmi_buddy_debug(b);
-#endif
-    return mmi_buddy_pa(b, n);
+    return mmi_buddy_alloc_slow(b, order, flags);
 }
 
 /* Puts a block whose state byte was found to be `state` into the CPU's list; false if that cannot
@@ -1615,6 +1615,16 @@ static uint32_t mmi_buddy_region_of(const struct mm_buddy *b, uint32_t n)
 {
     return ((n >> b->pb_order) + b->pb_skew) >> b->region_shift;
 }
+/* Its first number, modulo 2^32: region 0 may begin below number 0. And how far the last one is from
+ * there. */
+static uint32_t mmi_buddy_region_start(const struct mm_buddy *b, uint32_t region)
+{
+    return (uint32_t)((((uint64_t)region << b->region_shift) - b->pb_skew) << b->pb_order);
+}
+static uint32_t mmi_buddy_region_last(const struct mm_buddy *b)
+{
+    return (uint32_t)(((uint64_t)1 << (b->region_shift + b->pb_order)) - 1);
+}
 static uint32_t mmi_buddy_pb_region(const struct mm_buddy *b, uint32_t pb)
 {
     return (pb + b->pb_skew) >> b->region_shift;
@@ -1788,27 +1798,15 @@ static unsigned mmi_buddy_pb_scan(const struct mm_buddy *b, uint32_t pb)
     return 1;
 }
 
-/* After blocks of `order`, `units` in all, were given to the word, the first of them at `bit`:
- * count, hint, merge. A single new block can complete larger ones only where it lies itself. */
-static inline void mmi_buddy_pb_freed(struct mm_buddy *b, uint32_t word, unsigned bit,
-                                      uint32_t units, unsigned order)
+/* Merges what was given to the word, and closes a page block that is wholly free. */
+static MM_NOINLINE void mmi_buddy_pb_merge(struct mm_buddy *b, uint32_t word, unsigned hint)
 {
     const uint32_t pb = word >> (b->pb_order - MM_WORD_SHIFT);
-    const uintptr_t bits = mm_load(b->bits + word);
-    const uint32_t free = b->pb[pb].free + units;
     const unsigned before = b->pb[pb].hint;
-    unsigned hint = before > order ? before : order + 1;
 
-    MMI_BUDDY_PUT(b->pb[pb].free, (uint16_t)free);
-    if (MM_LIKELY(before < MM_WORD_SHIFT && hint < MM_WORD_SHIFT && units == 1u << order)) {
-        const unsigned size = 1u << hint;
-        const uintptr_t group = (mm_bit(size) - 1) << (bit & ~(size - 1));
-        if (MM_LIKELY(hint == before && (bits & group) != group))
-            return;
-    }
     if (MM_UNLIKELY(before == MMI_BUDDY_ISOLATED))
         return;
-    if (MM_UNLIKELY(free == mmi_buddy_pb_size(b))) {
+    if (MM_UNLIKELY(b->pb[pb].free == mmi_buddy_pb_size(b))) {
         mmi_buddy_pb_close(b, pb);
         return;
     }
@@ -1816,6 +1814,25 @@ static inline void mmi_buddy_pb_freed(struct mm_buddy *b, uint32_t word, unsigne
         hint++;
     if (hint > before)
         mmi_buddy_pb_hint(b, pb, hint);
+}
+
+/* After blocks of `order`, `units` in all, were given to the word, the first of them at `bit`, which
+ * is `bits` now: count, hint, merge. A single new block can complete larger ones only where it lies
+ * itself. */
+static inline void mmi_buddy_pb_freed(struct mm_buddy *b, uint32_t word, uintptr_t bits,
+                                      unsigned bit, uint32_t units, unsigned order)
+{
+    struct mmi_buddy_pb *const pb = &b->pb[word >> (b->pb_order - MM_WORD_SHIFT)];
+    const unsigned before = pb->hint;
+
+    MMI_BUDDY_PUT(pb->free, (uint16_t)(pb->free + units));
+    if (MM_LIKELY(before < MM_WORD_SHIFT && before > order && units == 1u << order)) {
+        static const uintptr_t run[] = {1, 3, 15, 255, 65535, 0xffffffff};
+        const uintptr_t group = run[before] << (bit & (0u - (1u << before)));
+        if (MM_LIKELY((bits & group) != group))
+            return;
+    }
+    mmi_buddy_pb_merge(b, word, before > order ? before : order + 1);
 }
 
 /* Drops the reporting marks of the granules that n to end - 1, of one page block, touch (I7).
@@ -2804,21 +2821,25 @@ static uint32_t mmi_buddy_take(struct mm_buddy *b, unsigned cpu, unsigned order,
 /* Gives back blocks of one order up to 3, as many from the list's start as lie in the region, whose
  * lock the caller holds; returns how many. Blocks in the same word, next to each other in the list,
  * cost one access. */
-static uint32_t mmi_buddy_give_small(struct mm_buddy *b, uint32_t region, const uint32_t *list,
-                                     uint32_t count, unsigned order)
+static inline __attribute__((always_inline)) uint32_t
+mmi_buddy_give_small(struct mm_buddy *b, uint32_t region, const uint32_t *list, uint32_t count,
+                     unsigned order)
 {
     struct mmi_buddy_region *r = &b->region[region];
     const uintptr_t block = mm_mask(1u << order);
     const unsigned pb_words = b->pb_order - MM_WORD_SHIFT;
+    const uint32_t start = mmi_buddy_region_start(b, region), last = mmi_buddy_region_last(b);
+    const struct mmi_buddy_pb *const pbs = b->pb;
+    uintptr_t *const words = b->bits;
     uintptr_t given = 0;
     uint32_t i = 0;
 
-    while (i < count && mmi_buddy_region_of(b, list[i]) == region) {
+    while (i < count && list[i] - start <= last) {
         const uint32_t word = MMI_BUDDY_WORD(list[i]);
         const unsigned first = MMI_BUDDY_BIT(list[i]);
-        uintptr_t *bits = b->bits + word, mask = 0, old = mm_load(bits);
+        uintptr_t mask = 0, old = mm_load(words + word);
         uint32_t blocks = 0;
-        if (MM_UNLIKELY(b->pb[word >> pb_words].hint == MMI_BUDDY_WHOLE))
+        if (MM_UNLIKELY(pbs[word >> pb_words].hint == MMI_BUDDY_WHOLE))
             old = ~(uintptr_t)0;
         do {
             const uintptr_t bit = block << MMI_BUDDY_BIT(list[i]);
@@ -2831,8 +2852,8 @@ static uint32_t mmi_buddy_give_small(struct mm_buddy *b, uint32_t region, const 
         } while (++i < count && MMI_BUDDY_WORD(list[i]) == word);
         if (MM_UNLIKELY(blocks == 0))
             continue;
-        mm_store(bits, old | mask);
-        mmi_buddy_pb_freed(b, word, first, blocks << order, order);
+        mm_store(words + word, old | mask);
+        mmi_buddy_pb_freed(b, word, old | mask, first, blocks << order, order);
         given += (uintptr_t)blocks << order;
     }
     mmi_buddy_free_add(b, region, given);
@@ -2859,24 +2880,28 @@ static uint32_t mmi_buddy_give_huge(struct mm_buddy *b, uint32_t region, const u
     struct mmi_buddy_region *r = &b->region[region];
     uintptr_t *const sets[2] = {mmi_buddy_whole(b, region, MM_BUDDY_UNMOVABLE),
                                 mmi_buddy_whole(b, region, MM_BUDDY_CMA)};
+    const uint32_t start = mmi_buddy_region_start(b, region), last = mmi_buddy_region_last(b);
+    const unsigned order = b->pb_order;
+    struct mmi_buddy_pb *const pbs = b->pb;
     uintptr_t *set = NULL, *to, bits = 0;
-    uint32_t i, pb, local, word = 0, given = 0, whole = 0;
+    uint32_t i, local, word = 0, given = 0, whole = 0;
 
-    for (i = 0; i < count && mmi_buddy_region_of(b, list[i]) == region; i++) {
-        pb = list[i] >> b->pb_order;
-        if (MM_UNLIKELY(b->pb[pb].free != 0 || b->pb[pb].hint == MMI_BUDDY_WHOLE)) {
+    for (i = 0; i < count && list[i] - start <= last; i++) {
+        struct mmi_buddy_pb *const pb = &pbs[list[i] >> order];
+        const unsigned hint = pb->hint;
+        if (MM_UNLIKELY(pb->free != 0 || hint == MMI_BUDDY_WHOLE)) {
             mm_store(&r->misuse, mm_load(&r->misuse) + 1);
             continue;
         }
         given++;
-        if (MM_UNLIKELY(b->pb[pb].hint == MMI_BUDDY_ISOLATED)) {
-            mmi_buddy_pb_fill(b, pb, ~(uintptr_t)0);
+        if (MM_UNLIKELY(hint == MMI_BUDDY_ISOLATED)) {
+            mmi_buddy_pb_fill(b, list[i] >> order, ~(uintptr_t)0);
             continue;
         }
         whole++;
-        MMI_BUDDY_PUT(b->pb[pb].hint, (uint8_t)MMI_BUDDY_WHOLE);
-        local = mmi_buddy_pb_local(b, pb);
-        to = sets[b->pb[pb].type == MM_BUDDY_CMA];
+        MMI_BUDDY_PUT(pb->hint, (uint8_t)MMI_BUDDY_WHOLE);
+        local = (list[i] - start) >> order;
+        to = sets[pb->type == MM_BUDDY_CMA];
         if (bits != 0 && (to != set || MMI_BUDDY_WORD(local) != word)) {
             mmi_buddy_wholes_add(b, set, word, bits);
             bits = 0;
@@ -2888,7 +2913,7 @@ static uint32_t mmi_buddy_give_huge(struct mm_buddy *b, uint32_t region, const u
     if (bits != 0)
         mmi_buddy_wholes_add(b, set, word, bits);
     mmi_buddy_whole_count(b, region, whole);
-    mmi_buddy_free_add(b, region, (uintptr_t)given << b->pb_order);
+    mmi_buddy_free_add(b, region, (uintptr_t)given << order);
     return i;
 }
 
@@ -2902,8 +2927,12 @@ static uint32_t mmi_buddy_give_region(struct mm_buddy *b, const uint32_t *list, 
     uint32_t given;
 
     MM_BUDDY_LOCK(&r->lock, lock);
-    given = order < MM_BUDDY_CACHED_ORDERS ? mmi_buddy_give_small(b, region, list, count, order)
-                                           : mmi_buddy_give_huge(b, region, list, count);
+    if (MM_LIKELY(order == 0))
+        given = mmi_buddy_give_small(b, region, list, count, 0);
+    else if (order < MM_BUDDY_CACHED_ORDERS)
+        given = mmi_buddy_give_small(b, region, list, count, order);
+    else
+        given = mmi_buddy_give_huge(b, region, list, count);
     mm_store(&r->flushes, mm_load(&r->flushes) + 1);
     MM_BUDDY_UNLOCK(&r->lock, lock);
     return given;
@@ -2913,20 +2942,25 @@ static uint32_t mmi_buddy_give_region(struct mm_buddy *b, const uint32_t *list, 
 static void mmi_buddy_sort(const struct mm_buddy *b, const uint32_t *list, uint32_t count,
                            uint32_t *sorted)
 {
+    const unsigned shift = b->pb_order, region_shift = b->region_shift;
+    const uint32_t skew = b->pb_skew, regions = b->regions;
+    const struct mmi_buddy_pb *const pbs = b->pb;
+    const uintptr_t *const words = b->bits;
     uint16_t start[MM_BUDDY_REGIONS_MAX + 1];
     uint32_t i;
 
-    for (i = 0; i <= b->regions; i++)
+    for (i = 0; i <= regions; i++)
         start[i] = 0;
     for (i = 0; i < count; i++) {
-        MMI_BUDDY_PREFETCH(b->bits + MMI_BUDDY_WORD(list[i]));
-        MMI_BUDDY_PREFETCH(b->pb + (list[i] >> b->pb_order));
-        start[mmi_buddy_region_of(b, list[i]) + 1]++;
+        const uint32_t pb = list[i] >> shift;
+        MMI_BUDDY_PREFETCH(words + MMI_BUDDY_WORD(list[i]));
+        MMI_BUDDY_PREFETCH(pbs + pb);
+        start[((pb + skew) >> region_shift) + 1]++;
     }
-    for (i = 0; i < b->regions; i++)
+    for (i = 0; i < regions; i++)
         start[i + 1] = (uint16_t)(start[i + 1] + start[i]);
     for (i = 0; i < count; i++)
-        sorted[start[mmi_buddy_region_of(b, list[i])]++] = list[i];
+        sorted[start[((list[i] >> shift) + skew) >> region_shift]++] = list[i];
 }
 
 /* Gives back up to MM_BUDDY_CPU_SLOTS blocks of an order that has lists: what follows a first run
@@ -3017,47 +3051,44 @@ static void mmi_buddy_empty(struct mm_buddy *b, struct mmi_buddy_cpu *c)
     mmi_buddy_count(&b->active, 0 - (uintptr_t)1);
 }
 
-/* The list that a freed block of `order` in page block pb may move to: that of its type, if the
- * page block is nearly used up; else MMI_BUDDY_STACKS. Read without the region's lock: any answer
- * will do. */
-static unsigned mmi_buddy_recycled(const struct mm_buddy *b, uint32_t pb, unsigned order)
-{
-    const unsigned type = MMI_BUDDY_GET(b->pb[pb].type);
-    if (type >= MM_BUDDY_CMA || MMI_BUDDY_GET(b->pb[pb].free) >= mmi_buddy_pb_size(b) >> 2 ||
-        MMI_BUDDY_GET(b->pb[pb].hint) == MMI_BUDDY_ISOLATED)
-        return MMI_BUDDY_STACKS;
-    return order * 3 + type;
-}
-
 /* Moves freed blocks, the latest first, to the lists that hand out, as long as there is room there.
  * Those whose page blocks are not nearly used up stay for the bitmaps, so that page blocks in which
- * little is used become free as a whole; after some of them it is not worth looking for others. */
-static void mmi_buddy_recycle(struct mm_buddy *b, struct mmi_buddy_cpu *c, unsigned order)
+ * little is used become free as a whole; after some of them it is not worth looking for others.
+ * `stack`: the list to expect. Page blocks are looked at without their region's lock: any answer
+ * will do. */
+static void mmi_buddy_recycle(struct mm_buddy *b, struct mmi_buddy_cpu *c, unsigned order,
+                              unsigned stack)
 {
     const unsigned freed = MMI_BUDDY_STACK_FREED + order, end = c->end[freed];
-    const unsigned room = mmi_buddy_high(b, order * 3);
-    unsigned top = c->pos[freed], from = top, patience = MMI_BUDDY_PATIENCE;
+    const unsigned room = mmi_buddy_high(b, order * 3), shift = b->pb_order;
+    const unsigned few = mmi_buddy_pb_size(b) >> 2;
+    const struct mmi_buddy_pb *const pbs = b->pb;
+    uint32_t *const slot = c->slot;
+    unsigned top = c->pos[freed], from, patience = MMI_BUDDY_PATIENCE;
+    unsigned pos = c->pos[stack], floor = c->end[stack] - room;
 
-    while (from < end) {
-        const uint32_t pb = c->slot[from] >> b->pb_order;
-        const unsigned stack = mmi_buddy_recycled(b, pb, order);
-        unsigned pos, floor;
-        if (stack == MMI_BUDDY_STACKS) {
+    for (from = top; from < end; from++) {
+        const uint32_t n = slot[from];
+        const struct mmi_buddy_pb *const pb = &pbs[n >> shift];
+        const unsigned type = MMI_BUDDY_GET(pb->type);
+        if (type >= MM_BUDDY_CMA || MMI_BUDDY_GET(pb->free) >= few ||
+            MMI_BUDDY_GET(pb->hint) == MMI_BUDDY_ISOLATED) {
             if (patience-- == 0)
                 break;
-            from++;
             continue;
         }
-        pos = c->pos[stack];
-        floor = c->end[stack] - room;
+        if (MM_UNLIKELY(stack != order * 3 + type)) {
+            c->pos[stack] = (uint16_t)pos;
+            stack = order * 3 + type;
+            pos = c->pos[stack];
+            floor = c->end[stack] - room;
+        }
         if (pos == floor)
             break;
-        do {
-            c->slot[--pos] = c->slot[from];
-            c->slot[from++] = c->slot[top++]; /* one that stays */
-        } while (pos != floor && from < end && c->slot[from] >> b->pb_order == pb);
-        c->pos[stack] = (uint16_t)pos;
+        slot[--pos] = n;
+        slot[from] = slot[top++]; /* one that stays */
     }
+    c->pos[stack] = (uint16_t)pos;
     c->pos[freed] = (uint16_t)top;
 }
 
@@ -3070,7 +3101,7 @@ static uint32_t mmi_buddy_refill(struct mm_buddy *b, unsigned cpu, struct mmi_bu
     uint32_t want = mmi_buddy_batch(b, order), got, i;
 
     if (c->pos[stack] == end && stack != MMI_BUDDY_STACK_HUGE)
-        mmi_buddy_recycle(b, c, order);
+        mmi_buddy_recycle(b, c, order, stack);
     if (c->pos[stack] != end)
         return c->slot[c->pos[stack]++];
     if (want > spare >> order)
@@ -3099,7 +3130,7 @@ static void mmi_buddy_take_in(struct mm_buddy *b, struct mmi_buddy_cpu *c, unsig
 
     mmi_buddy_activate(b, c);
     if (c->pos[stack] == c->floor[stack] && stack != MMI_BUDDY_STACK_HUGE)
-        mmi_buddy_recycle(b, c, order);
+        mmi_buddy_recycle(b, c, order, order * 3 + MM_BUDDY_MOVABLE);
     pos = c->pos[stack];
     if (pos <= c->floor[stack] + (end - c->floor[stack]) / 2u) {
         out = stack == MMI_BUDDY_STACK_HUGE ? (end - pos + 1) / 2 : end - pos;
@@ -3179,7 +3210,8 @@ static uint32_t mmi_buddy_try(struct mm_buddy *b, unsigned order, unsigned flags
     return n;
 }
 
-static void mmi_buddy_failed(struct mm_buddy *b)
+/* Counts an allocation that found nothing. */
+static MM_NOINLINE mm_pa_t mmi_buddy_failed(struct mm_buddy *b)
 {
     MM_BUDDY_CPU_STATE_T pin;
     unsigned cpu;
@@ -3191,6 +3223,7 @@ static void mmi_buddy_failed(struct mm_buddy *b)
     else
         mmi_buddy_count(&b->failures, 1);
     MM_BUDDY_CPU_UNPIN(pin);
+    return MM_PA_NONE;
 }
 
 /* From the lists and bitmaps; after emptying all lists; after `pressure`. */
@@ -3223,7 +3256,7 @@ static inline uint32_t mmi_buddy_obtain(struct mm_buddy *b, unsigned order, unsi
     if (MM_LIKELY(!mmi_buddy_hopeless(b, order) || mm_load(&b->active) != 0 || b->hooks != NULL))
         n = mmi_buddy_search(b, order, flags);
     if (n == MMI_BUDDY_NONE)
-        mmi_buddy_failed(b);
+        (void)mmi_buddy_failed(b);
     return n;
 }
 
@@ -3241,14 +3274,23 @@ static bool mmi_buddy_can_zero(const struct mm_buddy *b, unsigned flags)
     return (flags & MM_BUDDY_ZERO) == 0 || (b->hooks != NULL && b->hooks->zero != NULL);
 }
 
-MM_BUDDY_API MM_NOINLINE mm_pa_t mmi_buddy_alloc_slow(struct mm_buddy *b, unsigned order,
-                                                      unsigned flags)
+static MM_NOINLINE mm_pa_t mmi_buddy_alloc_any(struct mm_buddy *b, unsigned order, unsigned flags)
 {
     uint32_t n;
     if (!mmi_buddy_can_zero(b, flags))
         return MM_PA_NONE;
     n = mmi_buddy_obtain(b, order, flags);
     return n == MMI_BUDDY_NONE ? MM_PA_NONE : mmi_buddy_hand_out(b, n, 1u << order, flags);
+}
+
+MM_BUDDY_API MM_NOINLINE mm_pa_t mmi_buddy_alloc_slow(struct mm_buddy *b, unsigned order,
+                                                      unsigned flags)
+{
+    /* where all is in use and nobody can help, the answer comes after a few loads */
+    if (mmi_buddy_hopeless(b, order) && mm_load(&b->active) == 0 && b->hooks == NULL &&
+        order <= b->max_order && (flags & (3 | MM_BUDDY_ZERO)) < MM_BUDDY_CMA)
+        return mmi_buddy_failed(b);
+    return mmi_buddy_alloc_any(b, order, flags);
 }
 
 /* Smallest blocks that hold `bytes` bytes; MMI_BUDDY_NONE if too many, 0 for 0. */

@@ -1211,11 +1211,10 @@ MM_FRAME_API void mm_frame_dump(struct mm_frame_pool *pool,
 
 MM_FRAME_API mm_pa_t mmi_frame_alloc_slow(struct mm_frame_pool *pool, unsigned flags);
 MM_FRAME_API enum mm_status mmi_frame_free_slow(struct mm_frame_pool *pool, mm_pa_t pa);
-/* What mm_frame_alloc leaves: the word that the CPU found in its cursor is empty. Inside and
- * pinned, which it leaves; `self` NULL: not inside, the CPU or its zone is not known. */
+/* What mm_frame_alloc leaves: the CPU's word is empty. Inside and pinned, which it leaves; `self`
+ * NULL: not inside, the CPU or its zone is not known. */
 MM_FRAME_API mm_pa_t mmi_frame_alloc_next(struct mm_frame_pool *pool, unsigned flags,
-                                          struct mm_frame_cpu *self, struct mm_frame_cursor *cursor,
-                                          uintptr_t *word, MM_CPU_STATE_T state);
+                                          struct mm_frame_cpu *self, MM_CPU_STATE_T state);
 /* Inside, which they leave: a free of the frame with this index made its word no longer empty, or
  * full. Return MM_OK. */
 MM_FRAME_API enum mm_status mmi_frame_edge_some(struct mm_frame_pool *pool,
@@ -1273,14 +1272,13 @@ MM_CORE_INLINE bool mmi_frame_clear_bit(uintptr_t *x, uintptr_t n)
 MM_FRAME_INLINE mm_pa_t mm_frame_alloc(struct mm_frame_pool *pool, unsigned flags)
 {
     struct mm_frame_cpu *self = NULL;
-    struct mm_frame_cursor *cursor = NULL;
-    uintptr_t *word = NULL;
     MM_CPU_STATE_T state;
     unsigned cpu;
     MM_CPU_PIN(state);
     cpu = MM_CPU_ID();
     if (MM_LIKELY(cpu < MM_CPU_MAX && (flags & ~MM_FRAME_URGENT) < MM_FRAME_ZONE_MAX)) {
-        uintptr_t bits;
+        struct mm_frame_cursor *cursor;
+        uintptr_t *word, bits;
         self = &pool->cpu[cpu];
         cursor = &self->cursor[flags & MM_FRAME_ZONE_MASK];
         mm_busy_enter(&self->busy);
@@ -1295,7 +1293,7 @@ MM_FRAME_INLINE mm_pa_t mm_frame_alloc(struct mm_frame_pool *pool, unsigned flag
             return pa;
         }
     }
-    return mmi_frame_alloc_next(pool, flags, self, cursor, word, state);
+    return mmi_frame_alloc_next(pool, flags, self, state);
 }
 
 /* About 40 instructions; lines: the CPU's, its cursor's, the owner's, the word's. */
@@ -3310,16 +3308,20 @@ static MM_NOINLINE mm_pa_t mmi_frame_alloc_onward(struct mm_frame_pool *pool, un
 
 MM_FRAME_API MM_NOINLINE mm_pa_t mmi_frame_alloc_next(struct mm_frame_pool *pool, unsigned flags,
                                                       struct mm_frame_cpu *self,
-                                                      struct mm_frame_cursor *cursor,
-                                                      uintptr_t *word, MM_CPU_STATE_T state)
+                                                      MM_CPU_STATE_T state)
 {
+    struct mm_frame_cursor *cursor;
     struct mm_frame_section *section;
-    uintptr_t some, bits, rest;
+    uintptr_t *word, some, bits, rest;
     unsigned at;
     if (MM_UNLIKELY(self == NULL))
         goto slow;
+    cursor = &self->cursor[flags & MM_FRAME_ZONE_MASK];
+    __asm__("" : "+r"(cursor)); /* else compilers work out the address anew for each member */
+    word = __atomic_load_n(&cursor->word, MM_BIAS_ORDER); /* if it is one, it is the empty one */
     section = cursor->section;
     if (MM_UNLIKELY(word == &pool->nothing || mm_load(&section->wanted) != 0 ||
+                    (pool->plain >> (flags & MM_FRAME_ZONE_MASK) & 1) == 0 ||
                     (intptr_t)(cursor->used - cursor->look) >= 0))
         goto leave;
     some = section->some;

@@ -34,7 +34,7 @@ static __attribute__((noinline)) int frame_free_order(void *self, uint32_t frame
     return mm_frame_free_order(self, pa_of(frame), order);
 }
 
-static int frame_free(void *self, uint32_t frame, unsigned order)
+__attribute__((flatten)) static int frame_free(void *self, uint32_t frame, unsigned order)
 {
     return order == 0 ? mm_frame_free(self, pa_of(frame)) : frame_free_order(self, frame, order);
 }

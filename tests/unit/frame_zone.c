@@ -272,6 +272,21 @@ static void min_holds_when_an_urgent_request_took_a_word(void **state)
     lab_end(&lab);
 }
 
+static void min_holds_after_blocks_were_freed(void **state)
+{
+    struct lab lab;
+
+    (void)state;
+    marks_begin(&lab, 16384, 9000, 9000, 9000);
+    assert_int_equal(mm_frame_free(&lab.pool, mm_frame_alloc(&lab.pool, 0)), MM_OK);
+    for (uint64_t i = 0; i < 24; i++)
+        assert_int_equal(mm_frame_alloc_order(&lab.pool, 9, MM_FRAME_URGENT), 512 * i * PAGE);
+    for (uint64_t i = 0; i < 24; i++)
+        assert_int_equal(mm_frame_free_order(&lab.pool, 512 * i * PAGE, 9), MM_OK);
+    assert_int_equal(lab_exhaust(&lab, 0), 16384 - 9000);
+    lab_end(&lab);
+}
+
 static void bulk_stops_at_min(void **state)
 {
     static mm_pa_t out[1000];
@@ -489,6 +504,7 @@ int main(void)
         cmocka_unit_test(runs_and_blocks_stop_at_min),
         cmocka_unit_test(min_holds_when_a_word_is_in_hand_and_a_block_takes_the_rest),
         cmocka_unit_test(min_holds_when_an_urgent_request_took_a_word),
+        cmocka_unit_test(min_holds_after_blocks_were_freed),
         cmocka_unit_test(bulk_stops_at_min),
         cmocka_unit_test(a_zone_at_min_falls_back),
         cmocka_unit_test(alloc_at_and_reserve_disregard_watermarks),
