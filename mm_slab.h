@@ -3771,7 +3771,7 @@ static bool mmi_slab_cache_config_good(const struct mm_slab_heap *heap,
            config->copy_bytes <= config->size - config->copy_offset;
 }
 
-static void mmi_slab_list(struct mm_slab_cache *cache)
+static void mmi_slab_enlist(struct mm_slab_cache *cache)
 {
     struct mm_slab_heap *heap = cache->heap;
     MM_SLAB_LOCK_STATE_T state;
@@ -3829,7 +3829,7 @@ MM_SLAB_API enum mm_status mm_slab_cache_init(struct mm_slab_cache *cache,
     cache->ctx = config->ctx;
     MM_SLAB_LOCK_INIT(&cache->lock);
     mmi_slab_set_name(cache, config->name, 0);
-    mmi_slab_list(cache);
+    mmi_slab_enlist(cache);
     return MM_OK;
 }
 
@@ -3848,7 +3848,7 @@ MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, si
     if (live != NULL)
         *live = n;
     if (n != 0) {
-        mmi_slab_list(cache);
+        mmi_slab_enlist(cache);
         return MM_ERR_BUSY;
     }
     mmi_slab_dissolve(cache);
