@@ -3697,6 +3697,17 @@ static size_t mmi_slab_push_run(struct mm_slab_heap *heap, uintptr_t *l, uintptr
     return i;
 }
 
+/* The arrays for an object whose mark has this offset; NULL: none on this CPU. Pinned. */
+MMI_SLAB_PRIVATE uintptr_t *mmi_slab_arrays_for(struct mm_slab_heap *heap,
+                                                struct mm_slab_cache *cache, uintptr_t offset)
+{
+    struct mm_slab_cpu *self;
+    if (cache != NULL)
+        return mmi_slab_arrays(cache);
+    self = MM_SLAB_SELF(heap);
+    return self != NULL ? (uintptr_t *)(void *)((char *)self + offset) : NULL;
+}
+
 /* Frees p[0] and on into the CPU's arrays, of one cache or (NULL) of the classes. Stops after a
  * full array, and before what needs more thought. Returns how many. */
 static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache *cache,
@@ -3704,27 +3715,20 @@ static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache 
 {
     const uintptr_t token =
         mmi_slab_token(cache != NULL ? (const void *)cache : (const void *)heap);
-    uintptr_t offset = 0, *l = NULL;
-    struct mm_slab_cpu *self;
     MM_SLAB_CPU_STATE_T pin;
-    bool trim = false, more = true;
-    size_t i = 0, done;
+    uintptr_t offset = 0, *l;
+    bool trim = false, full = false;
+    size_t i = 0, done = 1;
 
     MM_SLAB_CPU_PIN(pin);
-    self = MM_SLAB_SELF(heap);
-    if (cache != NULL)
-        l = mmi_slab_arrays(cache);
-    if (cache != NULL ? l == NULL : self == NULL)
-        n = 0;
-    while (more && i < n && mmi_slab_plain(heap, p[i], token, &offset)) {
-        if (cache == NULL)
-            l = (uintptr_t *)(void *)((char *)self + offset);
-        done = mmi_slab_push_run(heap, l, token, offset, p + i, n - i);
+    while (done != 0 && !full && i < n && mmi_slab_plain(heap, p[i], token, &offset)) {
+        l = mmi_slab_arrays_for(heap, cache, offset);
+        done = l != NULL ? mmi_slab_push_run(heap, l, token, offset, p + i, n - i) : 0;
         i += done;
-        more = done != 0 && mmi_slab_room(l) != 0;
+        full = l != NULL && mmi_slab_room(l) == 0;
+        if (full)
+            trim = mmi_slab_flush(l);
     }
-    if (i != 0 && mmi_slab_room(l) == 0)
-        trim = mmi_slab_flush(l);
     MM_SLAB_CPU_UNPIN(pin);
     if (trim)
         mmi_slab_trim(heap);
