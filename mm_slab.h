@@ -143,6 +143,11 @@
  *   Memory     a slab's header is 192 bytes and a bit an object. Waste by rounding is at most
  *              12.5 % above 128 bytes. Free objects in arrays: see MM_SLAB_SLOTS; in the depot at
  *              most 64 KiB a class. Empty slabs above `reserve` go back at once.
+ *              A slab's rest behind its last object, header included, is a sixteenth of it at most,
+ *              but for the classes of 6656 and 8192 bytes (8.6 and 12.5 %; with MM_SLAB_SHIFT 17
+ *              for none): `make count-build && build/bench/count-objects --waste` prints it. All
+ *              slabs have one size for that: a free finds the header by one AND with a constant.
+ *              Sizes by class would cost each free a lookup, or a header in the midst of a slab.
  *   Stack      below 2 KiB, without recursion.
  *   Threads    Every function may be called from any CPU at any time, but for set-up functions and
  *              where stated otherwise. Order of locks: cache, then heap. Nothing is global.
