@@ -3707,6 +3707,7 @@ MMI_SLAB_PRIVATE uintptr_t *mmi_slab_arrays_for(struct mm_slab_heap *heap,
                                                 struct mm_slab_cache *cache, uintptr_t offset)
 {
     struct mm_slab_cpu *self;
+    (void)heap; /* where MM_SLAB_SELF does not look at it */
     if (cache != NULL)
         return mmi_slab_arrays(cache);
     self = MM_SLAB_SELF(heap);
