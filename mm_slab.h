@@ -115,10 +115,16 @@
  *   CPU's arrays     each CPU has two arrays of object addresses for each cache: `out`, which
  *                    allocations pop, and `in`, where frees push, whichever CPU the object came
  *                    from. When `out` is empty it takes over what is in `in`; only when that is
- *                    empty too, or `in` is full, is the cache's lock taken, once for the lot.
- *                    Pops and pushes are apart so that one seldom waits for the other's store.
+ *                    little too, or both are full, is the cache's lock taken, once for the lot.
+ *                    What was freed last stays on its CPU. Pops and pushes are apart so that one
+ *                    seldom waits for the other's store.
  *   Depot            full arrays on their way from one CPU to another, or to a later time: it
  *                    grows where emptying and filling alternate in long runs, and shrinks else.
+ *                    A CPU takes first what it put there itself; of what another CPU put there it
+ *                    prefetches the objects' lines.
+ *   Shortage         Before an allocation without NOWAIT fails, all arrays and depots are emptied,
+ *                    those of other CPUs by the hook each_cpu, and empty slabs go back; then the
+ *                    reclaim hook is asked.
  *   Debug flags      MM_SLAB_DEBUG_… of a cache. Such a cache has no arrays by CPU: each call takes
  *                    the cache's lock and sees the state of each object. Default flags by
  *                    MM_SLAB_DEBUG: 0 and 1 none; 2 FREES, ZONES, POISON, USER; 3 also QUARANTINE.
