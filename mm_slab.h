@@ -782,9 +782,10 @@ struct mm_slab_hooks {
      * at once, and returns when all calls have returned: free objects in other CPUs' arrays come
      * back this way before an allocation fails, and by mm_slab_shrink. When fn runs, its CPU must
      * not be between pin and unpin, nor hold a lock of the heap; so where it is an interrupt, both
-     * turn interrupts off. It takes locks, waits for nothing else, and its time is O(caches * slots).
-     * Two CPUs may ask at once: a CPU that waits must serve the other meanwhile. For an idle CPU
-     * mm_slab_drain does the same from elsewhere. NULL: other CPUs' arrays are out of reach. */
+     * turn interrupts off. It takes locks, waits for nothing else, and its time is O(caches *
+     * slots). Two CPUs may ask at once: a CPU that waits must serve the other meanwhile. For an
+     * idle CPU mm_slab_drain does the same from elsewhere. NULL: other CPUs' arrays are out of
+     * reach. */
     void (*each_cpu)(void *ctx, void (*fn)(void *arg), void *arg);
     /* Grace periods: `grace_start` names a time from which on no new reader can see what was freed
      * before, `grace_done` tells whether all readers of before are through, `grace_wait` returns
@@ -1141,15 +1142,16 @@ MM_SLAB_API size_t mm_slab_cache_shrink(struct mm_slab_cache *cache);
 /* Empties the arrays of `cpu` of every cache into the slabs, so that nothing is stranded there: for
  * a CPU that goes off-line or idle. The caller runs there; or it keeps that CPU out of the heap:
  *
- *   - what the CPU did in the heap happened before the call: it said that it is idle by a store with
- *     release, and the caller saw that by a load with acquire;
- *   - until the call returns the CPU does not enter the heap, by an interrupt's handler neither; when
- *     it wakes it waits until the caller said, again by release and acquire, that it is done;
+ *   - what the CPU did in the heap happened before the call: it said that it is idle by a store
+ *     with release, and the caller saw that by a load with acquire;
+ *   - until the call returns the CPU does not enter the heap, by an interrupt's handler neither;
+ *     when it wakes it waits until the caller said, again by release and acquire, that it is done;
  *   - one caller at a time drains a CPU.
  *
- * A word that goes from RUNNING to IDLE by its CPU's store, and from IDLE to DRAINED (the caller) or
- * to RUNNING (the CPU) by compare-and-swap, does all of that. Other CPUs may use the heap meanwhile.
- * MM_OK; MM_ERR_INVALID for a number that is no CPU's. O(caches * slots); locks each in turn. */
+ * A word that goes from RUNNING to IDLE by its CPU's store, and from IDLE to DRAINED (the caller)
+ * or to RUNNING (the CPU) by compare-and-swap, does all of that. Other CPUs may use the heap
+ * meanwhile. MM_OK; MM_ERR_INVALID for a number that is no CPU's. O(caches * slots); locks each in
+ * turn. */
 MM_SLAB_API enum mm_status mm_slab_drain(struct mm_slab_heap *heap, unsigned cpu);
 
 /* ---- Questions ------------------------------------------------------------------------------- */
@@ -2056,7 +2058,8 @@ static void mmi_slab_shuffle(struct mm_slab_cache *cache, uintptr_t *slot, uintp
     }
 }
 
-/* More objects (n may be negative) are free in the cache's slabs. A refill looks without the lock. */
+/* More objects (n may be negative) are free in the cache's slabs. A refill looks without the
+ * lock. */
 MMI_SLAB_PRIVATE void mmi_slab_add_free(struct mm_slab_cache *cache, uintptr_t n)
 {
     mm_store(&cache->free, cache->free + n);
@@ -2647,8 +2650,8 @@ static void mmi_slab_fetch(const uintptr_t *object, uintptr_t n)
     }
 }
 
-/* Objects for the empty `out` of the arrays l, up to `n`, out of the depot or the slabs: they end at
- * `end`. Returns how many. */
+/* Objects for the empty `out` of the arrays l, up to `n`, out of the depot or the slabs: they end
+ * at `end`. Returns how many. */
 static uintptr_t mmi_slab_load(struct mm_slab_cache *cache, uintptr_t *end, uintptr_t n)
 {
     const unsigned cpu = MM_SLAB_CPU_ID();
@@ -2729,9 +2732,9 @@ static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *fr
 }
 
 /* Empties the full `in` of the arrays l. Pinned. True if there is work left for mmi_slab_trim. What
- * was freed last stays here, to be handed out first: all of `in` where `out` is empty, the later half
- * before what `out` has where that is little, else all in the place of what `out` has. So at least
- * half of an array stays for what comes next, whether that frees or allocates. */
+ * was freed last stays here, to be handed out first: all of `in` where `out` is empty, the later
+ * half before what `out` has where that is little, else all in the place of what `out` has. So at
+ * least half of an array stays for what comes next, whether that frees or allocates. */
 MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
 {
     struct mm_slab_cache *cache = (struct mm_slab_cache *)l[MMI_SLAB_CACHE];
@@ -2922,8 +2925,8 @@ static bool mmi_slab_quota_met(struct mm_slab_cache *cache)
 }
 
 /* After neither the cache (NULL: none) nor the source had anything: what else may help, one thing
- * after another for each allocation. First what CPUs' arrays and depots hold, of this cache if it is
- * its quota that is met; then what waits for readers, and the program's caches. */
+ * after another for each allocation. First what CPUs' arrays and depots hold, of this cache if it
+ * is its quota that is met; then what waits for readers, and the program's caches. */
 static bool mmi_slab_reclaim(struct mm_slab_heap *heap, struct mm_slab_cache *cache, size_t bytes,
                              unsigned flags, unsigned *tried)
 {

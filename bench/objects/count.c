@@ -1,6 +1,7 @@
-/* count.c - instructions of mm_slab.h's hot paths under callgrind: count.py runs it and divides each
- * dump by its number of operations. An operation is an allocation and a free, with the first word
- * written and read between, as in objects.c. With --waste it prints what the classes' slabs waste. */
+/* count.c - instructions of mm_slab.h's hot paths under callgrind: count.py runs it and divides
+ * each dump by its number of operations. An operation is an allocation and a free, with the first
+ * word written and read between, as in objects.c. With --waste it prints what the classes' slabs
+ * waste. */
 #include "adapt_slab.h"
 
 #include <valgrind/callgrind.h>

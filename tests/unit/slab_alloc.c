@@ -21,7 +21,8 @@ static void classes_waste_an_eighth_at_most_above_128_bytes(void **state)
 }
 
 /* What the compiler folds for a constant must be what the table says for a variable. */
-/* Counted by filling a slab: the rest, header included, is a sixteenth at most but for two classes. */
+/* Counted by filling a slab: the rest, header included, is a sixteenth at most but for two
+ * classes. */
 static void slabs_waste_a_sixteenth_but_for_two_classes(void **state)
 {
     static void *p[9000];
