@@ -115,10 +115,16 @@
  *   CPU's arrays     each CPU has two arrays of object addresses for each cache: `out`, which
  *                    allocations pop, and `in`, where frees push, whichever CPU the object came
  *                    from. When `out` is empty it takes over what is in `in`; only when that is
- *                    empty too, or `in` is full, is the cache's lock taken, once for the lot.
- *                    Pops and pushes are apart so that one seldom waits for the other's store.
+ *                    little too, or both are full, is the cache's lock taken, once for the lot.
+ *                    What was freed last stays on its CPU. Pops and pushes are apart so that one
+ *                    seldom waits for the other's store.
  *   Depot            full arrays on their way from one CPU to another, or to a later time: it
  *                    grows where emptying and filling alternate in long runs, and shrinks else.
+ *                    A CPU takes first what it put there itself; of what another CPU put there it
+ *                    prefetches the objects' lines.
+ *   Shortage         Before an allocation without NOWAIT fails, all arrays and depots are emptied,
+ *                    those of other CPUs by the hook each_cpu, and empty slabs go back; then the
+ *                    reclaim hook is asked.
  *   Debug flags      MM_SLAB_DEBUG_… of a cache. Such a cache has no arrays by CPU: each call takes
  *                    the cache's lock and sees the state of each object. Default flags by
  *                    MM_SLAB_DEBUG: 0 and 1 none; 2 FREES, ZONES, POISON, USER; 3 also QUARANTINE.
@@ -143,6 +149,11 @@
  *   Memory     a slab's header is 192 bytes and a bit an object. Waste by rounding is at most
  *              12.5 % above 128 bytes. Free objects in arrays: see MM_SLAB_SLOTS; in the depot at
  *              most 64 KiB a class. Empty slabs above `reserve` go back at once.
+ *              A slab's rest behind its last object, header included, is a sixteenth of it at most,
+ *              but for the classes of 6656 and 8192 bytes (8.6 and 12.5 %; with MM_SLAB_SHIFT 17
+ *              for none): `make count-build && build/bench/count-objects --waste` prints it. All
+ *              slabs have one size for that: a free finds the header by one AND with a constant.
+ *              Sizes by class would cost each free a lookup, or a header in the midst of a slab.
  *   Stack      below 2 KiB, without recursion.
  *   Threads    Every function may be called from any CPU at any time, but for set-up functions and
  *              where stated otherwise. Order of locks: cache, then heap. Nothing is global.
@@ -771,9 +782,10 @@ struct mm_slab_hooks {
      * at once, and returns when all calls have returned: free objects in other CPUs' arrays come
      * back this way before an allocation fails, and by mm_slab_shrink. When fn runs, its CPU must
      * not be between pin and unpin, nor hold a lock of the heap; so where it is an interrupt, both
-     * turn interrupts off. It takes locks, waits for nothing else, and its time is O(caches * slots).
-     * Two CPUs may ask at once: a CPU that waits must serve the other meanwhile. For an idle CPU
-     * mm_slab_drain does the same from elsewhere. NULL: other CPUs' arrays are out of reach. */
+     * turn interrupts off. It takes locks, waits for nothing else, and its time is O(caches *
+     * slots). Two CPUs may ask at once: a CPU that waits must serve the other meanwhile. For an
+     * idle CPU mm_slab_drain does the same from elsewhere. NULL: other CPUs' arrays are out of
+     * reach. */
     void (*each_cpu)(void *ctx, void (*fn)(void *arg), void *arg);
     /* Grace periods: `grace_start` names a time from which on no new reader can see what was freed
      * before, `grace_done` tells whether all readers of before are through, `grace_wait` returns
@@ -1130,15 +1142,16 @@ MM_SLAB_API size_t mm_slab_cache_shrink(struct mm_slab_cache *cache);
 /* Empties the arrays of `cpu` of every cache into the slabs, so that nothing is stranded there: for
  * a CPU that goes off-line or idle. The caller runs there; or it keeps that CPU out of the heap:
  *
- *   - what the CPU did in the heap happened before the call: it said that it is idle by a store with
- *     release, and the caller saw that by a load with acquire;
- *   - until the call returns the CPU does not enter the heap, by an interrupt's handler neither; when
- *     it wakes it waits until the caller said, again by release and acquire, that it is done;
+ *   - what the CPU did in the heap happened before the call: it said that it is idle by a store
+ *     with release, and the caller saw that by a load with acquire;
+ *   - until the call returns the CPU does not enter the heap, by an interrupt's handler neither;
+ *     when it wakes it waits until the caller said, again by release and acquire, that it is done;
  *   - one caller at a time drains a CPU.
  *
- * A word that goes from RUNNING to IDLE by its CPU's store, and from IDLE to DRAINED (the caller) or
- * to RUNNING (the CPU) by compare-and-swap, does all of that. Other CPUs may use the heap meanwhile.
- * MM_OK; MM_ERR_INVALID for a number that is no CPU's. O(caches * slots); locks each in turn. */
+ * A word that goes from RUNNING to IDLE by its CPU's store, and from IDLE to DRAINED (the caller)
+ * or to RUNNING (the CPU) by compare-and-swap, does all of that. Other CPUs may use the heap
+ * meanwhile. MM_OK; MM_ERR_INVALID for a number that is no CPU's. O(caches * slots); locks each in
+ * turn. */
 MM_SLAB_API enum mm_status mm_slab_drain(struct mm_slab_heap *heap, unsigned cpu);
 
 /* ---- Questions ------------------------------------------------------------------------------- */
@@ -2045,7 +2058,8 @@ static void mmi_slab_shuffle(struct mm_slab_cache *cache, uintptr_t *slot, uintp
     }
 }
 
-/* More objects (n may be negative) are free in the cache's slabs. A refill looks without the lock. */
+/* More objects (n may be negative) are free in the cache's slabs. A refill looks without the
+ * lock. */
 MMI_SLAB_PRIVATE void mmi_slab_add_free(struct mm_slab_cache *cache, uintptr_t n)
 {
     mm_store(&cache->free, cache->free + n);
@@ -2636,8 +2650,8 @@ static void mmi_slab_fetch(const uintptr_t *object, uintptr_t n)
     }
 }
 
-/* Objects for the empty `out` of the arrays l, up to `n`, out of the depot or the slabs: they end at
- * `end`. Returns how many. */
+/* Objects for the empty `out` of the arrays l, up to `n`, out of the depot or the slabs: they end
+ * at `end`. Returns how many. */
 static uintptr_t mmi_slab_load(struct mm_slab_cache *cache, uintptr_t *end, uintptr_t n)
 {
     const unsigned cpu = MM_SLAB_CPU_ID();
@@ -2718,9 +2732,9 @@ static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *fr
 }
 
 /* Empties the full `in` of the arrays l. Pinned. True if there is work left for mmi_slab_trim. What
- * was freed last stays here, to be handed out first: all of `in` where `out` is empty, the later half
- * before what `out` has where that is little, else all in the place of what `out` has. So at least
- * half of an array stays for what comes next, whether that frees or allocates. */
+ * was freed last stays here, to be handed out first: all of `in` where `out` is empty, the later
+ * half before what `out` has where that is little, else all in the place of what `out` has. So at
+ * least half of an array stays for what comes next, whether that frees or allocates. */
 MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
 {
     struct mm_slab_cache *cache = (struct mm_slab_cache *)l[MMI_SLAB_CACHE];
@@ -2911,8 +2925,8 @@ static bool mmi_slab_quota_met(struct mm_slab_cache *cache)
 }
 
 /* After neither the cache (NULL: none) nor the source had anything: what else may help, one thing
- * after another for each allocation. First what CPUs' arrays and depots hold, of this cache if it is
- * its quota that is met; then what waits for readers, and the program's caches. */
+ * after another for each allocation. First what CPUs' arrays and depots hold, of this cache if it
+ * is its quota that is met; then what waits for readers, and the program's caches. */
 static bool mmi_slab_reclaim(struct mm_slab_heap *heap, struct mm_slab_cache *cache, size_t bytes,
                              unsigned flags, unsigned *tried)
 {
@@ -3697,6 +3711,18 @@ static size_t mmi_slab_push_run(struct mm_slab_heap *heap, uintptr_t *l, uintptr
     return i;
 }
 
+/* The arrays for an object whose mark has this offset; NULL: none on this CPU. Pinned. */
+MMI_SLAB_PRIVATE uintptr_t *mmi_slab_arrays_for(struct mm_slab_heap *heap,
+                                                struct mm_slab_cache *cache, uintptr_t offset)
+{
+    struct mm_slab_cpu *self;
+    (void)heap; /* where MM_SLAB_SELF does not look at it */
+    if (cache != NULL)
+        return mmi_slab_arrays(cache);
+    self = MM_SLAB_SELF(heap);
+    return self != NULL ? (uintptr_t *)(void *)((char *)self + offset) : NULL;
+}
+
 /* Frees p[0] and on into the CPU's arrays, of one cache or (NULL) of the classes. Stops after a
  * full array, and before what needs more thought. Returns how many. */
 static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache *cache,
@@ -3704,27 +3730,20 @@ static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache 
 {
     const uintptr_t token =
         mmi_slab_token(cache != NULL ? (const void *)cache : (const void *)heap);
-    uintptr_t offset = 0, *l = NULL;
-    struct mm_slab_cpu *self;
     MM_SLAB_CPU_STATE_T pin;
-    bool trim = false, more = true;
-    size_t i = 0, done;
+    uintptr_t offset = 0, *l;
+    bool trim = false, full = false;
+    size_t i = 0, done = 1;
 
     MM_SLAB_CPU_PIN(pin);
-    self = MM_SLAB_SELF(heap);
-    if (cache != NULL)
-        l = mmi_slab_arrays(cache);
-    if (cache != NULL ? l == NULL : self == NULL)
-        n = 0;
-    while (more && i < n && mmi_slab_plain(heap, p[i], token, &offset)) {
-        if (cache == NULL)
-            l = (uintptr_t *)(void *)((char *)self + offset);
-        done = mmi_slab_push_run(heap, l, token, offset, p + i, n - i);
+    while (done != 0 && !full && i < n && mmi_slab_plain(heap, p[i], token, &offset)) {
+        l = mmi_slab_arrays_for(heap, cache, offset);
+        done = l != NULL ? mmi_slab_push_run(heap, l, token, offset, p + i, n - i) : 0;
         i += done;
-        more = done != 0 && mmi_slab_room(l) != 0;
+        full = l != NULL && mmi_slab_room(l) == 0;
+        if (full)
+            trim = mmi_slab_flush(l);
     }
-    if (i != 0 && mmi_slab_room(l) == 0)
-        trim = mmi_slab_flush(l);
     MM_SLAB_CPU_UNPIN(pin);
     if (trim)
         mmi_slab_trim(heap);
@@ -3771,7 +3790,7 @@ static bool mmi_slab_cache_config_good(const struct mm_slab_heap *heap,
            config->copy_bytes <= config->size - config->copy_offset;
 }
 
-static void mmi_slab_list(struct mm_slab_cache *cache)
+static void mmi_slab_enlist(struct mm_slab_cache *cache)
 {
     struct mm_slab_heap *heap = cache->heap;
     MM_SLAB_LOCK_STATE_T state;
@@ -3829,7 +3848,7 @@ MM_SLAB_API enum mm_status mm_slab_cache_init(struct mm_slab_cache *cache,
     cache->ctx = config->ctx;
     MM_SLAB_LOCK_INIT(&cache->lock);
     mmi_slab_set_name(cache, config->name, 0);
-    mmi_slab_list(cache);
+    mmi_slab_enlist(cache);
     return MM_OK;
 }
 
@@ -3848,7 +3867,7 @@ MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, si
     if (live != NULL)
         *live = n;
     if (n != 0) {
-        mmi_slab_list(cache);
+        mmi_slab_enlist(cache);
         return MM_ERR_BUSY;
     }
     mmi_slab_dissolve(cache);

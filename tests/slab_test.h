@@ -59,13 +59,13 @@ void note_report(const struct mm_report *r)
 
 #define SLAB_DEBUGGED (MM_SLAB_DEBUG >= 2) /* the size classes have debug flags */
 
-/* A source of memory that counts, and fails at its N-th call. */
+/* A source of memory that counts, and fails at its N-th call, or from there on. */
 struct source {
     struct mm_slab_hooks hooks;
     struct mm_test_fail fail;
     size_t bytes, calls, frees, purged;
     unsigned flags; /* of the last call */
-    bool misalign;
+    bool misalign, for_good;
     pthread_mutex_t lock;
 };
 
@@ -77,7 +77,8 @@ static MM_TEST_UNUSED void *source_alloc(void *ctx, size_t bytes, size_t align, 
     pthread_mutex_lock(&s->lock);
     s->calls++;
     s->flags = flags;
-    if (mm_test_fails(&s->fail) || bytes > (size_t)1 << 40 || align > (size_t)1 << 40) {
+    if (mm_test_fails(&s->fail) || (s->for_good && s->fail.calls > s->fail.fail_at) ||
+        bytes > (size_t)1 << 40 || align > (size_t)1 << 40) {
         pthread_mutex_unlock(&s->lock);
         return NULL;
     }

@@ -1,6 +1,7 @@
-/* count.c - instructions of mm_slab.h's hot paths under callgrind: count.py runs it and divides each
- * dump by its number of operations. An operation is an allocation and a free, with the first word
- * written and read between, as in objects.c. */
+/* count.c - instructions of mm_slab.h's hot paths under callgrind: count.py runs it and divides
+ * each dump by its number of operations. An operation is an allocation and a free, with the first
+ * word written and read between, as in objects.c. With --waste it prints what the classes' slabs
+ * waste. */
 #include "adapt_slab.h"
 
 #include <valgrind/callgrind.h>
@@ -117,13 +118,29 @@ static const struct row {
     {"bulk.cache", bulk_cache},
 };
 
-int main(void)
+/* What is left of a slab behind its last object, with the header, for each class. */
+static void print_waste(void)
+{
+    puts("class  objects  waste of a slab, %");
+    for (unsigned c = 0; c < MM_SLAB_CLASSES; c++) {
+        const struct mm_slab_cache *k = &obj_heap.cls[c];
+        const size_t rest = MM_SLAB_BYTES - (size_t)k->count * k->stride;
+        printf("%5u %8u %8.2f\n", (unsigned)k->size, (unsigned)k->count,
+               100 * (double)rest / (double)MM_SLAB_BYTES);
+    }
+}
+
+int main(int argc, char **argv)
 {
     const struct mm_slab_cache_config config = {.name = "thing", .size = 64};
     char name[64];
 
     obj_open();
     obj_cpu(0);
+    if (argc > 1 && strcmp(argv[1], "--waste") == 0) {
+        print_waste();
+        return 0;
+    }
     if (mm_slab_cache_init(&cache, &obj_heap, &config) != MM_OK)
         return 1;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

@@ -77,7 +77,8 @@ static size_t op_cache_bulk(void **p)
     return mm_slab_alloc_bulk(&cache, 0, p, 800);
 }
 
-static void fail_everywhere(operation op, size_t wanted, unsigned flags, unsigned cpu)
+static void fail_everywhere(operation op, size_t wanted, unsigned flags, unsigned cpu,
+                            bool for_good)
 {
     static void *p[1000];
     uint64_t n;
@@ -89,9 +90,12 @@ static void fail_everywhere(operation op, size_t wanted, unsigned flags, unsigne
         memset(other, 7, 5000);
         source.fail.calls = 0;
         source.fail.fail_at = n;
+        source.for_good = for_good;
         size_t got = op(p);
         const bool failed = source.fail.calls >= n;
         assert_true(got == wanted || failed);
+        assert_true(n > 1 || !for_good || got < wanted);
+        source.for_good = false;
         assert_int_equal(live_objects(), 1 + got);
         for (size_t i = 0; i < 5000; i++)
             assert_int_equal(((char *)other)[i], 7);
@@ -117,9 +121,11 @@ static void every_allocation(void **state)
                {op_bulk, 100},  {op_bulk_large, 10}, {op_cache_bulk, 800}};
     (void)state;
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
-        fail_everywhere(ops[i].op, ops[i].wanted, 0, 0);
-        fail_everywhere(ops[i].op, ops[i].wanted, MMI_SLAB_FLAGS, 0);
-        fail_everywhere(ops[i].op, ops[i].wanted, 0, MM_CPU_MAX);
+        for (unsigned for_good = 0; for_good < 2; for_good++) {
+            fail_everywhere(ops[i].op, ops[i].wanted, 0, 0, for_good != 0);
+            fail_everywhere(ops[i].op, ops[i].wanted, MMI_SLAB_FLAGS, 0, for_good != 0);
+            fail_everywhere(ops[i].op, ops[i].wanted, 0, MM_CPU_MAX, for_good != 0);
+        }
     }
 }
 

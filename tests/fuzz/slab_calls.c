@@ -1,5 +1,6 @@
-/* Any sequence of calls of mm_slab against a plain list of what is live, with a source that fails at
- * times: contents stay, nothing overlaps, what is no live object is refused, all memory comes back. */
+/* Any sequence of calls of mm_slab against a plain list of what is live, with a source that fails
+ * at times: contents stay, nothing overlaps, what is no live object is refused, all memory comes
+ * back. */
 #include "fuzz.h"
 #define MM_CPU_MAX 2
 unsigned cpu_now; /* not static: the inline functions use it */

@@ -1,7 +1,7 @@
 /* Every state that a cache of a few objects can reach, and every call from each of them, valid and
- * invalid, against a plain model: which objects a slab has free, what each CPU's two arrays hold and
- * in which order, which slabs stand in which list. Without arrays the number of states is a sum that
- * can be written down.
+ * invalid, against a plain model: which objects a slab has free, what each CPU's two arrays hold
+ * and in which order, which slabs stand in which list. Without arrays the number of states is a sum
+ * that can be written down.
  *
  * The memory for batches is refused, so that the depot stays empty. */
 #ifndef STATES_SHIFT

@@ -1,4 +1,5 @@
-/* As slab_states.c, with the arrays of two CPUs, of two objects each: they run over after every other free. */
+/* As slab_states.c, with the arrays of two CPUs, of two objects each: they run over after every
+ * other free. */
 #define STATES_SHIFT 17
 #define STATES_SIZE  32768
 #define STATES_SLOTS 2

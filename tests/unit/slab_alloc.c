@@ -21,6 +21,28 @@ static void classes_waste_an_eighth_at_most_above_128_bytes(void **state)
 }
 
 /* What the compiler folds for a constant must be what the table says for a variable. */
+/* Counted by filling a slab: the rest, header included, is a sixteenth at most but for two
+ * classes. */
+static void slabs_waste_a_sixteenth_but_for_two_classes(void **state)
+{
+    static void *p[9000];
+    (void)state;
+    heap_plain();
+    for (unsigned c = 0; c < MM_SLAB_CLASSES; c++) {
+        const size_t size = mmi_slab_class_bytes(c);
+        size_t n = 0;
+        mm_slab_shrink(&heap);
+        mm_slab_set_quota(&heap, MM_SLAB_BYTES); /* one slab, and no depot */
+        while ((p[n] = mm_slab_kmalloc(&heap, size, 0)) != NULL)
+            n++;
+        const size_t waste = MM_SLAB_BYTES - n * size;
+        assert_true(waste <= MM_SLAB_BYTES / (size == 6656 || size == 8192 ? 8 : 16));
+        assert_int_equal(mm_slab_kfree_bulk(&heap, p, n), MM_OK);
+    }
+    mm_slab_set_quota(&heap, 0);
+    heap_end();
+}
+
 static void constant_and_variable_sizes_meet_in_one_class(void **state)
 {
     volatile size_t eight = 8, nine = 9, hundred = 100, big = 5000;
@@ -499,6 +521,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(classes_waste_an_eighth_at_most_above_128_bytes),
+        cmocka_unit_test(slabs_waste_a_sixteenth_but_for_two_classes),
         cmocka_unit_test(constant_and_variable_sizes_meet_in_one_class),
         cmocka_unit_test(every_class_fills_whole_slabs_without_overlap),
         cmocka_unit_test(large_requests_go_to_the_source_and_back),
