@@ -3036,7 +3036,7 @@ static bool mmi_pt_owned(const struct mm_pagetable *pt, uint64_t off, uint64_t e
     bool owned = true;
     void *table;
 
-    if (!pt->borrows)
+    if (!__atomic_load_n(&pt->borrows, __ATOMIC_RELAXED)) /* other entries may be lent meanwhile */
         return true;
     table = mmi_pt_open(pt, pt->root);
     last = mmi_pt_index(pt, end - 1, root);
@@ -4210,21 +4210,40 @@ static uint64_t mmi_pt_changed(const struct mm_pagetable *pt, const struct mmi_p
     return mmi_pt_raised(pt, mmi_pt_sealed(pt, (e & ~change->clear) | change->set), level);
 }
 
+/* Break-before-make: takes out the leaf of entry `i`, or its whole group, flushes, and puts in what
+ * it becomes. Returns how many entries. */
+static uint64_t mmi_pt_remake(struct mm_pagetable_batch *b, const struct mmi_pt_span *span,
+                              uint64_t i, const struct mmi_pt_change *change)
+{
+    struct mm_pagetable *pt = b->pt;
+    uint64_t old[16], e = mmi_pt_load(pt, span->table, i), size = mmi_pt_size(pt, span->level), k;
+    uint64_t count = span->level == 0 && (e & mmi_ptf_contig(pt)) != 0 ? 16 : 1;
+
+    for (k = 0; k < count; k++)
+        do {
+            old[k] = mmi_pt_load(pt, span->table, i + k);
+        } while (!mmi_pt_cas(pt, span->table, i + k, old[k], 0));
+    mmi_pt_note_change(b, span->off + (i - span->index) * size, count * size, span->level, e);
+    mmi_pt_batch_flush(b);
+    for (k = 0; k < count; k++)
+        mmi_pt_store(pt, span->table, i + k, mmi_pt_changed(pt, change, old[k], span->level));
+    return count;
+}
+
 /* Changes one run of equal leaves; returns its length. */
 static uint64_t mmi_pt_recolor_run(struct mm_pagetable_batch *b, const struct mmi_pt_span *span,
                                    uint64_t i, uint64_t e, const struct mmi_pt_change *change)
 {
     struct mm_pagetable *pt = b->pt;
     uint64_t from = i, next = mmi_pt_changed(pt, change, e, span->level);
-    bool breaks = change->breaks;
 
     if (next == e)
         return mmi_pt_same(pt, span, i, e);
-    /* a global entry must not meet one that is not */
-    if (mmi_ptf_break_first(pt) != 0 && ((next ^ e) & mmi_ptf_global(pt)) != 0)
-        breaks = true;
-    if (breaks || mmi_pt_unsteady(pt, e)) {
-        while (!mmi_pt_cas(pt, span->table, i, e, breaks ? 0 : next)) {
+    /* memory types, and a global entry must not meet one that is not (Arm ARM D8.16.1) */
+    if (change->breaks || (mmi_ptf_break_first(pt) != 0 && ((next ^ e) & mmi_ptf_global(pt)) != 0))
+        return mmi_pt_remake(b, span, i, change);
+    if (mmi_pt_unsteady(pt, e)) {
+        while (!mmi_pt_cas(pt, span->table, i, e, next)) {
             e = mmi_pt_load(pt, span->table, i);
             next = mmi_pt_changed(pt, change, e, span->level);
         }
@@ -4234,10 +4253,6 @@ static uint64_t mmi_pt_recolor_run(struct mm_pagetable_batch *b, const struct mm
     }
     mmi_pt_note_change(b, span->off + (from - span->index) * mmi_pt_size(pt, span->level),
                        (i - from) * mmi_pt_size(pt, span->level), span->level, e);
-    if (breaks) {
-        mmi_pt_batch_flush(b);
-        mmi_pt_store(pt, span->table, from, next);
-    }
     return i - from;
 }
 
@@ -5013,6 +5028,7 @@ mm_pagetable_lend(struct mm_pagetable *to, struct mm_pagetable *from, mm_va_t va
         status = mmi_pt_reserve(&s.from.spare, s.needed);
     if (status != MM_OK)
         return mmi_pt_exit_both(&s, status);
+    __atomic_store_n(&to->borrows, true, __ATOMIC_RELAXED);
     mmi_pt_begin(&from_it, from, s.from.off, s.from.end);
     mmi_pt_begin(&to_it, to, s.to.off, s.to.end);
     while (from_it.off < from_it.end) {
@@ -5022,7 +5038,6 @@ mm_pagetable_lend(struct mm_pagetable *to, struct mm_pagetable *from, mm_va_t va
     }
     mmi_pt_leave(&to_it);
     mmi_pt_leave(&from_it);
-    to->borrows = true;
     return mmi_pt_exit_both(&s, MM_OK);
 }
 

@@ -115,8 +115,10 @@ GROUPS = [
             "unmap.whole": "the same, leaves not wanted",
             "spmap": "sparse pages mapped, tables made",
             "spmap.kept": "the same, tables there already",
+            "spmap.calls": "the same as spmap, a locking call each",
             "spunmap": "sparse pages unmapped, empty tables freed (bare and walk: kept)",
             "spunmap.kept": "the same, tables kept",
+            "spunmap.calls": "the same as spunmap, a call each that locks, flushes, releases",
         },
     ),
     (

@@ -10,11 +10,15 @@
 
 static struct space s;
 static bool there_at_flush;
+static unsigned pages_at_flush; /* of the first sixteen */
 
 static void see_entry(void *ctx, const struct mm_pagetable_flush *flush)
 {
     struct mm_pagetable_entry entry;
     there_at_flush = mm_pagetable_query(&s.pt, VA, &entry) == MM_OK;
+    pages_at_flush = 0;
+    for (unsigned i = 0; i < 16; i++)
+        pages_at_flush += mm_pagetable_query(&s.pt, VA + i * PAGE, &entry) == MM_OK;
     log_flush(ctx, flush);
 }
 
@@ -103,6 +107,32 @@ static void aarch64_breaks_before_a_page_gets_global(void **state)
     space_end(&s);
 }
 
+/* Arm ARM D8.7.1: the entries of a group always agree. */
+static void aarch64_breaks_a_group_whole(void **state)
+{
+    const uint32_t type = MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE);
+    (void)state;
+    space_begin(&s, ram_make(), mm_pagetable_format_of(MM_PAGETABLE_ID_AARCH64_S1));
+    s.hooks.flush = see_entry;
+    s.config.flags |= MM_PAGETABLE_CONTIGUOUS;
+    space_make(&s);
+    assert_int_equal(map(&s, VA, 16 * PAGE, 32 * PAGE, RW), MM_OK);
+    assert_int_equal(mm_pagetable_protect(&s.pt, VA, 32 * PAGE, type, MM_PAGETABLE_TYPES, NULL),
+                     MM_OK);
+    assert_int_equal(s.flushes, 2);
+    assert_int_equal(mm_pagetable_protect(&s.pt, VA, 16 * PAGE, 0, MM_PAGETABLE_TYPES, NULL),
+                     MM_OK);
+    assert_int_equal(pages_at_flush, 0);
+    assert_int_equal(s.last_ranges[0].bytes, 16 * PAGE);
+    for (unsigned i = 0; i < 32; i++) {
+        struct mm_pagetable_entry entry = entry_at(&s, VA + i * PAGE);
+        assert_int_equal(entry.pa, (16 + i) * PAGE);
+        assert_int_equal(entry.attr & MM_PAGETABLE_TYPES, i < 16 ? 0 : type);
+        assert_true((entry.attr & MM_PAGETABLE_CONTIG) != 0);
+    }
+    space_end(&s);
+}
+
 /* Once a call has flushed by itself, nothing is left for the end. */
 static void what_was_flushed_is_not_flushed_again(void **state)
 {
@@ -123,6 +153,7 @@ int main(void)
         cmocka_unit_test(a_table_dropped_unseen_may_have_held_them),
         cmocka_unit_test(riscv_is_told_of_tables_that_come),
         cmocka_unit_test(aarch64_breaks_before_a_page_gets_global),
+        cmocka_unit_test(aarch64_breaks_a_group_whole),
         cmocka_unit_test(what_was_flushed_is_not_flushed_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
