@@ -3246,15 +3246,14 @@ static MM_NOINLINE uint32_t mmi_buddy_search(struct mm_buddy *b, unsigned order,
     }
 }
 
-/* A block by all means. Where all memory is in use, the answer comes after a few loads. */
+/* A block by all means. */
 static inline uint32_t mmi_buddy_obtain(struct mm_buddy *b, unsigned order, unsigned flags)
 {
-    uint32_t n = MMI_BUDDY_NONE;
+    uint32_t n;
 
     if (MM_UNLIKELY(order > b->max_order || (flags & 3) == MM_BUDDY_CMA))
         return MMI_BUDDY_NONE;
-    if (MM_LIKELY(!mmi_buddy_hopeless(b, order) || mm_load(&b->active) != 0 || b->hooks != NULL))
-        n = mmi_buddy_search(b, order, flags);
+    n = mmi_buddy_search(b, order, flags);
     if (n == MMI_BUDDY_NONE)
         (void)mmi_buddy_failed(b);
     return n;
