@@ -1619,11 +1619,11 @@ static uint32_t mmi_buddy_region_of(const struct mm_buddy *b, uint32_t n)
  * there. */
 static uint32_t mmi_buddy_region_start(const struct mm_buddy *b, uint32_t region)
 {
-    return (uint32_t)((((uint64_t)region << b->region_shift) - b->pb_skew) << b->pb_order);
+    return ((region << b->region_shift) - b->pb_skew) << b->pb_order;
 }
 static uint32_t mmi_buddy_region_last(const struct mm_buddy *b)
 {
-    return (uint32_t)(((uint64_t)1 << (b->region_shift + b->pb_order)) - 1);
+    return (((uint32_t)1 << b->region_shift) << b->pb_order) - 1; /* 2^32 or more wraps to 0 */
 }
 static uint32_t mmi_buddy_pb_region(const struct mm_buddy *b, uint32_t pb)
 {
