@@ -1619,11 +1619,11 @@ static uint32_t mmi_buddy_region_of(const struct mm_buddy *b, uint32_t n)
  * there. */
 static uint32_t mmi_buddy_region_start(const struct mm_buddy *b, uint32_t region)
 {
-    return (uint32_t)((((uint64_t)region << b->region_shift) - b->pb_skew) << b->pb_order);
+    return ((region << b->region_shift) - b->pb_skew) << b->pb_order;
 }
 static uint32_t mmi_buddy_region_last(const struct mm_buddy *b)
 {
-    return (uint32_t)(((uint64_t)1 << (b->region_shift + b->pb_order)) - 1);
+    return (((uint32_t)1 << b->region_shift) << b->pb_order) - 1; /* 2^32 or more wraps to 0 */
 }
 static uint32_t mmi_buddy_pb_region(const struct mm_buddy *b, uint32_t pb)
 {
@@ -3246,15 +3246,14 @@ static MM_NOINLINE uint32_t mmi_buddy_search(struct mm_buddy *b, unsigned order,
     }
 }
 
-/* A block by all means. Where all memory is in use, the answer comes after a few loads. */
+/* A block by all means. */
 static inline uint32_t mmi_buddy_obtain(struct mm_buddy *b, unsigned order, unsigned flags)
 {
-    uint32_t n = MMI_BUDDY_NONE;
+    uint32_t n;
 
     if (MM_UNLIKELY(order > b->max_order || (flags & 3) == MM_BUDDY_CMA))
         return MMI_BUDDY_NONE;
-    if (MM_LIKELY(!mmi_buddy_hopeless(b, order) || mm_load(&b->active) != 0 || b->hooks != NULL))
-        n = mmi_buddy_search(b, order, flags);
+    n = mmi_buddy_search(b, order, flags);
     if (n == MMI_BUDDY_NONE)
         (void)mmi_buddy_failed(b);
     return n;

@@ -2256,15 +2256,25 @@ static inline void mmi_frame_freed(struct mm_frame_pool *pool, unsigned cpu, uin
     }
 }
 
+/* Inside, which it leaves: as mmi_frame_edge_some, where the section had no free frame. */
+static MM_NOINLINE enum mm_status mmi_frame_edge_first(struct mm_frame_pool *pool,
+                                                       struct mm_frame_cpu *self, uintptr_t number)
+{
+    mmi_frame_set_add(pool, (unsigned)(self - pool->cpu), MMI_FRAME_AVAIL, number);
+    mm_busy_leave(&self->busy);
+    return MM_OK;
+}
+
 MM_FRAME_API MM_NOINLINE enum mm_status
 mmi_frame_edge_some(struct mm_frame_pool *pool, struct mm_frame_cpu *self, uintptr_t index)
 {
-    const uintptr_t number = index >> MMI_FRAME_SECTION_SHIFT;
-    struct mm_frame_section *section = &pool->section[number];
+    struct mm_frame_section *section = &pool->section[index >> MMI_FRAME_SECTION_SHIFT];
     const uintptr_t some = section->some;
-    mm_store(&section->some, some | (uintptr_t)1 << (index >> MM_WORD_SHIFT & (MM_WORD_BITS - 1)));
+    uintptr_t now = some;
+    (void)mmi_frame_set_bit(&now, index >> MM_WORD_SHIFT);
+    mm_store(&section->some, now);
     if (MM_UNLIKELY(some == 0))
-        mmi_frame_set_add(pool, (unsigned)(self - pool->cpu), MMI_FRAME_AVAIL, number);
+        return mmi_frame_edge_first(pool, self, index >> MMI_FRAME_SECTION_SHIFT);
     mm_busy_leave(&self->busy);
     return MM_OK;
 }
