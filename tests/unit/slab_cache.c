@@ -594,6 +594,7 @@ static void shuffled_caches_hand_out_in_another_order(void **state)
         ascending += i > 0 && p[i] == p[i - 1] + 64;
     }
     assert_true(ascending < 16);
+    assert_ptr_not_equal(p[0], mmi_slab_object(mmi_slab_of(p[0]), 0)); /* the first one neither */
     assert_int_equal(mm_slab_free_bulk(&cache, (void *const *)p, 64), MM_OK);
     cache_end();
 }
