@@ -191,6 +191,23 @@ static void the_table_does_without_growth(void **state)
     }
 }
 
+/* What was prepared for a large request that fails is given back. */
+static void failed_large_requests_keep_nothing(void **state)
+{
+    (void)state;
+    make(0);
+    void *p = mm_slab_kmalloc(&heap, 100000, 0);
+    assert_non_null(p);
+    source.for_good = true;
+    source.fail.fail_at = 1;
+    for (unsigned i = 0; i < 100; i++)
+        assert_null(mm_slab_kmalloc(&heap, 100000, 0));
+    assert_int_equal(cache_stats(&heap.inner[MMI_SLAB_ENTRIES]).active, 1);
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+    source.for_good = false;
+    end();
+}
+
 /* A source that gives misaligned memory is as good as none, and gets it back. */
 static void misaligned_memory_goes_back(void **state)
 {
@@ -215,6 +232,7 @@ int main(void)
         cmocka_unit_test(a_failed_krealloc_leaves_the_object),
         cmocka_unit_test(a_deferred_free_never_fails),
         cmocka_unit_test(the_table_does_without_growth),
+        cmocka_unit_test(failed_large_requests_keep_nothing),
         cmocka_unit_test(misaligned_memory_goes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

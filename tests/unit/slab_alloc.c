@@ -301,6 +301,23 @@ static void bulk_calls_give_distinct_objects(void **state)
     heap_end();
 }
 
+/* Each goes to the arrays of its own class. */
+static void a_bulk_free_of_several_classes_keeps_them_apart(void **state)
+{
+    void *p[40];
+    (void)state;
+    heap_plain();
+    for (unsigned i = 0; i < 40; i++)
+        assert_non_null(p[i] = mm_slab_kmalloc(&heap, i % 4 < 2 ? 64 : 200, 0));
+    assert_int_equal(mm_slab_kfree_bulk(&heap, p, 40), MM_OK);
+    assert_int_equal(mm_slab_check(&heap), MM_OK);
+    assert_int_equal(cache_stats(&heap.cls[mmi_slab_class(64)]).active, 0);
+    assert_int_equal(cache_stats(&heap.cls[mmi_slab_class(200)]).active, 0);
+    mm_slab_shrink(&heap);
+    assert_int_equal(misuse_total(), 0);
+    heap_end();
+}
+
 static void bulk_free_refuses_only_the_bad_ones(void **state)
 {
     void *p[6];
@@ -536,6 +553,7 @@ int main(void)
         cmocka_unit_test(zeroing_realloc_shows_no_old_bytes),
         cmocka_unit_test(null_is_nothing),
         cmocka_unit_test(bulk_calls_give_distinct_objects),
+        cmocka_unit_test(a_bulk_free_of_several_classes_keeps_them_apart),
         cmocka_unit_test(bulk_free_refuses_only_the_bad_ones),
         cmocka_unit_test(a_double_free_is_refused),
         cmocka_unit_test(a_double_free_of_an_older_object_is_dropped_in_the_slab),

@@ -281,6 +281,24 @@ static void slabs_of_cpus_that_met_go_back(void **state)
     heap_end();
 }
 
+/* Also when its array ran over with it, and was emptied since. */
+static void what_was_freed_last_is_refused(void **state)
+{
+    void *p[200];
+    (void)state;
+    cache_begin(64);
+    cache_make();
+    assert_int_equal(mm_slab_alloc_bulk(&cache, 0, p, 200), 200);
+    for (unsigned i = 0; i < MM_SLAB_SLOTS; i++) {
+        assert_int_equal(mm_slab_free(&cache, p[i]), MM_OK);
+        assert_int_equal(mm_slab_free(&cache, p[i]), MM_ERR_INVALID);
+    }
+    assert_int_equal(mm_slab_drain(&heap, 0), MM_OK);
+    assert_int_equal(mm_slab_free(&cache, p[MM_SLAB_SLOTS - 1]), MM_ERR_INVALID);
+    assert_int_equal(mm_slab_free_bulk(&cache, p + MM_SLAB_SLOTS, 200 - MM_SLAB_SLOTS), MM_OK);
+    cache_end();
+}
+
 static void drain_leaves_nothing_on_a_cpu(void **state)
 {
     void *p[60];
@@ -594,6 +612,7 @@ static void shuffled_caches_hand_out_in_another_order(void **state)
         ascending += i > 0 && p[i] == p[i - 1] + 64;
     }
     assert_true(ascending < 16);
+    assert_ptr_not_equal(p[0], mmi_slab_object(mmi_slab_of(p[0]), 0)); /* the first one neither */
     assert_int_equal(mm_slab_free_bulk(&cache, (void *const *)p, 64), MM_OK);
     cache_end();
 }
@@ -675,6 +694,7 @@ int main(void)
         cmocka_unit_test(a_heap_keeps_to_its_quota),
         cmocka_unit_test(empty_slabs_above_the_reserve_go_back),
         cmocka_unit_test(slabs_of_cpus_that_met_go_back),
+        cmocka_unit_test(what_was_freed_last_is_refused),
         cmocka_unit_test(drain_leaves_nothing_on_a_cpu),
         cmocka_unit_test(free_pages_of_partial_slabs_are_purged),
         cmocka_unit_test(the_depot_serves_long_swings),
