@@ -138,7 +138,7 @@
  *   Errors     A call that fails changed nothing: no entry, no table, no count of frames.
  *   Time       One walk for a range, one access to each upper entry; 4 KiB leaves at a store each.
  *   Memory     The tables, nothing else; struct mm_pagetable.
- *   Stack      below 2.5 KiB, without recursion (a batch is the most of it).
+ *   Stack      below 3 KiB, without recursion (a batch is the most of it).
  *   Threads    Writers take one lock a table, or one for each few top-level entries. Questions take
  *              none and may run beside a writer. Nothing is global.
  *
@@ -1132,7 +1132,7 @@ struct mm_pagetable_batch {
     uint64_t pages; /* entries in the ranges */
     unsigned range_count;
     unsigned dead_level; /* of the first dead subtree, and which of its entries has the link */
-    uint32_t dead_link;
+    uint32_t dead_link, dead_count;
     mm_pa_t dead; /* chain of dead subtrees, MM_PA_NONE at its end */
     bool all, changed, filled, unlinked, linked, global;
     uint32_t made_attr, told_attr; /* what was encoded and decoded last, so that a run of equal */
@@ -2734,6 +2734,7 @@ static void mmi_pt_batch_empty(struct mm_pagetable_batch *b)
     b->range_count = 0;
     b->dead = MM_PA_NONE;
     b->dead_level = MMI_PT_NO_LEVEL;
+    b->dead_count = 0;
     b->all = b->changed = b->filled = false;
     b->unlinked = b->linked = b->global = false;
 }
@@ -2963,6 +2964,7 @@ static inline void mmi_pt_bury_at(struct mm_pagetable_batch *b, mm_pa_t table, v
     b->dead = table;
     b->dead_level = level;
     b->dead_link = (uint32_t)index;
+    b->dead_count++;
 }
 
 /* Puts an unlinked subtree on the chain of dead ones. The link takes its first entry; where that
@@ -5106,12 +5108,18 @@ static inline bool mmi_pt_cursor_here(struct mm_pagetable_cursor *cursor, uint64
     return true;
 }
 
+/* Dead tables that a cursor gathers: their links are still in the cache when they are freed. */
+#define MMI_PT_DEAD_MAX 256u
+
 /* Settles the table of level 0 that it stands in, before it leaves it. */
 static inline void mmi_pt_cursor_settle(struct mm_pagetable_cursor *cursor)
 {
-    if (cursor->taken != 0)
-        mmi_pt_shrunk(&cursor->it, cursor->taken, cursor->call.batch);
+    if (cursor->taken == 0)
+        return;
+    mmi_pt_shrunk(&cursor->it, cursor->taken, cursor->call.batch);
     cursor->taken = 0;
+    if (MM_UNLIKELY(cursor->call.batch->dead_count >= MMI_PT_DEAD_MAX))
+        mm_pagetable_batch_finish(cursor->call.batch);
 }
 
 static MM_NOINLINE void mmi_pt_cursor_out(struct mm_pagetable_cursor *cursor, uint64_t to)

@@ -146,6 +146,24 @@ static void what_was_flushed_is_not_flushed_again(void **state)
     space_end(&s);
 }
 
+/* The usual step of a cursor is a short one; the second step is usual. */
+static void a_cursor_looks_at_what_each_step_says(void **state)
+{
+    struct mm_pagetable_cursor c;
+    (void)state;
+    begin(MM_PAGETABLE_ID_X86_64);
+    assert_int_equal(mm_pagetable_cursor_begin(&c, &s.pt, VA, 8 * PAGE, NULL), MM_OK);
+    assert_int_equal(mm_pagetable_cursor_map(&c, 0x1000, RW), MM_OK);
+    assert_int_equal(mm_pagetable_cursor_map(&c, 0x2001, RW), MM_ERR_ALIGN);
+    assert_int_equal(mm_pagetable_cursor_map(&c, (mm_pa_t)1 << 60, RW), MM_ERR_INVALID);
+    assert_int_equal(mm_pagetable_cursor_map(&c, 0x2000, RX), MM_OK);
+    mm_pagetable_cursor_end(&c);
+    assert_int_equal(entry_at(&s, VA).attr & MM_PAGETABLE_PERMS, RW);
+    assert_int_equal(entry_at(&s, VA + PAGE).attr & MM_PAGETABLE_PERMS, RX);
+    assert_true(nothing_at(&s, VA + 2 * PAGE));
+    space_end(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -155,6 +173,7 @@ int main(void)
         cmocka_unit_test(aarch64_breaks_before_a_page_gets_global),
         cmocka_unit_test(aarch64_breaks_a_group_whole),
         cmocka_unit_test(what_was_flushed_is_not_flushed_again),
+        cmocka_unit_test(a_cursor_looks_at_what_each_step_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
