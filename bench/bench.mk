@@ -13,7 +13,7 @@ bench_flags := -std=gnu11 -D_GNU_SOURCE -O2 -g -falign-functions=64 -falign-loop
     $(if $(findstring frame,$(WITHOUT)),-DBENCH_NO_FRAME) \
     $(if $(findstring buddy,$(WITHOUT)),-DBENCH_NO_BUDDY) \
     $(if $(findstring pagetable,$(WITHOUT)),-DBENCH_NO_PAGETABLE)
-bench_sources := $(filter-out bench/count.c $(foreach w,$(WITHOUT),$(wildcard bench/adapt_$(w)*.c)), \
+bench_sources := $(filter-out bench/count.c bench/count_vma.c $(foreach w,$(WITHOUT),$(wildcard bench/adapt_$(w)*.c)), \
     $(wildcard bench/*.c bench/baseline/*.c))
 bench_common := $(filter-out bench/main.c bench/work_%.c bench/trace.c bench/adapt_pagetable%.c bench/adapt_vma.c \
     bench/baseline/pagetable_%.c bench/baseline/areas_%.c,$(bench_sources))
@@ -85,7 +85,7 @@ $(bench_dir)/bench: $(call bench_objects,$(bench_sources)) $(bench_dir)/gbench.o
 	@echo "  link  $@"
 	$(Q)g++ -o $@ $^ -lbenchmark -lz -pthread
 
-$(bench_dir)/count: $(call bench_objects,$(bench_common) bench/count.c)
+$(bench_dir)/count: $(call bench_objects,$(bench_common) bench/count.c bench/count_vma.c)
 	@echo "  link  $@"
 	$(Q)$(bench_cc) -o $@ $^ -pthread
 

@@ -11,6 +11,8 @@
 #include <string.h>
 #include <valgrind/callgrind.h>
 
+void count_vma(void); /* in count_vma.c */
+
 #define STRETCHES 8
 #define STRETCH   4096
 #define PAIR_LOOP 4096
@@ -225,6 +227,7 @@ static void list_allocators(void)
 {
     for (int i = 0; bench_allocators[i] != NULL; i++)
         puts(bench_allocators[i]->name);
+    puts("vma");
 }
 
 /* count --list, or count ALLOCATOR... under callgrind */
@@ -238,6 +241,10 @@ int main(int argc, char **argv)
     count_cell(&count_rows[0], allocator("empty")); /* what the counting itself costs */
     for (int i = 1; i < argc; i++) {
         const struct bench_ops *ops = allocator(argv[i]);
+        if (strcmp(argv[i], "vma") == 0) {
+            count_vma();
+            continue;
+        }
         if (ops == NULL) {
             fprintf(stderr, "count: no allocator is called %s\n", argv[i]);
             return 1;

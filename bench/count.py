@@ -13,9 +13,12 @@ import subprocess
 import sys
 import tempfile
 
-ALLOCATORS = ["bitmap", "buddy", "stack", "list-buddy"]
+ALLOCATORS = ["bitmap", "buddy", "stack", "list-buddy", "vma"]
 ROWS = ["pair0", "pair0half", "batch64", "bulk0", "rnd0", "mix0", "tide0", "full.fail", "pair9"]
 ROWS += ["frag9.fail"]
+CALLS = ["find1024", "insert1024", "erase1024", "fault.zero", "mmap1024", "munmap1024"]
+ROWS += CALLS  # rows of one call each, of what is no allocator
+COUNTED = ("count_alloc", "count_free", "count_call")
 EMPTY = 2  # instructions of the empty allocator's functions: a result, and the return
 HEAD = """# Instructions an operation, at most, as callgrind counts them with this compiler.
 # `make test` compares, `make count-record` writes the file anew.
@@ -58,7 +61,7 @@ def read_dump(path):
                 costs[called][1] += calls
             elif re.match(r"[+\-*0-9]", line):
                 costs[inside][0] += int(line.split()[-1])
-    return name, {f: tuple(costs[f]) for f in ("count_alloc", "count_free") if f in costs}
+    return name, {f: tuple(costs[f]) for f in COUNTED if f in costs}
 
 
 def count(program):
@@ -73,13 +76,14 @@ def count(program):
             sys.exit("count.py: valgrind failed:\n" + result.stderr)
         dumps = [read_dump(os.path.join(folder, name)) for name in os.listdir(folder)]
     cells = {name: costs for name, costs in dumps if name}
-    overhead = {f: cost / calls - EMPTY for f, (cost, calls) in cells.pop("pair0/empty").items()}
+    empty = {**cells.pop("pair0/empty"), **cells.pop("nothing/vma", {})}
+    overhead = {f: cost / calls - EMPTY for f, (cost, calls) in empty.items()}
     result = {}
     for name, costs in cells.items():
         row, allocator = name.rsplit("/", 1)
         result[row, allocator] = tuple(
             costs[f][0] / costs[f][1] - overhead[f] if costs.get(f, (0, 0))[1] else None
-            for f in ("count_alloc", "count_free"))
+            for f in (COUNTED[2:] if row in CALLS else COUNTED[:2]))
     return result
 
 
@@ -105,14 +109,14 @@ def print_table(counts):
     print(f"{'':<12}" + "".join(f"{c:>18}" for c in columns))
     for row in rows_of(counts):
         cells = (counts.get((row, c), (None, None)) for c in columns)
-        print(f"{row:<12}" + "".join(f"{shown(a) + ' / ' + shown(f):>18}" for a, f in cells))
+        print(f"{row:<12}" + "".join(f"{' / '.join(map(shown, cell)):>18}" for cell in cells))
 
 
 def flat(counts):
     """{(row.part, allocator): instructions} with two digits, as the file has them."""
     result = {}
     for (row, allocator), values in sorted(counts.items(), key=lambda i: ROWS.index(i[0][0])):
-        for part, value in zip((".alloc", ".free"), values):
+        for part, value in zip(("",) if row in CALLS else (".alloc", ".free"), values):
             if value is not None:
                 result[row + part, allocator] = round(value, 2)
     return result
