@@ -91,7 +91,7 @@ $(bench_dir)/bench: $(call bench_objects,$(bench_sources)) $(bench_dir)/gbench.o
 	@echo "  link  $@"
 	$(Q)g++ -o $@ $^ -lbenchmark -lz -pthread
 
-$(bench_dir)/count: $(call bench_objects,$(bench_common) bench/count.c bench/count_pagetable.c)
+$(bench_dir)/count: $(call bench_objects,$(bench_common) $(wildcard bench/count*.c))
 	@echo "  link  $@"
 	$(Q)$(bench_cc) -o $@ $^ -pthread
 

@@ -227,6 +227,7 @@ static void list_allocators(void)
     for (int i = 0; bench_allocators[i] != NULL; i++)
         puts(bench_allocators[i]->name);
     puts("pagetable");
+    puts("vma");
 }
 
 /* count --list, or count NAME... under callgrind */
@@ -242,6 +243,10 @@ int main(int argc, char **argv)
         const struct bench_ops *ops = allocator(argv[i]);
         if (strcmp(argv[i], "pagetable") == 0) {
             count_pagetable();
+            continue;
+        }
+        if (strcmp(argv[i], "vma") == 0) {
+            count_vma();
             continue;
         }
         if (ops == NULL) {

@@ -16,12 +16,14 @@ import sys
 import tempfile
 
 ALLOCATORS = ["bitmap", "buddy", "stack", "list-buddy"]
-TABLE = "pagetable"
 ROWS = ["pair0", "pair0half", "batch64", "bulk0", "rnd0", "mix0", "tide0", "full.fail", "pair9"]
 ROWS += ["frag9.fail"]
 LOOP = 64  # translations in a call
-TABLE_ROWS = ["translate", "translate.alone", "map", "map.alone", "map.cursor", "map.tables", "protect"]
-TABLE_ROWS += ["unmap", "unmap.alone", "unmap.cursor", "unmap.tables"]
+CALLS = {  # operations of one call, counted in count_op()
+    "pagetable": ["translate", "translate.alone", "map", "map.alone", "map.cursor", "map.tables",
+                  "protect", "unmap", "unmap.alone", "unmap.cursor", "unmap.tables"],
+    "vma": ["find1024", "insert1024", "erase1024", "fault.zero", "mmap1024", "munmap1024"],
+}
 COUNTED = ("count_alloc", "count_free", "count_op")
 EMPTY = 2  # instructions of the empty allocator's functions: a result, and the return
 HEAD = """# Instructions an operation, at most, as callgrind counts them with this compiler.
@@ -82,19 +84,21 @@ def count(program):
         dumps = [read_dump(os.path.join(folder, name)) for name in os.listdir(folder)]
     cells = {name: costs for name, costs in dumps if name}
     overhead = {}
-    for name in ("pair0/empty", "empty/" + TABLE):
-        for f, (cost, calls) in cells.pop(name, {}).items():
-            overhead[f] = cost / calls - (EMPTY if f != "count_op" else 0)
-    loop = cells.pop("loop/" + TABLE, {}).get("count_op")
+    for f, (cost, calls) in cells.pop("pair0/empty").items():
+        overhead[f] = cost / calls - EMPTY
+    for name in CALLS:
+        for cost, calls in cells.pop("empty/" + name, {}).values():
+            overhead[name] = cost / calls
+    loop = cells.pop("loop/pagetable", {}).get("count_op")
     result = {}
     for name, costs in cells.items():
         row, allocator = name.rsplit("/", 1)
-        if allocator == TABLE:
+        if allocator in CALLS:
             cost, calls = costs["count_op"]
             if row == "translate":
                 result[row, allocator] = ((cost - loop[0]) / calls / LOOP,)
             else:
-                result[row, allocator] = (cost / calls - overhead["count_op"],)
+                result[row, allocator] = (cost / calls - overhead[allocator],)
             continue
         result[row, allocator] = tuple(
             costs[f][0] / costs[f][1] - overhead[f] if costs.get(f, (0, 0))[1] else None
@@ -129,9 +133,9 @@ def print_objects(counts):
 
 
 def present(program):
-    """What of ALLOCATORS and TABLE the program was built with."""
+    """What of ALLOCATORS and CALLS the program was built with."""
     listed = subprocess.run([program, "--list"], capture_output=True, text=True, check=True)
-    return [a for a in ALLOCATORS + [TABLE] if a in listed.stdout.split()]
+    return [a for a in ALLOCATORS + list(CALLS) if a in listed.stdout.split()]
 
 
 def rows_of(counts):
@@ -151,18 +155,19 @@ def print_table(counts):
     for row in rows_of(counts):
         cells = (counts.get((row, c), (None, None)) for c in columns)
         print(f"{row:<12}" + "".join(f"{shown(a) + ' / ' + shown(f):>18}" for a, f in cells))
-    if any(table == TABLE for _, table in counts):
-        print("Instructions for a page of mm_pagetable.h")
-        for row in TABLE_ROWS:
-            print(f"{row:<12}{shown(counts[row, TABLE][0]):>18}")
+    for name, rows in CALLS.items():
+        if any(other == name for _, other in counts):
+            print(f"Instructions a call of mm_{name}.h")
+            for row in rows:
+                print(f"{row:<12}{shown(counts[row, name][0]):>18}")
 
 
 def flat(counts):
     """{(row.part, allocator): instructions} with two digits, as the file has them."""
     result = {}
-    order = ROWS + TABLE_ROWS
+    order = ROWS + sum(CALLS.values(), [])
     for (row, allocator), values in sorted(counts.items(), key=lambda i: order.index(i[0][0])):
-        for part, value in zip((".alloc", ".free") if allocator != TABLE else ("",), values):
+        for part, value in zip((".alloc", ".free") if allocator not in CALLS else ("",), values):
             if value is not None:
                 result[row + part, allocator] = round(value, 2)
     return result
@@ -171,7 +176,7 @@ def flat(counts):
 def record(counts, objects, path):
     with open(path, "w") as f:
         f.write(HEAD + f"compiler gcc {compiler()}\n")
-        for allocator in ALLOCATORS + [TABLE]:
+        for allocator in ALLOCATORS + list(CALLS):
             for (row, other), value in flat(counts).items():
                 if other == allocator:
                     f.write(f"{row:<18} {allocator:<12} {value:.2f}\n")
