@@ -341,10 +341,10 @@ static void reclaim_part(unsigned cpu)
 {
     if (cpu == kernel_cpus() - 1) {
         do
-            (void)mm_fetch_add(&wrong, !exits(PROGRAM_HOG, 1000, 0));
+            (void)mm_fetch_add(&wrong, !exits(PROGRAM_HOG, 300, 0));
         while (mm_load(&enough) == 0);
     } else if (cpu == 0) {
-        for (uint64_t gone = 0; gone < 500;)
+        for (uint64_t gone = 0; gone < 100;)
             gone += kmm_reclaim(16);
         mm_store(&enough, 1);
     }
