@@ -3550,7 +3550,8 @@ MM_BUDDY_API enum mm_status mm_buddy_free_sized(struct mm_buddy *b, mm_pa_t pa, 
     if (order != MM_BUDDY_ORDERS &&
         (state == (MMI_BUDDY_PLAIN | order) || state == (MMI_BUDDY_FIXED | order)))
         return mm_buddy_free(b, pa);
-    end = MMI_BUDDY_KIND(state) == MMI_BUDDY_FIRST || MMI_BUDDY_KIND(state) == MMI_BUDDY_PLAIN
+    end = MMI_BUDDY_KIND(state) == MMI_BUDDY_FIRST || MMI_BUDDY_KIND(state) == MMI_BUDDY_PLAIN ||
+                  MMI_BUDDY_KIND(state) == MMI_BUDDY_FIXED
               ? mmi_buddy_block_end(b, n)
               : n;
     if (units != 0 && end - n == units)
@@ -4059,15 +4060,29 @@ static uint32_t mmi_buddy_find_free(const struct mm_buddy *b, unsigned order)
     return MMI_BUDDY_NONE;
 }
 
-/* Empties one of the blocks of `order` that have at most `most` smallest blocks in use. */
-static bool mmi_buddy_compact_pass(struct mm_buddy *b, unsigned order, uint32_t most)
+/* Is there room for `used` smallest blocks outside the page blocks of a range? A snapshot. */
+static bool mmi_buddy_room_elsewhere(const struct mm_buddy *b, uint32_t n, uint32_t end,
+                                     uint32_t used)
+{
+    const uintptr_t free = mmi_buddy_free_units(b);
+    uintptr_t own = used;
+    uint32_t pb;
+    for (pb = n >> b->pb_order; pb <= (end - 1) >> b->pb_order; pb++)
+        own += MMI_BUDDY_GET(b->pb[pb].free);
+    return own <= free;
+}
+
+/* Empties one of the blocks of `order` that have at most `most` smallest blocks in use. `blindly`:
+ * also where there is no room for these, as the hook may free some; else moving what fits would
+ * only fill the holes that another block needs. */
+static bool mmi_buddy_compact_pass(struct mm_buddy *b, unsigned order, uint32_t most, bool blindly)
 {
     const uint32_t size = 1u << order;
     uint32_t n = (0u - b->skew) & (size - 1), stuck;
 
     for (; n < b->units && size <= b->units - n; n += size) {
         const uint32_t used = mmi_buddy_used(b, n, n + size);
-        if (used <= most &&
+        if (used <= most && (blindly || mmi_buddy_room_elsewhere(b, n, n + size, used)) &&
             mmi_buddy_clear_range(b, n, n + size, false, MM_BUDDY_URGENT, &stuck) == MM_OK &&
             mmi_buddy_first_used(b, n, n + size) == n + size)
             return true;
@@ -4092,11 +4107,14 @@ MM_BUDDY_API enum mm_status mm_buddy_compact(struct mm_buddy *b, unsigned order)
         return MM_ERR_PERM;
     if (mmi_buddy_free_units(b) < size)
         return MM_ERR_NOMEM;
-    for (shift = 4; shift-- > 0;)
-        if (mmi_buddy_compact_pass(b, order, size >> shift)) {
+    for (shift = 5;
+         shift-- > 0;) { /* sparse blocks first; at last those that nothing has room for */
+        const bool blindly = shift == 0;
+        if (mmi_buddy_compact_pass(b, order, blindly ? size : size >> (shift - 1), blindly)) {
             mmi_buddy_debug(b);
             return MM_OK;
         }
+    }
     mm_buddy_drain(b);
     mmi_buddy_debug(b);
     return mmi_buddy_find_free(b, order) != MMI_BUDDY_NONE

@@ -104,6 +104,23 @@ static void unmovable_blocks_never_enter_cma(void **state)
     arena_end(&a);
 }
 
+/* A page block is larger than the largest order here: the range has no order, but a size. */
+static void a_range_that_becomes_cma_is_freed_by_its_size(void **state)
+{
+    struct arena a;
+
+    (void)state;
+    arena_begin(&a, 8 * PB);
+    a.config.max_order = 4;
+    arena_make(&a);
+    assert_int_equal(mm_buddy_alloc_range(&a.b, BASE + PB * PAGE, PB * PAGE, 0), MM_OK);
+    assert_int_equal(mm_buddy_set_type(&a.b, BASE + PB * PAGE, PB * PAGE, MM_BUDDY_CMA), MM_OK);
+    assert_refused(&a, mm_buddy_free_sized(&a.b, BASE + PB * PAGE, (PB - 1) * PAGE),
+                   MM_ERR_INVALID);
+    assert_int_equal(mm_buddy_free_sized(&a.b, BASE + PB * PAGE, PB * PAGE), MM_OK);
+    arena_end(&a);
+}
+
 static void wrong_types_are_refused(void **state)
 {
     struct arena a;
@@ -602,6 +619,7 @@ int main(void)
         cmocka_unit_test(types_keep_to_page_blocks_of_their_own),
         cmocka_unit_test(a_type_that_has_run_out_takes_from_another),
         cmocka_unit_test(unmovable_blocks_never_enter_cma),
+        cmocka_unit_test(a_range_that_becomes_cma_is_freed_by_its_size),
         cmocka_unit_test(wrong_types_are_refused),
         cmocka_unit_test(a_range_is_carved_out_of_movable_memory),
         cmocka_unit_test(a_range_that_cannot_be_emptied_is_not_taken),
