@@ -58,7 +58,7 @@ one() { # HEADER TARGET STANDARD COMPILER...
             try "-fsyntax-only,$options" i
         done
         case $std-$target in
-        c11-*-hosted) all_options -c,-O2 && try -c,-O0 i && try -c,-Os i ;;
+        c11-gcc-hosted) all_options -c,-O2 && try -c,-O0 i && try -c,-Os i ;;
         c11-* | c++17-*) try -c,-O2 i && all_options -fsyntax-only ;;
         esac
     } >"$log.all"

@@ -12,7 +12,7 @@ undefined() { # HEADER COMPILER...
     shift
     x=$(basename "$header" .h | tr '[:lower:]' '[:upper:]')
     full='-DMM_DEBUG=3 -DMM_CPU_MAX=8 -DMM_CPU_ID()=0'
-    for options in -O2 "-O0 $full" "-O2 $full" "-Os $full"; do
+    for options in "-O0 $full" "-O2 $full" -Os; do
         # shellcheck disable=SC2086 # a list of flags
         printf '#define %s_IMPLEMENTATION\n#include "%s"\n' "$x" "$header" |
             "$@" -x c -std=c11 -ffreestanding $options -I. -c -o $object - || return 1
