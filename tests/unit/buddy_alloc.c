@@ -149,19 +149,21 @@ static void every_size_of_smallest_block_serves(void **state)
     }
 }
 
+/* With MM_DEBUG each call looks at all 2^31 blocks: the sanitized build stops at 2^25. */
 static void orders_up_to_31_serve(void **state)
 {
+    const unsigned most = MM_DEBUG != 0 ? 25 : 31;
     struct arena a;
 
     (void)state;
     arena_begin(&a, 1);
-    mm_buddy_config_init(&a.config, 0, (uint64_t)16 << 31, 4, 31);
+    mm_buddy_config_init(&a.config, 0, (uint64_t)16 << most, 4, most);
     a.config.pb_order = 13;
     arena_make(&a);
-    assert_int_equal(mm_buddy_alloc(&a.b, 31, 0), 0);
+    assert_int_equal(mm_buddy_alloc(&a.b, most, 0), 0);
     assert_int_equal(mm_buddy_alloc(&a.b, 0, 0), MM_PA_NONE);
     assert_int_equal(mm_buddy_free(&a.b, 0), MM_OK);
-    assert_int_equal(mm_buddy_alloc(&a.b, 32, 0), MM_PA_NONE);
+    assert_int_equal(mm_buddy_alloc(&a.b, most + 1, 0), MM_PA_NONE);
     arena_end(&a);
 }
 
