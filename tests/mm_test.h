@@ -81,13 +81,6 @@ static MM_TEST_UNUSED uint64_t mm_test_seed(void)
     return seed;
 }
 
-/* A generator for one test or one thread: equal seeds and streams give equal sequences. */
-static MM_TEST_UNUSED struct mm_test_rng mm_test_rng(uint64_t seed, uint64_t stream)
-{
-    struct mm_test_rng rng = {seed * 0x9e3779b97f4a7c15u + stream * 0xd1342543de82ef95u};
-    return rng;
-}
-
 /* 64 random bits (splitmix64: Steele, Lea, Flood, OOPSLA 2014). */
 static MM_TEST_UNUSED uint64_t mm_test_rand(struct mm_test_rng *rng)
 {
@@ -95,6 +88,18 @@ static MM_TEST_UNUSED uint64_t mm_test_rand(struct mm_test_rng *rng)
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
+}
+
+/* A generator for one test or one thread: equal seeds and streams give equal sequences, and
+ * neighbours have nothing in common: splitmix64's states are multiples of one constant, so that the
+ * seed must be mixed before it can be one. */
+static MM_TEST_UNUSED struct mm_test_rng mm_test_rng(uint64_t seed, uint64_t stream)
+{
+    struct mm_test_rng rng = {seed};
+
+    rng.state = mm_test_rand(&rng) + stream;
+    rng.state = mm_test_rand(&rng);
+    return rng;
 }
 
 /* A random number from 0 to n - 1; n is not 0. */

@@ -40,6 +40,12 @@ echo 1..2; echo 'ok 1 # SKIP no reason'; echo ok 2 - second
 E2
 check "a test that is skipped" closes 0 "1 passed, 0 failed, 1 skipped" skips
 
+script skips_all <<'E2'
+echo '1..0 # SKIP no reason'
+E2
+check "a program that skips all" closes 0 "0 passed, 0 failed, 1 skipped" skips_all
+check "nothing chosen" closes 1 "0 passed, 0 failed"
+
 script crashes <<'E2'
 echo 1..2; echo ok 1 - first; echo last words; kill -SEGV $$
 E2
