@@ -947,7 +947,7 @@ static void single_movable_blocks_never_stop_a_compaction(void **state)
 {
     (void)state;
     m.rng = mm_test_rng(mm_test_seed(), 1);
-    for (uint64_t i = 0; i < 20 + mm_test_ops() / 2000; i++)
+    for (uint64_t i = 0; i < 100 + mm_test_ops() / 500; i++)
         compact_round();
 }
 

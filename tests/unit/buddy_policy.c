@@ -331,6 +331,76 @@ static void compaction_tells_why_it_does_nothing(void **state)
     arena_end(&a);
 }
 
+static void compaction_empties_a_sparse_block_first(void **state)
+{
+    static const unsigned used[] = {40, 4, 20};
+    struct arena a;
+
+    (void)state;
+    arena_with_mover(&a, 3 * PB);
+    for (unsigned pb = 0; pb < 3; pb++) {
+        for (unsigned i = 0; i < used[pb]; i++) {
+            const mm_pa_t pa = BASE + (pb * PB + i) * PAGE;
+            assert_int_equal(mm_buddy_alloc_at(&a.b, pa, 0, MM_BUDDY_MOVABLE), MM_OK);
+            own(pa, 1, pb * PB + i + 1);
+        }
+    }
+    assert_int_equal(mm_buddy_compact(&a.b, 6), MM_OK);
+    assert_int_equal(mover.calls, 4);
+    arena_end(&a);
+}
+
+static void compaction_moves_nothing_when_memory_is_short(void **state)
+{
+    struct arena a;
+
+    (void)state;
+    arena_with_mover(&a, 4 * PB);
+    for (unsigned i = 0; i < 4 * PB; i++)
+        assert_int_equal(mm_buddy_alloc_at(&a.b, BASE + i * PAGE, 0, MM_BUDDY_MOVABLE), MM_OK);
+    for (unsigned i = 0; i < PB - 1; i++) /* one page less than asked for, far apart */
+        assert_int_equal(mm_buddy_free(&a.b, BASE + 4 * i * PAGE), MM_OK);
+    assert_refused(&a, mm_buddy_compact(&a.b, 6), MM_ERR_NOMEM);
+    assert_int_equal(mover.calls, 0);
+    arena_end(&a);
+}
+
+/* Lets go of the second page block at the first move, as a hook that reclaims does. */
+static struct mm_buddy *reclaimed;
+
+static enum mm_status migrate_and_reclaim(void *ctx, mm_pa_t from, mm_pa_t to, uint64_t bytes)
+{
+    for (unsigned i = 1; reclaimed != NULL && i < PB; i++)
+        assert_int_equal(mm_buddy_free(reclaimed, BASE + (PB + i) * PAGE), MM_OK);
+    reclaimed = NULL;
+    return migrate(ctx, from, to, bytes);
+}
+
+static void compaction_counts_on_a_hook_that_reclaims(void **state)
+{
+    struct arena a;
+
+    (void)state;
+    arena_with_mover(&a, 2 * PB);
+    for (unsigned i = 0; i < 2 * PB; i++) {
+        const unsigned type = i < PB ? MM_BUDDY_MOVABLE : MM_BUDDY_UNMOVABLE;
+        assert_int_equal(mm_buddy_alloc_at(&a.b, BASE + i * PAGE, 0, type), MM_OK);
+    }
+    assert_int_equal(mm_buddy_free(&a.b, BASE + PB * PAGE), MM_OK);
+    for (unsigned i = 0; i < PB; i++) { /* of the movable ones, one in four is free */
+        if (i % 4 == 0)
+            assert_int_equal(mm_buddy_free(&a.b, BASE + i * PAGE), MM_OK);
+        else
+            own(BASE + i * PAGE, 1, i);
+    }
+    reclaimed = &a.b;
+    a.hooks.migrate = migrate_and_reclaim;
+    assert_int_equal(mm_buddy_compact(&a.b, 4), MM_OK); /* one hole was no room for twelve */
+    assert_null(reclaimed);
+    assert_true(mm_buddy_alloc(&a.b, 4, MM_BUDDY_MOVABLE) != MM_PA_NONE);
+    arena_end(&a);
+}
+
 static void the_fragmentation_index_tells_lack_from_fragmentation(void **state)
 {
     struct arena a;
@@ -629,6 +699,9 @@ int main(void)
         cmocka_unit_test(contiguous_memory_comes_out_of_cma_first),
         cmocka_unit_test(compaction_makes_a_large_block),
         cmocka_unit_test(compaction_tells_why_it_does_nothing),
+        cmocka_unit_test(compaction_empties_a_sparse_block_first),
+        cmocka_unit_test(compaction_moves_nothing_when_memory_is_short),
+        cmocka_unit_test(compaction_counts_on_a_hook_that_reclaims),
         cmocka_unit_test(the_fragmentation_index_tells_lack_from_fragmentation),
         cmocka_unit_test(free_memory_is_reported_once),
         cmocka_unit_test(reporting_has_a_limit_and_an_end),
