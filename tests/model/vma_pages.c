@@ -186,10 +186,10 @@ static void step_mlock(unsigned s)
 
         if (((vma->flags & MM_VMA_LOCKED) != 0) != lock || !lock)
             return;
-    } else if (clean || !lock) {
-        if (!(result == MM_VMA_EAGAIN && retries != 0 && lock) &&
-            !(result == MM_VMA_ENOMEM && w->in_use > FRAMES - 16))
-            assert_int_equal(result, MM_VMA_OK);
+    } else if (result == MM_VMA_EAGAIN) { /* pages lack, or the pager is at work */
+        assert_true(lock && (retries != 0 || w->fail.fail_at != 0 || w->in_use > FRAMES - 16));
+    } else {
+        assert_int_equal(result, clean || !lock ? MM_VMA_OK : MM_VMA_ENOMEM);
     }
     for (unsigned i = 0; i < n; i++) /* the flag stays, whatever became of the pages */
         w->model[s][p + i].locked = lock;
