@@ -4567,14 +4567,17 @@ static int mmi_vma_remap_at(struct mmi_vma_remap *r)
 static int mmi_vma_remap_target(const struct mm_vma_space *space, uint64_t from, uint64_t old_pages,
                                 uint64_t pages, unsigned flags, mm_va_t target)
 {
-    uint64_t to = target >> MM_PAGE_SHIFT;
+    uint64_t to = target >> MM_PAGE_SHIFT, words = UINT64_MAX >> MM_PAGE_SHIFT;
 
     if (to > space->top - pages || (target & MMI_VMA_PAGE_MASK) != 0 ||
         (flags & MM_VMA_REMAP_MAYMOVE) == 0)
         return MM_VMA_EINVAL;
     if ((flags & MM_VMA_REMAP_DONTUNMAP) != 0 && old_pages != pages)
         return MM_VMA_EINVAL;
-    return from + old_pages > to && to + pages > from ? MM_VMA_EINVAL : MM_VMA_OK;
+    if (((from + old_pages) & words) > to &&
+        to + pages > from) /* the end of the old range may wrap */
+        return MM_VMA_EINVAL;
+    return MM_VMA_OK;
 }
 
 /* The arguments alone, in Linux's order. */
@@ -4595,14 +4598,14 @@ static int mmi_vma_remap_args(struct mmi_vma_remap *r, mm_va_t old, uint64_t old
         result = mmi_vma_remap_target(r->space, from, old_pages, pages, flags, target);
     if (result != MM_VMA_OK)
         return result;
-    if (from >= top || (old_pages > top - from && pages >= old_pages))
+    if (from >= top || (old_pages > top - from && pages >= old_pages + !placed))
         return MM_VMA_EFAULT;
     r->old = (uintptr_t)from;
     r->pages = (uintptr_t)pages;
     r->flags = flags;
     r->target = placed ? (uintptr_t)(target >> MM_PAGE_SHIFT) : 0;
-    r->beyond = old_pages > top - from;
-    r->old_pages = (uintptr_t)mmi_vma_min64(old_pages, top - from);
+    r->beyond = old_pages > top - from && pages != old_pages;
+    r->old_pages = (uintptr_t)(r->beyond ? top - from : old_pages);
     return MM_VMA_OK;
 }
 

@@ -1111,6 +1111,138 @@ static int child(struct run *r, uint64_t ops)
                : 3;
 }
 
+/* ---- extreme arguments ------------------------------------------------------------------------------ */
+
+#define TOP    0x7ffffffff000ul
+#define ISLAND 0x100000000000ul /* four pages, with terabytes of nothing around */
+#define FAR    0x200000000000ul
+
+enum { MUNMAP, MPROTECT, MADVISE, MLOCK, MUNLOCK, CALLS };
+
+/* The island as at first, on both sides. */
+static bool make_island(struct run *r)
+{
+    struct mm_vma_request q;
+    mm_va_t va;
+
+    memset(&q, 0, sizeof q);
+    q.hint = ISLAND;
+    q.bytes = 4 * PS;
+    q.prot = MM_VMA_READ | MM_VMA_WRITE;
+    q.flags = MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS | MM_VMA_MAP_FIXED;
+    mm_vma_clear(r->space);
+    syscall(SYS_munmap, FAR, 64 * PS);
+    syscall(SYS_munmap, ISLAND + 4 * PS, 64 * PS);
+    return mm_vma_mmap(r->space, &q, &va) == MM_VMA_OK &&
+           syscall(SYS_mmap, ISLAND, 4 * PS, 3, q.flags, -1, 0) == (long)ISLAND;
+}
+
+static bool range_call(struct run *r, unsigned call, uintptr_t va, size_t length)
+{
+    static const long number[CALLS] = {SYS_munmap, SYS_mprotect, SYS_madvise, SYS_mlock,
+                                       SYS_munlock};
+    long mine, real;
+
+    mine = call == MUNMAP     ? mm_vma_munmap(r->space, va, length)
+           : call == MPROTECT ? mm_vma_mprotect(r->space, va, length, 1)
+           : call == MADVISE  ? mm_vma_madvise(r->space, va, length, MADV_RANDOM)
+           : call == MLOCK    ? mm_vma_mlock(r->space, va, length)
+                              : mm_vma_munlock(r->space, va, length);
+    if (mine == 0 && length > 64 * PS && call == MUNMAP)
+        return make_island(r); /* it would take this program's memory away */
+    real = result(syscall(number[call], va, length, 1, 0, 0)); /* 1: PROT_READ, MADV_RANDOM */
+    if (mine != real)
+        printf("# call %u of (%lx, %zx): the kernel says %ld, mm_vma %ld\n", call, va, length, real,
+               mine);
+    return mine == real && (mine == -EINVAL || make_island(r));
+}
+
+static bool remap_call(struct run *r, uintptr_t va, size_t old, size_t length, unsigned flags,
+                       uintptr_t target)
+{
+    mm_va_t at = 0;
+    long mine = mm_vma_mremap(r->space, va, old, length, flags, target, &at), real;
+
+    if (mine == 0 &&
+        (((flags & MREMAP_FIXED) == 0 && at != va) || old > 64 * PS || length > 64 * PS))
+        return make_island(
+            r); /* where each side has room, and what this program needs, are other things */
+    real = result(syscall(SYS_mremap, va, old, length, flags, target));
+    mine = mine == 0 ? (long)at : mine;
+    if (mine != real)
+        printf("# mremap(%lx, %zx, %zx, %u, %lx): the kernel says %lx, mm_vma %lx\n", va, old,
+               length, flags, target, (unsigned long)real, (unsigned long)mine);
+    return mine == real && (mine == -EINVAL || make_island(r));
+}
+
+/* Every call with ends of address spaces, of words, of areas, and what wraps. */
+static int extremes(struct run *r, uint64_t ops)
+{
+    static const uintptr_t at[] = {0,
+                                   1,
+                                   PS,
+                                   ISLAND - PS,
+                                   ISLAND,
+                                   ISLAND + 1,
+                                   ISLAND + PS,
+                                   ISLAND + 4 * PS,
+                                   TOP - 2 * PS,
+                                   TOP - PS,
+                                   TOP,
+                                   TOP + PS,
+                                   1ul << 63,
+                                   0 - 2 * PS,
+                                   0 - PS,
+                                   0 - 1ul};
+    static const size_t lengths[] = {
+        0,          1,        PS,        PS + 1,          4 * PS,     5 * PS,     TOP - ISLAND,
+        TOP,        TOP + PS, 1ul << 63, 0 - ISLAND - PS, 0 - ISLAND, 0 - 2 * PS, 0 - PS,
+        0 - PS + 1, 0 - 1ul};
+    static const uintptr_t targets[] = {FAR, ISLAND + 2 * PS, TOP - PS, TOP, 0 - PS, FAR + 1};
+    struct mm_vma_config config;
+    struct mm_vma_hooks hooks;
+    uint64_t calls = 0;
+    bool same = true;
+
+    (void)ops;
+    hooks_of(r, &hooks);
+    hooks.pt_map = NULL;
+    hooks.pt_protect = NULL;
+    hooks.pt_clear = NULL;
+    hooks.pt_next = NULL;
+    hooks.pt_flush = NULL;
+    hooks.frame_alloc = NULL;
+    hooks.frame_free = NULL;
+    hooks.frame_copy = NULL;
+    hooks.frame = NULL;
+    hooks.file_page = NULL;
+    hooks.file_page_put = NULL;
+    for (unsigned i = 0; i < AREAS; i++) {
+        area_free(r, &r->areas[i]);
+        node_free(r, &r->nodes[i]);
+    }
+    drop_capability();
+    mm_vma_config_init(&config);
+    r->space = &r->spaces[0];
+    if (mm_vma_system_init(&r->sys, &hooks) != MM_OK ||
+        mm_vma_space_init(r->space, &r->sys, &config) != MM_OK || !make_island(r))
+        return 2;
+    r->limits.areas = MM_VMA_UNLIMITED;
+    take_limits(r);
+    for (unsigned i = 0; i < sizeof at / sizeof at[0]; i++)
+        for (unsigned j = 0; j < sizeof lengths / sizeof lengths[0]; j++) {
+            for (unsigned call = 0; call < CALLS; call++, calls++)
+                same = range_call(r, call, at[i], lengths[j]) && same;
+            for (unsigned k = 0; k < sizeof lengths / sizeof lengths[0]; k++)
+                for (unsigned flags = 0; flags <= 8; flags++, calls++)
+                    same = remap_call(r, at[i], lengths[j], lengths[k], flags,
+                                      targets[(i + j + k + flags) % 6]) &&
+                           same;
+        }
+    printf("# %llu calls\n", (unsigned long long)calls);
+    return same ? 0 : 1;
+}
+
 static void in_child(int (*call)(struct run *, uint64_t), const struct plan *plan)
 {
     struct run *r = mmap(NULL, sizeof *r, PROT_READ | PROT_WRITE,
@@ -1171,6 +1303,14 @@ static void under_changing_limits(void **state)
     in_child(child, &plan);
 }
 
+static void extreme_arguments(void **state)
+{
+    static const struct plan plan = {0, 0, false, false, false, 6};
+
+    (void)state;
+    in_child(extremes, &plan);
+}
+
 static void forks_and_their_forks(void **state)
 {
     static const struct plan plan = {64, 16, false, false, true, 5};
@@ -1184,7 +1324,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(calls_in_a_narrow_window), cmocka_unit_test(calls_in_a_wide_window),
         cmocka_unit_test(growing_stacks),           cmocka_unit_test(under_changing_limits),
-        cmocka_unit_test(forks_and_their_forks),
+        cmocka_unit_test(forks_and_their_forks),    cmocka_unit_test(extreme_arguments),
     };
 
     if (access("/proc/self/maps", R_OK) != 0 || sysconf(_SC_PAGESIZE) != (long)PS ||
