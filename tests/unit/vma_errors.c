@@ -209,11 +209,14 @@ static void munmap_and_brk_are_refused(void **state)
     limit(&l.areas, before.totals.areas, &l);
     REFUSED(mm_vma_brk(space, va_of(121)) == va_of(122) ? 0 : 1, OK); /* would split */
     limit(&l.data, before.totals.data * PAGE, &l);
+    limit(NULL, 0, &l);
     assert_int_equal(mm_vma_munmap(space, va_of(122), 2 * PAGE), MM_VMA_OK);
-    assert_int_equal(mm_vma_mprotect(space, va_of(120), 2 * PAGE, MM_VMA_READ), MM_VMA_OK);
+    assert_int_equal(mm_vma_brk(space, va_of(160)), va_of(160));
+    assert_int_equal(mm_vma_mprotect(space, va_of(120), 40 * PAGE, MM_VMA_READ), MM_VMA_OK);
     take(&before);
-    limit(&l.data, 3 * PAGE, &l); /* the break's own length counts, whatever its rights are */
-    REFUSED(mm_vma_brk(space, va_of(124)) == va_of(122) ? 0 : 1, OK);
+    limit(&l.data, 30 * PAGE, &l); /* the break's own length counts, whatever its rights are */
+    assert_true(before.totals.data + 2 < 30);
+    REFUSED(mm_vma_brk(space, va_of(162)) == va_of(160) ? 0 : 1, OK);
     limit(NULL, 0, &l);
 }
 
@@ -444,6 +447,67 @@ static void neighbours_join_only_if_alike(void **state)
     assert_int_equal(mm_vma_bytes(mm_vma_find(space, va_of(132))), PAGE);
 }
 
+/* ---- the check ------------------------------------------------------------------------------------------- */
+
+/* Adds to a word, sees that the check minds it, and takes it back. */
+static void minds_word(int line, uintptr_t *word, uintptr_t add)
+{
+    *word += add;
+    if (mm_vma_check(&w->space[0]) != MM_ERR_CORRUPT)
+        fail_msg("line %d: the damage is not found", line);
+    *word -= add;
+    assert_int_equal(mm_vma_check(&w->space[0]), MM_OK);
+}
+#define MINDS(word, add) minds_word(__LINE__, &(word), (uintptr_t)(add))
+
+static void minds_entry(int line, unsigned page, struct pte entry)
+{
+    struct pte was = w->table[0].page[page];
+
+    w->table[0].page[page] = entry;
+    if (mm_vma_check(&w->space[0]) != MM_ERR_CORRUPT)
+        fail_msg("line %d: the damage is not found", line);
+    w->table[0].page[page] = was;
+    assert_int_equal(mm_vma_check(&w->space[0]), MM_OK);
+}
+
+static void the_check_finds_damage(void **state)
+{
+    struct mm_vma_space *space = &w->space[0];
+    struct mm_vma *data = mm_vma_find(space, va_of(DATA));
+    struct pte entry = w->table[0].page[DATA], empty = {false, false, 0, false, 0, 0};
+    struct mm_vma_frame *record = &w->record[entry.pa >> MM_PAGE_SHIFT];
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) /* totals: S1 */
+        MINDS(space->total, 1u << i);
+    MINDS(space->locked, 1);
+    MINDS(space->data, 1);
+    MINDS(space->stack, 1);
+    MINDS(space->exec, 1);
+    for (unsigned kind = 0; kind < MM_VMA_KINDS; kind++)
+        MINDS(space->rss[kind], 1);
+    assert_int_equal(mmi_vma_spares(space, 2), MM_OK);
+    space->spare_count++; /* S3 */
+    assert_int_equal(mm_vma_check(space), MM_ERR_CORRUPT);
+    space->spare_count -= 2;
+    assert_int_equal(mm_vma_check(space), MM_ERR_CORRUPT);
+    space->spare_count++;
+    MINDS(data->start, 1); /* the map and its areas: A1, M1 to M6 */
+    MINDS(data->end, 1);
+    MINDS(data->flags, MM_VMA_EXEC);
+    MINDS(space->map.count, 1);
+    MINDS(space->map.nodes, 1);
+    minds_entry(__LINE__, DATA, empty);     /* a page that the resident count has */
+    minds_entry(__LINE__, DATA + 7, entry); /* one where no area is */
+    minds_entry(__LINE__, DATA + 1, entry); /* one that the reverse map does not know */
+    entry.prot |= MM_VMA_EXEC;
+    minds_entry(__LINE__, DATA, entry); /* more rights than the area's */
+    MINDS(record->first.page, 1);       /* F2 */
+    MINDS(record->kind, MM_VMA_RSS_FILE);
+    MINDS(record->maps, (uintptr_t)0 - 1);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, build, leave)
@@ -457,6 +521,7 @@ int main(void)
         T(populate_and_install_are_refused),
         T(faults_are_told_apart),
         T(neighbours_join_only_if_alike),
+        T(the_check_finds_damage),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
