@@ -156,12 +156,17 @@
  *   7  brk returns the break, moved or not; a page stays free between it and the next area.
  *   8  fork leaves out DONTFORK areas and locks; WIPEONFORK areas come empty.
  *
- *   Deliberate differences: a FIXED mmap that a limit refuses leaves the areas in its way whole
- *   (Linux has split them then), and a refused mremap its target mapped; the limit of areas is
- *   exact; memory for a call is there before its first change. Reading needs MM_VMA_READ or
- *   MM_VMA_WRITE (x86 lets any right read). Alignment to huge pages is by request only. mlock of
- *   memory without rights and MADV_HUGEPAGE set flags whatever the machine can do. Lists call every
- *   growing area [stack].
+ *   Deliberate differences. Of failures: a FIXED mmap that a limit refuses leaves the areas in its
+ *   way whole (Linux has split them then), and a refused mremap its target mapped; the limit of
+ *   areas is exact, but that mremap wants room for three more; memory for a call is there before
+ *   its first change. Of rights: reading needs MM_VMA_READ or MM_VMA_WRITE (x86 lets any right
+ *   read). Of totals: what DONTUNMAP unlocks no longer counts as locked (Linux goes on counting
+ *   it). Of pages: ADV_FREE frees at once; mremap leaves behind what faults bring again: pages of
+ *   files, the zero frame; a file that gets shorter has its pages evicted by the pager, and private
+ *   copies stay. Of places: alignment to huge pages is by request only. HUGEPAGE is a flag whatever
+ *   the machine can do. Lists call every growing area [stack].
+ *   Not there: other advice, DROPPABLE, PROT_GROWSUP (EINVAL all); HUGETLB and SYNC (no effect, but
+ *   EOPNOTSUPP with SHARED_VALIDATE); mlockall, protection keys.
  *
  * GUARANTEES
  *
@@ -747,8 +752,9 @@ extern "C" {
 #define MM_VMA_DEVICE     0x80000u /* linear, with the device memory type */
 #define MM_VMA_GLOBAL \
     0x100000u /* the system's own page, in every space; calls refuse to touch it */
-#define MM_VMA_SHMEM      0x200000u   /* shared anonymous memory: `file` came from hook `shared` */
-#define MM_VMA_USER_FLAGS 0xff000000u /* eight flags for the caller; neighbours merge if equal */
+#define MM_VMA_SHMEM       0x200000u   /* shared anonymous memory: `file` came from hook `shared` */
+#define MM_VMA_LOCKONFAULT 0x400000u   /* beside LOCKED: pages come by faults only */
+#define MM_VMA_USER_FLAGS  0xff000000u /* eight flags for the caller; neighbours merge if equal */
 
 #define MM_VMA_PROT         (MM_VMA_READ | MM_VMA_WRITE | MM_VMA_EXEC)
 #define MM_VMA_MAY_SHIFT    6
@@ -1055,9 +1061,9 @@ struct mm_vma_hooks {
 
     /* Pager: pages of files. `file_page` gives a frame with a reference of its own; MM_ERR_NOENT
      * beyond the file's end, MM_ERR_BUSY to have the access repeated. `write`: a shared mapping is
-     * about to get the right to write to it; it is asked again for pages that came by reads. `file_page_put` takes the
-     * reference back. `shared` makes a file of `pages` zero pages for shared anonymous memory, with
-     * one reference. */
+     * about to get the right to write to it; it is asked again for pages that came by reads.
+     * `file_page_put` takes the reference back. `shared` makes a file of `pages` zero pages for
+     * shared anonymous memory, with one reference. */
     enum mm_status (*file_page)(void *ctx, void *file, uint64_t index, bool write, mm_pa_t *pa);
     void (*file_page_put)(void *ctx, void *file, uint64_t index, mm_pa_t pa, bool dirty);
     enum mm_status (*shared)(void *ctx, uint64_t pages, void **file);
@@ -1228,7 +1234,7 @@ struct mm_vma_request {
     uint64_t bytes;  /* rounded up to pages */
     unsigned prot;   /* MM_VMA_READ | MM_VMA_WRITE | MM_VMA_EXEC */
     unsigned flags;  /* MM_VMA_MAP_... */
-    unsigned may;    /* rights that the file can grant, 0: all (shared mappings only) */
+    unsigned may;    /* rights that the file grants, 0: all; a private copy may be written anyway */
     void *file;      /* not for ANONYMOUS */
     uint64_t offset; /* bytes into the file: whole pages */
     uint64_t align;  /* 0, or a power of two that a chosen address is a multiple of */
@@ -1237,9 +1243,12 @@ struct mm_vma_request {
 };
 
 /* mmap(2). *va is the address. EINVAL: no length, neither shared nor private, misaligned fixed
- * address or offset, a growing area that is not private and anonymous; EBADF: no file; EOVERFLOW;
- * ENOMEM: no range, a limit, no memory; EEXIST: NOREPLACE; EPERM, EAGAIN: locked memory; EACCES:
- * rights. */
+ * address or offset, `align` no power of two, a growing area that is not private and anonymous, no
+ * hook `shared`; EBADF: no file; EOVERFLOW: beyond what a file can have; ENOMEM: no range, a limit,
+ * no memory; EEXIST: NOREPLACE; EPERM: locking with a limit of 0, a fixed address below `low`, code
+ * of a file that does not grant it; EAGAIN: the limit of locked memory; EACCES: a file that cannot
+ * be read, or written through a shared mapping; EOPNOTSUPP: SHARED_VALIDATE with a flag not listed
+ * above, or FIXED_NOREPLACE. POPULATE and LOCKED bring in what they can; faults do the rest. */
 MM_VMA_API int mm_vma_mmap(struct mm_vma_space *space, const struct mm_vma_request *request,
                            mm_va_t *va);
 
@@ -1250,29 +1259,36 @@ MM_VMA_API int mm_vma_munmap(struct mm_vma_space *space, mm_va_t va, uint64_t by
 
 /* mprotect(2). Works up to the first hole, keeps what it did, and returns ENOMEM there. EINVAL:
  * misaligned, unknown rights; EACCES: rights that the file does not grant, after what stands before
- * it changed. ENOMEM for want of memory comes before any change. MM_VMA_PROT_GROWSDOWN
- * extends the range to the start of the growing area that it begins in. */
+ * it changed. ENOMEM also: the limits of areas and of data (what stands before changed), no memory
+ * (nothing changed). MM_VMA_PROT_GROWSDOWN extends the range to the start of the growing area that
+ * it begins in. */
 #define MM_VMA_PROT_SEM       0x8u /* without effect */
 #define MM_VMA_PROT_GROWSDOWN 0x1000000u
 MM_VMA_API int mm_vma_mprotect(struct mm_vma_space *space, mm_va_t va, uint64_t bytes,
                                unsigned prot);
 
-/* mremap(2); *va is the new address. EINVAL: misaligned, no length, no place for the target, ranges
- * that overlap, DONTUNMAP with another size; EFAULT: the old range is no single area where it must
- * be; ENOMEM: no place (without MAYMOVE: it cannot grow where it is), a limit, no memory; EAGAIN:
- * locked memory. When page tables lack memory, the target of FIXED has gone already. */
+/* mremap(2); *va is the new address. EINVAL: misaligned, no length, a target beyond the top, ranges
+ * that overlap, DONTUNMAP with another size or of a linear area, an old length of 0 of private
+ * memory, a tail beyond the top; EFAULT: the old range is no single area where it must be, or a
+ * linear one that would grow; ENOMEM: no place (without MAYMOVE: it cannot grow where it is), a
+ * limit, no memory; EAGAIN: locked memory. When page tables lack memory, the target of FIXED has
+ * gone already. */
 #define MM_VMA_REMAP_MAYMOVE   1u
 #define MM_VMA_REMAP_FIXED     2u
 #define MM_VMA_REMAP_DONTUNMAP 4u
 MM_VMA_API int mm_vma_mremap(struct mm_vma_space *space, mm_va_t old, uint64_t old_bytes,
                              uint64_t bytes, unsigned flags, mm_va_t target, mm_va_t *va);
 
-/* madvise(2), with Linux's numbers. Goes over holes and returns ENOMEM at the end; EINVAL stops. */
+/* madvise(2), with Linux's numbers. Goes over holes and returns ENOMEM at the end. EINVAL:
+ * misaligned, it wraps, other advice; and, at the first area that it does not fit (what stands
+ * before is done): DONTNEED and FREE of locked or linear areas, FREE and WIPEONFORK of other
+ * than private anonymous ones, DOFORK and DODUMP of linear ones. ENOMEM: also no memory, the limit
+ * of areas. */
 enum mm_vma_advice {
     MM_VMA_ADV_NORMAL = 0,
     MM_VMA_ADV_RANDOM = 1,
     MM_VMA_ADV_SEQUENTIAL = 2,
-    MM_VMA_ADV_WILLNEED = 3, /* pages come in now, as far as the pager has them */
+    MM_VMA_ADV_WILLNEED = 3, /* pages of files come in now, as far as the pager has them */
     MM_VMA_ADV_DONTNEED = 4, /* pages go; private memory reads as zeros, or as the file, again */
     MM_VMA_ADV_FREE = 8,     /* as DONTNEED, for anonymous private memory */
     MM_VMA_ADV_DONTFORK = 10,
@@ -1286,11 +1302,14 @@ enum mm_vma_advice {
 };
 MM_VMA_API int mm_vma_madvise(struct mm_vma_space *space, mm_va_t va, uint64_t bytes, int advice);
 
-/* mlock(2), munlock(2): the range is widened to pages. EPERM: limit 0; ENOMEM: the limit, a hole
- * (what stands before it keeps the new state), no memory for the change, pages beyond a file's end
- * or without any right; EAGAIN: no memory for pages, or the pager wants it repeated (the range stays
- * locked); EINVAL: it wraps. */
+/* mlock(2), mlock2(2), munlock(2): the range is widened to pages, and changes up to the first hole.
+ * EPERM: limit 0; ENOMEM: the limit, a hole, no memory for the change, the limit of areas, pages
+ * beyond a file's end or without any right; EAGAIN: no memory for pages, or the pager wants it
+ * repeated (in both cases the range stays locked); EINVAL: it wraps, unknown flags. */
+#define MM_VMA_MLOCK_ONFAULT 1u /* pages come by faults, and stay then */
 MM_VMA_API int mm_vma_mlock(struct mm_vma_space *space, mm_va_t va, uint64_t bytes);
+MM_VMA_API int mm_vma_mlock2(struct mm_vma_space *space, mm_va_t va, uint64_t bytes,
+                             unsigned flags);
 MM_VMA_API int mm_vma_munlock(struct mm_vma_space *space, mm_va_t va, uint64_t bytes);
 
 /* brk(2) as the kernel has it: moves the break to `brk` and returns it, or the old one when refused
@@ -3073,6 +3092,7 @@ MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map)
 
 /* ---- Space: areas and their accounts --------------------------------------------------------- */
 
+#define MMI_VMA_LOCKS       (MM_VMA_LOCKED | MM_VMA_LOCKONFAULT)
 #define MMI_VMA_UNMERGEABLE (MM_VMA_PFN | MM_VMA_DEVICE | MM_VMA_GLOBAL)
 #define MMI_VMA_PAGE_MASK   (MM_PAGE_SIZE - 1)
 
@@ -4220,8 +4240,9 @@ MM_VMA_API int mm_vma_madvise(struct mm_vma_space *space, mm_va_t va, uint64_t b
     return result;
 }
 
-/* Gives or takes the lock flag up to the first hole. */
-static int mmi_vma_lock_range(struct mm_vma_space *space, uintptr_t start, uintptr_t end, bool lock)
+/* Gives areas up to the first hole these of the two lock flags. */
+static int mmi_vma_lock_range(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                              uintptr_t locks)
 {
     struct mm_vma *vma = mmi_vma_from(space, start);
     uintptr_t to, flags;
@@ -4235,12 +4256,12 @@ static int mmi_vma_lock_range(struct mm_vma_space *space, uintptr_t start, uintp
         if (vma == NULL || vma->start > start)
             return MM_VMA_ENOMEM;
         to = mmi_vma_min(vma->end, end);
-        flags = (vma->flags & ~(uintptr_t)MM_VMA_LOCKED) | (lock ? MM_VMA_LOCKED : 0u);
+        flags = (vma->flags & ~(uintptr_t)MMI_VMA_LOCKS) | locks;
         if ((vma->flags & MMI_VMA_UNMERGEABLE) == 0 && flags != vma->flags) {
             result = mmi_vma_change(space, &vma, start, to, flags);
             if (result != MM_VMA_OK)
                 return result;
-            mmi_vma_relock(space, start, to, lock);
+            mmi_vma_relock(space, start, to, locks != 0);
         }
         start = mmi_vma_max(vma->end, to);
         vma = mmi_vma_from(space, start);
@@ -4286,8 +4307,9 @@ static int mmi_vma_mlock_pages(struct mm_vma_space *space, uintptr_t start, uint
                                      : result;
 }
 
-/* mlock and munlock: the range is widened to pages, in the arithmetic of 64 bits that Linux uses. */
-static int mmi_vma_lock_call(struct mm_vma_space *space, mm_va_t va, uint64_t bytes, bool lock)
+/* mlock and munlock: the range is widened to pages, in the arithmetic of 64 bits as Linux does. */
+static int mmi_vma_lock_call(struct mm_vma_space *space, mm_va_t va, uint64_t bytes,
+                             uintptr_t locks)
 {
     uint64_t first = va >> MM_PAGE_SHIFT, top = space->top;
     uint64_t pages = (bytes + (va & MMI_VMA_PAGE_MASK) + MMI_VMA_PAGE_MASK) >> MM_PAGE_SHIFT;
@@ -4295,9 +4317,9 @@ static int mmi_vma_lock_call(struct mm_vma_space *space, mm_va_t va, uint64_t by
     int result = MM_VMA_OK;
 
     MMI_VMA_LOCK(space, state);
-    if (lock && space->limits.locked == 0)
+    if (locks != 0 && space->limits.locked == 0)
         result = MM_VMA_EPERM;
-    else if (lock && !mmi_vma_mlock_fits(space, first, pages))
+    else if (locks != 0 && !mmi_vma_mlock_fits(space, first, pages))
         result = MM_VMA_ENOMEM;
     else if (pages > (UINT64_MAX >> MM_PAGE_SHIFT) - first)
         result = MM_VMA_EINVAL; /* it wraps */
@@ -4305,10 +4327,10 @@ static int mmi_vma_lock_call(struct mm_vma_space *space, mm_va_t va, uint64_t by
         result = MM_VMA_ENOMEM;
     else if (pages != 0)
         result = mmi_vma_lock_range(space, (uintptr_t)first,
-                                    (uintptr_t)mmi_vma_min64(first + pages, top), lock);
+                                    (uintptr_t)mmi_vma_min64(first + pages, top), locks);
     if (result == MM_VMA_OK && pages != 0 && first + pages > top)
         result = MM_VMA_ENOMEM; /* a hole up there */
-    if (result == MM_VMA_OK && lock)
+    if (result == MM_VMA_OK && locks != 0)
         result = mmi_vma_mlock_pages(space, (uintptr_t)first, (uintptr_t)(first + pages));
     mmi_vma_after(space);
     MMI_VMA_UNLOCK(space, state);
@@ -4317,12 +4339,19 @@ static int mmi_vma_lock_call(struct mm_vma_space *space, mm_va_t va, uint64_t by
 
 MM_VMA_API int mm_vma_mlock(struct mm_vma_space *space, mm_va_t va, uint64_t bytes)
 {
-    return mmi_vma_lock_call(space, va, bytes, true);
+    return mmi_vma_lock_call(space, va, bytes, MM_VMA_LOCKED);
+}
+
+MM_VMA_API int mm_vma_mlock2(struct mm_vma_space *space, mm_va_t va, uint64_t bytes, unsigned flags)
+{
+    if ((flags & ~MM_VMA_MLOCK_ONFAULT) != 0)
+        return MM_VMA_EINVAL;
+    return mmi_vma_lock_call(space, va, bytes, flags == 0 ? MM_VMA_LOCKED : MMI_VMA_LOCKS);
 }
 
 MM_VMA_API int mm_vma_munlock(struct mm_vma_space *space, mm_va_t va, uint64_t bytes)
 {
-    return mmi_vma_lock_call(space, va, bytes, false);
+    return mmi_vma_lock_call(space, va, bytes, 0);
 }
 
 /* ---- mremap ---------------------------------------------------------------------------------- */
@@ -4409,7 +4438,7 @@ static void mmi_vma_remap_source(const struct mmi_vma_remap *r, struct mm_vma *c
         return;
     }
     vma = mmi_vma_from(space, r->old);
-    flags = vma->flags & ~(uintptr_t)MM_VMA_LOCKED;
+    flags = vma->flags & ~(uintptr_t)MMI_VMA_LOCKS;
     if (flags != vma->flags) { /* the whole area, as Linux does */
         space->locked -= mmi_vma_count(vma);
         mmi_vma_set_flags(&space->map, vma, flags);
@@ -4451,7 +4480,8 @@ static int mmi_vma_remap_move(const struct mmi_vma_remap *r, struct mm_vma *vma)
     mmi_vma_free_list(space, gone);
     if ((range.flags & MM_VMA_LOCKED) == 0)
         return MM_VMA_OK;
-    if (range.file != NULL) /* the pager's pages did not move with it */
+    if (range.file != NULL &&
+        (range.flags & MM_VMA_LOCKONFAULT) == 0) /* these did not move with it */
         (void)mmi_vma_fill(space, range.start, range.start + r->old_pages, false);
     (void)mmi_vma_fill(space, range.start + r->old_pages, range.end, true);
     return MM_VMA_OK;
@@ -5534,7 +5564,8 @@ static unsigned mmi_vma_fill_access(const struct mm_vma *vma, bool own)
     return rights;
 }
 
-/* Brings in all pages of a range; goes on behind what fails to be an area's. */
+/* Brings in all pages of a range, but (where it would be the program's own) those that are to come
+ * by faults. */
 static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t end, bool own)
 {
     bool pages = space->sys->hooks.pt_map != NULL;
@@ -5547,10 +5578,14 @@ static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t e
         vma = mmi_vma_from(space, start);
         if (vma == NULL || vma->start > start)
             return MM_VMA_ENOMEM;
+        to = mmi_vma_min(vma->end, end);
+        if (own && (vma->flags & MM_VMA_LOCKONFAULT) != 0) {
+            start = to;
+            continue;
+        }
         access = mmi_vma_fill_access(vma, own);
         if (access == 0)
             return MM_VMA_EFAULT;
-        to = mmi_vma_min(vma->end, end);
         for (; start < to && fault == MM_VMA_FAULT_OK; start = pages ? start + 1 : to)
             fault = mmi_vma_touch(space, vma, start, access);
         if (fault != MM_VMA_FAULT_OK)
@@ -5686,7 +5721,7 @@ static struct mm_vma *mmi_vma_fork_area(void *ctx, struct mm_vma *area, bool *fa
     }
     twin = mmi_vma_spare(child);
     mmi_vma_area_twin(child, twin, area);
-    mm_store(&twin->flags, area->flags & ~(uintptr_t)MM_VMA_LOCKED);
+    mm_store(&twin->flags, area->flags & ~(uintptr_t)MMI_VMA_LOCKS);
     twin->anon = 0;
     if (area->anon != 0 && (area->flags & MM_VMA_WIPEONFORK) == 0)
         twin->anon = ++child->next_anon * 2 + 1;

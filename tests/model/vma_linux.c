@@ -266,11 +266,11 @@ static uintptr_t flags_of(const char *p)
     static const struct {
         char name[3];
         uintptr_t flag;
-    } known[] = {{"mr", MM_VMA_MAYREAD},   {"mw", MM_VMA_MAYWRITE},   {"me", MM_VMA_MAYEXEC},
-                 {"gd", MM_VMA_GROWSDOWN}, {"lo", MM_VMA_LOCKED},     {"sr", MM_VMA_SEQUENTIAL},
-                 {"rr", MM_VMA_RANDOM},    {"dc", MM_VMA_DONTFORK},   {"ac", MM_VMA_ACCOUNT},
-                 {"nr", MM_VMA_NORESERVE}, {"wf", MM_VMA_WIPEONFORK}, {"dd", MM_VMA_DONTDUMP},
-                 {"hg", MM_VMA_HUGEPAGE},  {"nh", MM_VMA_NOHUGEPAGE}};
+    } known[] = {{"mr", MM_VMA_MAYREAD},     {"mw", MM_VMA_MAYWRITE},  {"me", MM_VMA_MAYEXEC},
+                 {"gd", MM_VMA_GROWSDOWN},   {"lo", MM_VMA_LOCKED},    {"sr", MM_VMA_SEQUENTIAL},
+                 {"rr", MM_VMA_RANDOM},      {"dc", MM_VMA_DONTFORK},  {"ac", MM_VMA_ACCOUNT},
+                 {"lf", MM_VMA_LOCKONFAULT}, {"nr", MM_VMA_NORESERVE}, {"wf", MM_VMA_WIPEONFORK},
+                 {"dd", MM_VMA_DONTDUMP},    {"hg", MM_VMA_HUGEPAGE},  {"nh", MM_VMA_NOHUGEPAGE}};
     uintptr_t flags = 0;
 
     for (; *p != 0 && *p != '\n'; p++)
@@ -763,13 +763,20 @@ static bool do_mlock(struct run *r)
 {
     uintptr_t va = some_page(r) + (chance(r, 5) ? 1 + below(r, PS - 1) : 0);
     size_t length = chance(r, 2) ? 0 : some_length(r, va & ~(PS - 1));
-    bool lock = chance(r, 50);
+    unsigned how =
+        below(r, 20); /* mlock, mlock2 with and without ONFAULT, one with a wrong flag, munlock */
 
     if (va + length > r->window + r->pages * PS)
         length = 0;
-    snprintf(r->what, sizeof r->what, "m%slock(%lx, %zx)", lock ? "" : "un", va, length);
-    return agree(r, result(syscall(lock ? SYS_mlock : SYS_munlock, va, length)),
-                 lock ? mm_vma_mlock(r->space, va, length) : mm_vma_munlock(r->space, va, length));
+    snprintf(r->what, sizeof r->what, "%s(%lx, %zx) %u", how < 10 ? "mlock" : "munlock", va, length,
+             how);
+    if (how >= 10)
+        return agree(r, result(syscall(SYS_munlock, va, length)),
+                     mm_vma_munlock(r->space, va, length));
+    if (how >= 5)
+        return agree(r, result(syscall(SYS_mlock, va, length)), mm_vma_mlock(r->space, va, length));
+    return agree(r, result(syscall(SYS_mlock2, va, length, how % 3)),
+                 mm_vma_mlock2(r->space, va, length, how % 3));
 }
 
 /* The break goes to any byte of the window but its last page, above which mm_vma has nothing to keep a page
