@@ -447,6 +447,43 @@ static void neighbours_join_only_if_alike(void **state)
     assert_int_equal(mm_vma_bytes(mm_vma_find(space, va_of(132))), PAGE);
 }
 
+/* ---- locked memory ------------------------------------------------------------------------------------- */
+
+static void locked_memory_is_there(void **state)
+{
+    struct mm_vma_space *space = &w->space[0];
+    mm_va_t va;
+
+    (void)state;
+    assert_int_equal(map_file(120, 3, RW, MM_VMA_MAP_SHARED, 0, 0), MM_VMA_OK);
+    assert_int_equal(mm_vma_mlock(space, va_of(120), 3 * PAGE), MM_VMA_OK);
+    for (unsigned p = 120; p < 123; p++)
+        assert_true(w->table[0].page[p].present);
+    /* where it moves to, and what it grows by */
+    assert_int_equal(mm_vma_mremap(space, va_of(120), 3 * PAGE, 5 * PAGE, 3, va_of(130), &va),
+                     MM_VMA_OK);
+    for (unsigned p = 130; p < 135; p++)
+        assert_true(w->table[0].page[p].present);
+    /* ONFAULT: as it comes; then it stays */
+    assert_int_equal(map(request(140, 2, RW, FIXED_ANON)), MM_VMA_OK);
+    assert_int_equal(mm_vma_mlock2(space, va_of(140), 2 * PAGE, 2), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mlock2(space, va_of(140), 2 * PAGE, MM_VMA_MLOCK_ONFAULT), MM_VMA_OK);
+    assert_false(w->table[0].page[140].present);
+    assert_int_equal(mm_vma_populate(space, va_of(140), 2 * PAGE), MM_VMA_OK);
+    assert_false(w->table[0].page[140].present);
+    assert_int_equal(mm_vma_fault(space, va_of(140), MM_VMA_WRITE), MM_VMA_FAULT_OK);
+    assert_int_equal(mm_vma_evict(&w->sys, w->table[0].page[140].pa), MM_ERR_PERM);
+    assert_int_equal(mm_vma_mlock(space, va_of(140), 2 * PAGE), MM_VMA_OK);
+    assert_true(w->table[0].page[141].present);
+    /* DONTUNMAP unlocks the whole area, also for eviction */
+    assert_int_equal(mm_vma_mremap(space, va_of(140), PAGE, PAGE, 5, 0, &va), MM_VMA_OK);
+    assert_true((mm_vma_find(space, va_of(141))->flags & MM_VMA_LOCKED) == 0);
+    assert_int_equal(mm_vma_evict(&w->sys, w->table[0].page[141].pa), MM_OK);
+    assert_int_equal(mm_vma_evict(&w->sys, w->table[0].page[va / PAGE - BASE].pa), MM_ERR_PERM);
+    assert_int_equal(mm_vma_munlock(space, va, PAGE), MM_VMA_OK);
+    assert_int_equal(mm_vma_evict(&w->sys, w->table[0].page[va / PAGE - BASE].pa), MM_OK);
+}
+
 /* ---- the check ------------------------------------------------------------------------------------------- */
 
 /* Adds to a word, sees that the check minds it, and takes it back. */
@@ -521,6 +558,7 @@ int main(void)
         T(populate_and_install_are_refused),
         T(faults_are_told_apart),
         T(neighbours_join_only_if_alike),
+        T(locked_memory_is_there),
         T(the_check_finds_damage),
     };
 
