@@ -3689,14 +3689,16 @@ static int mmi_vma_kind_of(const struct mm_vma_request *r)
     return MM_VMA_OK;
 }
 
-/* Whether the file may be mapped in this way; Linux's order of results. */
-static int mmi_vma_granted(const struct mm_vma_request *r, bool shared, uintptr_t may)
+/* Whether the memory may be mapped in this way; Linux's order of results. */
+static int mmi_vma_granted(const struct mm_vma_request *r, bool anonymous, bool shared,
+                           uintptr_t may)
 {
     if ((may & MM_VMA_READ) == 0 || (shared && (r->prot & MM_VMA_WRITE & ~may) != 0))
         return MM_VMA_EACCES;
     if ((r->prot & MM_VMA_EXEC & ~may) != 0)
         return MM_VMA_EPERM;
-    return (r->flags & MM_VMA_MAP_GROWSDOWN) != 0 ? MM_VMA_EINVAL : MM_VMA_OK;
+    return (r->flags & MM_VMA_MAP_GROWSDOWN) != 0 && (shared || !anonymous) ? MM_VMA_EINVAL
+                                                                            : MM_VMA_OK;
 }
 
 /* The area's flags, or a result. */
@@ -3713,10 +3715,8 @@ static int mmi_vma_flags_of(const struct mm_vma_request *r, uintptr_t *flags)
     unsigned i;
     int result = mmi_vma_kind_of(r);
 
-    if (result == MM_VMA_OK && !anonymous)
-        result = mmi_vma_granted(r, shared, may);
-    else if (result == MM_VMA_OK && shared && (r->flags & MM_VMA_MAP_GROWSDOWN) != 0)
-        result = MM_VMA_EINVAL;
+    if (result == MM_VMA_OK)
+        result = mmi_vma_granted(r, anonymous, shared, may);
     if (result != MM_VMA_OK)
         return result;
     if (!shared)
@@ -4307,31 +4307,38 @@ static int mmi_vma_mlock_pages(struct mm_vma_space *space, uintptr_t start, uint
                                      : result;
 }
 
+/* What mlock and munlock refuse before they look at areas. */
+static int mmi_vma_lock_admit(const struct mm_vma_space *space, uint64_t first, uint64_t pages,
+                              uintptr_t locks)
+{
+    if (locks != 0 && space->limits.locked == 0)
+        return MM_VMA_EPERM;
+    if (locks != 0 && !mmi_vma_mlock_fits(space, first, pages))
+        return MM_VMA_ENOMEM;
+    if (pages > (UINT64_MAX >> MM_PAGE_SHIFT) - first)
+        return MM_VMA_EINVAL; /* it wraps */
+    return pages != 0 && first >= space->top ? MM_VMA_ENOMEM : MM_VMA_OK;
+}
+
 /* mlock and munlock: the range is widened to pages, in the arithmetic of 64 bits as Linux does. */
 static int mmi_vma_lock_call(struct mm_vma_space *space, mm_va_t va, uint64_t bytes,
                              uintptr_t locks)
 {
-    uint64_t first = va >> MM_PAGE_SHIFT, top = space->top;
+    uint64_t first = va >> MM_PAGE_SHIFT, top = space->top, end;
     uint64_t pages = (bytes + (va & MMI_VMA_PAGE_MASK) + MMI_VMA_PAGE_MASK) >> MM_PAGE_SHIFT;
     MM_VMA_RWLOCK_STATE_T state;
-    int result = MM_VMA_OK;
+    int result;
 
     MMI_VMA_LOCK(space, state);
-    if (locks != 0 && space->limits.locked == 0)
-        result = MM_VMA_EPERM;
-    else if (locks != 0 && !mmi_vma_mlock_fits(space, first, pages))
-        result = MM_VMA_ENOMEM;
-    else if (pages > (UINT64_MAX >> MM_PAGE_SHIFT) - first)
-        result = MM_VMA_EINVAL; /* it wraps */
-    else if (pages != 0 && first >= top)
-        result = MM_VMA_ENOMEM;
-    else if (pages != 0)
-        result = mmi_vma_lock_range(space, (uintptr_t)first,
-                                    (uintptr_t)mmi_vma_min64(first + pages, top), locks);
-    if (result == MM_VMA_OK && pages != 0 && first + pages > top)
-        result = MM_VMA_ENOMEM; /* a hole up there */
-    if (result == MM_VMA_OK && locks != 0)
-        result = mmi_vma_mlock_pages(space, (uintptr_t)first, (uintptr_t)(first + pages));
+    result = mmi_vma_lock_admit(space, first, pages, locks);
+    if (result == MM_VMA_OK && pages != 0) {
+        end = mmi_vma_min64(first + pages, top);
+        result = mmi_vma_lock_range(space, (uintptr_t)first, (uintptr_t)end, locks);
+        if (result == MM_VMA_OK && first + pages > top)
+            result = MM_VMA_ENOMEM; /* a hole up there */
+        if (result == MM_VMA_OK && locks != 0)
+            result = mmi_vma_mlock_pages(space, (uintptr_t)first, (uintptr_t)end);
+    }
     mmi_vma_after(space);
     MMI_VMA_UNLOCK(space, state);
     return result;
@@ -4390,7 +4397,9 @@ static int mmi_vma_remap_admit(const struct mmi_vma_remap *r, const struct mm_vm
         return MM_VMA_EINVAL;
     if (checked > vma->end - r->old)
         return MM_VMA_EFAULT;
-    return grow == 0 ? MM_VMA_OK : mmi_vma_remap_growth(r, vma, grow);
+    if (grow == 0)
+        return r->beyond ? MM_VMA_EINVAL : MM_VMA_OK;
+    return mmi_vma_remap_growth(r, vma, grow);
 }
 
 /* Grows the area's end in place, joining only what follows. */
@@ -4497,8 +4506,6 @@ static int mmi_vma_remap_to(struct mmi_vma_remap *r)
 
     if (fixed && r->old_pages == 0 && r->target == r->old)
         return MM_VMA_EFAULT; /* the target would take the source away */
-    if (r->beyond)
-        return MM_VMA_EINVAL;
     if (mmi_vma_reserve(space, 0, space->top, 5) != MM_VMA_OK)
         return MM_VMA_ENOMEM;
     if (space->map.count + 3 > space->limits.areas)
@@ -4562,30 +4569,35 @@ static int mmi_vma_remap_each(struct mmi_vma_remap *all)
     return result;
 }
 
+/* Whether the range ends where the area does, and what it grows by is free. */
+static bool mmi_vma_remap_fits(const struct mmi_vma_remap *r, const struct mm_vma *vma)
+{
+    const struct mm_vma *next = mmi_vma_from(r->space, vma->end);
+    uintptr_t end = r->old + r->pages;
+
+    return r->old + r->old_pages == vma->end && end > vma->end && end <= r->space->top &&
+           (next == NULL || next->start >= end);
+}
+
 /* Without a new address: the same size, smaller, or larger. */
 static int mmi_vma_remap_at(struct mmi_vma_remap *r)
 {
     struct mm_vma_space *space = r->space;
     struct mm_vma *vma = mmi_vma_from(space, r->old);
-    const struct mm_vma *next;
     uintptr_t end = r->old + r->pages;
     int result;
 
     if (vma == NULL || vma->start > r->old)
         return MM_VMA_EFAULT;
     r->target = r->old;
-    if (r->beyond)
-        return MM_VMA_EINVAL;
     if (r->pages == r->old_pages)
         return MM_VMA_OK;
     if (r->pages < r->old_pages)
-        return mmi_vma_munmap(space, end, r->old + r->old_pages);
+        return r->beyond ? MM_VMA_EINVAL : mmi_vma_munmap(space, end, r->old + r->old_pages);
     result = mmi_vma_remap_admit(r, vma);
     if (result != MM_VMA_OK)
         return result;
-    next = mmi_vma_from(space, vma->end);
-    if (r->old + r->old_pages == vma->end && end > vma->end && end <= space->top &&
-        (next == NULL || next->start >= end))
+    if (mmi_vma_remap_fits(r, vma))
         return mmi_vma_remap_extend(r, vma);
     if ((r->flags & MM_VMA_REMAP_MAYMOVE) == 0)
         return MM_VMA_ENOMEM;
@@ -4614,14 +4626,12 @@ static int mmi_vma_remap_target(const struct mm_vma_space *space, uint64_t from,
 static int mmi_vma_remap_args(struct mmi_vma_remap *r, mm_va_t old, uint64_t old_bytes,
                               uint64_t bytes, unsigned flags, mm_va_t target)
 {
-    uint64_t top = r->space->top, pages = mmi_vma_pages(bytes),
-             old_pages = mmi_vma_pages(old_bytes);
+    uint64_t top = r->space->top, pages = mmi_vma_pages(bytes);
+    uint64_t old_pages = mmi_vma_pages(old_bytes) & (UINT64_MAX >> MM_PAGE_SHIFT); /* as a word */
     bool placed = (flags & (MM_VMA_REMAP_FIXED | MM_VMA_REMAP_DONTUNMAP)) != 0;
     uint64_t from = old >> MM_PAGE_SHIFT;
     int result = MM_VMA_OK;
 
-    if (old_pages > UINT64_MAX >> MM_PAGE_SHIFT)
-        old_pages = 0; /* as the rounding of a machine word has it */
     if ((flags & ~7u) != 0 || (old & MMI_VMA_PAGE_MASK) != 0 || pages - 1 >= top)
         return MM_VMA_EINVAL; /* pages: 0 too */
     if (placed)
@@ -5388,11 +5398,29 @@ static enum mm_vma_fault mmi_vma_copy(struct mm_vma_space *space, const struct m
     return MM_VMA_FAULT_OK;
 }
 
+/* The page at the locked spot gets the rights of its area, for writing if that is meant. Unlocks. */
+static enum mm_vma_fault mmi_vma_grant(struct mm_vma_space *space, const struct mm_vma *vma,
+                                       struct mmi_vma_spot *spot, bool write)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+    unsigned prot = mmi_vma_rights(vma->flags) | (spot->e.prot & MM_VMA_DEVICE);
+
+    if (write && spot->frame != NULL)
+        spot->frame->kind &= ~(uintptr_t)MMI_VMA_WRITEBACK;
+    if (!write)
+        prot &= ~(MM_VMA_WRITE & ~spot->e.prot);
+    if (prot != spot->e.prot)
+        h->pt_protect(h->ctx, space->pt, spot->e.va, prot);
+    mmi_vma_spot_unlock(space, spot);
+    h->pt_flush(h->ctx, space->pt, spot->e.va, MM_PAGE_SIZE); /* this CPU's old entry, at least */
+    return MM_VMA_FAULT_OK;
+}
+
 /* Tells the pager of the first write to a shared page of a file that only reads have mapped so far:
- * it may refuse. The reference that comes with the page goes back. `spot` is locked; it is again,
- * or *gone: evicted meanwhile, and the access is repeated. */
+ * it may refuse. The reference that comes with the page goes back. A page that was evicted
+ * meanwhile is accessed again. */
 static enum mm_vma_fault mmi_vma_tell(struct mm_vma_space *space, const struct mm_vma *vma,
-                                      struct mmi_vma_spot *spot, bool *gone)
+                                      struct mmi_vma_spot *spot)
 {
     const struct mm_vma_hooks *h = &space->sys->hooks;
     uintptr_t page = mmi_vma_spot_page(spot);
@@ -5405,38 +5433,26 @@ static enum mm_vma_fault mmi_vma_tell(struct mm_vma_space *space, const struct m
     if (fault != MM_VMA_FAULT_OK)
         return fault;
     h->file_page_put(h->ctx, vma->file, index, pa, false);
-    *gone = !mmi_vma_spot_lock(space, page, page + 1, spot);
-    return MM_VMA_FAULT_OK;
+    if (!mmi_vma_spot_lock(space, page, page + 1, spot))
+        return MM_VMA_FAULT_OK;
+    return mmi_vma_grant(space, vma, spot, true);
 }
 
 /* The page is there; `spot` is locked. */
 static enum mm_vma_fault mmi_vma_present(struct mm_vma_space *space, const struct mm_vma *vma,
                                          struct mmi_vma_spot *spot, bool write)
 {
-    const struct mm_vma_hooks *h = &space->sys->hooks;
-    unsigned prot = mmi_vma_rights(vma->flags) | (spot->e.prot & MM_VMA_DEVICE);
-    bool shared = (vma->flags & MM_VMA_SHARED) != 0, gone = false, sole;
-    enum mm_vma_fault fault = MM_VMA_FAULT_OK;
-
-    if (write && (spot->e.prot & MM_VMA_WRITE) == 0 && shared && vma->file != NULL)
-        fault = mmi_vma_tell(space, vma, spot, &gone);
-    if (fault != MM_VMA_FAULT_OK || gone)
-        return fault;
-    sole =
+    bool shared = (vma->flags & MM_VMA_SHARED) != 0;
+    bool sole =
         spot->frame != NULL && (spot->frame->kind & 3) == MM_VMA_RSS_ANON && spot->frame->maps == 1;
-    if (write && (spot->e.prot & MM_VMA_WRITE) == 0 && !shared && !sole) {
-        mmi_vma_spot_unlock(space, spot);
-        return mmi_vma_copy(space, vma, mmi_vma_spot_page(spot));
-    }
-    if (write && spot->frame != NULL)
-        spot->frame->kind &= ~(uintptr_t)MMI_VMA_WRITEBACK;
-    if (!write)
-        prot &= ~(MM_VMA_WRITE & ~spot->e.prot);
-    if (prot != spot->e.prot)
-        h->pt_protect(h->ctx, space->pt, spot->e.va, prot);
+
+    if (!write || sole || (spot->e.prot & MM_VMA_WRITE) != 0)
+        return mmi_vma_grant(space, vma, spot, write);
+    if (shared)
+        return vma->file != NULL ? mmi_vma_tell(space, vma, spot)
+                                 : mmi_vma_grant(space, vma, spot, write);
     mmi_vma_spot_unlock(space, spot);
-    h->pt_flush(h->ctx, space->pt, spot->e.va, MM_PAGE_SIZE); /* this CPU's old entry, at least */
-    return MM_VMA_FAULT_OK;
+    return mmi_vma_copy(space, vma, mmi_vma_spot_page(spot));
 }
 
 /* ---- Faults ---------------------------------------------------------------------------------- */
@@ -5564,6 +5580,13 @@ static unsigned mmi_vma_fill_access(const struct mm_vma *vma, bool own)
     return rights;
 }
 
+static int mmi_vma_fill_result(enum mm_vma_fault fault)
+{
+    return fault == MM_VMA_FAULT_NOMEM   ? MM_VMA_ENOMEM
+           : fault == MM_VMA_FAULT_RETRY ? MM_VMA_EAGAIN
+                                         : MM_VMA_EFAULT;
+}
+
 /* Brings in all pages of a range, but (where it would be the program's own) those that are to come
  * by faults. */
 static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t end, bool own)
@@ -5589,9 +5612,7 @@ static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t e
         for (; start < to && fault == MM_VMA_FAULT_OK; start = pages ? start + 1 : to)
             fault = mmi_vma_touch(space, vma, start, access);
         if (fault != MM_VMA_FAULT_OK)
-            return fault == MM_VMA_FAULT_NOMEM   ? MM_VMA_ENOMEM
-                   : fault == MM_VMA_FAULT_RETRY ? MM_VMA_EAGAIN
-                                                 : MM_VMA_EFAULT;
+            return mmi_vma_fill_result(fault);
     }
     return MM_VMA_OK;
 }

@@ -290,7 +290,9 @@ static void step_will_need(unsigned s)
     unsigned p = below(PAGES), n = 1 + below(12);
 
     n = p + n > PAGES ? PAGES - p : n;
-    if (chance(50))
+    if (chance(40) && w->model[s][p].kind != HOLE) /* for a write that does not come (yet) */
+        (void)mm_vma_fault(&w->space[s], va_of(p), MM_VMA_WRITE);
+    else if (chance(50))
         (void)mm_vma_madvise(&w->space[s], va_of(p), n * PAGE, MM_VMA_ADV_WILLNEED);
     else
         (void)mm_vma_populate(&w->space[s], va_of(p), n * PAGE);
@@ -453,7 +455,7 @@ static void step(void)
         step_access(s);
     else if (dice < 46)
         step_truncate();
-    else if (dice < 47)
+    else if (dice < 48)
         step_will_need(s);
     else if (dice < 50)
         step_resize(s);
