@@ -4645,7 +4645,7 @@ static int mmi_vma_remap_args(struct mmi_vma_remap *r, mm_va_t old, uint64_t old
     r->flags = flags;
     r->target = placed ? (uintptr_t)(target >> MM_PAGE_SHIFT) : 0;
     r->beyond = old_pages > top - from && pages != old_pages;
-    r->old_pages = (uintptr_t)(r->beyond ? top - from : old_pages);
+    r->old_pages = r->beyond ? UINTPTR_MAX : (uintptr_t)old_pages; /* longer than any area */
     return MM_VMA_OK;
 }
 
@@ -4662,7 +4662,7 @@ MM_VMA_API int mm_vma_mremap(struct mm_vma_space *space, mm_va_t old, uint64_t o
     if (result != MM_VMA_OK)
         return result;
     MMI_VMA_LOCK(space, state);
-    if ((flags & MM_VMA_REMAP_FIXED) != 0 && r.pages == r.old_pages && !r.beyond) {
+    if ((flags & MM_VMA_REMAP_FIXED) != 0 && r.pages == r.old_pages) {
         result = mmi_vma_remap_each(&r);
     } else if ((flags & (MM_VMA_REMAP_FIXED | MM_VMA_REMAP_DONTUNMAP)) != 0) {
         vma = mmi_vma_from(space, r.old);
