@@ -1120,9 +1120,10 @@ static int child(struct run *r, uint64_t ops)
 
 /* ---- extreme arguments ------------------------------------------------------------------------------ */
 
-#define TOP    0x7ffffffff000ul
-#define ISLAND 0x100000000000ul /* four pages, with terabytes of nothing around */
-#define FAR    0x200000000000ul
+#define TOP 0x7ffffffff000ul
+#define ISLAND \
+    0x300000000000ul /* four pages, with terabytes of nothing around, also under a sanitizer */
+#define FAR 0x400000000000ul
 
 enum { MUNMAP, MPROTECT, MADVISE, MLOCK, MUNLOCK, CALLS };
 
