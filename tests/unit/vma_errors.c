@@ -277,6 +277,8 @@ static void mremap_is_refused(void **state)
     REFUSED(remap(DEVICE, 1, 1, 5, va_of(80)), EINVAL);
     REFUSED(mm_vma_mremap(&w->space[0], va_of(DATA), UINT64_MAX - 2 * PAGE, PAGE, 1, 0, &va),
             EINVAL);
+    REFUSED(mm_vma_mremap(&w->space[0], va_of(DATA), w->config.top, PAGE, 3, va_of(80), &va),
+            EINVAL); /* a tail that no space has */
     REFUSED(remap(80, 1, 1, 1, 0), EFAULT);
     REFUSED(remap(DATA, 7, 8, 1, 0), EFAULT);
     REFUSED(remap(DEVICE, 2, 3, 1, 0), EFAULT); /* frames that are given do not become more */

@@ -173,6 +173,31 @@ static void a_stale_copy_is_not_taken_for_a_new_page(void **state)
     reads(9, 99);
 }
 
+/* A CPU writes to a file's page just before it loses the right: the file has what it wrote. */
+static void a_write_before_eviction_is_kept(void **state)
+{
+    struct mm_vma_request r;
+    mm_va_t va;
+
+    (void)state;
+    memset(&r, 0, sizeof r);
+    r.hint = va_of(3);
+    r.bytes = PAGE;
+    r.prot = RW;
+    r.flags = MM_VMA_MAP_SHARED | MM_VMA_MAP_FIXED;
+    r.file = file_of(1);
+    assert_int_equal(mm_vma_mmap(&w->space[0], &r, &va), MM_VMA_OK);
+    w->model[0][3].kind = SHARED_FILE;
+    w->model[0][3].prot = RW;
+    w->model[0][3].object = 1;
+    w->racing = true;
+    for (unsigned i = 0; i < 40; i++) { /* file_page_put() compares */
+        assert_int_equal(mm_vma_fault(&w->space[0], va_of(3), MM_VMA_WRITE), MM_VMA_FAULT_OK);
+        assert_int_equal(mm_vma_evict(&w->sys, frame_of(3)), MM_OK);
+    }
+    w->racing = false;
+}
+
 static unsigned named;
 
 static mm_pa_t victim(void *ctx)
@@ -216,8 +241,10 @@ static void a_walk_over_maps_stops_when_told(void **state)
 
     (void)state;
     page_with(3, 7);
+    w->space[0].user = w;
     for (unsigned s = 1; s < 4; s++) {
         assert_int_equal(mm_vma_fork(&w->space[s], &w->space[0], &w->table[s]), MM_VMA_OK);
+        assert_ptr_equal(w->space[s].user, w);
         w->alive[s] = true;
         memcpy(w->model[s], w->model[0], sizeof w->model[0]);
     }
@@ -239,6 +266,7 @@ int main(void)
         T(a_page_is_evicted_once_at_a_time),
         T(a_write_keeps_the_page),
         T(a_stale_copy_is_not_taken_for_a_new_page),
+        T(a_write_before_eviction_is_kept),
         T(reclaim_goes_on_until_enough_or_no_more),
         T(a_walk_over_maps_stops_when_told),
     };
