@@ -156,12 +156,17 @@
  *   7  brk returns the break, moved or not; a page stays free between it and the next area.
  *   8  fork leaves out DONTFORK areas and locks; WIPEONFORK areas come empty.
  *
- *   Deliberate differences: a FIXED mmap that a limit refuses leaves the areas in its way whole
- *   (Linux has split them then), and a refused mremap its target mapped; the limit of areas is
- *   exact; memory for a call is there before its first change. Reading needs MM_VMA_READ or
- *   MM_VMA_WRITE (x86 lets any right read). Alignment to huge pages is by request only. mlock of
- *   memory without rights and MADV_HUGEPAGE set flags whatever the machine can do. Lists call every
- *   growing area [stack].
+ *   Deliberate differences. Of failures: a FIXED mmap that a limit refuses leaves the areas in its
+ *   way whole (Linux has split them then), and a refused mremap its target mapped; the limit of
+ *   areas is exact, but that mremap wants room for three more; memory for a call is there before
+ *   its first change. Of rights: reading needs MM_VMA_READ or MM_VMA_WRITE (x86 lets any right
+ *   read). Of totals: what DONTUNMAP unlocks no longer counts as locked (Linux goes on counting
+ *   it). Of pages: ADV_FREE frees at once; mremap leaves behind what faults bring again: pages of
+ *   files, the zero frame; a file that gets shorter has its pages evicted by the pager, and private
+ *   copies stay. Of places: alignment to huge pages is by request only. HUGEPAGE is a flag whatever
+ *   the machine can do. Lists call every growing area [stack].
+ *   Not there: other advice, DROPPABLE, PROT_GROWSUP (EINVAL all); HUGETLB and SYNC (no effect, but
+ *   EOPNOTSUPP with SHARED_VALIDATE); mlockall, protection keys.
  *
  * GUARANTEES
  *
@@ -747,8 +752,9 @@ extern "C" {
 #define MM_VMA_DEVICE     0x80000u /* linear, with the device memory type */
 #define MM_VMA_GLOBAL \
     0x100000u /* the system's own page, in every space; calls refuse to touch it */
-#define MM_VMA_SHMEM      0x200000u   /* shared anonymous memory: `file` came from hook `shared` */
-#define MM_VMA_USER_FLAGS 0xff000000u /* eight flags for the caller; neighbours merge if equal */
+#define MM_VMA_SHMEM       0x200000u   /* shared anonymous memory: `file` came from hook `shared` */
+#define MM_VMA_LOCKONFAULT 0x400000u   /* beside LOCKED: pages come by faults only */
+#define MM_VMA_USER_FLAGS  0xff000000u /* eight flags for the caller; neighbours merge if equal */
 
 #define MM_VMA_PROT         (MM_VMA_READ | MM_VMA_WRITE | MM_VMA_EXEC)
 #define MM_VMA_MAY_SHIFT    6
@@ -941,7 +947,7 @@ MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map);
 /* What the calls return: 0, or what the Linux system call returns. X(name, value, meaning) */
 #define MM_VMA_RESULT_LIST(X)                                                      \
     X(OK, 0, "done")                                                               \
-    X(EPERM, -1, "locking is not allowed at all")                                  \
+    X(EPERM, -1, "locking, code from this file, or this address is not allowed")   \
     X(EBADF, -9, "a file mapping without a file")                                  \
     X(EAGAIN, -11, "the limit of locked memory")                                   \
     X(ENOMEM, -12, "no memory, no address range, a limit, or a hole in the range") \
@@ -949,7 +955,8 @@ MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map);
     X(EFAULT, -14, "the range is not one area")                                    \
     X(EEXIST, -17, "something is mapped there")                                    \
     X(EINVAL, -22, "invalid argument")                                             \
-    X(EOVERFLOW, -75, "offset and length beyond the last page of any file")
+    X(EOVERFLOW, -75, "offset and length beyond the last page of any file")        \
+    X(EOPNOTSUPP, -95, "SHARED_VALIDATE with a flag that is not known")
 
 enum mm_vma_result {
 #define MMI_VMA_RESULT_ENUM(name, value, text) MM_VMA_##name = (value),
@@ -995,7 +1002,7 @@ struct mmi_vma_rmap {
 struct mm_vma_frame {
     uintptr_t maps;
     uintptr_t kind; /* enum mm_vma_kind, + 4 while a copy is being written out */
-    void *file;     /* pages of files: whom to give the frame back to */
+    void *file; /* pages of files: whom to give the frame back to; else who writes the copy out */
     uintptr_t index;
     struct mmi_vma_rmap first;
 };
@@ -1032,7 +1039,8 @@ struct mm_vma_hooks {
      * map      enters a page; MM_ERR_NOMEM: nothing changed. (frame) where it replaces one:
      *          cannot fail
      * swap     enters a slot; MM_ERR_NOMEM. (frame) where it replaces a page: cannot fail
-     * protect  (frame) sets the rights of a present page; without any it stays known to `next`
+     * protect  (frame) sets the rights of a present page, which stays as dirty as it was; without
+     *          any it stays known to `next`
      * clear    (frame) empties an entry
      * next     (frame) the first entry, present or slot, within [va, end); false: none
      * flush    (frame) makes all CPUs forget translations of [va, va + bytes)
@@ -1052,9 +1060,10 @@ struct mm_vma_hooks {
     struct mm_vma_frame *(*frame)(void *ctx, mm_pa_t pa);
 
     /* Pager: pages of files. `file_page` gives a frame with a reference of its own; MM_ERR_NOENT
-     * beyond the file's end, MM_ERR_BUSY to have the access repeated. `file_page_put` takes the
-     * reference back. `shared` makes a file of `pages` zero pages for shared anonymous memory, with
-     * one reference. */
+     * beyond the file's end, MM_ERR_BUSY to have the access repeated. `write`: a shared mapping is
+     * about to get the right to write to it; it is asked again for pages that came by reads.
+     * `file_page_put` takes the reference back. `shared` makes a file of `pages` zero pages for
+     * shared anonymous memory, with one reference. */
     enum mm_status (*file_page)(void *ctx, void *file, uint64_t index, bool write, mm_pa_t *pa);
     void (*file_page_put)(void *ctx, void *file, uint64_t index, mm_pa_t pa, bool dirty);
     enum mm_status (*shared)(void *ctx, uint64_t pages, void **file);
@@ -1225,7 +1234,7 @@ struct mm_vma_request {
     uint64_t bytes;  /* rounded up to pages */
     unsigned prot;   /* MM_VMA_READ | MM_VMA_WRITE | MM_VMA_EXEC */
     unsigned flags;  /* MM_VMA_MAP_... */
-    unsigned may;    /* rights that the file can grant, 0: all (shared mappings only) */
+    unsigned may;    /* rights that the file grants, 0: all; a private copy may be written anyway */
     void *file;      /* not for ANONYMOUS */
     uint64_t offset; /* bytes into the file: whole pages */
     uint64_t align;  /* 0, or a power of two that a chosen address is a multiple of */
@@ -1234,9 +1243,12 @@ struct mm_vma_request {
 };
 
 /* mmap(2). *va is the address. EINVAL: no length, neither shared nor private, misaligned fixed
- * address or offset, a growing area that is not private and anonymous; EBADF: no file; EOVERFLOW;
- * ENOMEM: no range, a limit, no memory; EEXIST: NOREPLACE; EPERM, EAGAIN: locked memory; EACCES:
- * rights. */
+ * address or offset, `align` no power of two, a growing area that is not private and anonymous, no
+ * hook `shared`; EBADF: no file; EOVERFLOW: beyond what a file can have; ENOMEM: no range, a limit,
+ * no memory; EEXIST: NOREPLACE; EPERM: locking with a limit of 0, a fixed address below `low`, code
+ * of a file that does not grant it; EAGAIN: the limit of locked memory; EACCES: a file that cannot
+ * be read, or written through a shared mapping; EOPNOTSUPP: SHARED_VALIDATE with a flag not listed
+ * above, or FIXED_NOREPLACE. POPULATE and LOCKED bring in what they can; faults do the rest. */
 MM_VMA_API int mm_vma_mmap(struct mm_vma_space *space, const struct mm_vma_request *request,
                            mm_va_t *va);
 
@@ -1247,28 +1259,36 @@ MM_VMA_API int mm_vma_munmap(struct mm_vma_space *space, mm_va_t va, uint64_t by
 
 /* mprotect(2). Works up to the first hole, keeps what it did, and returns ENOMEM there. EINVAL:
  * misaligned, unknown rights; EACCES: rights that the file does not grant, after what stands before
- * it changed. ENOMEM for want of memory comes before any change. MM_VMA_PROT_GROWSDOWN
- * extends the range to the start of the growing area that it begins in. */
+ * it changed. ENOMEM also: the limits of areas and of data (what stands before changed), no memory
+ * (nothing changed). MM_VMA_PROT_GROWSDOWN extends the range to the start of the growing area that
+ * it begins in. */
+#define MM_VMA_PROT_SEM       0x8u /* without effect */
 #define MM_VMA_PROT_GROWSDOWN 0x1000000u
 MM_VMA_API int mm_vma_mprotect(struct mm_vma_space *space, mm_va_t va, uint64_t bytes,
                                unsigned prot);
 
-/* mremap(2); *va is the new address. EINVAL: misaligned, no length, no place for the target, ranges
- * that overlap, DONTUNMAP with another size; EFAULT: the old range is no single area where it must
- * be; ENOMEM: no place (without MAYMOVE: it cannot grow where it is), a limit, no memory; EAGAIN:
- * locked memory. When page tables lack memory, the target of FIXED has gone already. */
+/* mremap(2); *va is the new address. EINVAL: misaligned, no length, a target beyond the top, ranges
+ * that overlap, DONTUNMAP with another size or of a linear area, an old length of 0 of private
+ * memory, a tail beyond the top; EFAULT: the old range is no single area where it must be, or a
+ * linear one that would grow; ENOMEM: no place (without MAYMOVE: it cannot grow where it is), a
+ * limit, no memory; EAGAIN: locked memory. When page tables lack memory, the target of FIXED has
+ * gone already. */
 #define MM_VMA_REMAP_MAYMOVE   1u
 #define MM_VMA_REMAP_FIXED     2u
 #define MM_VMA_REMAP_DONTUNMAP 4u
 MM_VMA_API int mm_vma_mremap(struct mm_vma_space *space, mm_va_t old, uint64_t old_bytes,
                              uint64_t bytes, unsigned flags, mm_va_t target, mm_va_t *va);
 
-/* madvise(2), with Linux's numbers. Goes over holes and returns ENOMEM at the end; EINVAL stops. */
+/* madvise(2), with Linux's numbers. Goes over holes and returns ENOMEM at the end. EINVAL:
+ * misaligned, it wraps, other advice; and, at the first area that it does not fit (what stands
+ * before is done): DONTNEED and FREE of locked or linear areas, FREE and WIPEONFORK of other
+ * than private anonymous ones, DOFORK and DODUMP of linear ones. ENOMEM: also no memory, the limit
+ * of areas. */
 enum mm_vma_advice {
     MM_VMA_ADV_NORMAL = 0,
     MM_VMA_ADV_RANDOM = 1,
     MM_VMA_ADV_SEQUENTIAL = 2,
-    MM_VMA_ADV_WILLNEED = 3, /* pages come in now, as far as the pager has them */
+    MM_VMA_ADV_WILLNEED = 3, /* pages of files come in now, as far as the pager has them */
     MM_VMA_ADV_DONTNEED = 4, /* pages go; private memory reads as zeros, or as the file, again */
     MM_VMA_ADV_FREE = 8,     /* as DONTNEED, for anonymous private memory */
     MM_VMA_ADV_DONTFORK = 10,
@@ -1282,9 +1302,14 @@ enum mm_vma_advice {
 };
 MM_VMA_API int mm_vma_madvise(struct mm_vma_space *space, mm_va_t va, uint64_t bytes, int advice);
 
-/* mlock(2), munlock(2): the range is widened to pages. EPERM: limit 0; ENOMEM: the limit, a hole
- * (what stands before it keeps the new state), or pages that cannot be had; EINVAL: it wraps. */
+/* mlock(2), mlock2(2), munlock(2): the range is widened to pages, and changes up to the first hole.
+ * EPERM: limit 0; ENOMEM: the limit, a hole, no memory for the change, the limit of areas, pages
+ * beyond a file's end or without any right; EAGAIN: no memory for pages, or the pager wants it
+ * repeated (in both cases the range stays locked); EINVAL: it wraps, unknown flags. */
+#define MM_VMA_MLOCK_ONFAULT 1u /* pages come by faults, and stay then */
 MM_VMA_API int mm_vma_mlock(struct mm_vma_space *space, mm_va_t va, uint64_t bytes);
+MM_VMA_API int mm_vma_mlock2(struct mm_vma_space *space, mm_va_t va, uint64_t bytes,
+                             unsigned flags);
 MM_VMA_API int mm_vma_munlock(struct mm_vma_space *space, mm_va_t va, uint64_t bytes);
 
 /* brk(2) as the kernel has it: moves the break to `brk` and returns it, or the old one when refused
@@ -1347,8 +1372,8 @@ MM_VMA_API uintptr_t mm_vma_reclaim(struct mm_vma_system *sys, uintptr_t want);
 
 /* ---- Listing and check ----------------------------------------------------------------------- */
 
-/* The area that covers `va`; its lock must be held by the caller (mm_vma_read_lock). O(log
- * areas). */
+/* The area that covers `va`, or NULL. Needs the space's lock, for reading (MM_VMA_READ_LOCK of
+ * &space->lock), as long as the area is looked at. O(log areas). */
 static inline struct mm_vma *mm_vma_find(struct mm_vma_space *space, mm_va_t va)
 {
     return mm_vma_map_find(&space->map, va);
@@ -1361,7 +1386,7 @@ MM_VMA_API uintptr_t mm_vma_walk(struct mm_vma_space *space, mm_va_t low, mm_va_
 
 /* Writes the area's line as /proc/PID/maps shows it ("start-end rwxp offset 00:00 0 name"), with a
  * 0 behind it, cut to `size` bytes; returns its full length without the 0. Device and inode are
- * shown as 0: the name hook tells files apart. O(1). */
+ * shown as 0: the name hook tells files apart. O(1). Needs the lock, for reading. */
 MM_VMA_API size_t mm_vma_format(const struct mm_vma_space *space, const struct mm_vma *area,
                                 char *text, size_t size);
 
@@ -1371,7 +1396,8 @@ MM_VMA_API void mm_vma_list(struct mm_vma_space *space,
 
 /* MM_OK if the map is sound (M1 to M6, A1), S1 and S3 hold and, where there are page tables, each
  * page of the space stands in an area with rights that cover it, and in the reverse map (F2), and
- * the resident counts are true; else MM_ERR_CORRUPT. O(areas + pages * maps). Takes the lock. */
+ * the resident counts are true; else MM_ERR_CORRUPT. O(areas + pages * maps). Takes the lock; no
+ * eviction may go on beside it, which changes those counts without it. */
 MM_VMA_API enum mm_status mm_vma_check(struct mm_vma_space *space);
 /* ---- Hot paths ------------------------------------------------------------------------------- */
 
@@ -3066,6 +3092,7 @@ MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map)
 
 /* ---- Space: areas and their accounts --------------------------------------------------------- */
 
+#define MMI_VMA_LOCKS       (MM_VMA_LOCKED | MM_VMA_LOCKONFAULT)
 #define MMI_VMA_UNMERGEABLE (MM_VMA_PFN | MM_VMA_DEVICE | MM_VMA_GLOBAL)
 #define MMI_VMA_PAGE_MASK   (MM_PAGE_SIZE - 1)
 
@@ -3583,20 +3610,19 @@ static uintptr_t mmi_vma_place_up(const struct mm_vma_space *space, uintptr_t lo
 static uintptr_t mmi_vma_place_any(const struct mm_vma_space *space, uintptr_t hint,
                                    uintptr_t pages, uintptr_t mask, unsigned flags)
 {
+    bool first2g = (flags & MM_VMA_MAP_32BIT) != 0;
+    uintptr_t low = (uintptr_t)(UINT64_C(0x40000000) >> MM_PAGE_SHIFT);
+    uintptr_t high = first2g ? mmi_vma_min(low * 2, space->top) : space->top;
     const struct mm_vma *next;
     uintptr_t page = MMI_VMA_NONE;
 
-    if (hint != 0 && hint <= space->top - pages && (hint & mask) == 0) {
+    if (hint != 0 && pages <= high && hint <= high - pages && (hint & mask) == 0) {
         next = mmi_vma_from(space, hint);
         if (next == NULL || hint + pages <= mmi_vma_floor(space, next))
             return hint;
     }
-    if ((flags & MM_VMA_MAP_32BIT) != 0) {
-        uintptr_t low = (uintptr_t)(UINT64_C(0x40000000) >> MM_PAGE_SHIFT);
-        uintptr_t high = low * 2 < space->top ? low * 2 : space->top;
-
-        return mmi_vma_place_up(space, low > space->low ? low : space->low, high, pages, mask);
-    }
+    if (first2g)
+        return mmi_vma_place_up(space, mmi_vma_max(low, space->low), high, pages, mask);
     if (!space->bottom_up)
         page = mmi_vma_place_down(space, space->low, space->base, pages, mask);
     return page != MMI_VMA_NONE ? page
@@ -3640,6 +3666,12 @@ static int mmi_vma_range(const struct mm_vma_space *space, const struct mm_vma_r
     return MM_VMA_OK;
 }
 
+/* What SHARED_VALIDATE knows: FIXED_NOREPLACE is not among it (include/linux/mman.h). */
+#define MMI_VMA_MAP_VALID                                                                   \
+    (MM_VMA_MAP_TYPE | MM_VMA_MAP_FIXED | MM_VMA_MAP_32BIT | MM_VMA_MAP_GROWSDOWN |         \
+     MM_VMA_MAP_LOCKED | MM_VMA_MAP_NORESERVE | MM_VMA_MAP_POPULATE | MM_VMA_MAP_NONBLOCK | \
+     MM_VMA_MAP_STACK)
+
 /* Whether mmap's flags name a kind of mapping that there is; a file's pages have numbers below 2^63
  * bytes. */
 static int mmi_vma_kind_of(const struct mm_vma_request *r)
@@ -3652,9 +3684,21 @@ static int mmi_vma_kind_of(const struct mm_vma_request *r)
         return MM_VMA_EOVERFLOW;
     if (type == 0 || type > (anonymous ? MM_VMA_MAP_PRIVATE : MM_VMA_MAP_SHARED_VALIDATE))
         return MM_VMA_EINVAL;
-    if ((r->flags & MM_VMA_MAP_GROWSDOWN) != 0 && (!anonymous || type != MM_VMA_MAP_PRIVATE))
-        return MM_VMA_EINVAL;
+    if (type == MM_VMA_MAP_SHARED_VALIDATE && (r->flags & ~MMI_VMA_MAP_VALID) != 0)
+        return MM_VMA_EOPNOTSUPP;
     return MM_VMA_OK;
+}
+
+/* Whether the memory may be mapped in this way; Linux's order of results. */
+static int mmi_vma_granted(const struct mm_vma_request *r, bool anonymous, bool shared,
+                           uintptr_t may)
+{
+    if ((may & MM_VMA_READ) == 0 || (shared && (r->prot & MM_VMA_WRITE & ~may) != 0))
+        return MM_VMA_EACCES;
+    if ((r->prot & MM_VMA_EXEC & ~may) != 0)
+        return MM_VMA_EPERM;
+    return (r->flags & MM_VMA_MAP_GROWSDOWN) != 0 && (shared || !anonymous) ? MM_VMA_EINVAL
+                                                                            : MM_VMA_OK;
 }
 
 /* The area's flags, or a result. */
@@ -3671,12 +3715,12 @@ static int mmi_vma_flags_of(const struct mm_vma_request *r, uintptr_t *flags)
     unsigned i;
     int result = mmi_vma_kind_of(r);
 
+    if (result == MM_VMA_OK)
+        result = mmi_vma_granted(r, anonymous, shared, may);
     if (result != MM_VMA_OK)
         return result;
-    if (!shared && (may & MM_VMA_READ) != 0)
+    if (!shared)
         may |= MM_VMA_WRITE; /* writes go to a copy */
-    if ((f & MM_VMA_PROT & ~may) != 0)
-        return MM_VMA_EACCES;
     for (i = 0; i < sizeof same / sizeof same[0]; i++)
         f |= (r->flags & same[i][0]) != 0 ? same[i][1] : 0;
     f |= may << MM_VMA_MAY_SHIFT;
@@ -4035,7 +4079,7 @@ MM_VMA_API int mm_vma_mprotect(struct mm_vma_space *space, mm_va_t va, uint64_t 
         return MM_VMA_OK;
     if (end > UINT64_MAX >> MM_PAGE_SHIFT)
         return MM_VMA_ENOMEM; /* it wraps */
-    if ((prot & ~(MM_VMA_PROT | MM_VMA_PROT_GROWSDOWN)) != 0)
+    if ((prot & ~(MM_VMA_PROT | MM_VMA_PROT_SEM | MM_VMA_PROT_GROWSDOWN)) != 0)
         return MM_VMA_EINVAL;
     if (va >> MM_PAGE_SHIFT >= last)
         return MM_VMA_ENOMEM;
@@ -4196,9 +4240,9 @@ MM_VMA_API int mm_vma_madvise(struct mm_vma_space *space, mm_va_t va, uint64_t b
     return result;
 }
 
-/* Gives or takes the lock flag up to the first hole. */
+/* Gives areas up to the first hole these of the two lock flags. */
 static int mmi_vma_lock_range(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
-                              uintptr_t lock)
+                              uintptr_t locks)
 {
     struct mm_vma *vma = mmi_vma_from(space, start);
     uintptr_t to, flags;
@@ -4212,12 +4256,12 @@ static int mmi_vma_lock_range(struct mm_vma_space *space, uintptr_t start, uintp
         if (vma == NULL || vma->start > start)
             return MM_VMA_ENOMEM;
         to = mmi_vma_min(vma->end, end);
-        flags = (vma->flags & ~(uintptr_t)MM_VMA_LOCKED) | lock;
+        flags = (vma->flags & ~(uintptr_t)MMI_VMA_LOCKS) | locks;
         if ((vma->flags & MMI_VMA_UNMERGEABLE) == 0 && flags != vma->flags) {
             result = mmi_vma_change(space, &vma, start, to, flags);
             if (result != MM_VMA_OK)
                 return result;
-            mmi_vma_relock(space, start, to, lock != 0);
+            mmi_vma_relock(space, start, to, locks != 0);
         }
         start = mmi_vma_max(vma->end, to);
         vma = mmi_vma_from(space, start);
@@ -4239,50 +4283,62 @@ static uint64_t mmi_vma_locked_in(const struct mm_vma_space *space, uintptr_t st
     return pages;
 }
 
-static int mmi_vma_mlock(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+/* Whether `pages` more locked ones fit the limit; those that are locked already do not count. */
+static bool mmi_vma_mlock_fits(const struct mm_vma_space *space, uint64_t first, uint64_t pages)
 {
-    uint64_t locked = space->locked + (uint64_t)(end - start), limit = space->limits.locked;
+    uint64_t limit = space->limits.locked >> MM_PAGE_SHIFT, top = space->top;
+
+    if (space->locked + pages <= limit)
+        return true;
+    if (first >= top)
+        return false;
+    pages -= mmi_vma_locked_in(space, (uintptr_t)first,
+                               (uintptr_t)(pages < top - first ? first + pages : top));
+    return space->locked + pages <= limit;
+}
+
+/* The pages of a range that is locked now come in; Linux's results where they cannot. */
+static int mmi_vma_mlock_pages(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+{
+    int result = mmi_vma_fill(space, start, end, true);
+
+    return result == MM_VMA_EFAULT   ? MM_VMA_ENOMEM
+           : result == MM_VMA_ENOMEM ? MM_VMA_EAGAIN
+                                     : result;
+}
+
+/* What mlock and munlock refuse before they look at areas. */
+static int mmi_vma_lock_admit(const struct mm_vma_space *space, uint64_t first, uint64_t pages,
+                              uintptr_t locks)
+{
+    if (locks != 0 && space->limits.locked == 0)
+        return MM_VMA_EPERM;
+    if (locks != 0 && !mmi_vma_mlock_fits(space, first, pages))
+        return MM_VMA_ENOMEM;
+    if (pages > (UINT64_MAX >> MM_PAGE_SHIFT) - first)
+        return MM_VMA_EINVAL; /* it wraps */
+    return pages != 0 && first >= space->top ? MM_VMA_ENOMEM : MM_VMA_OK;
+}
+
+/* mlock and munlock: the range is widened to pages, in the arithmetic of 64 bits as Linux does. */
+static int mmi_vma_lock_call(struct mm_vma_space *space, mm_va_t va, uint64_t bytes,
+                             uintptr_t locks)
+{
+    uint64_t first = va >> MM_PAGE_SHIFT, top = space->top, end;
+    uint64_t pages = (bytes + (va & MMI_VMA_PAGE_MASK) + MMI_VMA_PAGE_MASK) >> MM_PAGE_SHIFT;
+    MM_VMA_RWLOCK_STATE_T state;
     int result;
 
-    if (locked > limit >> MM_PAGE_SHIFT)
-        locked -= mmi_vma_locked_in(space, start, end);
-    if (locked > limit >> MM_PAGE_SHIFT)
-        return MM_VMA_ENOMEM;
-    result = mmi_vma_lock_range(space, start, end, MM_VMA_LOCKED);
-    if (result != MM_VMA_OK)
-        return result;
-    result = mmi_vma_fill(space, start, end, true);
-    return result == MM_VMA_EFAULT ? MM_VMA_ENOMEM : result;
-}
-
-/* The range of mlock and munlock, widened to pages. */
-static int mmi_vma_lock_span(const struct mm_vma_space *space, mm_va_t va, uint64_t bytes,
-                             uintptr_t *start, uintptr_t *end)
-{
-    uint64_t sum, first = va >> MM_PAGE_SHIFT, last;
-
-    if (mm_add_overflows(va & MMI_VMA_PAGE_MASK, bytes, &sum))
-        sum = UINT64_MAX;
-    last = first + mmi_vma_pages(sum);
-    if (sum > UINT64_MAX - MMI_VMA_PAGE_MASK || last > UINT64_MAX >> MM_PAGE_SHIFT)
-        return MM_VMA_EINVAL;
-    if (last > space->top)
-        return first == last ? MM_VMA_OK : MM_VMA_ENOMEM;
-    *start = (uintptr_t)first;
-    *end = (uintptr_t)last;
-    return MM_VMA_OK;
-}
-
-static int mmi_vma_lock_call(struct mm_vma_space *space, mm_va_t va, uint64_t bytes, bool lock)
-{
-    MM_VMA_RWLOCK_STATE_T state;
-    uintptr_t start = 0, end = 0;
-    int result = mmi_vma_lock_span(space, va, bytes, &start, &end);
-
-    if (result != MM_VMA_OK || start == end)
-        return result;
     MMI_VMA_LOCK(space, state);
-    result = lock ? mmi_vma_mlock(space, start, end) : mmi_vma_lock_range(space, start, end, 0);
+    result = mmi_vma_lock_admit(space, first, pages, locks);
+    if (result == MM_VMA_OK && pages != 0) {
+        end = mmi_vma_min64(first + pages, top);
+        result = mmi_vma_lock_range(space, (uintptr_t)first, (uintptr_t)end, locks);
+        if (result == MM_VMA_OK && first + pages > top)
+            result = MM_VMA_ENOMEM; /* a hole up there */
+        if (result == MM_VMA_OK && locks != 0)
+            result = mmi_vma_mlock_pages(space, (uintptr_t)first, (uintptr_t)end);
+    }
     mmi_vma_after(space);
     MMI_VMA_UNLOCK(space, state);
     return result;
@@ -4290,14 +4346,19 @@ static int mmi_vma_lock_call(struct mm_vma_space *space, mm_va_t va, uint64_t by
 
 MM_VMA_API int mm_vma_mlock(struct mm_vma_space *space, mm_va_t va, uint64_t bytes)
 {
-    if (space->limits.locked == 0)
-        return MM_VMA_EPERM;
-    return mmi_vma_lock_call(space, va, bytes, true);
+    return mmi_vma_lock_call(space, va, bytes, MM_VMA_LOCKED);
+}
+
+MM_VMA_API int mm_vma_mlock2(struct mm_vma_space *space, mm_va_t va, uint64_t bytes, unsigned flags)
+{
+    if ((flags & ~MM_VMA_MLOCK_ONFAULT) != 0)
+        return MM_VMA_EINVAL;
+    return mmi_vma_lock_call(space, va, bytes, flags == 0 ? MM_VMA_LOCKED : MMI_VMA_LOCKS);
 }
 
 MM_VMA_API int mm_vma_munlock(struct mm_vma_space *space, mm_va_t va, uint64_t bytes)
 {
-    return mmi_vma_lock_call(space, va, bytes, false);
+    return mmi_vma_lock_call(space, va, bytes, 0);
 }
 
 /* ---- mremap ---------------------------------------------------------------------------------- */
@@ -4307,6 +4368,7 @@ struct mmi_vma_remap {
     struct mm_vma_space *space;
     uintptr_t old, old_pages, pages, target;
     unsigned flags;
+    bool beyond; /* the old range ends above the space: no tail of it can be unmapped */
 };
 
 /* Whether the area may have `grow` more pages. */
@@ -4335,7 +4397,9 @@ static int mmi_vma_remap_admit(const struct mmi_vma_remap *r, const struct mm_vm
         return MM_VMA_EINVAL;
     if (checked > vma->end - r->old)
         return MM_VMA_EFAULT;
-    return grow == 0 ? MM_VMA_OK : mmi_vma_remap_growth(r, vma, grow);
+    if (grow == 0)
+        return r->beyond ? MM_VMA_EINVAL : MM_VMA_OK;
+    return mmi_vma_remap_growth(r, vma, grow);
 }
 
 /* Grows the area's end in place, joining only what follows. */
@@ -4383,10 +4447,11 @@ static void mmi_vma_remap_source(const struct mmi_vma_remap *r, struct mm_vma *c
         return;
     }
     vma = mmi_vma_from(space, r->old);
-    flags = vma->flags & ~(uintptr_t)MM_VMA_LOCKED;
+    flags = vma->flags & ~(uintptr_t)MMI_VMA_LOCKS;
     if (flags != vma->flags) { /* the whole area, as Linux does */
         space->locked -= mmi_vma_count(vma);
         mmi_vma_set_flags(&space->map, vma, flags);
+        mmi_vma_relock(space, vma->start, vma->end, false);
     }
     if (vma != copy && vma->start == r->old && vma->end == end)
         vma->anon = 0;
@@ -4422,8 +4487,12 @@ static int mmi_vma_remap_move(const struct mmi_vma_remap *r, struct mm_vma *vma)
     }
     mmi_vma_zap(space, r->old, old_end);
     mmi_vma_free_list(space, gone);
-    if ((range.flags & MM_VMA_LOCKED) != 0)
-        (void)mmi_vma_fill(space, range.start + r->old_pages, range.end, true);
+    if ((range.flags & MM_VMA_LOCKED) == 0)
+        return MM_VMA_OK;
+    if (range.file != NULL &&
+        (range.flags & MM_VMA_LOCKONFAULT) == 0) /* these did not move with it */
+        (void)mmi_vma_fill(space, range.start, range.start + r->old_pages, false);
+    (void)mmi_vma_fill(space, range.start + r->old_pages, range.end, true);
     return MM_VMA_OK;
 }
 
@@ -4500,12 +4569,21 @@ static int mmi_vma_remap_each(struct mmi_vma_remap *all)
     return result;
 }
 
+/* Whether the range ends where the area does, and what it grows by is free. */
+static bool mmi_vma_remap_fits(const struct mmi_vma_remap *r, const struct mm_vma *vma)
+{
+    const struct mm_vma *next = mmi_vma_from(r->space, vma->end);
+    uintptr_t end = r->old + r->pages;
+
+    return r->old + r->old_pages == vma->end && end > vma->end && end <= r->space->top &&
+           (next == NULL || next->start >= end);
+}
+
 /* Without a new address: the same size, smaller, or larger. */
 static int mmi_vma_remap_at(struct mmi_vma_remap *r)
 {
     struct mm_vma_space *space = r->space;
     struct mm_vma *vma = mmi_vma_from(space, r->old);
-    const struct mm_vma *next;
     uintptr_t end = r->old + r->pages;
     int result;
 
@@ -4515,13 +4593,11 @@ static int mmi_vma_remap_at(struct mmi_vma_remap *r)
     if (r->pages == r->old_pages)
         return MM_VMA_OK;
     if (r->pages < r->old_pages)
-        return mmi_vma_munmap(space, end, r->old + r->old_pages);
+        return r->beyond ? MM_VMA_EINVAL : mmi_vma_munmap(space, end, r->old + r->old_pages);
     result = mmi_vma_remap_admit(r, vma);
     if (result != MM_VMA_OK)
         return result;
-    next = mmi_vma_from(space, vma->end);
-    if (r->old + r->old_pages == vma->end && end > vma->end && end <= space->top &&
-        (next == NULL || next->start >= end))
+    if (mmi_vma_remap_fits(r, vma))
         return mmi_vma_remap_extend(r, vma);
     if ((r->flags & MM_VMA_REMAP_MAYMOVE) == 0)
         return MM_VMA_ENOMEM;
@@ -4533,42 +4609,43 @@ static int mmi_vma_remap_at(struct mmi_vma_remap *r)
 static int mmi_vma_remap_target(const struct mm_vma_space *space, uint64_t from, uint64_t old_pages,
                                 uint64_t pages, unsigned flags, mm_va_t target)
 {
-    uint64_t to = target >> MM_PAGE_SHIFT;
+    uint64_t to = target >> MM_PAGE_SHIFT, words = UINT64_MAX >> MM_PAGE_SHIFT;
 
     if (to > space->top - pages || (target & MMI_VMA_PAGE_MASK) != 0 ||
         (flags & MM_VMA_REMAP_MAYMOVE) == 0)
         return MM_VMA_EINVAL;
     if ((flags & MM_VMA_REMAP_DONTUNMAP) != 0 && old_pages != pages)
         return MM_VMA_EINVAL;
-    return from + old_pages > to && to + pages > from ? MM_VMA_EINVAL : MM_VMA_OK;
+    if (((from + old_pages) & words) > to &&
+        to + pages > from) /* the end of the old range may wrap */
+        return MM_VMA_EINVAL;
+    return MM_VMA_OK;
 }
 
 /* The arguments alone, in Linux's order. */
 static int mmi_vma_remap_args(struct mmi_vma_remap *r, mm_va_t old, uint64_t old_bytes,
                               uint64_t bytes, unsigned flags, mm_va_t target)
 {
-    uint64_t top = r->space->top, pages = mmi_vma_pages(bytes),
-             old_pages = mmi_vma_pages(old_bytes);
+    uint64_t top = r->space->top, pages = mmi_vma_pages(bytes);
+    uint64_t old_pages = mmi_vma_pages(old_bytes) & (UINT64_MAX >> MM_PAGE_SHIFT); /* as a word */
     bool placed = (flags & (MM_VMA_REMAP_FIXED | MM_VMA_REMAP_DONTUNMAP)) != 0;
     uint64_t from = old >> MM_PAGE_SHIFT;
     int result = MM_VMA_OK;
 
-    if (old_pages > UINT64_MAX >> MM_PAGE_SHIFT)
-        old_pages = 0; /* as the rounding of a machine word has it */
     if ((flags & ~7u) != 0 || (old & MMI_VMA_PAGE_MASK) != 0 || pages - 1 >= top)
         return MM_VMA_EINVAL; /* pages: 0 too */
     if (placed)
         result = mmi_vma_remap_target(r->space, from, old_pages, pages, flags, target);
     if (result != MM_VMA_OK)
         return result;
-    if (from >= top || (old_pages > top - from && pages >= old_pages))
+    if (from >= top || (old_pages > top - from && pages >= old_pages + !placed))
         return MM_VMA_EFAULT;
     r->old = (uintptr_t)from;
     r->pages = (uintptr_t)pages;
     r->flags = flags;
     r->target = placed ? (uintptr_t)(target >> MM_PAGE_SHIFT) : 0;
-    /* a range beyond the top is longer than any area: no need to keep its length */
-    r->old_pages = (uintptr_t)mmi_vma_min64(old_pages, top - from);
+    r->beyond = old_pages > top - from && pages != old_pages;
+    r->old_pages = r->beyond ? UINTPTR_MAX : (uintptr_t)old_pages; /* longer than any area */
     return MM_VMA_OK;
 }
 
@@ -4629,10 +4706,7 @@ static bool mmi_vma_brk_shrink(struct mm_vma_space *space, uintptr_t start, uint
 {
     const struct mm_vma *vma = mmi_vma_from(space, start);
 
-    if (vma == NULL || vma->start >= end || mmi_vma_reserve(space, start, end, 1) != MM_VMA_OK)
-        return false;
-    mmi_vma_drop(space, start, end);
-    return true;
+    return vma != NULL && vma->start < end && mmi_vma_munmap(space, start, end) == MM_VMA_OK;
 }
 
 MM_VMA_API mm_va_t mm_vma_brk(struct mm_vma_space *space, mm_va_t brk)
@@ -4677,7 +4751,7 @@ static int mmi_vma_install(struct mm_vma_space *space, uintptr_t start, uintptr_
     result = mmi_vma_enter(space, &range, NULL, false);
     if (result == MM_VMA_OK && now && space->sys->hooks.pt_map != NULL) {
         result = mmi_vma_fill(space, start, end, true);
-        if (result != MM_VMA_OK && mmi_vma_reserve(space, start, end, 1) == MM_VMA_OK)
+        if (result != MM_VMA_OK) /* what was reserved for two inserts does for a split too */
             mmi_vma_drop(space, start, end);
     }
     return result;
@@ -4851,13 +4925,11 @@ static struct mmi_vma_rmap *mmi_vma_frame_find(struct mm_vma_frame *frame,
 
 /* Forgets a mapping; returns the note that is free now, if one is. */
 static struct mmi_vma_rmap *mmi_vma_frame_remove(struct mm_vma_frame *frame,
-                                                 const struct mm_vma_space *space, uintptr_t page)
+                                                 struct mmi_vma_rmap *note)
 {
-    struct mmi_vma_rmap *note = mmi_vma_frame_find(frame, space, page), *next, **link;
+    struct mmi_vma_rmap *next, **link;
 
     MM_VMA_ASSERT(note != NULL);
-    if (note == NULL)
-        return NULL;
     frame->maps--;
     if (frame->maps == 0) {
         frame->kind = MM_VMA_RSS_ANON;
@@ -4980,23 +5052,40 @@ static void mmi_vma_rss(struct mm_vma_space *space, uintptr_t kind, uintptr_t ad
     (void)mm_fetch_add(&space->rss[kind & 3], add);
 }
 
-/* Takes the locked spot's mapping out of the reverse map, and says what to release. The entry is
- * the caller's; unlocks. */
-static void mmi_vma_unmap_spot(struct mm_vma_space *space, struct mmi_vma_spot *spot,
-                               struct mmi_vma_released *item)
+/* Takes the locked spot's mapping out of the reverse map, and adds what is to be released. The
+ * entry is the caller's; unlocks. Linear areas map frames without a note: those are not theirs. */
+static void mmi_vma_unmap_spot(struct mmi_vma_gather *gather, struct mmi_vma_spot *spot)
 {
-    struct mmi_vma_rmap *note;
+    struct mm_vma_space *space = gather->space;
+    struct mmi_vma_released *item = &gather->item[gather->count];
+    struct mmi_vma_rmap *note = mmi_vma_frame_find(spot->frame, space, mmi_vma_spot_page(spot));
 
-    item->pa = spot->e.pa;
-    item->kind = spot->frame->kind & 3;
-    item->file = spot->frame->file;
-    item->index = spot->frame->index;
-    item->dirty = spot->e.dirty;
-    note = mmi_vma_frame_remove(spot->frame, space, mmi_vma_spot_page(spot));
-    item->last = spot->frame->maps == 0;
-    mmi_vma_rss(space, item->kind, (uintptr_t)0 - 1);
+    if (note != NULL) {
+        item->pa = spot->e.pa;
+        item->kind = spot->frame->kind & 3;
+        item->file = spot->frame->file;
+        item->index = spot->frame->index;
+        item->dirty = spot->e.dirty;
+        note = mmi_vma_frame_remove(spot->frame, note);
+        item->last = spot->frame->maps == 0;
+        mmi_vma_rss(space, item->kind, (uintptr_t)0 - 1);
+        gather->count++;
+    }
     mmi_vma_spot_unlock(space, spot);
     mmi_vma_note_put(space->sys, note);
+}
+
+/* Settles whether the page of a file was written to: a CPU that is about to say so in the entry
+ * looks at its rights first (Intel SDM vol. 3 section 4.8), so that these go before the entry. */
+static void mmi_vma_settle(struct mm_vma_space *space, struct mmi_vma_spot *spot)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+
+    if (spot->e.dirty || (spot->e.prot & MM_VMA_WRITE) == 0 ||
+        (spot->frame->kind & 3) == MM_VMA_RSS_ANON)
+        return;
+    h->pt_protect(h->ctx, space->pt, spot->e.va, spot->e.prot & ~MM_VMA_WRITE);
+    (void)h->pt_next(h->ctx, space->pt, spot->e.va, spot->e.va + MM_PAGE_SIZE, &spot->e);
 }
 
 /* Empties all entries of a range: as many steps as there are entries, however long it is. */
@@ -5010,6 +5099,8 @@ static void mmi_vma_zap(struct mm_vma_space *space, uintptr_t start, uintptr_t e
         return;
     mmi_vma_gather_init(&gather, space);
     while (start < end && mmi_vma_spot_lock(space, start, end, &spot)) {
+        if (spot.frame != NULL)
+            mmi_vma_settle(space, &spot);
         h->pt_clear(h->ctx, space->pt, spot.e.va);
         start = mmi_vma_spot_page(&spot) + 1;
         if (spot.e.pa == MM_PA_NONE) {
@@ -5019,7 +5110,7 @@ static void mmi_vma_zap(struct mm_vma_space *space, uintptr_t start, uintptr_t e
         }
         mmi_vma_gather_va(&gather, spot.e.va);
         if (spot.frame != NULL)
-            mmi_vma_unmap_spot(space, &spot, &gather.item[gather.count++]);
+            mmi_vma_unmap_spot(&gather, &spot);
         if (gather.count == MMI_VMA_BATCH)
             mmi_vma_gather_flush(&gather);
     }
@@ -5129,7 +5220,7 @@ static void mmi_vma_page_unnote(struct mm_vma_space *space, const struct mmi_vma
     if (frame == NULL)
         return;
     MM_VMA_LOCK(mmi_vma_frame_lock(sys, p->pa), state);
-    note = mmi_vma_frame_remove(frame, space, p->page);
+    note = mmi_vma_frame_remove(frame, mmi_vma_frame_find(frame, space, p->page));
     MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, p->pa), state);
     mmi_vma_rss(space, p->kind, (uintptr_t)0 - 1);
     mmi_vma_note_put(sys, note);
@@ -5299,7 +5390,7 @@ static enum mm_vma_fault mmi_vma_copy(struct mm_vma_space *space, const struct m
     mmi_vma_gather_init(&gather, space);
     mmi_vma_gather_va(&gather, spot.e.va);
     if (spot.frame != NULL)
-        mmi_vma_unmap_spot(space, &spot, &gather.item[gather.count++]);
+        mmi_vma_unmap_spot(&gather, &spot);
     (void)mmi_vma_page_note(space, vma, &p); /* the frame's first: needs no memory */
     mmi_vma_gather_flush(&gather);
     if (h->mapped != NULL)
@@ -5307,20 +5398,13 @@ static enum mm_vma_fault mmi_vma_copy(struct mm_vma_space *space, const struct m
     return MM_VMA_FAULT_OK;
 }
 
-/* The page is there; `spot` is locked. */
-static enum mm_vma_fault mmi_vma_present(struct mm_vma_space *space, const struct mm_vma *vma,
-                                         struct mmi_vma_spot *spot, bool write)
+/* The page at the locked spot gets the rights of its area, for writing if that is meant. Unlocks. */
+static enum mm_vma_fault mmi_vma_grant(struct mm_vma_space *space, const struct mm_vma *vma,
+                                       struct mmi_vma_spot *spot, bool write)
 {
     const struct mm_vma_hooks *h = &space->sys->hooks;
     unsigned prot = mmi_vma_rights(vma->flags) | (spot->e.prot & MM_VMA_DEVICE);
-    bool shared = (vma->flags & MM_VMA_SHARED) != 0, sole;
 
-    sole =
-        spot->frame != NULL && (spot->frame->kind & 3) == MM_VMA_RSS_ANON && spot->frame->maps == 1;
-    if (write && (spot->e.prot & MM_VMA_WRITE) == 0 && !shared && !sole) {
-        mmi_vma_spot_unlock(space, spot);
-        return mmi_vma_copy(space, vma, mmi_vma_spot_page(spot));
-    }
     if (write && spot->frame != NULL)
         spot->frame->kind &= ~(uintptr_t)MMI_VMA_WRITEBACK;
     if (!write)
@@ -5330,6 +5414,45 @@ static enum mm_vma_fault mmi_vma_present(struct mm_vma_space *space, const struc
     mmi_vma_spot_unlock(space, spot);
     h->pt_flush(h->ctx, space->pt, spot->e.va, MM_PAGE_SIZE); /* this CPU's old entry, at least */
     return MM_VMA_FAULT_OK;
+}
+
+/* Tells the pager of the first write to a shared page of a file that only reads have mapped so far:
+ * it may refuse. The reference that comes with the page goes back. A page that was evicted
+ * meanwhile is accessed again. */
+static enum mm_vma_fault mmi_vma_tell(struct mm_vma_space *space, const struct mm_vma *vma,
+                                      struct mmi_vma_spot *spot)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
+    uintptr_t page = mmi_vma_spot_page(spot);
+    uint64_t index = vma->offset + (page - vma->start);
+    enum mm_vma_fault fault;
+    mm_pa_t pa = MM_PA_NONE;
+
+    mmi_vma_spot_unlock(space, spot);
+    fault = mmi_vma_pager_fault(h->file_page(h->ctx, vma->file, index, true, &pa));
+    if (fault != MM_VMA_FAULT_OK)
+        return fault;
+    h->file_page_put(h->ctx, vma->file, index, pa, false);
+    if (!mmi_vma_spot_lock(space, page, page + 1, spot))
+        return MM_VMA_FAULT_OK;
+    return mmi_vma_grant(space, vma, spot, true);
+}
+
+/* The page is there; `spot` is locked. */
+static enum mm_vma_fault mmi_vma_present(struct mm_vma_space *space, const struct mm_vma *vma,
+                                         struct mmi_vma_spot *spot, bool write)
+{
+    bool shared = (vma->flags & MM_VMA_SHARED) != 0;
+    bool sole =
+        spot->frame != NULL && (spot->frame->kind & 3) == MM_VMA_RSS_ANON && spot->frame->maps == 1;
+
+    if (!write || sole || (spot->e.prot & MM_VMA_WRITE) != 0)
+        return mmi_vma_grant(space, vma, spot, write);
+    if (shared)
+        return vma->file != NULL ? mmi_vma_tell(space, vma, spot)
+                                 : mmi_vma_grant(space, vma, spot, write);
+    mmi_vma_spot_unlock(space, spot);
+    return mmi_vma_copy(space, vma, mmi_vma_spot_page(spot));
 }
 
 /* ---- Faults ---------------------------------------------------------------------------------- */
@@ -5457,7 +5580,15 @@ static unsigned mmi_vma_fill_access(const struct mm_vma *vma, bool own)
     return rights;
 }
 
-/* Brings in all pages of a range; goes on behind what fails to be an area's. */
+static int mmi_vma_fill_result(enum mm_vma_fault fault)
+{
+    return fault == MM_VMA_FAULT_NOMEM   ? MM_VMA_ENOMEM
+           : fault == MM_VMA_FAULT_RETRY ? MM_VMA_EAGAIN
+                                         : MM_VMA_EFAULT;
+}
+
+/* Brings in all pages of a range, but (where it would be the program's own) those that are to come
+ * by faults. */
 static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t end, bool own)
 {
     bool pages = space->sys->hooks.pt_map != NULL;
@@ -5470,16 +5601,18 @@ static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t e
         vma = mmi_vma_from(space, start);
         if (vma == NULL || vma->start > start)
             return MM_VMA_ENOMEM;
+        to = mmi_vma_min(vma->end, end);
+        if (own && (vma->flags & MM_VMA_LOCKONFAULT) != 0) {
+            start = to;
+            continue;
+        }
         access = mmi_vma_fill_access(vma, own);
         if (access == 0)
             return MM_VMA_EFAULT;
-        to = mmi_vma_min(vma->end, end);
         for (; start < to && fault == MM_VMA_FAULT_OK; start = pages ? start + 1 : to)
             fault = mmi_vma_touch(space, vma, start, access);
         if (fault != MM_VMA_FAULT_OK)
-            return fault == MM_VMA_FAULT_NOMEM   ? MM_VMA_ENOMEM
-                   : fault == MM_VMA_FAULT_RETRY ? MM_VMA_EAGAIN
-                                                 : MM_VMA_EFAULT;
+            return mmi_vma_fill_result(fault);
     }
     return MM_VMA_OK;
 }
@@ -5609,7 +5742,7 @@ static struct mm_vma *mmi_vma_fork_area(void *ctx, struct mm_vma *area, bool *fa
     }
     twin = mmi_vma_spare(child);
     mmi_vma_area_twin(child, twin, area);
-    mm_store(&twin->flags, area->flags & ~(uintptr_t)MM_VMA_LOCKED);
+    mm_store(&twin->flags, area->flags & ~(uintptr_t)MMI_VMA_LOCKS);
     twin->anon = 0;
     if (area->anon != 0 && (area->flags & MM_VMA_WIPEONFORK) == 0)
         twin->anon = ++child->next_anon * 2 + 1;
@@ -6036,13 +6169,17 @@ static struct mmi_vma_rmap *mmi_vma_unmap_all(struct mm_vma_system *sys, struct 
 }
 
 static enum mm_status mmi_vma_evict_file(struct mm_vma_system *sys, struct mm_vma_frame *frame,
-                                         mm_pa_t pa, MM_VMA_LOCK_STATE_T state, bool dirty)
+                                         mm_pa_t pa, MM_VMA_LOCK_STATE_T state)
 {
     const struct mm_vma_hooks *h = &sys->hooks;
     uintptr_t maps = frame->maps, index = frame->index;
     void *file = frame->file;
-    struct mmi_vma_rmap *notes = mmi_vma_unmap_all(sys, frame, false, 0);
+    struct mmi_vma_rmap *notes;
+    bool dirty = false;
 
+    mmi_vma_freeze(sys, frame);
+    (void)mmi_vma_evictable(sys, frame, pa, &dirty); /* only now can nobody make it dirty */
+    notes = mmi_vma_unmap_all(sys, frame, false, 0);
     MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, pa), state);
     mmi_vma_note_put(sys, notes);
     for (; maps != 0; maps--) {
@@ -6061,22 +6198,25 @@ static enum mm_status mmi_vma_evict_anon(struct mm_vma_system *sys, struct mm_vm
     struct mmi_vma_rmap *notes = NULL;
     enum mm_status status;
     uint64_t slot;
-    bool dirty;
+    bool ours, dirty;
 
     mmi_vma_freeze(sys, frame);
     frame->kind |= MMI_VMA_WRITEBACK;
+    frame->file =
+        &slot; /* this eviction's: meanwhile the frame may go, come, and be evicted again */
     MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, pa), state);
     status = h->swap_out(h->ctx, pa, &slot);
     MM_VMA_LOCK(mmi_vma_frame_lock(sys, pa), state);
+    ours = (frame->kind & MMI_VMA_WRITEBACK) != 0 && frame->file == &slot;
     if (status == MM_OK) {
-        status = (frame->kind & MMI_VMA_WRITEBACK) == 0 ? MM_ERR_BUSY
-                                                        : mmi_vma_evictable(sys, frame, pa, &dirty);
+        status = ours ? mmi_vma_evictable(sys, frame, pa, &dirty) : MM_ERR_BUSY;
         if (status == MM_OK)
             notes = mmi_vma_unmap_all(sys, frame, true, slot);
         else
             h->swap_free(h->ctx, slot);
     }
-    frame->kind &= ~(uintptr_t)MMI_VMA_WRITEBACK;
+    if (ours)
+        frame->kind &= ~(uintptr_t)MMI_VMA_WRITEBACK;
     MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, pa), state);
     mmi_vma_note_put(sys, notes);
     if (status == MM_OK)
@@ -6099,7 +6239,7 @@ MM_VMA_API enum mm_status mm_vma_evict(struct mm_vma_system *sys, mm_pa_t pa)
     if (status == MM_OK && (frame->kind & MMI_VMA_WRITEBACK) != 0)
         status = MM_ERR_BUSY;
     if (status == MM_OK && frame->kind != MM_VMA_RSS_ANON)
-        return mmi_vma_evict_file(sys, frame, pa, state, dirty);
+        return mmi_vma_evict_file(sys, frame, pa, state);
     if (status == MM_OK && sys->hooks.swap_out != NULL)
         return mmi_vma_evict_anon(sys, frame, pa, state);
     MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, pa), state);
@@ -6258,9 +6398,9 @@ static bool mmi_vma_entry_sound(struct mm_vma_space *space, uintptr_t page, uint
         prot = spot.e.prot & MM_VMA_PROT;
         sound = (prot & ~mmi_vma_rights(vma->flags)) == 0;
     }
-    if (spot.frame != NULL) {
+    if (spot.frame != NULL && sound && (vma->flags & MM_VMA_PFN) == 0) {
         rss[spot.frame->kind & 3]++;
-        sound = sound && mmi_vma_frame_find(spot.frame, space, page) != NULL;
+        sound = mmi_vma_frame_find(spot.frame, space, page) != NULL;
     }
     mmi_vma_spot_unlock(space, &spot);
     return sound;

@@ -22,9 +22,10 @@ enum kind { HOLE, ANON, PRIVATE_FILE, SHARED_FILE, LINEAR };
 /* What the model says about a page of a space. */
 struct model_page {
     enum kind kind;
-    unsigned prot, object, index; /* object: of a file or of shared anonymous memory */
-    uint64_t value;               /* private: what stands there; NONE_VALUE: the file's */
-    bool locked, dontfork, wipe;
+    unsigned prot, object,
+        index;      /* object: of a file or of shared anonymous memory; linear: the frame */
+    uint64_t value; /* private: what stands there; NONE_VALUE: the file's */
+    bool locked, dontfork, wipe, grows;
 };
 
 struct pte {
@@ -50,17 +51,20 @@ struct world {
     struct mm_vma_frame record[FRAMES];
     uint64_t content[FRAMES];
     bool used[FRAMES];
-    unsigned in_use;
+    unsigned in_use, next_frame; /* the one to be handed out next, if it is free */
+    void (*swapping)(void);      /* called while a page is on its way to swap */
     /* files and shared anonymous memory: frames of their pages, once there; references by frame */
     uint64_t object_value[OBJECTS][FILE_PAGES];
     int object_frame[OBJECTS][FILE_PAGES];
     unsigned object_pages[OBJECTS], objects;
+    bool object_told[OBJECTS][FILE_PAGES]; /* the pager knows that it may be written to */
     unsigned page_refs[FRAMES];
     uint64_t slot_value[SLOTS];
     unsigned slot_refs[SLOTS];
     struct mm_test_rng rng;
     struct mm_test_fail fail; /* of every hook that can fail */
     bool meddle, meddled;     /* a page is written to while it goes to swap */
+    bool racing;              /* and a file's page before it loses the right */
     unsigned retries;         /* the pager says "repeat" so many times more */
     uint64_t counts[16];
     long nodes, areas;
@@ -141,15 +145,28 @@ static enum mm_status pt_swap(void *ctx, void *pt, mm_va_t va, uint64_t slot)
 
 static void pt_protect(void *ctx, void *pt, mm_va_t va, unsigned prot)
 {
+    struct pte *e = pte_of(pt, va);
+    unsigned f = (unsigned)(e->pa >> MM_PAGE_SHIFT);
+
     (void)ctx;
-    assert_true(pte_of(pt, va)->present);
-    pte_of(pt, va)->prot = prot;
+    assert_true(e->present);
+    if (w->racing && (e->prot & ~prot & MM_VMA_WRITE) != 0 && f < FRAMES && w->page_refs[f] != 0 &&
+        chance(30)) {
+        w->content[f] = mm_test_rand(&w->rng) >> 8;
+        e->dirty = true;
+    }
+    e->prot = prot;
 }
 
 static void pt_clear(void *ctx, void *pt, mm_va_t va)
 {
+    struct pte *e = pte_of(pt, va);
+
     (void)ctx;
-    memset(pte_of(pt, va), 0, sizeof(struct pte));
+    if (e->present && (e->prot & MM_VMA_WRITE) != 0 && e->pa < FRAMES * PAGE)
+        assert_true(e->dirty ||
+                    w->page_refs[e->pa >> MM_PAGE_SHIFT] == 0); /* a write may be lost */
+    memset(e, 0, sizeof *e);
 }
 
 static bool pt_next(void *ctx, void *pt, mm_va_t va, mm_va_t end, struct mm_vma_entry *entry)
@@ -186,11 +203,17 @@ static void assert_forgotten(mm_pa_t pa)
 {
     for (unsigned s = 0; s < SPACES; s++)
         for (unsigned p = 0; w->alive[s] && p < PAGES; p++)
-            assert_false(w->table[s].tlb[p].present && w->table[s].tlb[p].pa == pa);
+            assert_false(w->table[s].tlb[p].present && w->table[s].tlb[p].pa == pa &&
+                         w->model[s][p].kind != LINEAR);
 }
 
 static int frame_take(void)
 {
+    if (w->next_frame != 0 && !w->used[w->next_frame]) {
+        w->used[w->next_frame] = true;
+        w->in_use++;
+        return (int)w->next_frame;
+    }
     for (unsigned tries = 0; tries < 8 * FRAMES; tries++) {
         unsigned f = 1 + below(FRAMES - 1);
 
@@ -263,7 +286,6 @@ static enum mm_status file_page(void *ctx, void *file, uint64_t index, bool writ
     int f;
 
     (void)ctx;
-    (void)write;
     if (mm_test_fails(&w->fail))
         return MM_ERR_NOMEM;
     if (w->retries != 0) {
@@ -281,6 +303,7 @@ static enum mm_status file_page(void *ctx, void *file, uint64_t index, bool writ
         w->object_frame[o][index] = f;
     }
     w->page_refs[f]++;
+    w->object_told[o][index] |= write;
     *pa = (mm_pa_t)f << MM_PAGE_SHIFT;
     return MM_OK;
 }
@@ -298,6 +321,7 @@ static void file_page_put(void *ctx, void *file, uint64_t index, mm_pa_t pa, boo
     if (--w->page_refs[f] == 0) {
         assert_int_equal(w->content[f], w->object_value[o][index]); /* no write was lost */
         w->object_frame[o][index] = 0;
+        w->object_told[o][index] = false;
         frame_give(f);
     }
 }
@@ -333,6 +357,8 @@ static enum mm_status swap_out(void *ctx, mm_pa_t pa, uint64_t *slot)
             *slot = i;
             if (w->meddle)
                 meddle(pa);
+            if (w->swapping != NULL)
+                w->swapping();
             return MM_OK;
         }
     return MM_ERR_LIMIT;
@@ -374,6 +400,8 @@ static mm_va_t va_of(unsigned page)
 
 static uint64_t expected(const struct model_page *m)
 {
+    if (m->kind == LINEAR)
+        return w->content[m->index];
     if (m->kind == SHARED_FILE || m->value == NONE_VALUE) {
         int f = w->object_frame[m->object][m->index];
         return f != 0 ? w->content[f] : w->object_value[m->object][m->index];
@@ -404,6 +432,8 @@ static enum mm_vma_fault access_page(unsigned s, unsigned p, unsigned need, uint
             if (need == MM_VMA_WRITE) {
                 assert_int_not_equal(f, 0); /* never the zero frame */
                 assert_true(e->present && e->pa == tlb->pa && (e->prot & MM_VMA_WRITE) != 0);
+                assert_true(w->model[s][p].kind != SHARED_FILE ||
+                            w->object_told[w->model[s][p].object][w->model[s][p].index]);
                 e->dirty = true;
                 w->content[f] = *value;
             } else {
@@ -412,6 +442,7 @@ static enum mm_vma_fault access_page(unsigned s, unsigned p, unsigned need, uint
             return MM_VMA_FAULT_OK;
         }
         fault = mm_vma_fault(&w->space[s], va_of(p) + below(4096), need);
+        w->counts[fault]++;
         if (fault == MM_VMA_FAULT_RETRY)
             continue;
         if (fault != MM_VMA_FAULT_OK)
@@ -479,7 +510,7 @@ static MM_TEST_UNUSED void check_world(void)
             if (!e->present)
                 continue;
             assert_int_equal(e->prot & MM_VMA_PROT & ~rights_of(m), 0);
-            if (f == 0 || f >= FRAMES)
+            if (f == 0 || f >= FRAMES || m->kind == LINEAR)
                 continue;
             maps[f]++;
             rss[w->page_refs[f] == 0                           ? MM_VMA_RSS_ANON

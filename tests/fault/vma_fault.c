@@ -256,15 +256,18 @@ static int will_need(void)
     return mm_vma_madvise(&w->space[0], va_of(FILED), 8 * PAGE, MM_VMA_ADV_WILLNEED);
 }
 
-/* Rule 5: the flag stays when only pages lack. */
+/* Rule 5: the flag stays when only pages lack, and the result says so. */
 static int lock_pages(void)
 {
     int result = mm_vma_mlock(&w->space[0], va_of(SWAPPED), 5 * PAGE);
 
-    for (unsigned i = 0; i < 5; i++)
-        w->model[0][SWAPPED + i].locked =
-            (mm_vma_find(&w->space[0], va_of(SWAPPED + i))->flags & MM_VMA_LOCKED) != 0;
-    return result;
+    for (unsigned i = 0; i < 5; i++) {
+        struct model_page *m = &w->model[0][SWAPPED + i];
+
+        m->locked = (mm_vma_find(&w->space[0], va_of(SWAPPED + i))->flags & MM_VMA_LOCKED) != 0;
+        assert_int_equal(m->locked, result != MM_VMA_ENOMEM);
+    }
+    return result == MM_VMA_EAGAIN ? MM_VMA_ENOMEM : result;
 }
 
 static int unlock_pages(void)

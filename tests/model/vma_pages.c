@@ -2,25 +2,67 @@
  * machine of arrays. Hooks fail at random; what a failed call must not change is compared afterwards. */
 #include "vma_world.h"
 
+/* The first page above p that is mapped, and the one below; PAGES and -1 if there is none. */
+static unsigned next_page(unsigned s, unsigned p)
+{
+    while (p < PAGES && w->model[s][p].kind == HOLE)
+        p++;
+    return p;
+}
+
+static int page_before(unsigned s, int p)
+{
+    while (p >= 0 && w->model[s][p].kind == HOLE)
+        p--;
+    return p;
+}
+
+/* What an access to a hole finds: a stack above that may grow, or must not, or nothing. */
+static enum mm_vma_fault hole_fault(unsigned s, unsigned p)
+{
+    unsigned above = next_page(s, p);
+    int below = page_before(s, (int)p);
+    const struct model_page *b = below < 0 ? NULL : &w->model[s][below];
+
+    if (above == PAGES || !w->model[s][above].grows)
+        return MM_VMA_FAULT_NONE;
+    return b != NULL && !b->grows && b->prot != 0 && (int)p - below - 1 < (int)w->config.guard_pages
+               ? MM_VMA_FAULT_GUARD
+               : MM_VMA_FAULT_OK;
+}
+
+static void grow(unsigned s, unsigned p)
+{
+    unsigned above = next_page(s, p);
+
+    for (; p < above; p++) {
+        w->model[s][p] = w->model[s][above];
+        w->model[s][p].value = 0;
+    }
+}
+
 static void step_access(unsigned s)
 {
     static const unsigned needs[] = {MM_VMA_READ, MM_VMA_WRITE, MM_VMA_WRITE, MM_VMA_EXEC};
     unsigned p = below(PAGES), need = needs[below(4)];
     struct model_page *m = &w->model[s][p];
     uint64_t value = mm_test_rand(&w->rng) >> 8, wrote = value;
-    unsigned rights = rights_of(m);
     enum mm_vma_fault fault = access_page(s, p, need, &value), want = MM_VMA_FAULT_OK;
+    unsigned rights;
 
-    if (m->kind == HOLE)
-        want = MM_VMA_FAULT_NONE;
-    else if ((rights & need) == 0)
+    if (m->kind == HOLE) {
+        want = hole_fault(s, p);
+        if (want == MM_VMA_FAULT_OK && mm_vma_find(&w->space[s], va_of(p)) != NULL)
+            grow(s, p); /* before whatever else the access finds */
+    }
+    rights = rights_of(m);
+    if (want == MM_VMA_FAULT_OK && (rights & need) == 0)
         want = need == MM_VMA_READ    ? MM_VMA_FAULT_READ
                : need == MM_VMA_WRITE ? MM_VMA_FAULT_WRITE
                                       : MM_VMA_FAULT_EXEC;
-    else if ((m->kind == SHARED_FILE || m->value == NONE_VALUE) &&
+    else if ((m->kind == SHARED_FILE || m->value == NONE_VALUE) && m->kind != LINEAR &&
              m->index >= w->object_pages[m->object])
         want = MM_VMA_FAULT_BUS;
-    w->counts[fault]++;
     if (fault == MM_VMA_FAULT_NOMEM && (w->fail.fail_at != 0 || w->in_use > FRAMES - 8))
         return; /* nothing changed: the next accesses tell */
     assert_int_equal(fault, want);
@@ -55,6 +97,8 @@ static void step_mmap(unsigned s)
     }
     if (chance(10))
         r.flags |= MM_VMA_MAP_POPULATE;
+    if (what < 5 && chance(15))
+        r.flags |= MM_VMA_MAP_GROWSDOWN;
     result = mm_vma_mmap(&w->space[s], &r, &va);
     if (result == MM_VMA_ENOMEM && (w->fail.fail_at != 0 || w->objects == OBJECTS))
         return;
@@ -69,7 +113,46 @@ static void step_mmap(unsigned s)
         m->object = what == 9 ? w->objects - 1 : object;
         m->index = what == 9 ? i : index + i;
         m->value = what < 5 ? 0 : NONE_VALUE;
+        m->grows = (r.flags & MM_VMA_MAP_GROWSDOWN) != 0;
     }
+}
+
+/* Frames that others use, seen through a window that may only read. */
+static void step_linear(unsigned s)
+{
+    unsigned p = below(PAGES), n = 1 + below(6), f = 1 + below(FRAMES - 8);
+    int result;
+
+    n = p + n > PAGES ? PAGES - p : n;
+    result = mm_vma_install(&w->space[s], MM_VMA_LINEAR, va_of(p), n * PAGE, f * PAGE, MM_VMA_READ);
+    if (result == MM_VMA_ENOMEM && w->fail.fail_at != 0)
+        return;
+    assert_int_equal(result, next_page(s, p) < p + n ? MM_VMA_EEXIST : MM_VMA_OK);
+    for (unsigned i = 0; i < n && result == MM_VMA_OK; i++) {
+        struct model_page *m = &w->model[s][p + i];
+
+        memset(m, 0, sizeof *m);
+        m->kind = LINEAR;
+        m->prot = MM_VMA_READ;
+        m->index = f + i;
+    }
+}
+
+/* The file gets shorter or longer: the pages that go are unmapped everywhere, or the pager gives up. Copies stay. */
+static void step_truncate(void)
+{
+    unsigned o = below(FILES), pages = below(FILE_PAGES);
+
+    for (unsigned i = pages; i < FILE_PAGES; i++) {
+        mm_pa_t pa = (mm_pa_t)w->object_frame[o][i] << MM_PAGE_SHIFT;
+
+        if (pa != 0 && mm_vma_evict(&w->sys, pa) != MM_OK)
+            return; /* locked */
+        assert_int_equal(w->object_frame[o][i], 0);
+    }
+    for (unsigned i = pages; i < FILE_PAGES; i++)
+        w->object_value[o][i] = 0;
+    w->object_pages[o] = pages;
 }
 
 static void step_munmap(unsigned s)
@@ -121,15 +204,19 @@ static void step_mprotect(unsigned s)
 static void step_dontneed(unsigned s)
 {
     unsigned p = below(PAGES), n = 1 + below(12);
+    bool anonymous = true;
     int result;
 
     n = mapped_run(s, p, p + n > PAGES ? PAGES - p : n);
-    for (unsigned i = 0; i < n; i++)
-        if (w->model[s][p + i].locked)
+    for (unsigned i = 0; i < n; i++) {
+        if (w->model[s][p + i].locked || w->model[s][p + i].kind == LINEAR)
             n = i;
+        anonymous = anonymous && (i >= n || w->model[s][p + i].kind == ANON);
+    }
     if (n == 0)
         return;
-    result = mm_vma_madvise(&w->space[s], va_of(p), n * PAGE, MM_VMA_ADV_DONTNEED);
+    result = mm_vma_madvise(&w->space[s], va_of(p), n * PAGE,
+                            anonymous && chance(50) ? MM_VMA_ADV_FREE : MM_VMA_ADV_DONTNEED);
     if (result == MM_VMA_ENOMEM && w->fail.fail_at != 0)
         return;
     assert_int_equal(result, MM_VMA_OK);
@@ -149,7 +236,7 @@ static void step_advise(unsigned s)
 
     n = mapped_run(s, p, p + n > PAGES ? PAGES - p : n);
     for (unsigned i = 0; i < n; i++)
-        if (which >= 2 && w->model[s][p + i].kind != ANON)
+        if (w->model[s][p + i].kind == LINEAR || (which >= 2 && w->model[s][p + i].kind != ANON))
             n = i;
     if (n == 0)
         return;
@@ -177,7 +264,9 @@ static void step_mlock(unsigned s)
     for (unsigned i = 0; i < n; i++) {
         const struct model_page *m = &w->model[s][p + i];
 
-        clean = clean && m->prot != 0 && (m->kind == ANON || m->index < w->object_pages[m->object]);
+        clean = clean && m->prot != 0 &&
+                (m->kind == ANON || m->kind == LINEAR || m->index < w->object_pages[m->object] ||
+                 (m->kind == PRIVATE_FILE && m->value != NONE_VALUE));
     }
     result = lock ? mm_vma_mlock(&w->space[s], va_of(p), n * PAGE)
                   : mm_vma_munlock(&w->space[s], va_of(p), n * PAGE);
@@ -186,13 +275,68 @@ static void step_mlock(unsigned s)
 
         if (((vma->flags & MM_VMA_LOCKED) != 0) != lock || !lock)
             return;
-    } else if (clean || !lock) {
-        if (!(result == MM_VMA_EAGAIN && retries != 0 && lock) &&
-            !(result == MM_VMA_ENOMEM && w->in_use > FRAMES - 16))
-            assert_int_equal(result, MM_VMA_OK);
+    } else if (result == MM_VMA_EAGAIN) { /* pages lack, or the pager is at work */
+        assert_true(lock && (retries != 0 || w->fail.fail_at != 0 || w->in_use > FRAMES - 16));
+    } else {
+        assert_int_equal(result, clean || !lock ? MM_VMA_OK : MM_VMA_ENOMEM);
     }
     for (unsigned i = 0; i < n; i++) /* the flag stays, whatever became of the pages */
-        w->model[s][p + i].locked = lock;
+        w->model[s][p + i].locked = lock && w->model[s][p + i].kind != LINEAR;
+}
+
+/* What comes in meanwhile changes nothing that a program sees. */
+static void step_will_need(unsigned s)
+{
+    unsigned p = below(PAGES), n = 1 + below(12);
+
+    n = p + n > PAGES ? PAGES - p : n;
+    if (chance(40) && w->model[s][p].kind != HOLE) /* for a write that does not come (yet) */
+        (void)mm_vma_fault(&w->space[s], va_of(p), MM_VMA_WRITE);
+    else if (chance(50))
+        (void)mm_vma_madvise(&w->space[s], va_of(p), n * PAGE, MM_VMA_ADV_WILLNEED);
+    else
+        (void)mm_vma_populate(&w->space[s], va_of(p), n * PAGE);
+}
+
+/* n pages of one area get another length, in place or elsewhere, or a twin elsewhere that takes their pages. */
+static void step_resize(unsigned s)
+{
+    unsigned old = below(PAGES), n = 1 + below(10), size = 1 + below(12), to;
+    bool keep = chance(30);
+    const struct mm_vma *vma = mm_vma_find(&w->space[s], va_of(old));
+    struct model_page moved[24];
+    mm_va_t va;
+    int result;
+
+    if (vma == NULL || w->model[s][old].kind == LINEAR)
+        return;
+    if (n > (mm_vma_end(vma) - va_of(old)) / PAGE)
+        n = (unsigned)((mm_vma_end(vma) - va_of(old)) / PAGE);
+    size = keep ? n : size;
+    result = mm_vma_mremap(&w->space[s], va_of(old), n * PAGE, size * PAGE, keep ? 5 : 1, 0, &va);
+    if (result == MM_VMA_ENOMEM) /* no place, or a hook failed: nothing changed */
+        return;
+    assert_int_equal(result, MM_VMA_OK);
+    to = (unsigned)(va / PAGE - BASE);
+    memcpy(moved, &w->model[s][old], n * sizeof *moved);
+    for (unsigned i = n; i < size; i++) {
+        moved[i] = moved[n - 1];
+        moved[i].index += i - n + 1;
+        moved[i].value = moved[i].kind == ANON ? 0 : NONE_VALUE;
+    }
+    if (!keep)
+        memset(&w->model[s][old], 0, n * sizeof *moved);
+    for (unsigned i = 0; i < size; i++) {
+        assert_int_equal(w->model[s][to + i].kind, HOLE);
+        w->model[s][to + i] = moved[i];
+    }
+    if (!keep)
+        return;
+    for (unsigned i = 0; i < n; i++)
+        w->model[s][old + i].value = moved[i].kind == ANON ? 0 : NONE_VALUE;
+    vma = mm_vma_find(&w->space[s], va_of(old)); /* the whole area is unlocked */
+    for (va = mm_vma_start(vma); va < mm_vma_end(vma); va += PAGE)
+        w->model[s][va / PAGE - BASE].locked = (vma->flags & MM_VMA_LOCKED) != 0;
 }
 
 static void step_mremap(unsigned s)
@@ -205,6 +349,9 @@ static void step_mremap(unsigned s)
     if (old + n > PAGES || to + n > PAGES || (to < old + n && old < to + n) ||
         w->model[s][old].kind == HOLE)
         return;
+    for (unsigned i = 0; i < n; i++)
+        if (w->model[s][old + i].kind == LINEAR)
+            return;
     result = mm_vma_mremap(&w->space[s], va_of(old), n * PAGE, n * PAGE,
                            MM_VMA_REMAP_MAYMOVE | MM_VMA_REMAP_FIXED, va_of(to), &va);
     if (result != MM_VMA_OK) {
@@ -242,6 +389,9 @@ static void step_fork(unsigned s)
             w->alive[child] = false;
             for (unsigned p = 0; p < PAGES; p++)
                 assert_false(w->table[child].page[p].present || w->table[child].page[p].slot);
+        } else if (child != s && chance(10)) { /* exec */
+            mm_vma_clear(&w->space[child]);
+            memset(w->model[child], 0, sizeof w->model[child]);
         }
         return;
     }
@@ -301,8 +451,16 @@ static void step(void)
     w->fail.calls = 0;
     w->fail.fail_at = chance(15) ? 1 + below(6) : 0;
     w->retries = chance(10) ? below(3) : 0;
-    if (dice < 50)
+    if (dice < 45)
         step_access(s);
+    else if (dice < 46)
+        step_truncate();
+    else if (dice < 48)
+        step_will_need(s);
+    else if (dice < 50)
+        step_resize(s);
+    else if (dice < 51)
+        step_linear(s);
     else if (dice < 60)
         step_mmap(s);
     else if (dice < 66)
@@ -332,15 +490,15 @@ static void random_worlds(bool zero_frame)
     uint64_t ops = mm_test_ops() / 10;
 
     set_up(zero_frame, PAGES, NULL);
+    w->racing = true;
     for (uint64_t op = 0; op < ops; op++) {
         step();
         if (op % 16 == 0)
             check_world();
     }
     check_world();
-    for (unsigned k = MM_VMA_FAULT_OK; k <= MM_VMA_FAULT_NOMEM; k++)
-        if (k != MM_VMA_FAULT_GUARD)
-            assert_true(w->counts[k] != 0 || ops < 1000); /* each kind was seen */
+    for (unsigned k = MM_VMA_FAULT_OK; k <= MM_VMA_FAULT_RETRY; k++)
+        assert_true(w->counts[k] != 0 || ops < 5000); /* each kind was seen */
     tear_down();
 }
 

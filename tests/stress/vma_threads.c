@@ -523,11 +523,137 @@ static void faults_beside_fork_and_eviction(void **state)
     free(w);
 }
 
+/* ---- every call at the same time ------------------------------------------------------------------------ */
+
+#define OWN 64u /* pages of each thread, apart from the others' */
+
+struct crowd {
+    struct mm_vma_system sys;
+    struct mm_vma_space space;
+};
+
+static bool count_area(void *ctx, const struct mm_vma *area)
+{
+    *(uint64_t *)ctx += area->end - area->start;
+    return true;
+}
+
+static void count_line(void *ctx, const char *line, size_t length)
+{
+    (void)line;
+    *(uint64_t *)ctx += length;
+}
+
+/* What looks at, or changes, the whole space: totals, limits, users, references, a child. */
+static uint64_t look(struct crowd *c, unsigned which)
+{
+    struct mm_vma_limits limits = {MM_VMA_UNLIMITED, MM_VMA_UNLIMITED, MM_VMA_UNLIMITED,
+                                   which % 2 == 0 ? MM_VMA_UNLIMITED : 1 << 30, MM_VMA_UNLIMITED};
+    struct mm_vma_totals totals;
+    struct mm_vma_space *child;
+    uint64_t sum = 0, errors = 0;
+
+    switch (which % 6) {
+    case 0:
+        mm_vma_read_totals(&c->space, &totals);
+        return totals.total > 6 * OWN || totals.locked > totals.total || totals.areas > 6 * OWN;
+    case 1:
+        mm_vma_set_limits(&c->space, &limits);
+        return 0;
+    case 2:
+        (void)mm_vma_walk(&c->space, 0, UINT64_MAX, count_area, &sum);
+        return sum > 6 * OWN;
+    case 3:
+        mm_vma_list(&c->space, count_line, &sum);
+        return mm_vma_check(&c->space) != MM_OK;
+    case 4:
+        mm_vma_join(&c->space);
+        mm_vma_get(&c->space);
+        errors += mm_vma_leave(&c->space);
+        return errors + mm_vma_put(&c->space);
+    default:
+        child = aligned_alloc(64, sizeof *child);
+        errors += mm_vma_fork(child, &c->space, NULL) != MM_VMA_OK;
+        errors += mm_vma_check(child) != MM_OK || !mm_vma_leave(child);
+        free(child);
+        return errors;
+    }
+}
+
+/* Random calls on pages of its own, whose results nobody else can change. */
+static uint64_t crowd_calls(unsigned cpu, void *arg)
+{
+    struct crowd *c = arg;
+    struct mm_test_rng rng = mm_test_rng(mm_test_seed(), 500 + cpu);
+    uint64_t base = (BASE + cpu * 2 * OWN) * PAGE, errors = 0, ops = mm_test_ops() / 20;
+
+    for (uint64_t op = 0; op < ops; op++) {
+        uint64_t page = mm_test_below(&rng, OWN - 8), n = 1 + mm_test_below(&rng, 8);
+        unsigned dice = (unsigned)mm_test_below(&rng, 100);
+        mm_va_t at = base + page * PAGE, va;
+        struct mm_vma_request r;
+
+        memset(&r, 0, sizeof r);
+        r.hint = at;
+        r.bytes = n * PAGE;
+        r.prot = MM_VMA_READ | MM_VMA_WRITE;
+        r.flags = MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS | MM_VMA_MAP_FIXED;
+        r.flags |= dice % 4 == 0 ? MM_VMA_MAP_LOCKED : 0u;
+        if (dice < 40) {
+            errors += mm_vma_mmap(&c->space, &r, &va) != MM_VMA_OK || va != at;
+            errors += mm_vma_fault(&c->space, at, MM_VMA_WRITE) != MM_VMA_FAULT_OK;
+            errors += mm_vma_mprotect(&c->space, at, r.bytes, dice % 8) != MM_VMA_OK;
+        } else if (dice < 55) {
+            errors += mm_vma_munmap(&c->space, at, r.bytes) != MM_VMA_OK;
+            errors += mm_vma_mlock(&c->space, at, r.bytes) != MM_VMA_ENOMEM;
+        } else if (dice < 65) {
+            (void)mm_vma_munlock(&c->space, at, r.bytes);
+            (void)mm_vma_madvise(&c->space, at, r.bytes, MM_VMA_ADV_RANDOM);
+        } else if (dice < 75) {
+            (void)mm_vma_mremap(&c->space, at, r.bytes, r.bytes, 3, at ^ (OWN / 2 * PAGE), &va);
+        } else if (dice < 80 && cpu == 0) {
+            errors += mm_vma_brk(&c->space, BASE * PAGE / 2 + page) != BASE * PAGE / 2 + page;
+        } else if (dice < 90) {
+            errors += look(c, (unsigned)op);
+        } else {
+            errors += mm_vma_fault(&c->space, base + 2 * OWN * PAGE - PAGE, MM_VMA_READ) !=
+                      MM_VMA_FAULT_NONE;
+        }
+    }
+    return errors;
+}
+
+static void every_call_at_once(void **state)
+{
+    struct crowd *c = aligned_alloc(64, sizeof *c);
+    struct mm_vma_config config;
+    struct mm_vma_hooks h;
+
+    (void)state;
+    memset(&h, 0, sizeof h);
+    h.nodes.alloc = world_node;
+    h.nodes.free = world_node_free;
+    h.area_alloc = world_area;
+    h.area_free = world_area_free;
+    mm_vma_config_init(&config);
+    config.low = PAGE;
+    config.brk = BASE * PAGE / 2;
+    assert_int_equal(mm_vma_system_init(&c->sys, &h), MM_OK);
+    assert_int_equal(mm_vma_space_init(&c->space, &c->sys, &config), MM_OK);
+    (void)mm_test_seed();
+    assert_int_equal(mm_test_threads(4, crowd_calls, c), 0);
+    assert_int_equal(mm_vma_check(&c->space), MM_OK);
+    assert_true(mm_vma_leave(&c->space));
+    mm_vma_system_fini(&c->sys);
+    free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(readers_need_no_lock),
         cmocka_unit_test(faults_beside_fork_and_eviction),
+        cmocka_unit_test(every_call_at_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

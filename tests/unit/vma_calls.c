@@ -146,8 +146,24 @@ static void mmap_refuses_bad_requests(void **state)
     r.may = MM_VMA_READ;
     r.prot = MM_VMA_READ | MM_VMA_WRITE;
     assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EACCES);
+    r.prot = MM_VMA_READ | MM_VMA_EXEC; /* a file of a file system without programs */
+    r.may = MM_VMA_READ | MM_VMA_WRITE;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EPERM);
+    r.flags = MM_VMA_MAP_PRIVATE;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EPERM);
+    r.prot = 0;
+    r.may = MM_VMA_WRITE; /* open for writing only */
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EACCES);
+    r.may = MM_VMA_READ;
+    r.prot = MM_VMA_READ | MM_VMA_WRITE;
     r.flags = MM_VMA_MAP_PRIVATE | MM_VMA_MAP_GROWSDOWN;
     assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EINVAL);
+    r.hint = 0x300000;
+    r.flags = MM_VMA_MAP_SHARED_VALIDATE | MM_VMA_MAP_FIXED_NOREPLACE;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EOPNOTSUPP);
+    r.flags = MM_VMA_MAP_SHARED_VALIDATE | 0x80000;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EOPNOTSUPP);
+    r.hint = 0;
     r.flags = MM_VMA_MAP_PRIVATE;
     r.align = 3;
     assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_EINVAL);
@@ -190,7 +206,8 @@ static void ranges_are_checked(void **state)
     assert_int_equal(mm_vma_mprotect(&f->space, 0x200001, PAGE, 1), MM_VMA_EINVAL);
     assert_int_equal(mm_vma_mprotect(&f->space, 0x200000, 0, 1), MM_VMA_OK);
     assert_int_equal(mm_vma_mprotect(&f->space, 0x200000, UINT64_MAX, 1), MM_VMA_ENOMEM);
-    assert_int_equal(mm_vma_mprotect(&f->space, 0x200000, PAGE, 8), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mprotect(&f->space, 0x200000, PAGE, 16), MM_VMA_EINVAL);
+    assert_int_equal(mm_vma_mprotect(&f->space, 0x200000, PAGE, 3 | MM_VMA_PROT_SEM), MM_VMA_OK);
     assert_int_equal(mm_vma_mprotect(&f->space, 0x600000, PAGE, 1), MM_VMA_ENOMEM);
     assert_int_equal(mm_vma_mprotect(&f->space, UINT64_MAX & ~(PAGE - 1), 2 * PAGE, 1),
                      MM_VMA_ENOMEM);
