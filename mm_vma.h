@@ -1543,7 +1543,7 @@ const mmi_vma_emit_flags_t mmi_vma_emit_flags = mm_vma_cursor_access;
 
 #define MMI_VMA_NO_START       UINT32_MAX
 #define MMI_VMA_MERGE_AREAS    19u /* two leaves become one when that holds both */
-#define MMI_VMA_FEW_AREAS      8u /* when a leaf has fewer, a merge is tried */
+#define MMI_VMA_FEW_AREAS      8u  /* when a leaf has fewer, a merge is tried */
 #define MMI_VMA_MERGE_CHILDREN 14u
 #define MMI_VMA_FEW_CHILDREN   6u
 #define MMI_VMA_SPARE_AREAS    3u /* a sibling with so many free takes over from a full leaf */
@@ -2473,6 +2473,93 @@ static void mmi_vma_set_flags(struct mm_vma_map *map, struct mm_vma *vma, uintpt
     mm_store(&c.node[0]->u.leaf.area[c.at[0]], (uintptr_t)vma | (flags & MM_VMA_INLINE_FLAGS));
 }
 
+/* ---- Map: several slots at once -------------------------------------------------------------- */
+
+/* Slots [i, j) of the path's leaf, which are all that overlap a range; what stands before and
+ * behind the range, so far as it touches it, is in the leaf too. */
+struct mmi_vma_patch {
+    struct mm_vma_cursor c;
+    unsigned i, j;
+};
+
+/* Finds [start, end). False: it is not so, or `more` slots, 1 at least, do not fit, or none would be
+ * left. */
+static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map *map,
+                               uintptr_t start, uintptr_t end, unsigned more)
+{
+    const struct mmi_vma_leaf *l;
+    unsigned i, j;
+
+    if (MM_UNLIKELY(map->root == NULL))
+        return false;
+    mmi_vma_seek(&p->c, map, start);
+    l = &p->c.node[0]->u.leaf;
+    if (l->high != MMI_VMA_HIGH(start) || l->high != MMI_VMA_HIGH(end) ||
+        l->count + more > MM_VMA_LEAF_AREAS || l->last[l->count - 1] == UINT32_MAX)
+        return false;
+    i = p->c.at[0];
+    i -= (unsigned)(i != 0 && l->last[i - (i != 0)] >= (uint32_t)start);
+    for (j = i; l->start[j] < (uint32_t)end; j++) /* M1: the last slot is unused */
+        continue;
+    p->i = i;
+    p->j = j;
+    if (j - i == l->count)
+        return false;
+    if (map->height == 0)
+        return true;
+    if (i == 0 && l->start[0] >= (uint32_t)start)
+        return false;
+    return j < l->count || mmi_vma_behind(&p->c, map, 0) > end;
+}
+
+/* Longest gap behind the leaf's slots [i, j); `next` is the start of what follows slot j - 1. */
+static uint32_t mmi_vma_gap_of(const struct mm_vma_node *leaf, unsigned i, unsigned j,
+                               uintptr_t next)
+{
+    const struct mmi_vma_leaf *l = &leaf->u.leaf;
+    uint32_t gap, max = mmi_vma_sat(next - mmi_vma_page_at(l->high, l->last[j - 1]) - 1);
+
+    for (i++; i < j; i++) {
+        gap = l->start[i] - l->last[i - 1] - 1;
+        max = gap > max ? gap : max;
+    }
+    return max;
+}
+
+/* Puts `n` areas into the place of slots [i, j) of the leaf that mmi_vma_patch_find found, and does
+ * with the path what that asks for. At least one slot of the leaf is left. */
+static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, unsigned i,
+                              unsigned j, struct mm_vma *const *area, unsigned n)
+{
+    struct mm_vma_node *leaf = p->c.node[0];
+    unsigned before = i - (unsigned)(i != 0), k;
+    uint32_t was = 0, now, noted;
+    uintptr_t next = 0;
+
+    if (map->height != 0) {
+        next = mmi_vma_follower(&p->c, map, j - 1);
+        was = mmi_vma_gap_of(leaf, before, j, next);
+    }
+    if (i + n > j)
+        mmi_vma_leaf_open(leaf, j, i + n - j);
+    else if (i + n < j)
+        mmi_vma_leaf_close(leaf, i + n, j - i - n);
+    for (k = 0; k < n; k++)
+        mmi_vma_leaf_put(leaf, i + k, area[k]);
+    map->count += i + n;
+    map->count -= j;
+    if (map->height == 0)
+        return;
+    now = mmi_vma_gap_of(leaf, before, i + n, next);
+    noted = p->c.node[1]->u.inner.gap[p->c.at[1]];
+    if (now > noted)
+        mmi_vma_raise(&p->c, map, now);
+    else if (was == noted && now < was)
+        mmi_vma_fix_gaps(&p->c, map, false);
+    if (i + n < j && leaf->u.leaf.count < MMI_VMA_FEW_AREAS)
+        mmi_vma_shrink(&p->c, map, 0);
+}
+
 /* ---- Map: the calls -------------------------------------------------------------------------- */
 
 MM_VMA_API void mm_vma_map_init(struct mm_vma_map *map, const struct mm_vma_node_source *source)
@@ -3273,20 +3360,18 @@ static bool mmi_vma_is_data(uintptr_t flags)
     return (flags & (MM_VMA_WRITE | MM_VMA_SHARED | MM_VMA_GROWSDOWN)) == MM_VMA_WRITE;
 }
 
-/* S1: `pages` of an area with these flags come (or go: 0 - pages). */
+/* S1: `pages` of an area with these flags come (or go: 0 - pages). Without branches: which flags
+ * come next nobody can guess. */
 static void mmi_vma_account(struct mm_vma_space *space, uintptr_t flags, uintptr_t pages)
 {
-    if ((flags & MM_VMA_GLOBAL) != 0)
-        return;
+    bool exec = mmi_vma_is_exec(flags), stack = (flags & MM_VMA_GROWSDOWN) != 0;
+
+    pages &= (uintptr_t)0 - ((flags & MM_VMA_GLOBAL) == 0);
     space->total += pages;
-    if ((flags & MM_VMA_LOCKED) != 0)
-        space->locked += pages;
-    if (mmi_vma_is_exec(flags))
-        space->exec += pages;
-    else if ((flags & MM_VMA_GROWSDOWN) != 0)
-        space->stack += pages;
-    else if (mmi_vma_is_data(flags))
-        space->data += pages;
+    space->locked += pages & ((uintptr_t)0 - ((flags & MM_VMA_LOCKED) != 0));
+    space->exec += pages & ((uintptr_t)0 - exec);
+    space->stack += pages & ((uintptr_t)0 - (stack && !exec));
+    space->data += pages & ((uintptr_t)0 - mmi_vma_is_data(flags));
 }
 
 /* Whether `pages` more fit the limits of all and of data. */
@@ -3338,6 +3423,15 @@ static int mmi_vma_reserve(struct mm_vma_space *space, uintptr_t start, uintptr_
             need = mmi_vma_splits(&c, map, areas);
     }
     return mmi_vma_pool_fill(map, need) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
+}
+
+/* The same where all of it may be one leaf's, with room: areas only. */
+static int mmi_vma_reserve_for(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                               unsigned areas, bool local)
+{
+    if (!local)
+        return mmi_vma_reserve(space, start, end, areas);
+    return mmi_vma_spares(space, areas) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
 }
 
 /* ---- Space: split, merge, cut ---------------------------------------------------------------- */
@@ -3504,6 +3598,132 @@ static void mmi_vma_inherit(struct mm_vma *vma, uintptr_t anon)
         vma->anon = anon;
 }
 
+static void mmi_vma_gone(struct mm_vma *vma, struct mm_vma **gone)
+{
+    vma->link = *gone;
+    *gone = vma;
+}
+
+/* New bounds of an area whose slot the caller writes. */
+static void mmi_vma_start_is(struct mm_vma *vma, uintptr_t start)
+{
+    mm_store(&vma->offset, vma->offset + (start - vma->start));
+    mm_store(&vma->start, start);
+}
+
+static struct mm_vma *mmi_vma_twin_from(struct mm_vma_space *space, const struct mm_vma *vma,
+                                        uintptr_t start)
+{
+    struct mm_vma *twin = mmi_vma_spare(space);
+
+    mmi_vma_area_twin(space, twin, vma);
+    mmi_vma_start_is(twin, start);
+    return twin;
+}
+
+/* Takes [start, end) out of the patch's areas: *prev and *next are what is left of the first and
+ * the last, and untouched if nothing is. */
+static void mmi_vma_patch_cut(struct mm_vma_space *space, const struct mmi_vma_patch *p,
+                              uintptr_t start, uintptr_t end, struct mm_vma **prev,
+                              struct mm_vma **next, struct mm_vma **gone)
+{
+    struct mm_vma *vma;
+    unsigned k;
+
+    for (k = p->i; k < p->j; k++) {
+        vma = mmi_vma_leaf_area(p->c.node[0], k);
+        mmi_vma_account(space, vma->flags,
+                        mmi_vma_max(vma->start, start) - mmi_vma_min(vma->end, end));
+        if (vma->start < start) {
+            if (vma->end > end)
+                *next = mmi_vma_twin_from(space, vma, end);
+            mm_store(&vma->end, start);
+            *prev = vma;
+        } else if (vma->end > end) {
+            mmi_vma_start_is(vma, end);
+            *next = vma;
+        } else {
+            mmi_vma_gone(vma, gone);
+        }
+    }
+}
+
+/* The areas that end at `start` and begin at `end`, around the patch. */
+static struct mm_vma *mmi_vma_patch_left(const struct mmi_vma_patch *p, uintptr_t start)
+{
+    const struct mm_vma_node *leaf = p->c.node[0];
+
+    return p->i != 0 && leaf->u.leaf.last[p->i - 1] == (uint32_t)(start - 1)
+               ? mmi_vma_leaf_area(leaf, p->i - 1)
+               : NULL;
+}
+
+static struct mm_vma *mmi_vma_patch_right(const struct mmi_vma_patch *p, uintptr_t end)
+{
+    const struct mm_vma_node *leaf = p->c.node[0];
+
+    return leaf->u.leaf.start[p->j] == (uint32_t)end ? mmi_vma_leaf_area(leaf, p->j) : NULL;
+}
+
+/* mmi_vma_cut where the range is one leaf's. One area is reserved. */
+static void mmi_vma_patch_free(struct mm_vma_space *space, struct mmi_vma_patch *p, uintptr_t start,
+                               uintptr_t end, struct mm_vma **gone)
+{
+    struct mm_vma *prev = NULL, *next = NULL, *out[2];
+    unsigned n = 0;
+
+    mmi_vma_patch_cut(space, p, start, end, &prev, &next, gone);
+    if (prev != NULL)
+        out[n++] = prev;
+    if (next != NULL)
+        out[n++] = next;
+    if (p->i != p->j)
+        mmi_vma_patch_put(p, &space->map, p->i, p->j, out, n);
+}
+
+/* mmi_vma_cut and mmi_vma_add where the range is one leaf's. One area is reserved. */
+static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_vma_patch *p,
+                                        const struct mm_vma *range, struct mm_vma *fresh,
+                                        struct mm_vma **gone)
+{
+    struct mm_vma *prev = NULL, *next = NULL, *before, *behind, *target = fresh, *out[3];
+    unsigned i = p->i, j = p->j, n = 0;
+    bool left, right;
+
+    mmi_vma_patch_cut(space, p, range->start, range->end, &prev, &next, gone);
+    mmi_vma_account(space, range->flags, mmi_vma_count(range));
+    before = prev != NULL ? prev : mmi_vma_patch_left(p, range->start);
+    behind = next != NULL ? next : mmi_vma_patch_right(p, range->end);
+    mmi_vma_joins(before, range, behind, &left, &right);
+    if (right) {
+        target = behind;
+        j += next == NULL;
+        next = behind;
+    }
+    if (left) {
+        target = before;
+        i -= prev == NULL;
+        prev = before;
+        mm_store(&prev->end, right ? next->end : range->end);
+        if (right) {
+            mmi_vma_inherit(prev, next->anon);
+            mmi_vma_gone(next, gone);
+            next = NULL;
+        }
+    } else if (right) {
+        mmi_vma_start_is(next, range->start);
+    }
+    mmi_vma_inherit(target, range->anon);
+    if (prev != NULL)
+        out[n++] = prev;
+    if (target == fresh)
+        out[n++] = fresh;
+    if (next != NULL)
+        out[n++] = next;
+    mmi_vma_patch_put(p, &space->map, i, j, out, n);
+    return target;
+}
+
 /* `prev` takes over `vma` up to `to`, and with it all of `next` if that is not NULL. */
 static struct mm_vma *mmi_vma_join_left(struct mm_vma_space *space, struct mm_vma *prev,
                                         struct mm_vma *vma, uintptr_t to, struct mm_vma *next,
@@ -3563,6 +3783,77 @@ static struct mm_vma *mmi_vma_modify(struct mm_vma_space *space, struct mm_vma *
         (void)mmi_vma_split(space, vma, to);
     mmi_vma_set_flags(map, vma, flags);
     return vma;
+}
+
+/* Gives [from, to), all within the patch's only area, new flags where nothing joins. */
+static struct mm_vma *mmi_vma_patch_split(struct mm_vma_space *space, struct mmi_vma_patch *p,
+                                          uintptr_t from, uintptr_t to, uintptr_t flags)
+{
+    struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), *mid = vma, *out[3];
+    unsigned n = 0;
+
+    if (from > vma->start) {
+        out[n++] = vma;
+        mid = mmi_vma_twin_from(space, vma, from);
+    }
+    out[n++] = mid;
+    if (to < vma->end)
+        out[n++] = mmi_vma_twin_from(space, vma, to);
+    mm_store(&mid->end, to);
+    mm_store(&mid->flags, flags);
+    if (mid != vma)
+        mm_store(&vma->end, from);
+    mmi_vma_patch_put(p, &space->map, p->i, p->j, out, n);
+    return mid;
+}
+
+/* mmi_vma_modify where all is one leaf's. */
+static struct mm_vma *mmi_vma_patch_modify(struct mm_vma_space *space, struct mmi_vma_patch *p,
+                                           uintptr_t from, uintptr_t to, uintptr_t flags,
+                                           struct mm_vma **gone)
+{
+    struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), *target, *out[2], mid = *vma;
+    struct mm_vma *prev = from == vma->start ? mmi_vma_patch_left(p, from) : NULL;
+    struct mm_vma *next = to == vma->end ? mmi_vma_patch_right(p, to) : NULL;
+    unsigned i = p->i, n = 0;
+    bool left, right, whole = from == vma->start && to == vma->end;
+
+    mmi_vma_account(space, vma->flags, from - to);
+    mmi_vma_account(space, flags, to - from);
+    mid.start = from;
+    mid.end = to;
+    mid.flags = flags;
+    mid.offset += from - vma->start;
+    mmi_vma_joins(prev, &mid, next, &left, &right);
+    if (!left && !right)
+        return mmi_vma_patch_split(space, p, from, to, flags);
+    if (whole)
+        mmi_vma_gone(vma, gone);
+    if (left) {
+        target = prev;
+        i--;
+        out[n++] = prev;
+        mm_store(&prev->end, right ? next->end : to);
+        if (right) {
+            mmi_vma_inherit(prev, next->anon);
+            mmi_vma_gone(next, gone);
+        }
+        if (!whole) {
+            mmi_vma_start_is(vma, to);
+            out[n++] = vma;
+        }
+    } else {
+        target = next;
+        mmi_vma_start_is(next, from);
+        if (!whole) {
+            mm_store(&vma->end, from);
+            out[n++] = vma;
+        }
+        out[n++] = next;
+    }
+    mmi_vma_inherit(target, mid.anon);
+    mmi_vma_patch_put(p, &space->map, i, p->j + (unsigned)right, out, n);
+    return target;
 }
 
 /* Number of areas that modifying [from, to) of `vma` adds at most. */
@@ -3777,12 +4068,16 @@ static uint64_t mmi_vma_mapped(const struct mm_vma_space *space, uintptr_t start
 
 /* Takes [start, end) out of the map and, once that is done for readers too, out of the page
  * table. */
-static void mmi_vma_drop(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+static void mmi_vma_drop(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                         struct mmi_vma_patch *p)
 {
     struct mm_vma *gone = NULL;
 
     mmi_vma_write_begin(&space->map);
-    mmi_vma_cut(space, start, end, &gone);
+    if (p != NULL)
+        mmi_vma_patch_free(space, p, start, end, &gone);
+    else
+        mmi_vma_cut(space, start, end, &gone);
     mmi_vma_write_end(&space->map);
     mmi_vma_zap(space, start, end);
     mmi_vma_free_list(space, gone);
@@ -3824,21 +4119,27 @@ static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *range, void 
 {
     const struct mm_vma_hooks *hooks = &space->sys->hooks;
     struct mm_vma *gone = NULL, *fresh, *area;
-    int result;
+    struct mmi_vma_patch patch;
+    bool local = mmi_vma_patch_find(&patch, &space->map, range->start, range->end, 2);
+    int result = mmi_vma_reserve_for(space, range->start, range->end, 2, local);
 
-    if (mmi_vma_reserve(space, range->start, range->end, 2) != MM_VMA_OK)
-        return MM_VMA_ENOMEM;
+    if (result != MM_VMA_OK)
+        return result;
     result = mmi_vma_enter_reference(space, range);
     if (result != MM_VMA_OK)
         return result;
     range->user = user;
     mmi_vma_write_begin(&space->map);
-    if (fixed)
-        mmi_vma_cut(space, range->start, range->end, &gone);
     fresh = mmi_vma_spare(space);
     mmi_vma_area_set(fresh, range->start, range->end, range->flags, range->offset, range->file);
     fresh->user = user;
-    area = mmi_vma_add(space, range, false, fresh, &gone);
+    if (local) {
+        area = mmi_vma_patch_add(space, &patch, range, fresh, &gone);
+    } else {
+        if (fixed)
+            mmi_vma_cut(space, range->start, range->end, &gone);
+        area = mmi_vma_add(space, range, false, fresh, &gone);
+    }
     mmi_vma_write_end(&space->map);
     if (area != fresh) { /* it joined a neighbour, which has a reference to the file already */
         if (range->file != NULL && hooks->file_put != NULL)
@@ -3954,7 +4255,9 @@ MM_VMA_API int mm_vma_mmap(struct mm_vma_space *space, const struct mm_vma_reque
 
 static int mmi_vma_munmap(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
 {
-    bool ready = mmi_vma_reserve(space, start, end, 1) == MM_VMA_OK;
+    struct mmi_vma_patch patch;
+    bool local = mmi_vma_patch_find(&patch, &space->map, start, end, 1);
+    bool ready = mmi_vma_reserve_for(space, start, end, 1, local) == MM_VMA_OK;
     const struct mm_vma *vma;
 
     if (!ready || space->map.count >= space->limits.areas) {
@@ -3964,7 +4267,7 @@ static int mmi_vma_munmap(struct mm_vma_space *space, uintptr_t start, uintptr_t
         if (!ready || (vma->start < start && vma->end > end))
             return MM_VMA_ENOMEM;
     }
-    mmi_vma_drop(space, start, end);
+    mmi_vma_drop(space, start, end, local ? &patch : NULL);
     return MM_VMA_OK;
 }
 
@@ -4019,9 +4322,10 @@ static int mmi_vma_protected(const struct mm_vma_space *space, const struct mm_v
     return MM_VMA_OK;
 }
 
-/* Changes the part [from, to) of `vma` to `flags`, in the map only. */
-static int mmi_vma_change(struct mm_vma_space *space, struct mm_vma **vma, uintptr_t from,
-                          uintptr_t to, uintptr_t flags)
+/* Changes the part [from, to) of `vma` to `flags`, in the map only; `p`, if it is not NULL, found
+ * that part. */
+static int mmi_vma_change(struct mm_vma_space *space, struct mmi_vma_patch *p, struct mm_vma **vma,
+                          uintptr_t from, uintptr_t to, uintptr_t flags)
 {
     struct mm_vma *gone = NULL;
 
@@ -4030,22 +4334,23 @@ static int mmi_vma_change(struct mm_vma_space *space, struct mm_vma **vma, uintp
     if (space->map.count + mmi_vma_parts(*vma, from, to) > space->limits.areas)
         return MM_VMA_ENOMEM;
     mmi_vma_write_begin(&space->map);
-    *vma = mmi_vma_modify(space, *vma, from, to, flags, &gone);
+    *vma = p != NULL ? mmi_vma_patch_modify(space, p, from, to, flags, &gone)
+                     : mmi_vma_modify(space, *vma, from, to, flags, &gone);
     mmi_vma_write_end(&space->map);
     mmi_vma_free_list(space, gone);
     return MM_VMA_OK;
 }
 
 /* mprotect for the part [from, to) of *vma, which becomes the area that has it then. */
-static int mmi_vma_protect(struct mm_vma_space *space, struct mm_vma **vma, uintptr_t from,
-                           uintptr_t to, unsigned prot)
+static int mmi_vma_protect(struct mm_vma_space *space, struct mmi_vma_patch *p, struct mm_vma **vma,
+                           uintptr_t from, uintptr_t to, unsigned prot)
 {
     uintptr_t flags, was = (*vma)->flags;
     int result = mmi_vma_protected(space, *vma, prot, to - from, &flags);
 
     if (result != MM_VMA_OK || flags == was)
         return result;
-    result = mmi_vma_change(space, vma, from, to, flags);
+    result = mmi_vma_change(space, p, vma, from, to, flags);
     if (result != MM_VMA_OK)
         return result;
     mmi_vma_reprotect(space, from, to, flags);
@@ -4058,10 +4363,20 @@ static int mmi_vma_protect(struct mm_vma_space *space, struct mm_vma **vma, uint
 static int mmi_vma_mprotect(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
                             unsigned prot)
 {
-    struct mm_vma *vma = mmi_vma_from(space, start);
+    struct mmi_vma_patch patch;
+    struct mm_vma *vma;
     uintptr_t to;
     int result;
 
+    if ((prot & MM_VMA_PROT_GROWSDOWN) == 0 &&
+        mmi_vma_patch_find(&patch, &space->map, start, end, 2) && patch.j == patch.i + 1) {
+        vma = mmi_vma_leaf_area(patch.c.node[0], patch.i);
+        if (vma->start <= start && vma->end >= end) /* nearly always */
+            return mmi_vma_spares(space, 2) == MM_OK
+                       ? mmi_vma_protect(space, &patch, &vma, start, end, prot)
+                       : MM_VMA_ENOMEM;
+    }
+    vma = mmi_vma_from(space, start);
     if ((prot & MM_VMA_PROT_GROWSDOWN) != 0) {
         if (vma == NULL || vma->start >= end)
             return MM_VMA_ENOMEM;
@@ -4075,7 +4390,7 @@ static int mmi_vma_mprotect(struct mm_vma_space *space, uintptr_t start, uintptr
         return MM_VMA_ENOMEM;
     do {
         to = mmi_vma_min(vma->end, end);
-        result = mmi_vma_protect(space, &vma, start, to, prot & MM_VMA_PROT);
+        result = mmi_vma_protect(space, NULL, &vma, start, to, prot & MM_VMA_PROT);
         start = mmi_vma_max(vma->end, to); /* what joined needs no change */
         if (result != MM_VMA_OK || start >= end)
             return result;
@@ -4226,7 +4541,7 @@ static int mmi_vma_madvise(struct mm_vma_space *space, uintptr_t start, uintptr_
         result = mmi_vma_advised(vma, advice, &flags, &pages);
         if (result == MM_VMA_OK)
             result = pages ? mmi_vma_advise_pages(space, vma, advice, start, to)
-                           : mmi_vma_change(space, &vma, start, to, flags);
+                           : mmi_vma_change(space, NULL, &vma, start, to, flags);
         if (result != MM_VMA_OK)
             return result;
         start = mmi_vma_max(vma->end, to);
@@ -4276,7 +4591,7 @@ static int mmi_vma_lock_range(struct mm_vma_space *space, uintptr_t start, uintp
         to = mmi_vma_min(vma->end, end);
         flags = (vma->flags & ~(uintptr_t)MM_VMA_LOCKED) | lock;
         if ((vma->flags & MMI_VMA_UNMERGEABLE) == 0 && flags != vma->flags) {
-            result = mmi_vma_change(space, &vma, start, to, flags);
+            result = mmi_vma_change(space, NULL, &vma, start, to, flags);
             if (result != MM_VMA_OK)
                 return result;
             mmi_vma_relock(space, start, to, lock != 0);
@@ -4513,10 +4828,10 @@ static int mmi_vma_remap_to(struct mmi_vma_remap *r)
         if (r->target == MMI_VMA_NONE)
             return MM_VMA_ENOMEM;
     } else {
-        mmi_vma_drop(space, r->target, r->target + r->pages);
+        mmi_vma_drop(space, r->target, r->target + r->pages, NULL);
     }
     if (r->pages < r->old_pages) {
-        mmi_vma_drop(space, r->old + r->pages, r->old + r->old_pages);
+        mmi_vma_drop(space, r->old + r->pages, r->old + r->old_pages, NULL);
         r->old_pages = r->pages;
     }
     return mmi_vma_remap_move(r, mmi_vma_from(space, r->old));
@@ -4693,7 +5008,7 @@ static bool mmi_vma_brk_shrink(struct mm_vma_space *space, uintptr_t start, uint
 
     if (vma == NULL || vma->start >= end || mmi_vma_reserve(space, start, end, 1) != MM_VMA_OK)
         return false;
-    mmi_vma_drop(space, start, end);
+    mmi_vma_drop(space, start, end, NULL);
     return true;
 }
 
@@ -4740,7 +5055,7 @@ static int mmi_vma_install(struct mm_vma_space *space, uintptr_t start, uintptr_
     if (result == MM_VMA_OK && now && space->sys->hooks.pt_map != NULL) {
         result = mmi_vma_fill(space, start, end, true);
         if (result != MM_VMA_OK && mmi_vma_reserve(space, start, end, 1) == MM_VMA_OK)
-            mmi_vma_drop(space, start, end);
+            mmi_vma_drop(space, start, end, NULL);
     }
     return result;
 }
@@ -5977,7 +6292,7 @@ MM_VMA_API void mm_vma_clear(struct mm_vma_space *space)
     MM_VMA_RWLOCK_STATE_T state;
 
     MMI_VMA_LOCK(space, state);
-    mmi_vma_drop(space, 0, space->top);
+    mmi_vma_drop(space, 0, space->top, NULL);
     space->brk = space->brk_start;
     MMI_VMA_UNLOCK(space, state);
 }
