@@ -1564,6 +1564,8 @@ MM_STATIC_ASSERT(MM_VMA_LEAF_AREAS == 23 && MM_VMA_INNER_CHILDREN == 19,
 #endif
 
 /* Compilers make vector registers of these where the target has them, else words. */
+#define MMI_VMA_HERE static inline __attribute__((always_inline))
+
 typedef uint32_t mmi_vma_v32 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef uintptr_t mmi_vma_vword
     __attribute__((vector_size(4 * sizeof(uintptr_t)), aligned(sizeof(uintptr_t)), may_alias));
@@ -1647,16 +1649,16 @@ struct mmi_vma_four {
     mmi_vma_vword area;
 };
 
-MM_CORE_INLINE void mmi_vma_four_load(struct mmi_vma_four *four, const struct mm_vma_node *leaf,
-                                      unsigned i)
+MMI_VMA_HERE void mmi_vma_four_load(struct mmi_vma_four *four, const struct mm_vma_node *leaf,
+                                    unsigned i)
 {
     four->start = *(const mmi_vma_v32 *)(const void *)&leaf->u.leaf.start[i];
     four->last = *(const mmi_vma_v32 *)(const void *)&leaf->u.leaf.last[i];
     four->area = *(const mmi_vma_vword *)(const void *)&leaf->u.leaf.area[i];
 }
 
-MM_CORE_INLINE void mmi_vma_four_store(const struct mmi_vma_four *four, struct mm_vma_node *leaf,
-                                       unsigned i)
+MMI_VMA_HERE void mmi_vma_four_store(const struct mmi_vma_four *four, struct mm_vma_node *leaf,
+                                     unsigned i)
 {
 #ifdef MMI_VMA_TSAN
     unsigned k;
@@ -1850,7 +1852,8 @@ static void mmi_vma_write_end(struct mm_vma_map *map)
 
 /* Goes down to where `page` belongs: at[0] is the number of the leaf's areas that start up to
  * it. */
-static void mmi_vma_seek(struct mm_vma_cursor *c, const struct mm_vma_map *map, uintptr_t page)
+MMI_VMA_HERE void mmi_vma_seek_here(struct mm_vma_cursor *c, const struct mm_vma_map *map,
+                                    uintptr_t page)
 {
     struct mm_vma_node *node = map->root;
     uintptr_t level;
@@ -1868,6 +1871,11 @@ static void mmi_vma_seek(struct mm_vma_cursor *c, const struct mm_vma_map *map, 
         c->at[0] = mmi_vma_leaf_rank(node, (uint32_t)page);
     else
         c->at[0] = node->u.leaf.high < high ? node->u.leaf.count : 0;
+}
+
+static void mmi_vma_seek(struct mm_vma_cursor *c, const struct mm_vma_map *map, uintptr_t page)
+{
+    mmi_vma_seek_here(c, map, page);
 }
 
 /* Start of the first area behind node[level] of the path, or MMI_VMA_TOP. */
@@ -2475,41 +2483,50 @@ static void mmi_vma_set_flags(struct mm_vma_map *map, struct mm_vma *vma, uintpt
 
 /* ---- Map: several slots at once -------------------------------------------------------------- */
 
-/* Slots [i, j) of the path's leaf, which are all that overlap a range; what stands before and
- * behind the range, so far as it touches it, is in the leaf too. */
+/* Slots [i, j) of the path's leaf, which are all that overlap a range. What touches the range from
+ * below is in the leaf too; what touches it from above may begin the next leaf. */
 struct mmi_vma_patch {
     struct mm_vma_cursor c;
     unsigned i, j;
+    bool beyond; /* it does */
 };
 
-/* Finds [start, end). False: it is not so, or `more` slots, 1 at least, do not fit, or none would be
- * left. */
+/* Finds [start, end), which `more` areas are to take. False: it is not so, or there is no room, or
+ * no slot would be left. */
 static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map *map,
                                uintptr_t start, uintptr_t end, unsigned more)
 {
     const struct mmi_vma_leaf *l;
-    unsigned i, j;
+    uintptr_t behind = MMI_VMA_TOP;
+    unsigned i, j, count;
 
     if (MM_UNLIKELY(map->root == NULL))
         return false;
-    mmi_vma_seek(&p->c, map, start);
+    mmi_vma_seek_here(&p->c, map, start);
     l = &p->c.node[0]->u.leaf;
+    count = l->count;
     if (l->high != MMI_VMA_HIGH(start) || l->high != MMI_VMA_HIGH(end) ||
-        l->count + more > MM_VMA_LEAF_AREAS || l->last[l->count - 1] == UINT32_MAX)
+        l->last[count - 1] == UINT32_MAX)
         return false;
     i = p->c.at[0];
     i -= (unsigned)(i != 0 && l->last[i - (i != 0)] >= (uint32_t)start);
-    for (j = i; l->start[j] < (uint32_t)end; j++) /* M1: the last slot is unused */
+    for (j = i; j < count && l->start[j] < (uint32_t)end; j++)
         continue;
     p->i = i;
     p->j = j;
-    if (j - i == l->count)
+    if (i != j) /* what is left of the first and the last stays */
+        more +=
+            (unsigned)(l->start[i] < (uint32_t)start) + (unsigned)(l->last[j - 1] >= (uint32_t)end);
+    if (j - i == count || count + more > j - i + MM_VMA_LEAF_AREAS)
         return false;
-    if (map->height == 0)
-        return true;
-    if (i == 0 && l->start[0] >= (uint32_t)start)
-        return false;
-    return j < l->count || mmi_vma_behind(&p->c, map, 0) > end;
+    if (map->height != 0) {
+        if (i == 0 && l->start[0] >= (uint32_t)start)
+            return false;
+        if (j == count)
+            behind = mmi_vma_behind(&p->c, map, 0);
+    }
+    p->beyond = behind == end;
+    return behind >= end;
 }
 
 /* Longest gap behind the leaf's slots [i, j); `next` is the start of what follows slot j - 1. */
@@ -2524,6 +2541,15 @@ static uint32_t mmi_vma_gap_of(const struct mm_vma_node *leaf, unsigned i, unsig
         max = gap > max ? gap : max;
     }
     return max;
+}
+
+/* mmi_vma_leaf_put for an area that lies within the leaf's stretch. */
+MMI_VMA_HERE void mmi_vma_leaf_put_within(struct mm_vma_node *leaf, unsigned i,
+                                          const struct mm_vma *vma)
+{
+    mmi_vma_put32(&leaf->u.leaf.start[i], (uint32_t)vma->start);
+    mmi_vma_put32(&leaf->u.leaf.last[i], (uint32_t)(vma->end - 1));
+    mm_store(&leaf->u.leaf.area[i], (uintptr_t)vma | (vma->flags & MM_VMA_INLINE_FLAGS));
 }
 
 /* Puts `n` areas into the place of slots [i, j) of the leaf that mmi_vma_patch_find found, and does
@@ -2545,7 +2571,7 @@ static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, u
     else if (i + n < j)
         mmi_vma_leaf_close(leaf, i + n, j - i - n);
     for (k = 0; k < n; k++)
-        mmi_vma_leaf_put(leaf, i + k, area[k]);
+        mmi_vma_leaf_put_within(leaf, i + k, area[k]);
     map->count += i + n;
     map->count -= j;
     if (map->height == 0)
@@ -2635,7 +2661,7 @@ MM_VMA_API enum mm_status mm_vma_map_insert(struct mm_vma_map *map, struct mm_vm
         vma->end > MMI_VMA_TOP)
         return MM_ERR_INVALID;
     if (map->root != NULL) {
-        mmi_vma_seek(&c, map, vma->start);
+        mmi_vma_seek_here(&c, map, vma->start);
         if (c.at[0] != 0 && mmi_vma_leaf_end(c.node[0], c.at[0] - 1) > vma->start)
             return MM_ERR_EXISTS;
         if (c.at[0] < c.node[0]->u.leaf.count ? mmi_vma_leaf_start(c.node[0], c.at[0]) < vma->end
@@ -2656,7 +2682,7 @@ MM_VMA_API enum mm_status mm_vma_map_erase(struct mm_vma_map *map, struct mm_vma
 
     if (vma == NULL || map->root == NULL)
         return MM_ERR_NOENT;
-    mmi_vma_seek(&c, map, vma->start);
+    mmi_vma_seek_here(&c, map, vma->start);
     if (c.at[0] == 0 || mmi_vma_leaf_area(c.node[0], c.at[0] - 1) != vma)
         return MM_ERR_NOENT;
     c.at[0]--;
@@ -3360,18 +3386,29 @@ static bool mmi_vma_is_data(uintptr_t flags)
     return (flags & (MM_VMA_WRITE | MM_VMA_SHARED | MM_VMA_GROWSDOWN)) == MM_VMA_WRITE;
 }
 
-/* S1: `pages` of an area with these flags come (or go: 0 - pages). Without branches: which flags
+/* S1: `pages` of an area with these flags come (or go: 0 - pages). Common flags take no branch: which
  * come next nobody can guess. */
 static void mmi_vma_account(struct mm_vma_space *space, uintptr_t flags, uintptr_t pages)
 {
-    bool exec = mmi_vma_is_exec(flags), stack = (flags & MM_VMA_GROWSDOWN) != 0;
+    uintptr_t write = flags / MM_VMA_WRITE & 1, exec = flags / MM_VMA_EXEC & 1;
 
-    pages &= (uintptr_t)0 - ((flags & MM_VMA_GLOBAL) == 0);
+    if (MM_UNLIKELY((flags & MM_VMA_GLOBAL) != 0))
+        return;
     space->total += pages;
-    space->locked += pages & ((uintptr_t)0 - ((flags & MM_VMA_LOCKED) != 0));
-    space->exec += pages & ((uintptr_t)0 - exec);
-    space->stack += pages & ((uintptr_t)0 - (stack && !exec));
-    space->data += pages & ((uintptr_t)0 - mmi_vma_is_data(flags));
+    if (MM_UNLIKELY((flags & (MM_VMA_SHARED | MM_VMA_LOCKED | MM_VMA_GROWSDOWN)) != 0)) {
+        if ((flags & MM_VMA_LOCKED) != 0)
+            space->locked += pages;
+        if ((flags & MM_VMA_GROWSDOWN) != 0) {
+            space->stack += pages;
+            return;
+        }
+        if ((flags & MM_VMA_SHARED) != 0) {
+            space->exec += mmi_vma_is_exec(flags) ? pages : 0;
+            return;
+        }
+    }
+    space->data += pages & ((uintptr_t)0 - write);
+    space->exec += pages & ((uintptr_t)0 - (exec & ~write));
 }
 
 /* Whether `pages` more fit the limits of all and of data. */
@@ -3658,11 +3695,34 @@ static struct mm_vma *mmi_vma_patch_left(const struct mmi_vma_patch *p, uintptr_
                : NULL;
 }
 
-static struct mm_vma *mmi_vma_patch_right(const struct mmi_vma_patch *p, uintptr_t end)
+static struct mm_vma *mmi_vma_patch_right(const struct mmi_vma_patch *p,
+                                          const struct mm_vma_map *map, uintptr_t end)
 {
     const struct mm_vma_node *leaf = p->c.node[0];
+    struct mm_vma_cursor behind;
 
-    return leaf->u.leaf.start[p->j] == (uint32_t)end ? mmi_vma_leaf_area(leaf, p->j) : NULL;
+    if (MM_UNLIKELY(p->beyond)) {
+        behind = p->c;
+        (void)mmi_vma_leaf_after(&behind, map);
+        return mmi_vma_leaf_area(behind.node[0], 0);
+    }
+    return p->j < leaf->u.leaf.count && leaf->u.leaf.start[p->j] == (uint32_t)end
+               ? mmi_vma_leaf_area(leaf, p->j)
+               : NULL;
+}
+
+/* What begins the next leaf joins: `left` takes it over, or it begins at `start` from now on. The
+ * patch is done. */
+static void mmi_vma_patch_beyond(struct mm_vma_map *map, struct mm_vma *left, struct mm_vma *next,
+                                 uintptr_t start, struct mm_vma **gone)
+{
+    if (left == NULL) {
+        mmi_vma_move_start(map, next, start);
+        return;
+    }
+    mmi_vma_erase(map, next);
+    mmi_vma_gone(next, gone);
+    mmi_vma_set_end(map, left, next->end);
 }
 
 /* mmi_vma_cut where the range is one leaf's. One area is reserved. */
@@ -3693,27 +3753,30 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
     mmi_vma_patch_cut(space, p, range->start, range->end, &prev, &next, gone);
     mmi_vma_account(space, range->flags, mmi_vma_count(range));
     before = prev != NULL ? prev : mmi_vma_patch_left(p, range->start);
-    behind = next != NULL ? next : mmi_vma_patch_right(p, range->end);
+    behind = next != NULL ? next : mmi_vma_patch_right(p, &space->map, range->end);
     mmi_vma_joins(before, range, behind, &left, &right);
-    if (right) {
-        target = behind;
-        j += next == NULL;
-        next = behind;
-    }
     if (left) {
         target = before;
         i -= prev == NULL;
         prev = before;
-        mm_store(&prev->end, right ? next->end : range->end);
-        if (right) {
-            mmi_vma_inherit(prev, next->anon);
-            mmi_vma_gone(next, gone);
-            next = NULL;
-        }
+        mm_store(&prev->end, range->end);
+        if (right)
+            mmi_vma_inherit(prev, behind->anon);
     } else if (right) {
-        mmi_vma_start_is(next, range->start);
+        target = behind;
     }
     mmi_vma_inherit(target, range->anon);
+    if (right && !p->beyond) {
+        j += next == NULL;
+        next = behind;
+        if (left) {
+            mm_store(&prev->end, next->end);
+            mmi_vma_gone(next, gone);
+            next = NULL;
+        } else {
+            mmi_vma_start_is(next, range->start);
+        }
+    }
     if (prev != NULL)
         out[n++] = prev;
     if (target == fresh)
@@ -3721,6 +3784,8 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
     if (next != NULL)
         out[n++] = next;
     mmi_vma_patch_put(p, &space->map, i, j, out, n);
+    if (MM_UNLIKELY(right && p->beyond))
+        mmi_vma_patch_beyond(&space->map, left ? prev : NULL, behind, range->start, gone);
     return target;
 }
 
@@ -3812,10 +3877,10 @@ static struct mm_vma *mmi_vma_patch_modify(struct mm_vma_space *space, struct mm
                                            uintptr_t from, uintptr_t to, uintptr_t flags,
                                            struct mm_vma **gone)
 {
-    struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), *target, *out[2], mid = *vma;
+    struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), *out[2], mid = *vma;
     struct mm_vma *prev = from == vma->start ? mmi_vma_patch_left(p, from) : NULL;
-    struct mm_vma *next = to == vma->end ? mmi_vma_patch_right(p, to) : NULL;
-    unsigned i = p->i, n = 0;
+    struct mm_vma *next = to == vma->end ? mmi_vma_patch_right(p, &space->map, to) : NULL;
+    unsigned i = p->i, j = p->j, n = 0;
     bool left, right, whole = from == vma->start && to == vma->end;
 
     mmi_vma_account(space, vma->flags, from - to);
@@ -3830,30 +3895,34 @@ static struct mm_vma *mmi_vma_patch_modify(struct mm_vma_space *space, struct mm
     if (whole)
         mmi_vma_gone(vma, gone);
     if (left) {
-        target = prev;
         i--;
         out[n++] = prev;
-        mm_store(&prev->end, right ? next->end : to);
-        if (right) {
+        mm_store(&prev->end, to);
+        if (right)
             mmi_vma_inherit(prev, next->anon);
-            mmi_vma_gone(next, gone);
-        }
         if (!whole) {
             mmi_vma_start_is(vma, to);
             out[n++] = vma;
         }
-    } else {
-        target = next;
-        mmi_vma_start_is(next, from);
-        if (!whole) {
-            mm_store(&vma->end, from);
-            out[n++] = vma;
-        }
-        out[n++] = next;
+    } else if (!whole) {
+        mm_store(&vma->end, from);
+        out[n++] = vma;
     }
-    mmi_vma_inherit(target, mid.anon);
-    mmi_vma_patch_put(p, &space->map, i, p->j + (unsigned)right, out, n);
-    return target;
+    mmi_vma_inherit(left ? prev : next, mid.anon);
+    if (right && !p->beyond) {
+        j++;
+        if (left) {
+            mm_store(&prev->end, next->end);
+            mmi_vma_gone(next, gone);
+        } else {
+            mmi_vma_start_is(next, from);
+            out[n++] = next;
+        }
+    }
+    mmi_vma_patch_put(p, &space->map, i, j, out, n);
+    if (MM_UNLIKELY(right && p->beyond))
+        mmi_vma_patch_beyond(&space->map, left ? prev : NULL, next, from, gone);
+    return left ? prev : next;
 }
 
 /* Number of areas that modifying [from, to) of `vma` adds at most. */
@@ -4120,7 +4189,7 @@ static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *range, void 
     const struct mm_vma_hooks *hooks = &space->sys->hooks;
     struct mm_vma *gone = NULL, *fresh, *area;
     struct mmi_vma_patch patch;
-    bool local = mmi_vma_patch_find(&patch, &space->map, range->start, range->end, 2);
+    bool local = mmi_vma_patch_find(&patch, &space->map, range->start, range->end, 1);
     int result = mmi_vma_reserve_for(space, range->start, range->end, 2, local);
 
     if (result != MM_VMA_OK)
@@ -4256,7 +4325,7 @@ MM_VMA_API int mm_vma_mmap(struct mm_vma_space *space, const struct mm_vma_reque
 static int mmi_vma_munmap(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
 {
     struct mmi_vma_patch patch;
-    bool local = mmi_vma_patch_find(&patch, &space->map, start, end, 1);
+    bool local = mmi_vma_patch_find(&patch, &space->map, start, end, 0);
     bool ready = mmi_vma_reserve_for(space, start, end, 1, local) == MM_VMA_OK;
     const struct mm_vma *vma;
 
@@ -4369,7 +4438,7 @@ static int mmi_vma_mprotect(struct mm_vma_space *space, uintptr_t start, uintptr
     int result;
 
     if ((prot & MM_VMA_PROT_GROWSDOWN) == 0 &&
-        mmi_vma_patch_find(&patch, &space->map, start, end, 2) && patch.j == patch.i + 1) {
+        mmi_vma_patch_find(&patch, &space->map, start, end, 1) && patch.j == patch.i + 1) {
         vma = mmi_vma_leaf_area(patch.c.node[0], patch.i);
         if (vma->start <= start && vma->end >= end) /* nearly always */
             return mmi_vma_spares(space, 2) == MM_OK
