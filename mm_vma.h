@@ -3392,10 +3392,12 @@ static void mmi_vma_account(struct mm_vma_space *space, uintptr_t flags, uintptr
 {
     uintptr_t write = flags / MM_VMA_WRITE & 1, exec = flags / MM_VMA_EXEC & 1;
 
-    if (MM_UNLIKELY((flags & MM_VMA_GLOBAL) != 0))
-        return;
     space->total += pages;
     if (MM_UNLIKELY((flags & (MM_VMA_SHARED | MM_VMA_LOCKED | MM_VMA_GROWSDOWN)) != 0)) {
+        if ((flags & MM_VMA_GLOBAL) != 0) { /* shared as well */
+            space->total -= pages;
+            return;
+        }
         if ((flags & MM_VMA_LOCKED) != 0)
             space->locked += pages;
         if ((flags & MM_VMA_GROWSDOWN) != 0) {
@@ -3685,18 +3687,29 @@ static void mmi_vma_patch_cut(struct mm_vma_space *space, const struct mmi_vma_p
     }
 }
 
-/* The areas that end at `start` and begin at `end`, around the patch. */
-static struct mm_vma *mmi_vma_patch_left(const struct mmi_vma_patch *p, uintptr_t start)
+/* An area of a leaf that may be alike one with `flags`, so far as its word tells; else NULL. */
+static struct mm_vma *mmi_vma_leaf_like(const struct mm_vma_node *leaf, unsigned i, uintptr_t flags)
+{
+    uintptr_t word = leaf->u.leaf.area[i];
+
+    return ((word ^ flags) & MM_VMA_INLINE_FLAGS) == 0 ? mmi_vma_of_word(word) : NULL;
+}
+
+/* The areas that end at `start` and begin at `end`, around the patch, or NULL: also where their
+ * flags differ from these, which saves touching them. */
+static struct mm_vma *mmi_vma_patch_left(const struct mmi_vma_patch *p, uintptr_t start,
+                                         uintptr_t flags)
 {
     const struct mm_vma_node *leaf = p->c.node[0];
 
     return p->i != 0 && leaf->u.leaf.last[p->i - 1] == (uint32_t)(start - 1)
-               ? mmi_vma_leaf_area(leaf, p->i - 1)
+               ? mmi_vma_leaf_like(leaf, p->i - 1, flags)
                : NULL;
 }
 
 static struct mm_vma *mmi_vma_patch_right(const struct mmi_vma_patch *p,
-                                          const struct mm_vma_map *map, uintptr_t end)
+                                          const struct mm_vma_map *map, uintptr_t end,
+                                          uintptr_t flags)
 {
     const struct mm_vma_node *leaf = p->c.node[0];
     struct mm_vma_cursor behind;
@@ -3704,10 +3717,10 @@ static struct mm_vma *mmi_vma_patch_right(const struct mmi_vma_patch *p,
     if (MM_UNLIKELY(p->beyond)) {
         behind = p->c;
         (void)mmi_vma_leaf_after(&behind, map);
-        return mmi_vma_leaf_area(behind.node[0], 0);
+        return mmi_vma_leaf_like(behind.node[0], 0, flags);
     }
     return p->j < leaf->u.leaf.count && leaf->u.leaf.start[p->j] == (uint32_t)end
-               ? mmi_vma_leaf_area(leaf, p->j)
+               ? mmi_vma_leaf_like(leaf, p->j, flags)
                : NULL;
 }
 
@@ -3752,8 +3765,8 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
 
     mmi_vma_patch_cut(space, p, range->start, range->end, &prev, &next, gone);
     mmi_vma_account(space, range->flags, mmi_vma_count(range));
-    before = prev != NULL ? prev : mmi_vma_patch_left(p, range->start);
-    behind = next != NULL ? next : mmi_vma_patch_right(p, &space->map, range->end);
+    before = prev != NULL ? prev : mmi_vma_patch_left(p, range->start, range->flags);
+    behind = next != NULL ? next : mmi_vma_patch_right(p, &space->map, range->end, range->flags);
     mmi_vma_joins(before, range, behind, &left, &right);
     if (left) {
         target = before;
@@ -3878,8 +3891,8 @@ static struct mm_vma *mmi_vma_patch_modify(struct mm_vma_space *space, struct mm
                                            struct mm_vma **gone)
 {
     struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), *out[2], mid = *vma;
-    struct mm_vma *prev = from == vma->start ? mmi_vma_patch_left(p, from) : NULL;
-    struct mm_vma *next = to == vma->end ? mmi_vma_patch_right(p, &space->map, to) : NULL;
+    struct mm_vma *prev = from == vma->start ? mmi_vma_patch_left(p, from, flags) : NULL;
+    struct mm_vma *next = to == vma->end ? mmi_vma_patch_right(p, &space->map, to, flags) : NULL;
     unsigned i = p->i, j = p->j, n = 0;
     bool left, right, whole = from == vma->start && to == vma->end;
 
