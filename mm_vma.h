@@ -1631,6 +1631,15 @@ static void mmi_vma_leaf_move(struct mm_vma_node *to, unsigned i, const struct m
     mm_store(&to->u.leaf.area[i], from->u.leaf.area[j]);
 }
 
+/* mmi_vma_leaf_put for an area that lies within the leaf's stretch. */
+MMI_VMA_HERE void mmi_vma_leaf_put_within(struct mm_vma_node *leaf, unsigned i,
+                                          const struct mm_vma *vma)
+{
+    mmi_vma_put32(&leaf->u.leaf.start[i], (uint32_t)vma->start);
+    mmi_vma_put32(&leaf->u.leaf.last[i], (uint32_t)(vma->end - 1));
+    mm_store(&leaf->u.leaf.area[i], (uintptr_t)vma | (vma->flags & MM_VMA_INLINE_FLAGS));
+}
+
 /* Slots from `from` on become unused. */
 static void mmi_vma_leaf_cut(struct mm_vma_node *leaf, unsigned from)
 {
@@ -1676,29 +1685,29 @@ MMI_VMA_HERE void mmi_vma_four_store(const struct mmi_vma_four *four, struct mm_
 }
 
 /* Opens `n` slots at i, from the top down in fours; the lowest four overlap. */
-static void mmi_vma_leaf_open(struct mm_vma_node *leaf, unsigned i, unsigned n)
+MMI_VMA_HERE void mmi_vma_leaf_open(struct mm_vma_node *leaf, unsigned i, unsigned n)
 {
     struct mmi_vma_four low, four;
-    unsigned k = leaf->u.leaf.count + n;
+    unsigned k = leaf->u.leaf.count;
 
-    mmi_vma_put32(&leaf->u.leaf.count, k);
+    mmi_vma_put32(&leaf->u.leaf.count, k + n);
     if (i + n + 4 > MM_VMA_LEAF_AREAS) {
-        for (; k > i + n; k--)
-            mmi_vma_leaf_move(leaf, k - 1, leaf, k - 1 - n);
+        for (; k > i; k--)
+            mmi_vma_leaf_move(leaf, k - 1 + n, leaf, k - 1);
         return;
     }
     mmi_vma_four_load(&low, leaf, i);
     /* slots 3, 7, ... 19 begin at a multiple of 16 bytes; what is moved from beyond the count was
      * unused and stays so (M1) */
-    for (k = (k & ~3u) - 1; (int)k > (int)(i + n); k -= 4) {
-        mmi_vma_four_load(&four, leaf, k - n);
-        mmi_vma_four_store(&four, leaf, k);
+    for (k = (k + n) & ~3u; k > i + n + 1; k -= 4) {
+        mmi_vma_four_load(&four, leaf, k - 1 - n);
+        mmi_vma_four_store(&four, leaf, k - 1);
     }
     mmi_vma_four_store(&low, leaf, i + n);
 }
 
 /* Closes `n` slots from i on. */
-static void mmi_vma_leaf_close(struct mm_vma_node *leaf, unsigned i, unsigned n)
+MMI_VMA_HERE void mmi_vma_leaf_close(struct mm_vma_node *leaf, unsigned i, unsigned n)
 {
     struct mmi_vma_four four;
     unsigned count = leaf->u.leaf.count - n;
@@ -1709,7 +1718,9 @@ static void mmi_vma_leaf_close(struct mm_vma_node *leaf, unsigned i, unsigned n)
     }
     for (; i < count; i++)
         mmi_vma_leaf_move(leaf, i, leaf, i + n);
-    mmi_vma_leaf_cut(leaf, count);
+    mmi_vma_put32(&leaf->u.leaf.count, count);
+    for (i = count; i < count + n; i++)
+        mmi_vma_put32(&leaf->u.leaf.start[i], MMI_VMA_NO_START);
 }
 
 static void mmi_vma_inner_put(struct mm_vma_node *node, unsigned i, uintptr_t key,
@@ -2229,6 +2240,21 @@ static bool mmi_vma_place(struct mm_vma_cursor *c, struct mm_vma_map *map, const
     }
 }
 
+/* Between two areas of the path's leaf, which has room: the most frequent insert. */
+MMI_VMA_HERE void mmi_vma_insert_between(struct mm_vma_cursor *c, struct mm_vma_map *map,
+                                         struct mm_vma *vma)
+{
+    struct mm_vma_node *leaf = c->node[0];
+    unsigned i = c->at[0];
+    uint32_t was = leaf->u.leaf.start[i] - leaf->u.leaf.last[i - 1] - 1;
+
+    mmi_vma_leaf_open(leaf, i, 1);
+    mmi_vma_leaf_put_within(leaf, i, vma);
+    map->count++;
+    if (map->height != 0 && was >= c->node[1]->u.inner.gap[c->at[1]])
+        mmi_vma_fix_gaps(c, map, false);
+}
+
 /* Inserts at the path, which mmi_vma_seek(vma->start) made. Nodes are reserved; nothing
  * overlaps. */
 static void mmi_vma_insert_at(struct mm_vma_cursor *c, struct mm_vma_map *map, struct mm_vma *vma)
@@ -2255,6 +2281,10 @@ static void mmi_vma_insert_at(struct mm_vma_cursor *c, struct mm_vma_map *map, s
     }
     leaf = c->node[0];
     i = c->at[0];
+    if (MM_LIKELY(i != 0 && i != leaf->u.leaf.count)) {
+        mmi_vma_insert_between(c, map, vma);
+        return;
+    }
     mmi_vma_leaf_open(leaf, i, 1);
     mmi_vma_leaf_put(leaf, i, vma);
     map->count++;
@@ -2374,9 +2404,22 @@ static bool mmi_vma_erase_at(struct mm_vma_cursor *c, struct mm_vma_map *map)
     struct mm_vma_cursor before;
     struct mm_vma_node *leaf = c->node[0];
     unsigned i = c->at[0];
-    uintptr_t start = mmi_vma_leaf_start(leaf, i), end = mmi_vma_leaf_end(leaf, i);
-    uintptr_t next = mmi_vma_follower(c, map, i);
+    uintptr_t start, end, next;
 
+    if (MM_LIKELY(i != 0 && i + 1 < leaf->u.leaf.count)) {
+        mmi_vma_leaf_close(leaf, i, 1);
+        map->count--;
+        if (map->height == 0)
+            return true;
+        mmi_vma_raise(c, map, leaf->u.leaf.start[i] - leaf->u.leaf.last[i - 1] - 1);
+        if (leaf->u.leaf.count >= MMI_VMA_FEW_AREAS)
+            return true;
+        mmi_vma_shrink(c, map, 0);
+        return false;
+    }
+    start = mmi_vma_leaf_start(leaf, i);
+    end = mmi_vma_leaf_end(leaf, i);
+    next = mmi_vma_follower(c, map, i);
     mmi_vma_leaf_close(leaf, i, 1);
     map->count--;
     if (MM_UNLIKELY(leaf->u.leaf.count == 0)) {
@@ -2543,15 +2586,6 @@ static uint32_t mmi_vma_gap_of(const struct mm_vma_node *leaf, unsigned i, unsig
     return max;
 }
 
-/* mmi_vma_leaf_put for an area that lies within the leaf's stretch. */
-MMI_VMA_HERE void mmi_vma_leaf_put_within(struct mm_vma_node *leaf, unsigned i,
-                                          const struct mm_vma *vma)
-{
-    mmi_vma_put32(&leaf->u.leaf.start[i], (uint32_t)vma->start);
-    mmi_vma_put32(&leaf->u.leaf.last[i], (uint32_t)(vma->end - 1));
-    mm_store(&leaf->u.leaf.area[i], (uintptr_t)vma | (vma->flags & MM_VMA_INLINE_FLAGS));
-}
-
 /* Puts `n` areas into the place of slots [i, j) of the leaf that mmi_vma_patch_find found, and does
  * with the path what that asks for. At least one slot of the leaf is left. */
 static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, unsigned i,
@@ -2653,25 +2687,43 @@ static enum mm_status mmi_vma_reserve_at(const struct mm_vma_cursor *c, struct m
     return mmi_vma_pool_fill(map, mmi_vma_splits(c, map, 1));
 }
 
+/* Nothing of the map overlaps `vma`, whose place the path is. */
+static bool mmi_vma_vacant(const struct mm_vma_cursor *c, const struct mm_vma_map *map,
+                           const struct mm_vma *vma)
+{
+    const struct mm_vma_node *leaf = c->node[0];
+    unsigned i = c->at[0];
+
+    if (i != 0 && mmi_vma_leaf_end(leaf, i - 1) > vma->start)
+        return false;
+    return vma->end <=
+           (i < leaf->u.leaf.count ? mmi_vma_leaf_start(leaf, i) : mmi_vma_behind(c, map, 0));
+}
+
 MM_VMA_API enum mm_status mm_vma_map_insert(struct mm_vma_map *map, struct mm_vma *vma)
 {
     struct mm_vma_cursor c;
+    bool between = false;
+    unsigned count;
 
     if (vma == NULL || ((uintptr_t)vma & MM_VMA_INLINE_FLAGS) != 0 || vma->start >= vma->end ||
         vma->end > MMI_VMA_TOP)
         return MM_ERR_INVALID;
     if (map->root != NULL) {
         mmi_vma_seek_here(&c, map, vma->start);
-        if (c.at[0] != 0 && mmi_vma_leaf_end(c.node[0], c.at[0] - 1) > vma->start)
+        if (!mmi_vma_vacant(&c, map, vma))
             return MM_ERR_EXISTS;
-        if (c.at[0] < c.node[0]->u.leaf.count ? mmi_vma_leaf_start(c.node[0], c.at[0]) < vma->end
-                                              : mmi_vma_behind(&c, map, 0) < vma->end)
-            return MM_ERR_EXISTS;
+        count = c.node[0]->u.leaf.count;
+        between = c.at[0] != 0 && c.at[0] < count && count < MM_VMA_LEAF_AREAS;
     }
-    if (mmi_vma_reserve_at(&c, map, vma) != MM_OK)
+    if (!between && mmi_vma_reserve_at(&c, map, vma) != MM_OK)
         return MM_ERR_NOMEM;
     mmi_vma_write_begin(map);
-    mmi_vma_insert_at(&c, map, vma);
+    if (MM_LIKELY(between))
+        mmi_vma_insert_between(&c, map, vma);
+    else
+        mmi_vma_insert_at(&c, map, vma);
+    vma->link = NULL;
     mmi_vma_write_end(map);
     return MM_OK;
 }
@@ -3340,8 +3392,8 @@ static void mmi_vma_free_list(struct mm_vma_space *space, struct mm_vma *list)
     }
 }
 
-static void mmi_vma_area_set(struct mm_vma *vma, uintptr_t start, uintptr_t end, uintptr_t flags,
-                             uintptr_t offset, void *file)
+MMI_VMA_HERE void mmi_vma_area_set(struct mm_vma *vma, uintptr_t start, uintptr_t end,
+                                   uintptr_t flags, uintptr_t offset, void *file)
 {
     mm_store(&vma->start, start);
     mm_store(&vma->end, end);
@@ -3388,7 +3440,7 @@ static bool mmi_vma_is_data(uintptr_t flags)
 
 /* S1: `pages` of an area with these flags come (or go: 0 - pages). Common flags take no branch: which
  * come next nobody can guess. */
-static void mmi_vma_account(struct mm_vma_space *space, uintptr_t flags, uintptr_t pages)
+MMI_VMA_HERE void mmi_vma_account(struct mm_vma_space *space, uintptr_t flags, uintptr_t pages)
 {
     uintptr_t write = flags / MM_VMA_WRITE & 1, exec = flags / MM_VMA_EXEC & 1;
 
