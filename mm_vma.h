@@ -1397,31 +1397,42 @@ MM_CORE_INLINE struct mm_vma_node *mmi_vma_child(const struct mm_vma_node *node,
     return __atomic_load_n(&node->u.inner.child[i], __ATOMIC_RELAXED);
 }
 
-/* Five steps without a branch that depends on data: number of the leaf's starts up to `low`. */
+/* Number of the leaf's starts up to `low`: 23 slots are three pivots and four fives. No branch
+ * depends on data, and only one load on another. */
 MM_CORE_INLINE unsigned mmi_vma_leaf_rank(const struct mm_vma_node *node, uint32_t low)
 {
     const uint32_t *start = node->u.leaf.start;
     unsigned i, count = mmi_vma_get32(&node->u.leaf.count);
 
-    i = (unsigned)(mmi_vma_get32(&start[7]) <= low) << 3;
-    i += (unsigned)(mmi_vma_get32(&start[i + 7]) <= low) << 3;
-    i += (unsigned)(mmi_vma_get32(&start[i + 3]) <= low) << 2;
-    i += (unsigned)(mmi_vma_get32(&start[i + 1]) <= low) << 1;
-    i += (unsigned)(mmi_vma_get32(&start[i]) <= low);
+    i = (unsigned)(mmi_vma_get32(&start[5]) <= low);
+    i += (unsigned)(mmi_vma_get32(&start[11]) <= low);
+    i += (unsigned)(mmi_vma_get32(&start[17]) <= low);
+    i *= 6;
+    start += i;
+    i += (unsigned)(mmi_vma_get32(&start[0]) <= low);
+    i += (unsigned)(mmi_vma_get32(&start[1]) <= low);
+    i += (unsigned)(mmi_vma_get32(&start[2]) <= low);
+    i += (unsigned)(mmi_vma_get32(&start[3]) <= low);
+    i += (unsigned)(mmi_vma_get32(&start[4]) <= low);
     return i < count ? i : count; /* for low = 2^32 - 1: M1 */
 }
 
-/* The child of an inner node below which `page` belongs: the last whose key is not above it. */
+/* The child of an inner node below which `page` belongs: the last whose key is not above it. 19
+ * keys are three pivots and four fours. */
 MM_CORE_INLINE unsigned mmi_vma_inner_rank(const struct mm_vma_node *node, uintptr_t page)
 {
     const uintptr_t *key = node->u.inner.key;
     unsigned i;
 
-    i = (unsigned)(mm_load(&key[3]) <= page) << 2;
-    i += (unsigned)(mm_load(&key[i + 7]) <= page) << 3;
-    i += (unsigned)(mm_load(&key[i + 3]) <= page) << 2;
-    i += (unsigned)(mm_load(&key[i + 1]) <= page) << 1;
-    i += (unsigned)(mm_load(&key[i]) <= page);
+    i = (unsigned)(mm_load(&key[4]) <= page);
+    i += (unsigned)(mm_load(&key[9]) <= page);
+    i += (unsigned)(mm_load(&key[14]) <= page);
+    i *= 5;
+    key += i;
+    i += (unsigned)(mm_load(&key[0]) <= page);
+    i += (unsigned)(mm_load(&key[1]) <= page);
+    i += (unsigned)(mm_load(&key[2]) <= page);
+    i += (unsigned)(mm_load(&key[3]) <= page);
     return i - (unsigned)(i != 0);
 }
 
@@ -2850,14 +2861,17 @@ static uintptr_t mmi_vma_scan_low(const struct mm_vma_cursor *c, const struct mm
     for (; i + 1 < l->count; i++) {
         if (l->start[i + 1] - l->last[i] - 1 < least)
             continue;
-        page = mmi_vma_fit_low(want, mmi_vma_leaf_end(leaf, i), mmi_vma_leaf_start(leaf, i + 1));
+        page = mmi_vma_fit_low(want, mmi_vma_page_at(l->high, l->last[i]) + 1,
+                               mmi_vma_leaf_start(leaf, i + 1));
         if (page != MMI_VMA_NONE)
             return page;
     }
-    return mmi_vma_fit_low(want, mmi_vma_leaf_end(leaf, i), mmi_vma_behind(c, map, 0));
+    return i < l->count
+               ? mmi_vma_fit_low(want, mmi_vma_leaf_end(leaf, i), mmi_vma_behind(c, map, 0))
+               : MMI_VMA_NONE;
 }
 
-/* Fits behind the areas of the path's leaf from slot i downwards. */
+/* Fits behind the leaf's areas below slot i downwards. */
 static uintptr_t mmi_vma_scan_high(const struct mm_vma_cursor *c, const struct mm_vma_map *map,
                                    const struct mmi_vma_want *want, unsigned i)
 {
@@ -2866,12 +2880,20 @@ static uintptr_t mmi_vma_scan_high(const struct mm_vma_cursor *c, const struct m
     uint32_t least = mmi_vma_sat(want->pages);
     uintptr_t page;
 
-    page = mmi_vma_fit_high(want, mmi_vma_leaf_end(leaf, i), mmi_vma_follower(c, map, i));
-    while (page == MMI_VMA_NONE && i-- != 0)
-        if (l->start[i + 1] - l->last[i] - 1 >= least)
-            page =
-                mmi_vma_fit_high(want, mmi_vma_leaf_end(leaf, i), mmi_vma_leaf_start(leaf, i + 1));
-    return page;
+    if (i == l->count) {
+        page = mmi_vma_fit_high(want, mmi_vma_leaf_end(leaf, --i), mmi_vma_behind(c, map, 0));
+        if (page != MMI_VMA_NONE)
+            return page;
+    }
+    for (; i != 0; i--) {
+        if (l->start[i] - l->last[i - 1] - 1 < least)
+            continue;
+        page = mmi_vma_fit_high(want, mmi_vma_page_at(l->high, l->last[i - 1]) + 1,
+                                mmi_vma_leaf_start(leaf, i));
+        if (page != MMI_VMA_NONE)
+            return page;
+    }
+    return MMI_VMA_NONE;
 }
 
 /* Moves the path to the next leaf upwards with a gap of `least` pages; false if there is none. */
@@ -2940,40 +2962,51 @@ static uintptr_t mmi_vma_lowest(const struct mm_vma_map *map, const struct mmi_v
 {
     struct mm_vma_cursor c;
     uint32_t least = mmi_vma_sat(want->pages);
-    uintptr_t page = MMI_VMA_NONE;
+    uintptr_t page;
+    unsigned i;
 
     if (map->root == NULL)
         return mmi_vma_fit_low(want, 0, MMI_VMA_TOP);
-    mmi_vma_seek(&c, map, want->low);
-    if (c.at[0] == 0) /* before the first area of all */
+    mmi_vma_seek_here(&c, map, want->low);
+    i = c.at[0];
+    if (i == 0) { /* before the first area of all */
         page = mmi_vma_fit_low(want, 0, mmi_vma_leaf_start(c.node[0], 0));
-    if (page == MMI_VMA_NONE && mmi_vma_leaf_may(&c, map, least))
-        page = mmi_vma_scan_low(&c, map, want, c.at[0] == 0 ? 0 : c.at[0] - 1);
-    while (page == MMI_VMA_NONE && mmi_vma_gap_above(&c, map, least) &&
-           mmi_vma_leaf_start(c.node[0], 0) < want->high)
-        page = mmi_vma_scan_low(&c, map, want, 0);
-    return page;
+        if (page != MMI_VMA_NONE)
+            return page;
+    }
+    i -= (unsigned)(i != 0);
+    if (!mmi_vma_leaf_may(&c, map, least))
+        i = c.node[0]->u.leaf.count;
+    for (;;) {
+        page = mmi_vma_scan_low(&c, map, want, i);
+        if (page != MMI_VMA_NONE || !mmi_vma_gap_above(&c, map, least) ||
+            mmi_vma_leaf_start(c.node[0], 0) >= want->high)
+            return page;
+        i = 0;
+    }
 }
 
 static uintptr_t mmi_vma_highest(const struct mm_vma_map *map, const struct mmi_vma_want *want)
 {
     struct mm_vma_cursor c;
     uint32_t least = mmi_vma_sat(want->pages);
-    uintptr_t page = MMI_VMA_NONE;
+    uintptr_t page;
+    unsigned i;
 
     if (map->root == NULL)
         return mmi_vma_fit_high(want, 0, MMI_VMA_TOP);
-    mmi_vma_seek(&c, map, want->high - 1);
-    if (c.at[0] != 0 && mmi_vma_leaf_may(&c, map, least))
-        page = mmi_vma_scan_high(&c, map, want, c.at[0] - 1);
-    while (page == MMI_VMA_NONE && mmi_vma_gap_below(&c, map, least)) {
+    mmi_vma_seek_here(&c, map, want->high - 1);
+    i = mmi_vma_leaf_may(&c, map, least) ? c.at[0] : 0;
+    for (;;) {
+        page = mmi_vma_scan_high(&c, map, want, i);
+        if (page != MMI_VMA_NONE)
+            return page;
+        if (!mmi_vma_gap_below(&c, map, least))
+            return mmi_vma_fit_high(want, 0, mmi_vma_first(map->root, map->height));
         if (mmi_vma_behind(&c, map, 0) <= want->low)
             return MMI_VMA_NONE;
-        page = mmi_vma_scan_high(&c, map, want, c.node[0]->u.leaf.count - 1);
+        i = c.node[0]->u.leaf.count;
     }
-    if (page == MMI_VMA_NONE)
-        page = mmi_vma_fit_high(want, 0, mmi_vma_first(map->root, map->height));
-    return page;
 }
 
 static enum mm_status mmi_vma_want_of(struct mmi_vma_want *want, mm_va_t low, mm_va_t high,
