@@ -2871,7 +2871,8 @@ static uintptr_t mmi_vma_scan_low(const struct mm_vma_cursor *c, const struct mm
                : MMI_VMA_NONE;
 }
 
-/* Fits behind the leaf's areas below slot i downwards. */
+/* Fits behind the leaf's areas below slot i downwards. The first gap often ends at want->high: that
+ * is seen sooner than its length. */
 static uintptr_t mmi_vma_scan_high(const struct mm_vma_cursor *c, const struct mm_vma_map *map,
                                    const struct mmi_vma_want *want, unsigned i)
 {
@@ -2880,20 +2881,15 @@ static uintptr_t mmi_vma_scan_high(const struct mm_vma_cursor *c, const struct m
     uint32_t least = mmi_vma_sat(want->pages);
     uintptr_t page;
 
-    if (i == l->count) {
-        page = mmi_vma_fit_high(want, mmi_vma_leaf_end(leaf, --i), mmi_vma_behind(c, map, 0));
-        if (page != MMI_VMA_NONE)
-            return page;
-    }
-    for (; i != 0; i--) {
-        if (l->start[i] - l->last[i - 1] - 1 < least)
-            continue;
-        page = mmi_vma_fit_high(want, mmi_vma_page_at(l->high, l->last[i - 1]) + 1,
-                                mmi_vma_leaf_start(leaf, i));
-        if (page != MMI_VMA_NONE)
-            return page;
-    }
-    return MMI_VMA_NONE;
+    if (i == 0)
+        return MMI_VMA_NONE;
+    i--;
+    page = mmi_vma_fit_high(want, mmi_vma_leaf_end(leaf, i), mmi_vma_follower(c, map, i));
+    for (; page == MMI_VMA_NONE && i != 0; i--)
+        if (l->start[i] - l->last[i - 1] - 1 >= least)
+            page = mmi_vma_fit_high(want, mmi_vma_page_at(l->high, l->last[i - 1]) + 1,
+                                    mmi_vma_leaf_start(leaf, i));
+    return page;
 }
 
 /* Moves the path to the next leaf upwards with a gap of `least` pages; false if there is none. */
