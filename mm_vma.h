@@ -2545,6 +2545,21 @@ struct mmi_vma_patch {
     bool beyond; /* it does */
 };
 
+/* Whether all slots end within the leaf's stretch and the patch's can become `more` and what is left of the first and the last of them. */
+static bool mmi_vma_patch_fits(const struct mmi_vma_patch *p, uintptr_t start, uintptr_t end,
+                               unsigned more)
+{
+    const struct mmi_vma_leaf *l = &p->c.node[0]->u.leaf;
+    unsigned gone = p->j - p->i;
+
+    if (l->last[l->count - 1] == UINT32_MAX)
+        return false;
+    if (gone != 0)
+        more += (unsigned)(l->start[p->i] < (uint32_t)start) +
+                (unsigned)(l->last[p->j - 1] >= (uint32_t)end);
+    return gone != l->count && l->count + more <= gone + MM_VMA_LEAF_AREAS;
+}
+
 /* Finds [start, end), which `more` areas are to take. False: it is not so, or there is no room, or
  * no slot would be left. */
 static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map *map,
@@ -2559,8 +2574,7 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
     mmi_vma_seek_here(&p->c, map, start);
     l = &p->c.node[0]->u.leaf;
     count = l->count;
-    if (l->high != MMI_VMA_HIGH(start) || l->high != MMI_VMA_HIGH(end) ||
-        l->last[count - 1] == UINT32_MAX)
+    if (l->high != MMI_VMA_HIGH(start) || l->high != MMI_VMA_HIGH(end))
         return false;
     i = p->c.at[0];
     i -= (unsigned)(i != 0 && l->last[i - (i != 0)] >= (uint32_t)start);
@@ -2568,19 +2582,14 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
         continue;
     p->i = i;
     p->j = j;
-    if (i != j) /* what is left of the first and the last stays */
-        more +=
-            (unsigned)(l->start[i] < (uint32_t)start) + (unsigned)(l->last[j - 1] >= (uint32_t)end);
-    if (j - i == count || count + more > j - i + MM_VMA_LEAF_AREAS)
-        return false;
     if (map->height != 0) {
         if (i == 0 && l->start[0] >= (uint32_t)start)
-            return false;
+            return false; /* the key above would change */
         if (j == count)
             behind = mmi_vma_behind(&p->c, map, 0);
     }
     p->beyond = behind == end;
-    return behind >= end;
+    return behind >= end && mmi_vma_patch_fits(p, start, end, more);
 }
 
 /* Longest gap behind the leaf's slots [i, j); `next` is the start of what follows slot j - 1. */
@@ -3817,22 +3826,49 @@ static void mmi_vma_patch_beyond(struct mm_vma_map *map, struct mm_vma *left, st
     mmi_vma_erase(map, next);
     mmi_vma_gone(next, gone);
     mmi_vma_set_end(map, left, next->end);
+    mmi_vma_inherit(left, next->anon);
+}
+
+/* What touches the range from above joins: `left` takes it over, or it begins at `start` from now
+ * on. Returns what has a slot then. */
+static struct mm_vma *mmi_vma_patch_next(struct mm_vma *left, struct mm_vma *next, uintptr_t start,
+                                         struct mm_vma **gone)
+{
+    if (left == NULL) {
+        mmi_vma_start_is(next, start);
+        return next;
+    }
+    mm_store(&left->end, next->end);
+    mmi_vma_inherit(left, next->anon);
+    mmi_vma_gone(next, gone);
+    return NULL;
+}
+
+/* mmi_vma_patch_put of those of three areas that are not NULL. */
+static void mmi_vma_patch_three(struct mmi_vma_patch *p, struct mm_vma_map *map, unsigned i,
+                                unsigned j, struct mm_vma *a, struct mm_vma *b, struct mm_vma *c)
+{
+    struct mm_vma *out[3];
+    unsigned n = 0;
+
+    out[n] = a;
+    n += a != NULL;
+    out[n] = b;
+    n += b != NULL;
+    out[n] = c;
+    n += c != NULL;
+    mmi_vma_patch_put(p, map, i, j, out, n);
 }
 
 /* mmi_vma_cut where the range is one leaf's. One area is reserved. */
 static void mmi_vma_patch_free(struct mm_vma_space *space, struct mmi_vma_patch *p, uintptr_t start,
                                uintptr_t end, struct mm_vma **gone)
 {
-    struct mm_vma *prev = NULL, *next = NULL, *out[2];
-    unsigned n = 0;
+    struct mm_vma *prev = NULL, *next = NULL;
 
     mmi_vma_patch_cut(space, p, start, end, &prev, &next, gone);
-    if (prev != NULL)
-        out[n++] = prev;
-    if (next != NULL)
-        out[n++] = next;
     if (p->i != p->j)
-        mmi_vma_patch_put(p, &space->map, p->i, p->j, out, n);
+        mmi_vma_patch_three(p, &space->map, p->i, p->j, prev, NULL, next);
 }
 
 /* mmi_vma_cut and mmi_vma_add where the range is one leaf's. One area is reserved. */
@@ -3840,8 +3876,8 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
                                         const struct mm_vma *range, struct mm_vma *fresh,
                                         struct mm_vma **gone)
 {
-    struct mm_vma *prev = NULL, *next = NULL, *before, *behind, *target = fresh, *out[3];
-    unsigned i = p->i, j = p->j, n = 0;
+    struct mm_vma *prev = NULL, *next = NULL, *before, *behind, *target = fresh;
+    unsigned i = p->i, j = p->j;
     bool left, right;
 
     mmi_vma_patch_cut(space, p, range->start, range->end, &prev, &next, gone);
@@ -3849,35 +3885,20 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
     before = prev != NULL ? prev : mmi_vma_patch_left(p, range->start, range->flags);
     behind = next != NULL ? next : mmi_vma_patch_right(p, &space->map, range->end, range->flags);
     mmi_vma_joins(before, range, behind, &left, &right);
+    if (right)
+        target = behind;
     if (left) {
         target = before;
         i -= prev == NULL;
         prev = before;
         mm_store(&prev->end, range->end);
-        if (right)
-            mmi_vma_inherit(prev, behind->anon);
-    } else if (right) {
-        target = behind;
     }
     mmi_vma_inherit(target, range->anon);
     if (right && !p->beyond) {
         j += next == NULL;
-        next = behind;
-        if (left) {
-            mm_store(&prev->end, next->end);
-            mmi_vma_gone(next, gone);
-            next = NULL;
-        } else {
-            mmi_vma_start_is(next, range->start);
-        }
+        next = mmi_vma_patch_next(left ? prev : NULL, behind, range->start, gone);
     }
-    if (prev != NULL)
-        out[n++] = prev;
-    if (target == fresh)
-        out[n++] = fresh;
-    if (next != NULL)
-        out[n++] = next;
-    mmi_vma_patch_put(p, &space->map, i, j, out, n);
+    mmi_vma_patch_three(p, &space->map, i, j, prev, target == fresh ? fresh : NULL, next);
     if (MM_UNLIKELY(right && p->beyond))
         mmi_vma_patch_beyond(&space->map, left ? prev : NULL, behind, range->start, gone);
     return target;
@@ -3948,22 +3969,49 @@ static struct mm_vma *mmi_vma_modify(struct mm_vma_space *space, struct mm_vma *
 static struct mm_vma *mmi_vma_patch_split(struct mm_vma_space *space, struct mmi_vma_patch *p,
                                           uintptr_t from, uintptr_t to, uintptr_t flags)
 {
-    struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), *mid = vma, *out[3];
-    unsigned n = 0;
+    struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), *mid = vma, *upper = NULL;
 
-    if (from > vma->start) {
-        out[n++] = vma;
-        mid = mmi_vma_twin_from(space, vma, from);
-    }
-    out[n++] = mid;
     if (to < vma->end)
-        out[n++] = mmi_vma_twin_from(space, vma, to);
+        upper = mmi_vma_twin_from(space, vma, to);
+    if (from > vma->start) {
+        mid = mmi_vma_twin_from(space, vma, from);
+        mm_store(&vma->end, from);
+    }
     mm_store(&mid->end, to);
     mm_store(&mid->flags, flags);
-    if (mid != vma)
-        mm_store(&vma->end, from);
-    mmi_vma_patch_put(p, &space->map, p->i, p->j, out, n);
+    mmi_vma_patch_three(p, &space->map, p->i, p->j, mid != vma ? vma : NULL, mid, upper);
     return mid;
+}
+
+/* The same where it joins `prev`, `next` or both. */
+static struct mm_vma *mmi_vma_patch_join(struct mm_vma_space *space, struct mmi_vma_patch *p,
+                                         uintptr_t from, uintptr_t to, struct mm_vma *prev,
+                                         struct mm_vma *next, struct mm_vma **gone)
+{
+    struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), *target = next, *joined = NULL;
+    uintptr_t anon = vma->anon;
+    bool right = next != NULL;
+
+    if (from == vma->start && to == vma->end) {
+        mmi_vma_gone(vma, gone);
+        vma = NULL;
+    } else if (prev != NULL) {
+        mmi_vma_start_is(vma, to);
+    } else {
+        mm_store(&vma->end, from);
+    }
+    if (prev != NULL) {
+        target = prev;
+        mm_store(&prev->end, to);
+    }
+    mmi_vma_inherit(target, anon);
+    if (right && !p->beyond)
+        joined = mmi_vma_patch_next(prev, next, from, gone);
+    mmi_vma_patch_three(p, &space->map, p->i - (prev != NULL), p->j + (right && !p->beyond), prev,
+                        vma, joined);
+    if (MM_UNLIKELY(right && p->beyond))
+        mmi_vma_patch_beyond(&space->map, prev, next, from, gone);
+    return target;
 }
 
 /* mmi_vma_modify where all is one leaf's. */
@@ -3971,11 +4019,10 @@ static struct mm_vma *mmi_vma_patch_modify(struct mm_vma_space *space, struct mm
                                            uintptr_t from, uintptr_t to, uintptr_t flags,
                                            struct mm_vma **gone)
 {
-    struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), *out[2], mid = *vma;
+    struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), mid = *vma;
     struct mm_vma *prev = from == vma->start ? mmi_vma_patch_left(p, from, flags) : NULL;
     struct mm_vma *next = to == vma->end ? mmi_vma_patch_right(p, &space->map, to, flags) : NULL;
-    unsigned i = p->i, j = p->j, n = 0;
-    bool left, right, whole = from == vma->start && to == vma->end;
+    bool left, right;
 
     mmi_vma_account(space, vma->flags, from - to);
     mmi_vma_account(space, flags, to - from);
@@ -3986,37 +4033,7 @@ static struct mm_vma *mmi_vma_patch_modify(struct mm_vma_space *space, struct mm
     mmi_vma_joins(prev, &mid, next, &left, &right);
     if (!left && !right)
         return mmi_vma_patch_split(space, p, from, to, flags);
-    if (whole)
-        mmi_vma_gone(vma, gone);
-    if (left) {
-        i--;
-        out[n++] = prev;
-        mm_store(&prev->end, to);
-        if (right)
-            mmi_vma_inherit(prev, next->anon);
-        if (!whole) {
-            mmi_vma_start_is(vma, to);
-            out[n++] = vma;
-        }
-    } else if (!whole) {
-        mm_store(&vma->end, from);
-        out[n++] = vma;
-    }
-    mmi_vma_inherit(left ? prev : next, mid.anon);
-    if (right && !p->beyond) {
-        j++;
-        if (left) {
-            mm_store(&prev->end, next->end);
-            mmi_vma_gone(next, gone);
-        } else {
-            mmi_vma_start_is(next, from);
-            out[n++] = next;
-        }
-    }
-    mmi_vma_patch_put(p, &space->map, i, j, out, n);
-    if (MM_UNLIKELY(right && p->beyond))
-        mmi_vma_patch_beyond(&space->map, left ? prev : NULL, next, from, gone);
-    return left ? prev : next;
+    return mmi_vma_patch_join(space, p, from, to, left ? prev : NULL, right ? next : NULL, gone);
 }
 
 /* Number of areas that modifying [from, to) of `vma` adds at most. */
@@ -4523,22 +4540,33 @@ static int mmi_vma_protect(struct mm_vma_space *space, struct mmi_vma_patch *p, 
     return MM_VMA_OK;
 }
 
+/* mprotect of a single area, in one leaf with all that it takes, as nearly always. False: it is not
+ * so. */
+static bool mmi_vma_mprotect_one(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                                 unsigned prot, int *result)
+{
+    struct mmi_vma_patch patch;
+    struct mm_vma *vma;
+
+    if ((prot & MM_VMA_PROT_GROWSDOWN) != 0 ||
+        !mmi_vma_patch_find(&patch, &space->map, start, end, 1) || patch.j != patch.i + 1)
+        return false;
+    vma = mmi_vma_leaf_area(patch.c.node[0], patch.i);
+    if (vma->start > start || vma->end < end)
+        return false;
+    *result = mmi_vma_spares(space, 2) == MM_OK
+                  ? mmi_vma_protect(space, &patch, &vma, start, end, prot)
+                  : MM_VMA_ENOMEM;
+    return true;
+}
+
 static int mmi_vma_mprotect(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
                             unsigned prot)
 {
-    struct mmi_vma_patch patch;
     struct mm_vma *vma;
     uintptr_t to;
     int result;
 
-    if ((prot & MM_VMA_PROT_GROWSDOWN) == 0 &&
-        mmi_vma_patch_find(&patch, &space->map, start, end, 1) && patch.j == patch.i + 1) {
-        vma = mmi_vma_leaf_area(patch.c.node[0], patch.i);
-        if (vma->start <= start && vma->end >= end) /* nearly always */
-            return mmi_vma_spares(space, 2) == MM_OK
-                       ? mmi_vma_protect(space, &patch, &vma, start, end, prot)
-                       : MM_VMA_ENOMEM;
-    }
     vma = mmi_vma_from(space, start);
     if ((prot & MM_VMA_PROT_GROWSDOWN) != 0) {
         if (vma == NULL || vma->start >= end)
@@ -4567,6 +4595,7 @@ MM_VMA_API int mm_vma_mprotect(struct mm_vma_space *space, mm_va_t va, uint64_t 
 {
     MM_VMA_RWLOCK_STATE_T state;
     uint64_t last = space->top, end = (va >> MM_PAGE_SHIFT) + mmi_vma_pages(bytes);
+    uintptr_t start;
     int result;
 
     if ((va & MMI_VMA_PAGE_MASK) != 0)
@@ -4580,8 +4609,9 @@ MM_VMA_API int mm_vma_mprotect(struct mm_vma_space *space, mm_va_t va, uint64_t 
     if (va >> MM_PAGE_SHIFT >= last)
         return MM_VMA_ENOMEM;
     MMI_VMA_LOCK(space, state);
-    result = mmi_vma_mprotect(space, (uintptr_t)(va >> MM_PAGE_SHIFT),
-                              (uintptr_t)(end < last ? end : last), prot);
+    start = (uintptr_t)(va >> MM_PAGE_SHIFT);
+    if (!mmi_vma_mprotect_one(space, start, (uintptr_t)(end < last ? end : last), prot, &result))
+        result = mmi_vma_mprotect(space, start, (uintptr_t)(end < last ? end : last), prot);
     if (result == MM_VMA_OK && end > last)
         result = MM_VMA_ENOMEM; /* a hole up there */
     mmi_vma_after(space);
