@@ -115,9 +115,9 @@
  *
  *   Area       a range of pages with the same rights, flags and file: struct mm_vma. 64 bytes; a
  *              kernel embeds it in a struct of its own.
- *   Map        the areas in order: a B+-tree in nodes of 512 bytes, keys apart from values, that
+ *   Map        the areas in order: a B+-tree in nodes of 384 bytes, keys apart from values, that
  *              knows the longest gap below each node. A leaf's pages share the bits from 2^32 up,
- *              so that 32 bits are a key, and a leaf of 31 areas has its keys on two cache lines.
+ *              so that 32 bits are a key, and a leaf of 23 areas has its keys on two cache lines.
  *              The lowest six flags stand in the leaf.
  *   Space      a map with limits, totals, layout, a page table.
  *   System     what spaces that share frames have in common: hooks, the reverse map.
