@@ -115,9 +115,9 @@
  *
  *   Area       a range of pages with the same rights, flags and file: struct mm_vma. 64 bytes; a
  *              kernel embeds it in a struct of its own.
- *   Map        the areas in order: a B+-tree in nodes of 512 bytes, keys apart from values, that
+ *   Map        the areas in order: a B+-tree in nodes of 384 bytes, keys apart from values, that
  *              knows the longest gap below each node. A leaf's pages share the bits from 2^32 up,
- *              so that 32 bits are a key, and a leaf of 31 areas has its keys on two cache lines.
+ *              so that 32 bits are a key, and a leaf of 23 areas has its keys on two cache lines.
  *              The lowest six flags stand in the leaf.
  *   Space      a map with limits, totals, layout, a page table.
  *   System     what spaces that share frames have in common: hooks, the reverse map.
@@ -711,8 +711,8 @@ extern "C" {
 #endif
 
 #define MM_VMA_CACHE_LINE     64  /* nodes and areas start at multiples of it */
-#define MM_VMA_LEAF_AREAS     31u /* areas of a leaf */
-#define MM_VMA_INNER_CHILDREN 24u /* children of an inner node */
+#define MM_VMA_LEAF_AREAS     23u /* areas of a leaf */
+#define MM_VMA_INNER_CHILDREN 19u /* children of an inner node */
 #define MM_VMA_LEVELS         16u /* levels of a map at most: far more than memory can fill */
 
 #ifdef MM_VMA_STATIC
@@ -799,8 +799,8 @@ static inline uint64_t mm_vma_bytes(const struct mm_vma *vma)
  * bits tell a page. An inner node holds its children's first pages, the children, and the longest
  * gap that lies between areas below each child or right behind its last one.
  *
- *   leaf   | start 0..30, count | last 0..30, high | area 0..30, spare |     2 + 2 + 4 lines
- *   inner  | key 0..23 | child 0..23 | gap 0..23, count |                    3 + 3 + 2 lines
+ *   leaf   | count, start 0..22 | high, last 0..22 | spare, area 0..22 |       96 + 96 + 192 bytes
+ *   inner  | key 0..18 | child 0..18 | gap 0..18, count |                     152 + 152 + 80
  *
  * M1  starts ascend; unused ones are 2^32 - 1, unused keys UINTPTR_MAX
  * M2  last[i] is the area's last page, or 2^32 - 1 if that lies beyond the leaf's stretch
@@ -810,12 +810,12 @@ static inline uint64_t mm_vma_bytes(const struct mm_vma *vma)
  * M5  all leaves are at level 0; no node but the root of an empty map is empty
  * M6  an area word is the area's address + its lowest six flags */
 struct mmi_vma_leaf {
-    uint32_t start[MM_VMA_LEAF_AREAS];
     uint32_t count;
-    uint32_t last[MM_VMA_LEAF_AREAS];
+    uint32_t start[MM_VMA_LEAF_AREAS];
     uint32_t high; /* bits 32 and up of the areas' start pages */
-    uintptr_t area[MM_VMA_LEAF_AREAS];
+    uint32_t last[MM_VMA_LEAF_AREAS];
     uintptr_t spare;
+    uintptr_t area[MM_VMA_LEAF_AREAS];
 };
 
 struct mm_vma_node;
@@ -880,7 +880,7 @@ MM_VMA_API void mm_vma_map_init(struct mm_vma_map *map, const struct mm_vma_node
 /* Gives all nodes back to the source; the areas are left to the caller. O(areas). */
 MM_VMA_API void mm_vma_map_fini(struct mm_vma_map *map);
 
-/* The area that covers `va`, or NULL. O(log n): one node of 8 cache lines a level. Needs the
+/* The area that covers `va`, or NULL. O(log n): one node of 6 cache lines a level. Needs the
  * caller's lock, for reading. */
 MM_VMA_INLINE struct mm_vma *mm_vma_map_find(const struct mm_vma_map *map, mm_va_t va);
 
@@ -1423,31 +1423,42 @@ MM_CORE_INLINE struct mm_vma_node *mmi_vma_child(const struct mm_vma_node *node,
     return __atomic_load_n(&node->u.inner.child[i], __ATOMIC_RELAXED);
 }
 
-/* Five steps without a branch that depends on data: number of the leaf's starts up to `low`. */
+/* Number of the leaf's starts up to `low`: 23 slots are three pivots and four fives. No branch
+ * depends on data, and only one load on another. */
 MM_CORE_INLINE unsigned mmi_vma_leaf_rank(const struct mm_vma_node *node, uint32_t low)
 {
     const uint32_t *start = node->u.leaf.start;
     unsigned i, count = mmi_vma_get32(&node->u.leaf.count);
 
-    i = (unsigned)(mmi_vma_get32(&start[15]) <= low) << 4;
-    i += (unsigned)(mmi_vma_get32(&start[i + 7]) <= low) << 3;
-    i += (unsigned)(mmi_vma_get32(&start[i + 3]) <= low) << 2;
-    i += (unsigned)(mmi_vma_get32(&start[i + 1]) <= low) << 1;
-    i += (unsigned)(mmi_vma_get32(&start[i]) <= low);
+    i = (unsigned)(mmi_vma_get32(&start[5]) <= low);
+    i += (unsigned)(mmi_vma_get32(&start[11]) <= low);
+    i += (unsigned)(mmi_vma_get32(&start[17]) <= low);
+    i *= 6;
+    start += i;
+    i += (unsigned)(mmi_vma_get32(&start[0]) <= low);
+    i += (unsigned)(mmi_vma_get32(&start[1]) <= low);
+    i += (unsigned)(mmi_vma_get32(&start[2]) <= low);
+    i += (unsigned)(mmi_vma_get32(&start[3]) <= low);
+    i += (unsigned)(mmi_vma_get32(&start[4]) <= low);
     return i < count ? i : count; /* for low = 2^32 - 1: M1 */
 }
 
-/* The child of an inner node below which `page` belongs: the last whose key is not above it. */
+/* The child of an inner node below which `page` belongs: the last whose key is not above it. 19
+ * keys are three pivots and four fours. */
 MM_CORE_INLINE unsigned mmi_vma_inner_rank(const struct mm_vma_node *node, uintptr_t page)
 {
     const uintptr_t *key = node->u.inner.key;
     unsigned i;
 
-    i = mm_load(&key[11]) <= page ? 12u : 0u;
-    i += mm_load(&key[i + 5]) <= page ? 6u : 0u;
-    i += mm_load(&key[i + 2]) <= page ? 3u : 0u;
-    i += (unsigned)(mm_load(&key[i + 1]) <= page) << 1;
-    i += (unsigned)(mm_load(&key[i]) <= page);
+    i = (unsigned)(mm_load(&key[4]) <= page);
+    i += (unsigned)(mm_load(&key[9]) <= page);
+    i += (unsigned)(mm_load(&key[14]) <= page);
+    i *= 5;
+    key += i;
+    i += (unsigned)(mm_load(&key[0]) <= page);
+    i += (unsigned)(mm_load(&key[1]) <= page);
+    i += (unsigned)(mm_load(&key[2]) <= page);
+    i += (unsigned)(mm_load(&key[3]) <= page);
     return i - (unsigned)(i != 0);
 }
 
@@ -1465,8 +1476,6 @@ MM_CORE_INLINE void mmi_vma_fetch(const struct mm_vma_node *node)
     MMI_VMA_PREFETCH(line + 192);
     MMI_VMA_PREFETCH(line + 256);
     MMI_VMA_PREFETCH(line + 320);
-    MMI_VMA_PREFETCH(line + 384);
-    MMI_VMA_PREFETCH(line + 448);
 }
 
 /* The area word of what covers `page`, or 0. */
@@ -1570,18 +1579,33 @@ const mmi_vma_emit_flags_t mmi_vma_emit_flags = mm_vma_cursor_access;
 #endif
 
 #define MMI_VMA_NO_START       UINT32_MAX
-#define MMI_VMA_MERGE_AREAS    26u /* two leaves become one when that holds both */
-#define MMI_VMA_FEW_AREAS      10u /* when a leaf has fewer, a merge is tried */
-#define MMI_VMA_MERGE_CHILDREN 18u
-#define MMI_VMA_FEW_CHILDREN   8u
-#define MMI_VMA_SPARE_AREAS    6u /* a sibling with so many free takes over from a full leaf */
+#define MMI_VMA_MERGE_AREAS    19u /* two leaves become one when that holds both */
+#define MMI_VMA_FEW_AREAS      8u  /* when a leaf has fewer, a merge is tried */
+#define MMI_VMA_MERGE_CHILDREN 14u
+#define MMI_VMA_FEW_CHILDREN   6u
+#define MMI_VMA_SPARE_AREAS    3u /* a sibling with so many free takes over from a full leaf */
 
 MM_STATIC_ASSERT(sizeof(struct mm_vma) <= 64, "an area fits a cache line");
 MM_STATIC_ASSERT(sizeof(struct mm_vma_node) % 64 == 0, "a node is whole cache lines");
-MM_STATIC_ASSERT(MM_VMA_LEAF_AREAS == 31 && MM_VMA_INNER_CHILDREN == 24,
+MM_STATIC_ASSERT(MM_VMA_LEAF_AREAS == 23 && MM_VMA_INNER_CHILDREN == 19,
                  "the searches know the number of keys");
 
 /* ---- Map: what a node holds ------------------------------------------------------------------ */
+
+#if defined(__SANITIZE_THREAD__)
+#define MMI_VMA_TSAN
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define MMI_VMA_TSAN
+#endif
+#endif
+
+/* Compilers make vector registers of these where the target has them, else words. */
+#define MMI_VMA_HERE static inline __attribute__((always_inline))
+
+typedef uint32_t mmi_vma_v32 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef uintptr_t mmi_vma_vword
+    __attribute__((vector_size(4 * sizeof(uintptr_t)), aligned(sizeof(uintptr_t)), may_alias));
 
 /* Readers without a lock see these words: they are stored one by one, whole. */
 static void mmi_vma_put32(uint32_t *p, uint32_t value)
@@ -1644,6 +1668,15 @@ static void mmi_vma_leaf_move(struct mm_vma_node *to, unsigned i, const struct m
     mm_store(&to->u.leaf.area[i], from->u.leaf.area[j]);
 }
 
+/* mmi_vma_leaf_put for an area that lies within the leaf's stretch. */
+MMI_VMA_HERE void mmi_vma_leaf_put_within(struct mm_vma_node *leaf, unsigned i,
+                                          const struct mm_vma *vma)
+{
+    mmi_vma_put32(&leaf->u.leaf.start[i], (uint32_t)vma->start);
+    mmi_vma_put32(&leaf->u.leaf.last[i], (uint32_t)(vma->end - 1));
+    mm_store(&leaf->u.leaf.area[i], (uintptr_t)vma | (vma->flags & MM_VMA_INLINE_FLAGS));
+}
+
 /* Slots from `from` on become unused. */
 static void mmi_vma_leaf_cut(struct mm_vma_node *leaf, unsigned from)
 {
@@ -1654,24 +1687,77 @@ static void mmi_vma_leaf_cut(struct mm_vma_node *leaf, unsigned from)
     mmi_vma_put32(&leaf->u.leaf.count, from);
 }
 
-/* Opens `n` slots at i. */
-static void mmi_vma_leaf_open(struct mm_vma_node *leaf, unsigned i, unsigned n)
+/* Four neighbouring slots at once. Plain stores: a reader beside the writer takes nothing from them
+ * that it has not seen to be valid since (mmi_vma_read_valid). ThreadSanitizer sees them one by
+ * one. */
+struct mmi_vma_four {
+    mmi_vma_v32 start, last;
+    mmi_vma_vword area;
+};
+
+MMI_VMA_HERE void mmi_vma_four_load(struct mmi_vma_four *four, const struct mm_vma_node *leaf,
+                                    unsigned i)
 {
+    four->start = *(const mmi_vma_v32 *)(const void *)&leaf->u.leaf.start[i];
+    four->last = *(const mmi_vma_v32 *)(const void *)&leaf->u.leaf.last[i];
+    four->area = *(const mmi_vma_vword *)(const void *)&leaf->u.leaf.area[i];
+}
+
+MMI_VMA_HERE void mmi_vma_four_store(const struct mmi_vma_four *four, struct mm_vma_node *leaf,
+                                     unsigned i)
+{
+#ifdef MMI_VMA_TSAN
     unsigned k;
 
-    for (k = leaf->u.leaf.count; k > i; k--)
-        mmi_vma_leaf_move(leaf, k - 1 + n, leaf, k - 1);
-    mmi_vma_put32(&leaf->u.leaf.count, leaf->u.leaf.count + n);
+    for (k = 0; k < 4; k++) {
+        mmi_vma_put32(&leaf->u.leaf.start[i + k], four->start[k]);
+        mmi_vma_put32(&leaf->u.leaf.last[i + k], four->last[k]);
+        mm_store(&leaf->u.leaf.area[i + k], four->area[k]);
+    }
+#else
+    *(mmi_vma_v32 *)(void *)&leaf->u.leaf.start[i] = four->start;
+    *(mmi_vma_v32 *)(void *)&leaf->u.leaf.last[i] = four->last;
+    *(mmi_vma_vword *)(void *)&leaf->u.leaf.area[i] = four->area;
+#endif
+}
+
+/* Opens `n` slots at i, from the top down in fours; the lowest four overlap. */
+MMI_VMA_HERE void mmi_vma_leaf_open(struct mm_vma_node *leaf, unsigned i, unsigned n)
+{
+    struct mmi_vma_four low, four;
+    unsigned k = leaf->u.leaf.count;
+
+    mmi_vma_put32(&leaf->u.leaf.count, k + n);
+    if (i + n + 4 > MM_VMA_LEAF_AREAS) {
+        for (; k > i; k--)
+            mmi_vma_leaf_move(leaf, k - 1 + n, leaf, k - 1);
+        return;
+    }
+    mmi_vma_four_load(&low, leaf, i);
+    /* slots 3, 7, ... 19 begin at a multiple of 16 bytes; what is moved from beyond the count was
+     * unused and stays so (M1) */
+    for (k = (k + n) & ~3u; k > i + n + 1; k -= 4) {
+        mmi_vma_four_load(&four, leaf, k - 1 - n);
+        mmi_vma_four_store(&four, leaf, k - 1);
+    }
+    mmi_vma_four_store(&low, leaf, i + n);
 }
 
 /* Closes `n` slots from i on. */
-static void mmi_vma_leaf_close(struct mm_vma_node *leaf, unsigned i, unsigned n)
+MMI_VMA_HERE void mmi_vma_leaf_close(struct mm_vma_node *leaf, unsigned i, unsigned n)
 {
-    unsigned k, count = leaf->u.leaf.count - n;
+    struct mmi_vma_four four;
+    unsigned count = leaf->u.leaf.count - n;
 
-    for (k = i; k < count; k++)
-        mmi_vma_leaf_move(leaf, k, leaf, k + n);
-    mmi_vma_leaf_cut(leaf, count);
+    for (; i < count && i + n + 4 <= MM_VMA_LEAF_AREAS; i += 4) {
+        mmi_vma_four_load(&four, leaf, i + n);
+        mmi_vma_four_store(&four, leaf, i);
+    }
+    for (; i < count; i++)
+        mmi_vma_leaf_move(leaf, i, leaf, i + n);
+    mmi_vma_put32(&leaf->u.leaf.count, count);
+    for (i = count; i < count + n; i++)
+        mmi_vma_put32(&leaf->u.leaf.start[i], MMI_VMA_NO_START);
 }
 
 static void mmi_vma_inner_put(struct mm_vma_node *node, unsigned i, uintptr_t key,
@@ -1814,7 +1900,8 @@ static void mmi_vma_write_end(struct mm_vma_map *map)
 
 /* Goes down to where `page` belongs: at[0] is the number of the leaf's areas that start up to
  * it. */
-static void mmi_vma_seek(struct mm_vma_cursor *c, const struct mm_vma_map *map, uintptr_t page)
+MMI_VMA_HERE void mmi_vma_seek_here(struct mm_vma_cursor *c, const struct mm_vma_map *map,
+                                    uintptr_t page)
 {
     struct mm_vma_node *node = map->root;
     uintptr_t level;
@@ -1832,6 +1919,11 @@ static void mmi_vma_seek(struct mm_vma_cursor *c, const struct mm_vma_map *map, 
         c->at[0] = mmi_vma_leaf_rank(node, (uint32_t)page);
     else
         c->at[0] = node->u.leaf.high < high ? node->u.leaf.count : 0;
+}
+
+static void mmi_vma_seek(struct mm_vma_cursor *c, const struct mm_vma_map *map, uintptr_t page)
+{
+    mmi_vma_seek_here(c, map, page);
 }
 
 /* Start of the first area behind node[level] of the path, or MMI_VMA_TOP. */
@@ -2185,6 +2277,21 @@ static bool mmi_vma_place(struct mm_vma_cursor *c, struct mm_vma_map *map, const
     }
 }
 
+/* Between two areas of the path's leaf, which has room: the most frequent insert. */
+MMI_VMA_HERE void mmi_vma_insert_between(struct mm_vma_cursor *c, struct mm_vma_map *map,
+                                         struct mm_vma *vma)
+{
+    struct mm_vma_node *leaf = c->node[0];
+    unsigned i = c->at[0];
+    uint32_t was = leaf->u.leaf.start[i] - leaf->u.leaf.last[i - 1] - 1;
+
+    mmi_vma_leaf_open(leaf, i, 1);
+    mmi_vma_leaf_put_within(leaf, i, vma);
+    map->count++;
+    if (map->height != 0 && was >= c->node[1]->u.inner.gap[c->at[1]])
+        mmi_vma_fix_gaps(c, map, false);
+}
+
 /* Inserts at the path, which mmi_vma_seek(vma->start) made. Nodes are reserved; nothing
  * overlaps. */
 static void mmi_vma_insert_at(struct mm_vma_cursor *c, struct mm_vma_map *map, struct mm_vma *vma)
@@ -2211,6 +2318,10 @@ static void mmi_vma_insert_at(struct mm_vma_cursor *c, struct mm_vma_map *map, s
     }
     leaf = c->node[0];
     i = c->at[0];
+    if (MM_LIKELY(i != 0 && i != leaf->u.leaf.count)) {
+        mmi_vma_insert_between(c, map, vma);
+        return;
+    }
     mmi_vma_leaf_open(leaf, i, 1);
     mmi_vma_leaf_put(leaf, i, vma);
     map->count++;
@@ -2330,9 +2441,22 @@ static bool mmi_vma_erase_at(struct mm_vma_cursor *c, struct mm_vma_map *map)
     struct mm_vma_cursor before;
     struct mm_vma_node *leaf = c->node[0];
     unsigned i = c->at[0];
-    uintptr_t start = mmi_vma_leaf_start(leaf, i), end = mmi_vma_leaf_end(leaf, i);
-    uintptr_t next = mmi_vma_follower(c, map, i);
+    uintptr_t start, end, next;
 
+    if (MM_LIKELY(i != 0 && i + 1 < leaf->u.leaf.count)) {
+        mmi_vma_leaf_close(leaf, i, 1);
+        map->count--;
+        if (map->height == 0)
+            return true;
+        mmi_vma_raise(c, map, leaf->u.leaf.start[i] - leaf->u.leaf.last[i - 1] - 1);
+        if (leaf->u.leaf.count >= MMI_VMA_FEW_AREAS)
+            return true;
+        mmi_vma_shrink(c, map, 0);
+        return false;
+    }
+    start = mmi_vma_leaf_start(leaf, i);
+    end = mmi_vma_leaf_end(leaf, i);
+    next = mmi_vma_follower(c, map, i);
     mmi_vma_leaf_close(leaf, i, 1);
     map->count--;
     if (MM_UNLIKELY(leaf->u.leaf.count == 0)) {
@@ -2437,6 +2561,111 @@ static void mmi_vma_set_flags(struct mm_vma_map *map, struct mm_vma *vma, uintpt
     mm_store(&c.node[0]->u.leaf.area[c.at[0]], (uintptr_t)vma | (flags & MM_VMA_INLINE_FLAGS));
 }
 
+/* ---- Map: several slots at once -------------------------------------------------------------- */
+
+/* Slots [i, j) of the path's leaf, which are all that overlap a range. What touches the range from
+ * below is in the leaf too; what touches it from above may begin the next leaf. */
+struct mmi_vma_patch {
+    struct mm_vma_cursor c;
+    unsigned i, j;
+    bool beyond; /* it does */
+};
+
+/* Whether all slots end within the leaf's stretch and the patch's can become `more` and what is left of the first and the last of them. */
+static bool mmi_vma_patch_fits(const struct mmi_vma_patch *p, uintptr_t start, uintptr_t end,
+                               unsigned more)
+{
+    const struct mmi_vma_leaf *l = &p->c.node[0]->u.leaf;
+    unsigned gone = p->j - p->i;
+
+    if (l->last[l->count - 1] == UINT32_MAX)
+        return false;
+    if (gone != 0)
+        more += (unsigned)(l->start[p->i] < (uint32_t)start) +
+                (unsigned)(l->last[p->j - 1] >= (uint32_t)end);
+    return gone != l->count && l->count + more <= gone + MM_VMA_LEAF_AREAS;
+}
+
+/* Finds [start, end), which `more` areas are to take. False: it is not so, or there is no room, or
+ * no slot would be left. */
+static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map *map,
+                               uintptr_t start, uintptr_t end, unsigned more)
+{
+    const struct mmi_vma_leaf *l;
+    uintptr_t behind = MMI_VMA_TOP;
+    unsigned i, j, count;
+
+    if (MM_UNLIKELY(map->root == NULL))
+        return false;
+    mmi_vma_seek_here(&p->c, map, start);
+    l = &p->c.node[0]->u.leaf;
+    count = l->count;
+    if (l->high != MMI_VMA_HIGH(start) || l->high != MMI_VMA_HIGH(end))
+        return false;
+    i = p->c.at[0];
+    i -= (unsigned)(i != 0 && l->last[i - (i != 0)] >= (uint32_t)start);
+    for (j = i; j < count && l->start[j] < (uint32_t)end; j++)
+        continue;
+    p->i = i;
+    p->j = j;
+    if (map->height != 0) {
+        if (i == 0 && l->start[0] >= (uint32_t)start)
+            return false; /* the key above would change */
+        if (j == count)
+            behind = mmi_vma_behind(&p->c, map, 0);
+    }
+    p->beyond = behind == end;
+    return behind >= end && mmi_vma_patch_fits(p, start, end, more);
+}
+
+/* Longest gap behind the leaf's slots [i, j); `next` is the start of what follows slot j - 1. */
+static uint32_t mmi_vma_gap_of(const struct mm_vma_node *leaf, unsigned i, unsigned j,
+                               uintptr_t next)
+{
+    const struct mmi_vma_leaf *l = &leaf->u.leaf;
+    uint32_t gap, max = mmi_vma_sat(next - mmi_vma_page_at(l->high, l->last[j - 1]) - 1);
+
+    for (i++; i < j; i++) {
+        gap = l->start[i] - l->last[i - 1] - 1;
+        max = gap > max ? gap : max;
+    }
+    return max;
+}
+
+/* Puts `n` areas into the place of slots [i, j) of the leaf that mmi_vma_patch_find found, and does
+ * with the path what that asks for. At least one slot of the leaf is left. */
+static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, unsigned i,
+                              unsigned j, struct mm_vma *const *area, unsigned n)
+{
+    struct mm_vma_node *leaf = p->c.node[0];
+    unsigned before = i - (unsigned)(i != 0), k;
+    uint32_t was = 0, now, noted;
+    uintptr_t next = 0;
+
+    if (map->height != 0) {
+        next = mmi_vma_follower(&p->c, map, j - 1);
+        was = mmi_vma_gap_of(leaf, before, j, next);
+    }
+    if (i + n > j)
+        mmi_vma_leaf_open(leaf, j, i + n - j);
+    else if (i + n < j)
+        mmi_vma_leaf_close(leaf, i + n, j - i - n);
+    for (k = 0; k < n; k++)
+        mmi_vma_leaf_put_within(leaf, i + k, area[k]);
+    map->count += i + n;
+    map->count -= j;
+    if (map->height == 0)
+        return;
+    now = mmi_vma_gap_of(leaf, before, i + n, next);
+    noted = p->c.node[1]->u.inner.gap[p->c.at[1]];
+    if (now > noted)
+        mmi_vma_raise(&p->c, map, now);
+    else if (was == noted && now < was)
+        mmi_vma_fix_gaps(&p->c, map, false);
+    if (i + n < j && leaf->u.leaf.count < MMI_VMA_FEW_AREAS)
+        mmi_vma_shrink(&p->c, map, 0);
+}
+
 /* ---- Map: the calls -------------------------------------------------------------------------- */
 
 MM_VMA_API void mm_vma_map_init(struct mm_vma_map *map, const struct mm_vma_node_source *source)
@@ -2504,25 +2733,43 @@ static enum mm_status mmi_vma_reserve_at(const struct mm_vma_cursor *c, struct m
     return mmi_vma_pool_fill(map, mmi_vma_splits(c, map, 1));
 }
 
+/* Nothing of the map overlaps `vma`, whose place the path is. */
+static bool mmi_vma_vacant(const struct mm_vma_cursor *c, const struct mm_vma_map *map,
+                           const struct mm_vma *vma)
+{
+    const struct mm_vma_node *leaf = c->node[0];
+    unsigned i = c->at[0];
+
+    if (i != 0 && mmi_vma_leaf_end(leaf, i - 1) > vma->start)
+        return false;
+    return vma->end <=
+           (i < leaf->u.leaf.count ? mmi_vma_leaf_start(leaf, i) : mmi_vma_behind(c, map, 0));
+}
+
 MM_VMA_API enum mm_status mm_vma_map_insert(struct mm_vma_map *map, struct mm_vma *vma)
 {
     struct mm_vma_cursor c;
+    bool between = false;
+    unsigned count;
 
     if (vma == NULL || ((uintptr_t)vma & MM_VMA_INLINE_FLAGS) != 0 || vma->start >= vma->end ||
         vma->end > MMI_VMA_TOP)
         return MM_ERR_INVALID;
     if (map->root != NULL) {
-        mmi_vma_seek(&c, map, vma->start);
-        if (c.at[0] != 0 && mmi_vma_leaf_end(c.node[0], c.at[0] - 1) > vma->start)
+        mmi_vma_seek_here(&c, map, vma->start);
+        if (!mmi_vma_vacant(&c, map, vma))
             return MM_ERR_EXISTS;
-        if (c.at[0] < c.node[0]->u.leaf.count ? mmi_vma_leaf_start(c.node[0], c.at[0]) < vma->end
-                                              : mmi_vma_behind(&c, map, 0) < vma->end)
-            return MM_ERR_EXISTS;
+        count = c.node[0]->u.leaf.count;
+        between = c.at[0] != 0 && c.at[0] < count && count < MM_VMA_LEAF_AREAS;
     }
-    if (mmi_vma_reserve_at(&c, map, vma) != MM_OK)
+    if (!between && mmi_vma_reserve_at(&c, map, vma) != MM_OK)
         return MM_ERR_NOMEM;
     mmi_vma_write_begin(map);
-    mmi_vma_insert_at(&c, map, vma);
+    if (MM_LIKELY(between))
+        mmi_vma_insert_between(&c, map, vma);
+    else
+        mmi_vma_insert_at(&c, map, vma);
+    vma->link = NULL;
     mmi_vma_write_end(map);
     return MM_OK;
 }
@@ -2533,7 +2780,7 @@ MM_VMA_API enum mm_status mm_vma_map_erase(struct mm_vma_map *map, struct mm_vma
 
     if (vma == NULL || map->root == NULL)
         return MM_ERR_NOENT;
-    mmi_vma_seek(&c, map, vma->start);
+    mmi_vma_seek_here(&c, map, vma->start);
     if (c.at[0] == 0 || mmi_vma_leaf_area(c.node[0], c.at[0] - 1) != vma)
         return MM_ERR_NOENT;
     c.at[0]--;
@@ -2649,14 +2896,18 @@ static uintptr_t mmi_vma_scan_low(const struct mm_vma_cursor *c, const struct mm
     for (; i + 1 < l->count; i++) {
         if (l->start[i + 1] - l->last[i] - 1 < least)
             continue;
-        page = mmi_vma_fit_low(want, mmi_vma_leaf_end(leaf, i), mmi_vma_leaf_start(leaf, i + 1));
+        page = mmi_vma_fit_low(want, mmi_vma_page_at(l->high, l->last[i]) + 1,
+                               mmi_vma_leaf_start(leaf, i + 1));
         if (page != MMI_VMA_NONE)
             return page;
     }
-    return mmi_vma_fit_low(want, mmi_vma_leaf_end(leaf, i), mmi_vma_behind(c, map, 0));
+    return i < l->count
+               ? mmi_vma_fit_low(want, mmi_vma_leaf_end(leaf, i), mmi_vma_behind(c, map, 0))
+               : MMI_VMA_NONE;
 }
 
-/* Fits behind the areas of the path's leaf from slot i downwards. */
+/* Fits behind the leaf's areas below slot i downwards. The first gap often ends at want->high: that
+ * is seen sooner than its length. */
 static uintptr_t mmi_vma_scan_high(const struct mm_vma_cursor *c, const struct mm_vma_map *map,
                                    const struct mmi_vma_want *want, unsigned i)
 {
@@ -2665,11 +2916,14 @@ static uintptr_t mmi_vma_scan_high(const struct mm_vma_cursor *c, const struct m
     uint32_t least = mmi_vma_sat(want->pages);
     uintptr_t page;
 
+    if (i == 0)
+        return MMI_VMA_NONE;
+    i--;
     page = mmi_vma_fit_high(want, mmi_vma_leaf_end(leaf, i), mmi_vma_follower(c, map, i));
-    while (page == MMI_VMA_NONE && i-- != 0)
-        if (l->start[i + 1] - l->last[i] - 1 >= least)
-            page =
-                mmi_vma_fit_high(want, mmi_vma_leaf_end(leaf, i), mmi_vma_leaf_start(leaf, i + 1));
+    for (; page == MMI_VMA_NONE && i != 0; i--)
+        if (l->start[i] - l->last[i - 1] - 1 >= least)
+            page = mmi_vma_fit_high(want, mmi_vma_page_at(l->high, l->last[i - 1]) + 1,
+                                    mmi_vma_leaf_start(leaf, i));
     return page;
 }
 
@@ -2739,40 +2993,51 @@ static uintptr_t mmi_vma_lowest(const struct mm_vma_map *map, const struct mmi_v
 {
     struct mm_vma_cursor c;
     uint32_t least = mmi_vma_sat(want->pages);
-    uintptr_t page = MMI_VMA_NONE;
+    uintptr_t page;
+    unsigned i;
 
     if (map->root == NULL)
         return mmi_vma_fit_low(want, 0, MMI_VMA_TOP);
-    mmi_vma_seek(&c, map, want->low);
-    if (c.at[0] == 0) /* before the first area of all */
+    mmi_vma_seek_here(&c, map, want->low);
+    i = c.at[0];
+    if (i == 0) { /* before the first area of all */
         page = mmi_vma_fit_low(want, 0, mmi_vma_leaf_start(c.node[0], 0));
-    if (page == MMI_VMA_NONE && mmi_vma_leaf_may(&c, map, least))
-        page = mmi_vma_scan_low(&c, map, want, c.at[0] == 0 ? 0 : c.at[0] - 1);
-    while (page == MMI_VMA_NONE && mmi_vma_gap_above(&c, map, least) &&
-           mmi_vma_leaf_start(c.node[0], 0) < want->high)
-        page = mmi_vma_scan_low(&c, map, want, 0);
-    return page;
+        if (page != MMI_VMA_NONE)
+            return page;
+    }
+    i -= (unsigned)(i != 0);
+    if (!mmi_vma_leaf_may(&c, map, least))
+        i = c.node[0]->u.leaf.count;
+    for (;;) {
+        page = mmi_vma_scan_low(&c, map, want, i);
+        if (page != MMI_VMA_NONE || !mmi_vma_gap_above(&c, map, least) ||
+            mmi_vma_leaf_start(c.node[0], 0) >= want->high)
+            return page;
+        i = 0;
+    }
 }
 
 static uintptr_t mmi_vma_highest(const struct mm_vma_map *map, const struct mmi_vma_want *want)
 {
     struct mm_vma_cursor c;
     uint32_t least = mmi_vma_sat(want->pages);
-    uintptr_t page = MMI_VMA_NONE;
+    uintptr_t page;
+    unsigned i;
 
     if (map->root == NULL)
         return mmi_vma_fit_high(want, 0, MMI_VMA_TOP);
-    mmi_vma_seek(&c, map, want->high - 1);
-    if (c.at[0] != 0 && mmi_vma_leaf_may(&c, map, least))
-        page = mmi_vma_scan_high(&c, map, want, c.at[0] - 1);
-    while (page == MMI_VMA_NONE && mmi_vma_gap_below(&c, map, least)) {
+    mmi_vma_seek_here(&c, map, want->high - 1);
+    i = mmi_vma_leaf_may(&c, map, least) ? c.at[0] : 0;
+    for (;;) {
+        page = mmi_vma_scan_high(&c, map, want, i);
+        if (page != MMI_VMA_NONE)
+            return page;
+        if (!mmi_vma_gap_below(&c, map, least))
+            return mmi_vma_fit_high(want, 0, mmi_vma_first(map->root, map->height));
         if (mmi_vma_behind(&c, map, 0) <= want->low)
             return MMI_VMA_NONE;
-        page = mmi_vma_scan_high(&c, map, want, c.node[0]->u.leaf.count - 1);
+        i = c.node[0]->u.leaf.count;
     }
-    if (page == MMI_VMA_NONE)
-        page = mmi_vma_fit_high(want, 0, mmi_vma_first(map->root, map->height));
-    return page;
 }
 
 static enum mm_status mmi_vma_want_of(struct mmi_vma_want *want, mm_va_t low, mm_va_t high,
@@ -3192,8 +3457,8 @@ static void mmi_vma_free_list(struct mm_vma_space *space, struct mm_vma *list)
     }
 }
 
-static void mmi_vma_area_set(struct mm_vma *vma, uintptr_t start, uintptr_t end, uintptr_t flags,
-                             uintptr_t offset, void *file)
+MMI_VMA_HERE void mmi_vma_area_set(struct mm_vma *vma, uintptr_t start, uintptr_t end,
+                                   uintptr_t flags, uintptr_t offset, void *file)
 {
     mm_store(&vma->start, start);
     mm_store(&vma->end, end);
@@ -3238,20 +3503,31 @@ static bool mmi_vma_is_data(uintptr_t flags)
     return (flags & (MM_VMA_WRITE | MM_VMA_SHARED | MM_VMA_GROWSDOWN)) == MM_VMA_WRITE;
 }
 
-/* S1: `pages` of an area with these flags come (or go: 0 - pages). */
-static void mmi_vma_account(struct mm_vma_space *space, uintptr_t flags, uintptr_t pages)
+/* S1: `pages` of an area with these flags come (or go: 0 - pages). Common flags take no branch: which
+ * come next nobody can guess. */
+MMI_VMA_HERE void mmi_vma_account(struct mm_vma_space *space, uintptr_t flags, uintptr_t pages)
 {
-    if ((flags & MM_VMA_GLOBAL) != 0)
-        return;
+    uintptr_t write = flags / MM_VMA_WRITE & 1, exec = flags / MM_VMA_EXEC & 1;
+
     space->total += pages;
-    if ((flags & MM_VMA_LOCKED) != 0)
-        space->locked += pages;
-    if (mmi_vma_is_exec(flags))
-        space->exec += pages;
-    else if ((flags & MM_VMA_GROWSDOWN) != 0)
-        space->stack += pages;
-    else if (mmi_vma_is_data(flags))
-        space->data += pages;
+    if (MM_UNLIKELY((flags & (MM_VMA_SHARED | MM_VMA_LOCKED | MM_VMA_GROWSDOWN)) != 0)) {
+        if ((flags & MM_VMA_GLOBAL) != 0) { /* shared as well */
+            space->total -= pages;
+            return;
+        }
+        if ((flags & MM_VMA_LOCKED) != 0)
+            space->locked += pages;
+        if ((flags & MM_VMA_GROWSDOWN) != 0) {
+            space->stack += pages;
+            return;
+        }
+        if ((flags & MM_VMA_SHARED) != 0) {
+            space->exec += mmi_vma_is_exec(flags) ? pages : 0;
+            return;
+        }
+    }
+    space->data += pages & ((uintptr_t)0 - write);
+    space->exec += pages & ((uintptr_t)0 - (exec & ~write));
 }
 
 /* Whether `pages` more fit the limits of all and of data. */
@@ -3303,6 +3579,15 @@ static int mmi_vma_reserve(struct mm_vma_space *space, uintptr_t start, uintptr_
             need = mmi_vma_splits(&c, map, areas);
     }
     return mmi_vma_pool_fill(map, need) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
+}
+
+/* The same where all of it may be one leaf's, with room: areas only. */
+static int mmi_vma_reserve_for(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                               unsigned areas, bool local)
+{
+    if (!local)
+        return mmi_vma_reserve(space, start, end, areas);
+    return mmi_vma_spares(space, areas) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
 }
 
 /* ---- Space: split, merge, cut ---------------------------------------------------------------- */
@@ -3469,6 +3754,183 @@ static void mmi_vma_inherit(struct mm_vma *vma, uintptr_t anon)
         vma->anon = anon;
 }
 
+static void mmi_vma_gone(struct mm_vma *vma, struct mm_vma **gone)
+{
+    vma->link = *gone;
+    *gone = vma;
+}
+
+/* New bounds of an area whose slot the caller writes. */
+static void mmi_vma_start_is(struct mm_vma *vma, uintptr_t start)
+{
+    mm_store(&vma->offset, vma->offset + (start - vma->start));
+    mm_store(&vma->start, start);
+}
+
+static struct mm_vma *mmi_vma_twin_from(struct mm_vma_space *space, const struct mm_vma *vma,
+                                        uintptr_t start)
+{
+    struct mm_vma *twin = mmi_vma_spare(space);
+
+    mmi_vma_area_twin(space, twin, vma);
+    mmi_vma_start_is(twin, start);
+    return twin;
+}
+
+/* Takes [start, end) out of the patch's areas: *prev and *next are what is left of the first and
+ * the last, and untouched if nothing is. */
+static void mmi_vma_patch_cut(struct mm_vma_space *space, const struct mmi_vma_patch *p,
+                              uintptr_t start, uintptr_t end, struct mm_vma **prev,
+                              struct mm_vma **next, struct mm_vma **gone)
+{
+    struct mm_vma *vma;
+    unsigned k;
+
+    for (k = p->i; k < p->j; k++) {
+        vma = mmi_vma_leaf_area(p->c.node[0], k);
+        mmi_vma_account(space, vma->flags,
+                        mmi_vma_max(vma->start, start) - mmi_vma_min(vma->end, end));
+        if (vma->start < start) {
+            if (vma->end > end)
+                *next = mmi_vma_twin_from(space, vma, end);
+            mm_store(&vma->end, start);
+            *prev = vma;
+        } else if (vma->end > end) {
+            mmi_vma_start_is(vma, end);
+            *next = vma;
+        } else {
+            mmi_vma_gone(vma, gone);
+        }
+    }
+}
+
+/* An area of a leaf that may be alike one with `flags`, so far as its word tells; else NULL. */
+static struct mm_vma *mmi_vma_leaf_like(const struct mm_vma_node *leaf, unsigned i, uintptr_t flags)
+{
+    uintptr_t word = leaf->u.leaf.area[i];
+
+    return ((word ^ flags) & MM_VMA_INLINE_FLAGS) == 0 ? mmi_vma_of_word(word) : NULL;
+}
+
+/* The areas that end at `start` and begin at `end`, around the patch, or NULL: also where their
+ * flags differ from these, which saves touching them. */
+static struct mm_vma *mmi_vma_patch_left(const struct mmi_vma_patch *p, uintptr_t start,
+                                         uintptr_t flags)
+{
+    const struct mm_vma_node *leaf = p->c.node[0];
+
+    return p->i != 0 && leaf->u.leaf.last[p->i - 1] == (uint32_t)(start - 1)
+               ? mmi_vma_leaf_like(leaf, p->i - 1, flags)
+               : NULL;
+}
+
+static struct mm_vma *mmi_vma_patch_right(const struct mmi_vma_patch *p,
+                                          const struct mm_vma_map *map, uintptr_t end,
+                                          uintptr_t flags)
+{
+    const struct mm_vma_node *leaf = p->c.node[0];
+    struct mm_vma_cursor behind;
+
+    if (MM_UNLIKELY(p->beyond)) {
+        behind = p->c;
+        (void)mmi_vma_leaf_after(&behind, map);
+        return mmi_vma_leaf_like(behind.node[0], 0, flags);
+    }
+    return p->j < leaf->u.leaf.count && leaf->u.leaf.start[p->j] == (uint32_t)end
+               ? mmi_vma_leaf_like(leaf, p->j, flags)
+               : NULL;
+}
+
+/* What begins the next leaf joins: `left` takes it over, or it begins at `start` from now on. The
+ * patch is done. */
+static void mmi_vma_patch_beyond(struct mm_vma_map *map, struct mm_vma *left, struct mm_vma *next,
+                                 uintptr_t start, struct mm_vma **gone)
+{
+    if (left == NULL) {
+        mmi_vma_move_start(map, next, start);
+        return;
+    }
+    mmi_vma_erase(map, next);
+    mmi_vma_gone(next, gone);
+    mmi_vma_set_end(map, left, next->end);
+    mmi_vma_inherit(left, next->anon);
+}
+
+/* What touches the range from above joins: `left` takes it over, or it begins at `start` from now
+ * on. Returns what has a slot then. */
+static struct mm_vma *mmi_vma_patch_next(struct mm_vma *left, struct mm_vma *next, uintptr_t start,
+                                         struct mm_vma **gone)
+{
+    if (left == NULL) {
+        mmi_vma_start_is(next, start);
+        return next;
+    }
+    mm_store(&left->end, next->end);
+    mmi_vma_inherit(left, next->anon);
+    mmi_vma_gone(next, gone);
+    return NULL;
+}
+
+/* mmi_vma_patch_put of those of three areas that are not NULL. */
+static void mmi_vma_patch_three(struct mmi_vma_patch *p, struct mm_vma_map *map, unsigned i,
+                                unsigned j, struct mm_vma *a, struct mm_vma *b, struct mm_vma *c)
+{
+    struct mm_vma *out[3];
+    unsigned n = 0;
+
+    out[n] = a;
+    n += a != NULL;
+    out[n] = b;
+    n += b != NULL;
+    out[n] = c;
+    n += c != NULL;
+    mmi_vma_patch_put(p, map, i, j, out, n);
+}
+
+/* mmi_vma_cut where the range is one leaf's. One area is reserved. */
+static void mmi_vma_patch_free(struct mm_vma_space *space, struct mmi_vma_patch *p, uintptr_t start,
+                               uintptr_t end, struct mm_vma **gone)
+{
+    struct mm_vma *prev = NULL, *next = NULL;
+
+    mmi_vma_patch_cut(space, p, start, end, &prev, &next, gone);
+    if (p->i != p->j)
+        mmi_vma_patch_three(p, &space->map, p->i, p->j, prev, NULL, next);
+}
+
+/* mmi_vma_cut and mmi_vma_add where the range is one leaf's. One area is reserved. */
+static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_vma_patch *p,
+                                        const struct mm_vma *range, struct mm_vma *fresh,
+                                        struct mm_vma **gone)
+{
+    struct mm_vma *prev = NULL, *next = NULL, *before, *behind, *target = fresh;
+    unsigned i = p->i, j = p->j;
+    bool left, right;
+
+    mmi_vma_patch_cut(space, p, range->start, range->end, &prev, &next, gone);
+    mmi_vma_account(space, range->flags, mmi_vma_count(range));
+    before = prev != NULL ? prev : mmi_vma_patch_left(p, range->start, range->flags);
+    behind = next != NULL ? next : mmi_vma_patch_right(p, &space->map, range->end, range->flags);
+    mmi_vma_joins(before, range, behind, &left, &right);
+    if (right)
+        target = behind;
+    if (left) {
+        target = before;
+        i -= prev == NULL;
+        prev = before;
+        mm_store(&prev->end, range->end);
+    }
+    mmi_vma_inherit(target, range->anon);
+    if (right && !p->beyond) {
+        j += next == NULL;
+        next = mmi_vma_patch_next(left ? prev : NULL, behind, range->start, gone);
+    }
+    mmi_vma_patch_three(p, &space->map, i, j, prev, target == fresh ? fresh : NULL, next);
+    if (MM_UNLIKELY(right && p->beyond))
+        mmi_vma_patch_beyond(&space->map, left ? prev : NULL, behind, range->start, gone);
+    return target;
+}
+
 /* `prev` takes over `vma` up to `to`, and with it all of `next` if that is not NULL. */
 static struct mm_vma *mmi_vma_join_left(struct mm_vma_space *space, struct mm_vma *prev,
                                         struct mm_vma *vma, uintptr_t to, struct mm_vma *next,
@@ -3528,6 +3990,77 @@ static struct mm_vma *mmi_vma_modify(struct mm_vma_space *space, struct mm_vma *
         (void)mmi_vma_split(space, vma, to);
     mmi_vma_set_flags(map, vma, flags);
     return vma;
+}
+
+/* Gives [from, to), all within the patch's only area, new flags where nothing joins. */
+static struct mm_vma *mmi_vma_patch_split(struct mm_vma_space *space, struct mmi_vma_patch *p,
+                                          uintptr_t from, uintptr_t to, uintptr_t flags)
+{
+    struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), *mid = vma, *upper = NULL;
+
+    if (to < vma->end)
+        upper = mmi_vma_twin_from(space, vma, to);
+    if (from > vma->start) {
+        mid = mmi_vma_twin_from(space, vma, from);
+        mm_store(&vma->end, from);
+    }
+    mm_store(&mid->end, to);
+    mm_store(&mid->flags, flags);
+    mmi_vma_patch_three(p, &space->map, p->i, p->j, mid != vma ? vma : NULL, mid, upper);
+    return mid;
+}
+
+/* The same where it joins `prev`, `next` or both. */
+static struct mm_vma *mmi_vma_patch_join(struct mm_vma_space *space, struct mmi_vma_patch *p,
+                                         uintptr_t from, uintptr_t to, struct mm_vma *prev,
+                                         struct mm_vma *next, struct mm_vma **gone)
+{
+    struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), *target = next, *joined = NULL;
+    uintptr_t anon = vma->anon;
+    bool right = next != NULL;
+
+    if (from == vma->start && to == vma->end) {
+        mmi_vma_gone(vma, gone);
+        vma = NULL;
+    } else if (prev != NULL) {
+        mmi_vma_start_is(vma, to);
+    } else {
+        mm_store(&vma->end, from);
+    }
+    if (prev != NULL) {
+        target = prev;
+        mm_store(&prev->end, to);
+    }
+    mmi_vma_inherit(target, anon);
+    if (right && !p->beyond)
+        joined = mmi_vma_patch_next(prev, next, from, gone);
+    mmi_vma_patch_three(p, &space->map, p->i - (prev != NULL), p->j + (right && !p->beyond), prev,
+                        vma, joined);
+    if (MM_UNLIKELY(right && p->beyond))
+        mmi_vma_patch_beyond(&space->map, prev, next, from, gone);
+    return target;
+}
+
+/* mmi_vma_modify where all is one leaf's. */
+static struct mm_vma *mmi_vma_patch_modify(struct mm_vma_space *space, struct mmi_vma_patch *p,
+                                           uintptr_t from, uintptr_t to, uintptr_t flags,
+                                           struct mm_vma **gone)
+{
+    struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), mid = *vma;
+    struct mm_vma *prev = from == vma->start ? mmi_vma_patch_left(p, from, flags) : NULL;
+    struct mm_vma *next = to == vma->end ? mmi_vma_patch_right(p, &space->map, to, flags) : NULL;
+    bool left, right;
+
+    mmi_vma_account(space, vma->flags, from - to);
+    mmi_vma_account(space, flags, to - from);
+    mid.start = from;
+    mid.end = to;
+    mid.flags = flags;
+    mid.offset += from - vma->start;
+    mmi_vma_joins(prev, &mid, next, &left, &right);
+    if (!left && !right)
+        return mmi_vma_patch_split(space, p, from, to, flags);
+    return mmi_vma_patch_join(space, p, from, to, left ? prev : NULL, right ? next : NULL, gone);
 }
 
 /* Number of areas that modifying [from, to) of `vma` adds at most. */
@@ -3759,12 +4292,16 @@ static uint64_t mmi_vma_mapped(const struct mm_vma_space *space, uintptr_t start
 
 /* Takes [start, end) out of the map and, once that is done for readers too, out of the page
  * table. */
-static void mmi_vma_drop(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+static void mmi_vma_drop(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                         struct mmi_vma_patch *p)
 {
     struct mm_vma *gone = NULL;
 
     mmi_vma_write_begin(&space->map);
-    mmi_vma_cut(space, start, end, &gone);
+    if (p != NULL)
+        mmi_vma_patch_free(space, p, start, end, &gone);
+    else
+        mmi_vma_cut(space, start, end, &gone);
     mmi_vma_write_end(&space->map);
     mmi_vma_zap(space, start, end);
     mmi_vma_free_list(space, gone);
@@ -3806,21 +4343,27 @@ static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *range, void 
 {
     const struct mm_vma_hooks *hooks = &space->sys->hooks;
     struct mm_vma *gone = NULL, *fresh, *area;
-    int result;
+    struct mmi_vma_patch patch;
+    bool local = mmi_vma_patch_find(&patch, &space->map, range->start, range->end, 1);
+    int result = mmi_vma_reserve_for(space, range->start, range->end, 2, local);
 
-    if (mmi_vma_reserve(space, range->start, range->end, 2) != MM_VMA_OK)
-        return MM_VMA_ENOMEM;
+    if (result != MM_VMA_OK)
+        return result;
     result = mmi_vma_enter_reference(space, range);
     if (result != MM_VMA_OK)
         return result;
     range->user = user;
     mmi_vma_write_begin(&space->map);
-    if (fixed)
-        mmi_vma_cut(space, range->start, range->end, &gone);
     fresh = mmi_vma_spare(space);
     mmi_vma_area_set(fresh, range->start, range->end, range->flags, range->offset, range->file);
     fresh->user = user;
-    area = mmi_vma_add(space, range, false, fresh, &gone);
+    if (local) {
+        area = mmi_vma_patch_add(space, &patch, range, fresh, &gone);
+    } else {
+        if (fixed)
+            mmi_vma_cut(space, range->start, range->end, &gone);
+        area = mmi_vma_add(space, range, false, fresh, &gone);
+    }
     mmi_vma_write_end(&space->map);
     if (area != fresh) { /* it joined a neighbour, which has a reference to the file already */
         if (range->file != NULL && hooks->file_put != NULL)
@@ -3936,7 +4479,9 @@ MM_VMA_API int mm_vma_mmap(struct mm_vma_space *space, const struct mm_vma_reque
 
 static int mmi_vma_munmap(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
 {
-    bool ready = mmi_vma_reserve(space, start, end, 1) == MM_VMA_OK;
+    struct mmi_vma_patch patch;
+    bool local = mmi_vma_patch_find(&patch, &space->map, start, end, 0);
+    bool ready = mmi_vma_reserve_for(space, start, end, 1, local) == MM_VMA_OK;
     const struct mm_vma *vma;
 
     if (!ready || space->map.count >= space->limits.areas) {
@@ -3946,7 +4491,7 @@ static int mmi_vma_munmap(struct mm_vma_space *space, uintptr_t start, uintptr_t
         if (!ready || (vma->start < start && vma->end > end))
             return MM_VMA_ENOMEM;
     }
-    mmi_vma_drop(space, start, end);
+    mmi_vma_drop(space, start, end, local ? &patch : NULL);
     return MM_VMA_OK;
 }
 
@@ -4001,9 +4546,10 @@ static int mmi_vma_protected(const struct mm_vma_space *space, const struct mm_v
     return MM_VMA_OK;
 }
 
-/* Changes the part [from, to) of `vma` to `flags`, in the map only. */
-static int mmi_vma_change(struct mm_vma_space *space, struct mm_vma **vma, uintptr_t from,
-                          uintptr_t to, uintptr_t flags)
+/* Changes the part [from, to) of `vma` to `flags`, in the map only; `p`, if it is not NULL, found
+ * that part. */
+static int mmi_vma_change(struct mm_vma_space *space, struct mmi_vma_patch *p, struct mm_vma **vma,
+                          uintptr_t from, uintptr_t to, uintptr_t flags)
 {
     struct mm_vma *gone = NULL;
 
@@ -4012,22 +4558,23 @@ static int mmi_vma_change(struct mm_vma_space *space, struct mm_vma **vma, uintp
     if (space->map.count + mmi_vma_parts(*vma, from, to) > space->limits.areas)
         return MM_VMA_ENOMEM;
     mmi_vma_write_begin(&space->map);
-    *vma = mmi_vma_modify(space, *vma, from, to, flags, &gone);
+    *vma = p != NULL ? mmi_vma_patch_modify(space, p, from, to, flags, &gone)
+                     : mmi_vma_modify(space, *vma, from, to, flags, &gone);
     mmi_vma_write_end(&space->map);
     mmi_vma_free_list(space, gone);
     return MM_VMA_OK;
 }
 
 /* mprotect for the part [from, to) of *vma, which becomes the area that has it then. */
-static int mmi_vma_protect(struct mm_vma_space *space, struct mm_vma **vma, uintptr_t from,
-                           uintptr_t to, unsigned prot)
+static int mmi_vma_protect(struct mm_vma_space *space, struct mmi_vma_patch *p, struct mm_vma **vma,
+                           uintptr_t from, uintptr_t to, unsigned prot)
 {
     uintptr_t flags, was = (*vma)->flags;
     int result = mmi_vma_protected(space, *vma, prot, to - from, &flags);
 
     if (result != MM_VMA_OK || flags == was)
         return result;
-    result = mmi_vma_change(space, vma, from, to, flags);
+    result = mmi_vma_change(space, p, vma, from, to, flags);
     if (result != MM_VMA_OK)
         return result;
     mmi_vma_reprotect(space, from, to, flags);
@@ -4037,13 +4584,34 @@ static int mmi_vma_protect(struct mm_vma_space *space, struct mm_vma **vma, uint
     return MM_VMA_OK;
 }
 
+/* mprotect of a single area, in one leaf with all that it takes, as nearly always. False: it is not
+ * so. */
+static bool mmi_vma_mprotect_one(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                                 unsigned prot, int *result)
+{
+    struct mmi_vma_patch patch;
+    struct mm_vma *vma;
+
+    if ((prot & MM_VMA_PROT_GROWSDOWN) != 0 ||
+        !mmi_vma_patch_find(&patch, &space->map, start, end, 1) || patch.j != patch.i + 1)
+        return false;
+    vma = mmi_vma_leaf_area(patch.c.node[0], patch.i);
+    if (vma->start > start || vma->end < end)
+        return false;
+    *result = mmi_vma_spares(space, 2) == MM_OK
+                  ? mmi_vma_protect(space, &patch, &vma, start, end, prot)
+                  : MM_VMA_ENOMEM;
+    return true;
+}
+
 static int mmi_vma_mprotect(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
                             unsigned prot)
 {
-    struct mm_vma *vma = mmi_vma_from(space, start);
+    struct mm_vma *vma;
     uintptr_t to;
     int result;
 
+    vma = mmi_vma_from(space, start);
     if ((prot & MM_VMA_PROT_GROWSDOWN) != 0) {
         if (vma == NULL || vma->start >= end)
             return MM_VMA_ENOMEM;
@@ -4057,7 +4625,7 @@ static int mmi_vma_mprotect(struct mm_vma_space *space, uintptr_t start, uintptr
         return MM_VMA_ENOMEM;
     do {
         to = mmi_vma_min(vma->end, end);
-        result = mmi_vma_protect(space, &vma, start, to, prot & MM_VMA_PROT);
+        result = mmi_vma_protect(space, NULL, &vma, start, to, prot & MM_VMA_PROT);
         start = mmi_vma_max(vma->end, to); /* what joined needs no change */
         if (result != MM_VMA_OK || start >= end)
             return result;
@@ -4071,6 +4639,7 @@ MM_VMA_API int mm_vma_mprotect(struct mm_vma_space *space, mm_va_t va, uint64_t 
 {
     MM_VMA_RWLOCK_STATE_T state;
     uint64_t last = space->top, end = (va >> MM_PAGE_SHIFT) + mmi_vma_pages(bytes);
+    uintptr_t start;
     int result;
 
     if ((va & MMI_VMA_PAGE_MASK) != 0)
@@ -4084,8 +4653,9 @@ MM_VMA_API int mm_vma_mprotect(struct mm_vma_space *space, mm_va_t va, uint64_t 
     if (va >> MM_PAGE_SHIFT >= last)
         return MM_VMA_ENOMEM;
     MMI_VMA_LOCK(space, state);
-    result = mmi_vma_mprotect(space, (uintptr_t)(va >> MM_PAGE_SHIFT),
-                              (uintptr_t)(end < last ? end : last), prot);
+    start = (uintptr_t)(va >> MM_PAGE_SHIFT);
+    if (!mmi_vma_mprotect_one(space, start, (uintptr_t)(end < last ? end : last), prot, &result))
+        result = mmi_vma_mprotect(space, start, (uintptr_t)(end < last ? end : last), prot);
     if (result == MM_VMA_OK && end > last)
         result = MM_VMA_ENOMEM; /* a hole up there */
     mmi_vma_after(space);
@@ -4208,7 +4778,7 @@ static int mmi_vma_madvise(struct mm_vma_space *space, uintptr_t start, uintptr_
         result = mmi_vma_advised(vma, advice, &flags, &pages);
         if (result == MM_VMA_OK)
             result = pages ? mmi_vma_advise_pages(space, vma, advice, start, to)
-                           : mmi_vma_change(space, &vma, start, to, flags);
+                           : mmi_vma_change(space, NULL, &vma, start, to, flags);
         if (result != MM_VMA_OK)
             return result;
         start = mmi_vma_max(vma->end, to);
@@ -4258,7 +4828,7 @@ static int mmi_vma_lock_range(struct mm_vma_space *space, uintptr_t start, uintp
         to = mmi_vma_min(vma->end, end);
         flags = (vma->flags & ~(uintptr_t)MMI_VMA_LOCKS) | locks;
         if ((vma->flags & MMI_VMA_UNMERGEABLE) == 0 && flags != vma->flags) {
-            result = mmi_vma_change(space, &vma, start, to, flags);
+            result = mmi_vma_change(space, NULL, &vma, start, to, flags);
             if (result != MM_VMA_OK)
                 return result;
             mmi_vma_relock(space, start, to, locks != 0);
@@ -4520,10 +5090,10 @@ static int mmi_vma_remap_to(struct mmi_vma_remap *r)
         if (r->target == MMI_VMA_NONE)
             return MM_VMA_ENOMEM;
     } else {
-        mmi_vma_drop(space, r->target, r->target + r->pages);
+        mmi_vma_drop(space, r->target, r->target + r->pages, NULL);
     }
     if (r->pages < r->old_pages) {
-        mmi_vma_drop(space, r->old + r->pages, r->old + r->old_pages);
+        mmi_vma_drop(space, r->old + r->pages, r->old + r->old_pages, NULL);
         r->old_pages = r->pages;
     }
     return mmi_vma_remap_move(r, mmi_vma_from(space, r->old));
@@ -4752,7 +5322,7 @@ static int mmi_vma_install(struct mm_vma_space *space, uintptr_t start, uintptr_
     if (result == MM_VMA_OK && now && space->sys->hooks.pt_map != NULL) {
         result = mmi_vma_fill(space, start, end, true);
         if (result != MM_VMA_OK) /* what was reserved for two inserts does for a split too */
-            mmi_vma_drop(space, start, end);
+            mmi_vma_drop(space, start, end, NULL);
     }
     return result;
 }
@@ -6048,7 +6618,7 @@ MM_VMA_API void mm_vma_clear(struct mm_vma_space *space)
     MM_VMA_RWLOCK_STATE_T state;
 
     MMI_VMA_LOCK(space, state);
-    mmi_vma_drop(space, 0, space->top);
+    mmi_vma_drop(space, 0, space->top, NULL);
     space->brk = space->brk_start;
     MMI_VMA_UNLOCK(space, state);
 }

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- what spaces need: blocks of 512 and of 64 bytes from free lists -------------------------------- */
+/* ---- what spaces need: nodes and areas from free lists ----------------------------------------------- */
 
 struct list {
     void *free;
