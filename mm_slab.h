@@ -2685,6 +2685,15 @@ static uintptr_t mmi_slab_load(struct mm_slab_cache *cache, uintptr_t *end, uint
     return n;
 }
 
+/* What is in `in` goes into `out`, before the `more` objects that are there. */
+static void mmi_slab_turn_over(uintptr_t *l, uintptr_t slots, uintptr_t room, uintptr_t more)
+{
+    const uintptr_t n = slots - room;
+    (void)MM_SLAB_MEMCPY(l + MMI_SLAB_END - more - n, l + room, n * sizeof *l);
+    mmi_slab_set_room(l, slots);
+    mmi_slab_set_ready(l, n + more);
+}
+
 /* Fills the empty `out` of the arrays l. What is in `in` comes first; where that is little, more is
  * added behind it, or a few objects that go round would come here each time. False if the cache has
  * nothing. Pinned. */
@@ -2695,9 +2704,7 @@ static bool mmi_slab_refill(struct mm_slab_cache *cache, uintptr_t *l)
 
     if (n == 0 || (n < slots / 2 && mm_load(&cache->free) != 0))
         more = mmi_slab_load(cache, l + MMI_SLAB_END, room);
-    (void)MM_SLAB_MEMCPY(l + MMI_SLAB_END - more - n, l + room, n * sizeof *l);
-    mmi_slab_set_room(l, slots);
-    mmi_slab_set_ready(l, n + more);
+    mmi_slab_turn_over(l, slots, room, more);
     return n + more != 0;
 }
 
@@ -2895,6 +2902,27 @@ static void mmi_slab_equip_rest(struct mm_slab_cache *cache)
         mmi_slab_inner_free(cache->heap, MMI_SLAB_BATCHES, b);
 }
 
+/* Most refills: `out` is empty, `in` is half full at least, and takes its place. NULL if not so. */
+static void *mmi_slab_swap(struct mm_slab_cache *cache)
+{
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t *l, slots, room;
+    void *p = NULL;
+
+    MM_SLAB_CPU_PIN(pin);
+    l = mmi_slab_arrays(cache);
+    if (l != NULL) {
+        slots = l[MMI_SLAB_SLOTS];
+        room = mmi_slab_room(l);
+        if (mmi_slab_ready(l) == 0 && room <= slots / 2) {
+            mmi_slab_turn_over(l, slots, room, 0);
+            p = mmi_slab_pop(l);
+        }
+    }
+    MM_SLAB_CPU_UNPIN(pin);
+    return p;
+}
+
 /* An object of the cache out of the CPU's arrays or the slabs; NULL if it has none. */
 static void *mmi_slab_try(struct mm_slab_cache *cache)
 {
@@ -2983,6 +3011,17 @@ static void *mmi_slab_get(struct mm_slab_cache *cache, size_t size, unsigned fla
             mmi_slab_debug_resize(cache, (char *)p, size);
         return p;
     }
+}
+
+/* The same, after a look at what is nearest. */
+static void *mmi_slab_get_soon(struct mm_slab_cache *cache, size_t size, unsigned flags,
+                               uintptr_t caller)
+{
+    void *p = mmi_slab_swap(cache);
+    if (p == NULL)
+        return mmi_slab_get(cache, size, flags, caller);
+    mmi_slab_hand_out(p, size, cache->size, flags);
+    return p;
 }
 
 /* Frees p, an address in slab s of the cache, whatever it is. */
@@ -3391,7 +3430,7 @@ MM_SLAB_API void *mmi_slab_kmalloc_slow(struct mm_slab_heap *heap, size_t size, 
 {
     if (size > MM_SLAB_MAX)
         return mmi_slab_large(heap, size, MM_SLAB_BYTES, flags, MMI_SLAB_CALLER);
-    return mmi_slab_get(&heap->cls[mmi_slab_class(size)], size, flags, MMI_SLAB_CALLER);
+    return mmi_slab_get_soon(&heap->cls[mmi_slab_class(size)], size, flags, MMI_SLAB_CALLER);
 }
 
 static void *mmi_slab_aligned(struct mm_slab_heap *heap, size_t size, size_t align, unsigned flags,
@@ -3512,8 +3551,33 @@ static enum mm_status mmi_slab_kfree_any(struct mm_slab_heap *heap, void *p, con
     return mmi_slab_refuse(heap, where, "wild free", MM_ERR_INVALID, NULL, NULL, p);
 }
 
+/* Objects aligned to 8 lie between the marks where these are of 16 bytes: then the mark of the place
+ * before tells. Frees p of this cache into the CPU's arrays if it is such a one. */
+static bool mmi_slab_free_between(struct mm_slab_cache *cache, char *p, enum mm_status *status)
+{
+    struct mm_slab_heap *heap = cache->heap;
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t offset = 0, *l;
+
+    if ((uintptr_t)p % sizeof(struct mmi_slab_mark) != 8 || cache->align != 8 ||
+        !mmi_slab_trusted(heap, p) || !mmi_slab_marked(p - 8, cache->token, &offset) ||
+        offset != cache->offset || !mmi_slab_starts(p))
+        return false;
+    MM_SLAB_CPU_PIN(pin);
+    l = mmi_slab_arrays(cache);
+    if (l == NULL) {
+        MM_SLAB_CPU_UNPIN(pin);
+        return false;
+    }
+    *status = mmi_slab_free_into(heap, l, p, pin);
+    return true;
+}
+
 MM_SLAB_API enum mm_status mmi_slab_kfree_slow(struct mm_slab_heap *heap, void *p)
 {
+    enum mm_status status;
+    if (mmi_slab_free_between(&heap->cls[0], (char *)p, &status))
+        return status;
     return mmi_slab_kfree_any(heap, p, "mm_slab_kfree", MMI_SLAB_CALLER);
 }
 
@@ -3522,7 +3586,10 @@ MM_SLAB_API enum mm_status mmi_slab_kfree_sized_slow(struct mm_slab_heap *heap, 
 {
     const size_t page = mmi_slab_page();
     struct mmi_slab_place place;
+    enum mm_status status;
 
+    if (size <= 8 && mmi_slab_free_between(&heap->cls[0], (char *)p, &status))
+        return status;
     if (size > MM_SLAB_MAX && mmi_slab_large_free(heap, p, (size + page - 1) & ~(page - 1)))
         return MM_OK;
     mmi_slab_locate(heap, p, &place);
@@ -3884,13 +3951,16 @@ MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, si
 
 MM_SLAB_API void *mmi_slab_alloc_slow(struct mm_slab_cache *cache, unsigned flags)
 {
-    return mmi_slab_get(cache, cache->size, flags, MMI_SLAB_CALLER);
+    return mmi_slab_get_soon(cache, cache->size, flags, MMI_SLAB_CALLER);
 }
 
 MM_SLAB_API enum mm_status mmi_slab_free_slow(struct mm_slab_cache *cache, void *p)
 {
     struct mmi_slab_place place;
+    enum mm_status status;
 
+    if (mmi_slab_free_between(cache, (char *)p, &status))
+        return status;
     mmi_slab_locate(cache->heap, p, &place);
     if (place.cache == cache)
         return mmi_slab_give(cache, place.slab, p, "mm_slab_free", MMI_SLAB_CALLER);
