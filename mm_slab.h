@@ -881,7 +881,8 @@ struct mmi_slab_list {
  * C1  an object is in exactly one place: free in its slab (bit set), in one array or batch, in
  *     quarantine, or handed out; in all but the first its bit is clear
  * C2  `partial` holds the slabs with a bit set, `full` those without; wholly free slabs have left
- *     the cache, but for the last one with debug flags, so that it still knows a double free
+ *     the cache, but for the last one with debug flags, so that it still knows a double free until
+ *     a shrink
  * C3  `free` is the number of bits set in the slabs of both lists, `slabs` the number of slabs
  * C4  `depot` batches hold 1 to slots addresses each, `batches` is their number                 */
 struct mm_slab_cache {
@@ -4285,6 +4286,21 @@ static void mmi_slab_unload_here_all(void *arg)
         mmi_slab_unload_own(cache);
 }
 
+/* With debug flags a cache keeps its last slab, wholly free too: it goes now. */
+static void mmi_slab_retire_last(struct mm_slab_cache *cache)
+{
+    struct mmi_slab_after after = {NULL, {0}, 0};
+    struct mmi_slab *s;
+    MM_SLAB_LOCK_STATE_T state;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    s = cache->partial.first;
+    if (s != NULL && s->free == s->count)
+        mmi_slab_retire(cache, s, &after);
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    (void)mmi_slab_finish(cache, &after);
+}
+
 /* All that a cache can give when the CPUs' arrays are empty. */
 static size_t mmi_slab_shrink_rest(struct mm_slab_cache *cache)
 {
@@ -4292,6 +4308,7 @@ static size_t mmi_slab_shrink_rest(struct mm_slab_cache *cache)
 
     mmi_slab_unload_depot(cache);
     (void)mmi_slab_wake_all(cache);
+    mmi_slab_retire_last(cache);
     given = mmi_slab_trim_to(cache->heap, 0);
     return given + mmi_slab_purge(cache);
 }
