@@ -753,8 +753,8 @@ struct mmi_slab;
 struct mmi_slab_batch {
     struct mmi_slab_batch *next;
     uintptr_t n;
-    uintptr_t grace; /* deferred frees: the grace period; quarantine: where the oldest is; depot:
-                        the CPU that filled it */
+    uintptr_t grace; /* deferred frees: the grace period; quarantine: where the oldest is; depot
+                        and spares: the CPU that filled it last */
     uintptr_t slot[MM_SLAB_SLOTS];
 };
 
@@ -888,7 +888,6 @@ struct mmi_slab_list {
 struct mm_slab_cache {
     uintptr_t *cpu[MM_CPU_MAX]; /* the arrays of each CPU; NULL: none (yet) */
     struct mm_slab_heap *heap;
-    MM_SLAB_LOCK_T lock;
     uint32_t size;    /* bytes of an object */
     uint32_t stride;  /* bytes from one to the next */
     uint32_t first;   /* offset of the first object in its slab, without colour */
@@ -898,24 +897,25 @@ struct mm_slab_cache {
     uint32_t left;  /* bytes of red zone before an object */
     uint32_t slots; /* entries of an array */
     uint32_t flags;
-    uint32_t colour;  /* next slab's, in bytes */
-    uint32_t colours; /* bytes to spare for it */
-    uint32_t kind;    /* MMI_SLAB_CLASS, MMI_SLAB_NAMED, MMI_SLAB_INNER */
-    uintptr_t token;  /* mark of its slabs for the inlined free */
-    uintptr_t offset; /* of a class: from a struct mm_slab_cpu to its arrays */
+    uint32_t colours;    /* bytes to spare for colours */
+    uint32_t kind;       /* MMI_SLAB_CLASS, MMI_SLAB_NAMED, MMI_SLAB_INNER */
+    uintptr_t token;     /* mark of its slabs for the inlined free */
+    uintptr_t offset;    /* of a class: from a struct mm_slab_cpu to its arrays */
+    MM_SLAB_LOCK_T lock; /* from here on CPUs write; what they only read stands before */
+    struct mmi_slab_batch *depot;
+    struct mmi_slab_batch *spare; /* batches without content */
+    uint32_t batches, limit, spares;
+    uint32_t run, last_run; /* of flushes or refills in a row, and of the other kind before */
+    bool flushing;          /* what `run` counts */
+    uintptr_t want;         /* not 0: the depot wants more batches */
+    uintptr_t refills, flushes, failures, misuse;
+    uint32_t colour; /* next slab's, in bytes */
     struct mmi_slab_list partial;
     struct mmi_slab_list full;
     size_t slabs;
     uintptr_t free; /* changed by mmi_slab_add_free */
     size_t quota;
-    struct mmi_slab_batch *depot;
-    struct mmi_slab_batch *spare; /* batches without content */
-    uint32_t batches, limit, spares;
-    uintptr_t want;         /* not 0: the depot wants more batches */
-    uint32_t run, last_run; /* of flushes or refills in a row, and of the other kind before */
-    bool flushing;          /* what `run` counts */
     uintptr_t random;
-    uintptr_t refills, flushes, failures, misuse;
     size_t copy_offset, copy_bytes;
     void (*construct)(void *ctx, void *object);
     void (*destruct)(void *ctx, void *object);
@@ -2651,21 +2651,29 @@ static void mmi_slab_fetch(const uintptr_t *object, uintptr_t n)
     }
 }
 
+/* Where a list of batches has, near its start, one that this CPU filled: its lines, and its objects'
+ * lines, may still be in the CPU's own cache. Else the list's start. */
+static struct mmi_slab_batch **mmi_slab_nearest(struct mmi_slab_batch **list, unsigned cpu)
+{
+    struct mmi_slab_batch **at = list;
+    unsigned looks = 8;
+    while (*at != NULL && (*at)->grace != cpu && --looks != 0)
+        at = &(*at)->next;
+    return *at != NULL && looks != 0 ? at : list;
+}
+
 /* Objects for the empty `out` of the arrays l, up to `n`, out of the depot or the slabs: they end
  * at `end`. Returns how many. */
 static uintptr_t mmi_slab_load(struct mm_slab_cache *cache, uintptr_t *end, uintptr_t n)
 {
     const unsigned cpu = MM_SLAB_CPU_ID();
     MM_SLAB_LOCK_STATE_T state;
-    struct mmi_slab_batch **at = &cache->depot, *b;
+    struct mmi_slab_batch **at, *b;
     bool foreign = false;
 
     MM_SLAB_LOCK(&cache->lock, state);
     mmi_slab_turn(cache, false);
-    while (*at != NULL && (*at)->grace != cpu) /* rather what is in this CPU's own cache */
-        at = &(*at)->next;
-    if (*at == NULL)
-        at = &cache->depot;
+    at = mmi_slab_nearest(&cache->depot, cpu);
     b = *at;
     if (b != NULL && b->n <= n) {
         foreign = b->grace != cpu;
@@ -2713,7 +2721,8 @@ static bool mmi_slab_refill(struct mm_slab_cache *cache, uintptr_t *l)
 static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *from, uintptr_t n)
 {
     struct mmi_slab_after after;
-    struct mmi_slab_batch *b;
+    const unsigned cpu = MM_SLAB_CPU_ID();
+    struct mmi_slab_batch **at, *b;
     MM_SLAB_LOCK_STATE_T state;
     uintptr_t i;
 
@@ -2721,13 +2730,14 @@ static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *fr
     after.misuse = 0;
     MM_SLAB_LOCK(&cache->lock, state);
     mmi_slab_turn(cache, true);
-    b = cache->batches < cache->limit ? cache->spare : NULL;
+    at = mmi_slab_nearest(&cache->spare, cpu);
+    b = cache->batches < cache->limit ? *at : NULL;
     if (b != NULL) {
-        cache->spare = b->next;
+        *at = b->next;
         cache->spares--;
         (void)MM_SLAB_MEMCPY(b->slot, from, n * sizeof *from);
         b->n = n;
-        b->grace = MM_SLAB_CPU_ID();
+        b->grace = cpu;
         b->next = cache->depot;
         cache->depot = b;
         cache->batches++;
@@ -2870,6 +2880,7 @@ static void mmi_slab_equip(struct mm_slab_cache *cache)
         if (b == NULL)
             return;
         MM_SLAB_LOCK(&cache->lock, state);
+        b->grace = cpu;
         b->next = cache->spare;
         cache->spare = b;
         cache->spares++;
