@@ -884,7 +884,8 @@ struct mmi_slab_list {
  *     the cache, but for the last one with debug flags, so that it still knows a double free until
  *     a shrink
  * C3  `free` is the number of bits set in the slabs of both lists, `slabs` the number of slabs
- * C4  `depot` batches hold 1 to slots addresses each, `batches` is their number                 */
+ * C4  `depot` batches hold 1 to slots addresses each, `batches` is their number, `spares` that of
+ *     the batches in `spare`                                                                    */
 struct mm_slab_cache {
     uintptr_t *cpu[MM_CPU_MAX]; /* the arrays of each CPU; NULL: none (yet) */
     struct mm_slab_heap *heap;
@@ -4721,7 +4722,7 @@ static bool mmi_slab_cached_once(struct mm_slab_cache *cache)
 MM_SLAB_API enum mm_status mm_slab_cache_check(struct mm_slab_cache *cache)
 {
     const struct mmi_slab_batch *b;
-    size_t free = 0, slabs = 0, batches = 0;
+    size_t free = 0, slabs = 0, batches = 0, spares = 0;
 
     if (!mmi_slab_sound_list(cache, &cache->partial, false, &slabs, &free) ||
         !mmi_slab_sound_list(cache, &cache->full, true, &slabs, &free))
@@ -4729,7 +4730,10 @@ MM_SLAB_API enum mm_status mm_slab_cache_check(struct mm_slab_cache *cache)
     for (b = cache->depot; b != NULL; b = b->next, batches++)
         if (b->n == 0 || b->n > cache->slots || batches == cache->batches)
             return MM_ERR_CORRUPT;
-    if (free != cache->free || slabs != cache->slabs || batches != cache->batches)
+    for (b = cache->spare; b != NULL && spares <= cache->spares; b = b->next)
+        spares++;
+    if (free != cache->free || slabs != cache->slabs || batches != cache->batches ||
+        spares != cache->spares)
         return MM_ERR_CORRUPT;
     return mmi_slab_cached_once(cache) ? MM_OK : MM_ERR_CORRUPT;
 }

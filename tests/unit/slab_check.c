@@ -74,6 +74,7 @@ static void damage_of_a_cache(void **state)
     assert_found(cache.slabs, cache.slabs - 1);
     assert_found(cache.batches, cache.batches + 1);
     assert_found(cache.batches, cache.batches - 1);
+    assert_found(cache.spares, cache.spares + 1);
     assert_found(cache.depot->n, 0);
     assert_found(cache.depot->n, cache.slots + 1);
     assert_found(cache.depot->slot[0], cache.depot->slot[1]); /* an object twice */
@@ -83,6 +84,31 @@ static void damage_of_a_cache(void **state)
     assert_true(mmi_slab_ready(l) > 0);
     assert_found(l[(intptr_t)l[MMI_SLAB_POP]], cache.depot->slot[0]);
     assert_found(cache.partial.last, cache.full.first);
+    end();
+}
+
+/* Two CPUs use one depot by turns: each takes its own batches out of the midst of the lists. */
+static void batches_of_two_cpus_stay_in_their_lists(void **state)
+{
+    unsigned most = 0, mixed = 0;
+    (void)state;
+    rich();
+    for (unsigned round = 0; round < 60; round++) {
+        cpu_now = round % 3 == 0;
+        for (unsigned i = 1501; i < 2500; i++)
+            p[i] = mm_slab_alloc(&cache, 0);
+        for (const struct mmi_slab_batch *b = cache.spare; b != NULL && b->next != NULL;
+             b = b->next)
+            mixed += b->grace != b->next->grace;
+        most = cache.spares > most ? cache.spares : most;
+        for (unsigned i = 1501; i < 2500; i++) {
+            cpu_now = (round + i / 300) % 2;
+            assert_int_equal(mm_slab_free(&cache, p[i]), MM_OK);
+        }
+        assert_int_equal(mm_slab_check(&heap), MM_OK);
+    }
+    assert_true(most > 1 && mixed > 0);
+    cpu_now = 0;
     end();
 }
 
@@ -160,6 +186,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(damage_of_the_heap),
         cmocka_unit_test(damage_of_a_cache),
+        cmocka_unit_test(batches_of_two_cpus_stay_in_their_lists),
         cmocka_unit_test(damage_of_a_slab),
         cmocka_unit_test(wholly_free_slabs_have_left_the_cache),
     };
