@@ -4719,10 +4719,18 @@ static bool mmi_slab_cached_once(struct mm_slab_cache *cache)
     return cached[1] == done[1] && cached[0] == done[0];
 }
 
+/* Has the list n batches? */
+static bool mmi_slab_so_many(const struct mmi_slab_batch *b, size_t n)
+{
+    for (; b != NULL && n != 0; b = b->next)
+        n--;
+    return b == NULL && n == 0;
+}
+
 MM_SLAB_API enum mm_status mm_slab_cache_check(struct mm_slab_cache *cache)
 {
     const struct mmi_slab_batch *b;
-    size_t free = 0, slabs = 0, batches = 0, spares = 0;
+    size_t free = 0, slabs = 0, batches = 0;
 
     if (!mmi_slab_sound_list(cache, &cache->partial, false, &slabs, &free) ||
         !mmi_slab_sound_list(cache, &cache->full, true, &slabs, &free))
@@ -4730,10 +4738,8 @@ MM_SLAB_API enum mm_status mm_slab_cache_check(struct mm_slab_cache *cache)
     for (b = cache->depot; b != NULL; b = b->next, batches++)
         if (b->n == 0 || b->n > cache->slots || batches == cache->batches)
             return MM_ERR_CORRUPT;
-    for (b = cache->spare; b != NULL && spares <= cache->spares; b = b->next)
-        spares++;
     if (free != cache->free || slabs != cache->slabs || batches != cache->batches ||
-        spares != cache->spares)
+        !mmi_slab_so_many(cache->spare, cache->spares))
         return MM_ERR_CORRUPT;
     return mmi_slab_cached_once(cache) ? MM_OK : MM_ERR_CORRUPT;
 }
