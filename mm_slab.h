@@ -753,8 +753,8 @@ struct mmi_slab;
 struct mmi_slab_batch {
     struct mmi_slab_batch *next;
     uintptr_t n;
-    uintptr_t grace; /* deferred frees: the grace period; quarantine: where the oldest is; depot:
-                        the CPU that filled it */
+    uintptr_t grace; /* deferred frees: the grace period; quarantine: where the oldest is; depot
+                        and spares: the CPU that filled it last */
     uintptr_t slot[MM_SLAB_SLOTS];
 };
 
@@ -881,13 +881,14 @@ struct mmi_slab_list {
  * C1  an object is in exactly one place: free in its slab (bit set), in one array or batch, in
  *     quarantine, or handed out; in all but the first its bit is clear
  * C2  `partial` holds the slabs with a bit set, `full` those without; wholly free slabs have left
- *     the cache, but for the last one with debug flags, so that it still knows a double free
+ *     the cache, but for the last one with debug flags, so that it still knows a double free until
+ *     a shrink
  * C3  `free` is the number of bits set in the slabs of both lists, `slabs` the number of slabs
- * C4  `depot` batches hold 1 to slots addresses each, `batches` is their number                 */
+ * C4  `depot` batches hold 1 to slots addresses each, `batches` is their number, `spares` that of
+ *     the batches in `spare`                                                                    */
 struct mm_slab_cache {
     uintptr_t *cpu[MM_CPU_MAX]; /* the arrays of each CPU; NULL: none (yet) */
     struct mm_slab_heap *heap;
-    MM_SLAB_LOCK_T lock;
     uint32_t size;    /* bytes of an object */
     uint32_t stride;  /* bytes from one to the next */
     uint32_t first;   /* offset of the first object in its slab, without colour */
@@ -897,24 +898,25 @@ struct mm_slab_cache {
     uint32_t left;  /* bytes of red zone before an object */
     uint32_t slots; /* entries of an array */
     uint32_t flags;
-    uint32_t colour;  /* next slab's, in bytes */
-    uint32_t colours; /* bytes to spare for it */
-    uint32_t kind;    /* MMI_SLAB_CLASS, MMI_SLAB_NAMED, MMI_SLAB_INNER */
-    uintptr_t token;  /* mark of its slabs for the inlined free */
-    uintptr_t offset; /* of a class: from a struct mm_slab_cpu to its arrays */
+    uint32_t colours;    /* bytes to spare for colours */
+    uint32_t kind;       /* MMI_SLAB_CLASS, MMI_SLAB_NAMED, MMI_SLAB_INNER */
+    uintptr_t token;     /* mark of its slabs for the inlined free */
+    uintptr_t offset;    /* of a class: from a struct mm_slab_cpu to its arrays */
+    MM_SLAB_LOCK_T lock; /* from here on CPUs write; what they only read stands before */
+    struct mmi_slab_batch *depot;
+    struct mmi_slab_batch *spare; /* batches without content */
+    uint32_t batches, limit, spares;
+    uint32_t run, last_run; /* of flushes or refills in a row, and of the other kind before */
+    bool flushing;          /* what `run` counts */
+    uintptr_t want;         /* not 0: the depot wants more batches */
+    uintptr_t refills, flushes, failures, misuse;
+    uint32_t colour; /* next slab's, in bytes */
     struct mmi_slab_list partial;
     struct mmi_slab_list full;
     size_t slabs;
     uintptr_t free; /* changed by mmi_slab_add_free */
     size_t quota;
-    struct mmi_slab_batch *depot;
-    struct mmi_slab_batch *spare; /* batches without content */
-    uint32_t batches, limit, spares;
-    uintptr_t want;         /* not 0: the depot wants more batches */
-    uint32_t run, last_run; /* of flushes or refills in a row, and of the other kind before */
-    bool flushing;          /* what `run` counts */
     uintptr_t random;
-    uintptr_t refills, flushes, failures, misuse;
     size_t copy_offset, copy_bytes;
     void (*construct)(void *ctx, void *object);
     void (*destruct)(void *ctx, void *object);
@@ -2650,21 +2652,29 @@ static void mmi_slab_fetch(const uintptr_t *object, uintptr_t n)
     }
 }
 
+/* Where a list of batches has, near its start, one that this CPU filled: its lines, and its objects'
+ * lines, may still be in the CPU's own cache. Else the list's start. */
+static struct mmi_slab_batch **mmi_slab_nearest(struct mmi_slab_batch **list, unsigned cpu)
+{
+    struct mmi_slab_batch **at = list;
+    unsigned looks = 8;
+    while (*at != NULL && (*at)->grace != cpu && --looks != 0)
+        at = &(*at)->next;
+    return *at != NULL && looks != 0 ? at : list;
+}
+
 /* Objects for the empty `out` of the arrays l, up to `n`, out of the depot or the slabs: they end
  * at `end`. Returns how many. */
 static uintptr_t mmi_slab_load(struct mm_slab_cache *cache, uintptr_t *end, uintptr_t n)
 {
     const unsigned cpu = MM_SLAB_CPU_ID();
     MM_SLAB_LOCK_STATE_T state;
-    struct mmi_slab_batch **at = &cache->depot, *b;
+    struct mmi_slab_batch **at, *b;
     bool foreign = false;
 
     MM_SLAB_LOCK(&cache->lock, state);
     mmi_slab_turn(cache, false);
-    while (*at != NULL && (*at)->grace != cpu) /* rather what is in this CPU's own cache */
-        at = &(*at)->next;
-    if (*at == NULL)
-        at = &cache->depot;
+    at = mmi_slab_nearest(&cache->depot, cpu);
     b = *at;
     if (b != NULL && b->n <= n) {
         foreign = b->grace != cpu;
@@ -2685,6 +2695,15 @@ static uintptr_t mmi_slab_load(struct mm_slab_cache *cache, uintptr_t *end, uint
     return n;
 }
 
+/* What is in `in` goes into `out`, before the `more` objects that are there. */
+static void mmi_slab_turn_over(uintptr_t *l, uintptr_t slots, uintptr_t room, uintptr_t more)
+{
+    const uintptr_t n = slots - room;
+    (void)MM_SLAB_MEMCPY(l + MMI_SLAB_END - more - n, l + room, n * sizeof *l);
+    mmi_slab_set_room(l, slots);
+    mmi_slab_set_ready(l, n + more);
+}
+
 /* Fills the empty `out` of the arrays l. What is in `in` comes first; where that is little, more is
  * added behind it, or a few objects that go round would come here each time. False if the cache has
  * nothing. Pinned. */
@@ -2695,9 +2714,7 @@ static bool mmi_slab_refill(struct mm_slab_cache *cache, uintptr_t *l)
 
     if (n == 0 || (n < slots / 2 && mm_load(&cache->free) != 0))
         more = mmi_slab_load(cache, l + MMI_SLAB_END, room);
-    (void)MM_SLAB_MEMCPY(l + MMI_SLAB_END - more - n, l + room, n * sizeof *l);
-    mmi_slab_set_room(l, slots);
-    mmi_slab_set_ready(l, n + more);
+    mmi_slab_turn_over(l, slots, room, more);
     return n + more != 0;
 }
 
@@ -2705,7 +2722,8 @@ static bool mmi_slab_refill(struct mm_slab_cache *cache, uintptr_t *l)
 static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *from, uintptr_t n)
 {
     struct mmi_slab_after after;
-    struct mmi_slab_batch *b;
+    const unsigned cpu = MM_SLAB_CPU_ID();
+    struct mmi_slab_batch **at, *b;
     MM_SLAB_LOCK_STATE_T state;
     uintptr_t i;
 
@@ -2713,13 +2731,14 @@ static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *fr
     after.misuse = 0;
     MM_SLAB_LOCK(&cache->lock, state);
     mmi_slab_turn(cache, true);
-    b = cache->batches < cache->limit ? cache->spare : NULL;
+    at = mmi_slab_nearest(&cache->spare, cpu);
+    b = cache->batches < cache->limit ? *at : NULL;
     if (b != NULL) {
-        cache->spare = b->next;
+        *at = b->next;
         cache->spares--;
         (void)MM_SLAB_MEMCPY(b->slot, from, n * sizeof *from);
         b->n = n;
-        b->grace = MM_SLAB_CPU_ID();
+        b->grace = cpu;
         b->next = cache->depot;
         cache->depot = b;
         cache->batches++;
@@ -2862,6 +2881,7 @@ static void mmi_slab_equip(struct mm_slab_cache *cache)
         if (b == NULL)
             return;
         MM_SLAB_LOCK(&cache->lock, state);
+        b->grace = cpu;
         b->next = cache->spare;
         cache->spare = b;
         cache->spares++;
@@ -2893,6 +2913,27 @@ static void mmi_slab_equip_rest(struct mm_slab_cache *cache)
     MM_SLAB_UNLOCK(&cache->lock, state);
     if (b != NULL)
         mmi_slab_inner_free(cache->heap, MMI_SLAB_BATCHES, b);
+}
+
+/* Most refills: `out` is empty, `in` is half full at least, and takes its place. NULL if not so. */
+static void *mmi_slab_swap(struct mm_slab_cache *cache)
+{
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t *l, slots, room;
+    void *p = NULL;
+
+    MM_SLAB_CPU_PIN(pin);
+    l = mmi_slab_arrays(cache);
+    if (l != NULL) {
+        slots = l[MMI_SLAB_SLOTS];
+        room = mmi_slab_room(l);
+        if (mmi_slab_ready(l) == 0 && room <= slots / 2) {
+            mmi_slab_turn_over(l, slots, room, 0);
+            p = mmi_slab_pop(l);
+        }
+    }
+    MM_SLAB_CPU_UNPIN(pin);
+    return p;
 }
 
 /* An object of the cache out of the CPU's arrays or the slabs; NULL if it has none. */
@@ -2983,6 +3024,17 @@ static void *mmi_slab_get(struct mm_slab_cache *cache, size_t size, unsigned fla
             mmi_slab_debug_resize(cache, (char *)p, size);
         return p;
     }
+}
+
+/* The same, after a look at what is nearest. */
+static void *mmi_slab_get_soon(struct mm_slab_cache *cache, size_t size, unsigned flags,
+                               uintptr_t caller)
+{
+    void *p = mmi_slab_swap(cache);
+    if (p == NULL)
+        return mmi_slab_get(cache, size, flags, caller);
+    mmi_slab_hand_out(p, size, cache->size, flags);
+    return p;
 }
 
 /* Frees p, an address in slab s of the cache, whatever it is. */
@@ -3391,7 +3443,7 @@ MM_SLAB_API void *mmi_slab_kmalloc_slow(struct mm_slab_heap *heap, size_t size, 
 {
     if (size > MM_SLAB_MAX)
         return mmi_slab_large(heap, size, MM_SLAB_BYTES, flags, MMI_SLAB_CALLER);
-    return mmi_slab_get(&heap->cls[mmi_slab_class(size)], size, flags, MMI_SLAB_CALLER);
+    return mmi_slab_get_soon(&heap->cls[mmi_slab_class(size)], size, flags, MMI_SLAB_CALLER);
 }
 
 static void *mmi_slab_aligned(struct mm_slab_heap *heap, size_t size, size_t align, unsigned flags,
@@ -3512,8 +3564,33 @@ static enum mm_status mmi_slab_kfree_any(struct mm_slab_heap *heap, void *p, con
     return mmi_slab_refuse(heap, where, "wild free", MM_ERR_INVALID, NULL, NULL, p);
 }
 
+/* Objects aligned to 8 lie between the marks where these are of 16 bytes: then the mark of the place
+ * before tells. Frees p of this cache into the CPU's arrays if it is such a one. */
+static bool mmi_slab_free_between(struct mm_slab_cache *cache, char *p, enum mm_status *status)
+{
+    struct mm_slab_heap *heap = cache->heap;
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t offset = 0, *l;
+
+    if ((uintptr_t)p % sizeof(struct mmi_slab_mark) != 8 || cache->align != 8 ||
+        !mmi_slab_trusted(heap, p) || !mmi_slab_marked(p - 8, cache->token, &offset) ||
+        offset != cache->offset || !mmi_slab_starts(p))
+        return false;
+    MM_SLAB_CPU_PIN(pin);
+    l = mmi_slab_arrays(cache);
+    if (l == NULL) {
+        MM_SLAB_CPU_UNPIN(pin);
+        return false;
+    }
+    *status = mmi_slab_free_into(heap, l, p, pin);
+    return true;
+}
+
 MM_SLAB_API enum mm_status mmi_slab_kfree_slow(struct mm_slab_heap *heap, void *p)
 {
+    enum mm_status status;
+    if (mmi_slab_free_between(&heap->cls[0], (char *)p, &status))
+        return status;
     return mmi_slab_kfree_any(heap, p, "mm_slab_kfree", MMI_SLAB_CALLER);
 }
 
@@ -3522,7 +3599,10 @@ MM_SLAB_API enum mm_status mmi_slab_kfree_sized_slow(struct mm_slab_heap *heap, 
 {
     const size_t page = mmi_slab_page();
     struct mmi_slab_place place;
+    enum mm_status status;
 
+    if (size <= 8 && mmi_slab_free_between(&heap->cls[0], (char *)p, &status))
+        return status;
     if (size > MM_SLAB_MAX && mmi_slab_large_free(heap, p, (size + page - 1) & ~(page - 1)))
         return MM_OK;
     mmi_slab_locate(heap, p, &place);
@@ -3884,13 +3964,16 @@ MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, si
 
 MM_SLAB_API void *mmi_slab_alloc_slow(struct mm_slab_cache *cache, unsigned flags)
 {
-    return mmi_slab_get(cache, cache->size, flags, MMI_SLAB_CALLER);
+    return mmi_slab_get_soon(cache, cache->size, flags, MMI_SLAB_CALLER);
 }
 
 MM_SLAB_API enum mm_status mmi_slab_free_slow(struct mm_slab_cache *cache, void *p)
 {
     struct mmi_slab_place place;
+    enum mm_status status;
 
+    if (mmi_slab_free_between(cache, (char *)p, &status))
+        return status;
     mmi_slab_locate(cache->heap, p, &place);
     if (place.cache == cache)
         return mmi_slab_give(cache, place.slab, p, "mm_slab_free", MMI_SLAB_CALLER);
@@ -4215,6 +4298,21 @@ static void mmi_slab_unload_here_all(void *arg)
         mmi_slab_unload_own(cache);
 }
 
+/* With debug flags a cache keeps its last slab, wholly free too: it goes now. */
+static void mmi_slab_retire_last(struct mm_slab_cache *cache)
+{
+    struct mmi_slab_after after = {NULL, {0}, 0};
+    struct mmi_slab *s;
+    MM_SLAB_LOCK_STATE_T state;
+
+    MM_SLAB_LOCK(&cache->lock, state);
+    s = cache->partial.first;
+    if (s != NULL && s->free == s->count)
+        mmi_slab_retire(cache, s, &after);
+    MM_SLAB_UNLOCK(&cache->lock, state);
+    (void)mmi_slab_finish(cache, &after);
+}
+
 /* All that a cache can give when the CPUs' arrays are empty. */
 static size_t mmi_slab_shrink_rest(struct mm_slab_cache *cache)
 {
@@ -4222,6 +4320,7 @@ static size_t mmi_slab_shrink_rest(struct mm_slab_cache *cache)
 
     mmi_slab_unload_depot(cache);
     (void)mmi_slab_wake_all(cache);
+    mmi_slab_retire_last(cache);
     given = mmi_slab_trim_to(cache->heap, 0);
     return given + mmi_slab_purge(cache);
 }
@@ -4620,6 +4719,14 @@ static bool mmi_slab_cached_once(struct mm_slab_cache *cache)
     return cached[1] == done[1] && cached[0] == done[0];
 }
 
+/* Has the list n batches? */
+static bool mmi_slab_so_many(const struct mmi_slab_batch *b, size_t n)
+{
+    for (; b != NULL && n != 0; b = b->next)
+        n--;
+    return b == NULL && n == 0;
+}
+
 MM_SLAB_API enum mm_status mm_slab_cache_check(struct mm_slab_cache *cache)
 {
     const struct mmi_slab_batch *b;
@@ -4631,7 +4738,8 @@ MM_SLAB_API enum mm_status mm_slab_cache_check(struct mm_slab_cache *cache)
     for (b = cache->depot; b != NULL; b = b->next, batches++)
         if (b->n == 0 || b->n > cache->slots || batches == cache->batches)
             return MM_ERR_CORRUPT;
-    if (free != cache->free || slabs != cache->slabs || batches != cache->batches)
+    if (free != cache->free || slabs != cache->slabs || batches != cache->batches ||
+        !mmi_slab_so_many(cache->spare, cache->spares))
         return MM_ERR_CORRUPT;
     return mmi_slab_cached_once(cache) ? MM_OK : MM_ERR_CORRUPT;
 }

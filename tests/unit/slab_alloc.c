@@ -347,6 +347,107 @@ static void a_double_free_is_refused(void **state)
     heap_end();
 }
 
+/* Objects aligned to 8 have marks for each second one where marks are of 16 bytes; the free of the
+ * others goes into the CPU's arrays as well, and as well checked. */
+static void objects_between_the_marks_are_freed_alike(void **state)
+{
+    static struct mm_slab_cache cache;
+    struct mm_slab_cache_config c = {0};
+    void *p[4], *q[4];
+    (void)state;
+    heap_plain();
+    c.name = "align8";
+    c.size = 24;
+    c.align = 8;
+    assert_int_equal(mm_slab_cache_init(&cache, &heap, &c), MM_OK);
+    assert_int_equal(mm_slab_kmalloc_bulk(&heap, 8, 0, p, 4), 4);
+    assert_int_equal(mm_slab_alloc_bulk(&cache, 0, q, 4), 4);
+    const size_t eights = cache_stats(&heap.cls[0]).cached, others = cache_stats(&cache).cached;
+    unsigned between = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        between += ((uintptr_t)p[i] & 15) == 8;
+        if (i % 2 == 0)
+            assert_int_equal(mm_slab_kfree(&heap, p[i]), MM_OK);
+        else
+            assert_int_equal(mm_slab_kfree_sized(&heap, p[i], 5), MM_OK);
+        assert_int_equal(cache_stats(&heap.cls[0]).cached, eights + i + 1);
+        assert_int_equal(mm_slab_kfree(&heap, p[i]), MM_ERR_INVALID);
+        assert_int_equal(misuse_total(), 2 * i + 1);
+        assert_int_equal(mm_slab_free(&cache, q[i]), MM_OK);
+        assert_int_equal(cache_stats(&cache).cached, others + i + 1);
+        assert_int_equal(mm_slab_free(&cache, q[i]), MM_ERR_INVALID);
+    }
+    assert_int_equal(between, 2);
+    assert_int_equal(mm_slab_cache_destroy(&cache, NULL), MM_OK);
+    heap_end();
+}
+
+/* Such an object is refused where it is another cache's, or a size's; and what lies 8 bytes inside
+ * an object aligned to more is no such one. */
+static void between_the_marks_misuse_is_refused(void **state)
+{
+    static struct mm_slab_cache cache, other;
+    struct mm_slab_cache_config c = {0};
+    (void)state;
+    heap_plain();
+    c.name = "align16";
+    c.size = 64;
+    assert_int_equal(mm_slab_cache_init(&cache, &heap, &c), MM_OK);
+    c.name = "align8";
+    c.size = c.align = 8;
+    assert_int_equal(mm_slab_cache_init(&other, &heap, &c), MM_OK);
+    char *p = mm_slab_alloc(&cache, 0);
+    void *e[2], *o[2];
+    assert_int_equal(mm_slab_kmalloc_bulk(&heap, 8, 0, e, 2), 2);
+    assert_int_equal(mm_slab_alloc_bulk(&other, 0, o, 2), 2);
+    assert_int_equal(mm_slab_free(&cache, p + 8), MM_ERR_ALIGN);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(mm_slab_kfree_sized(&heap, e[i], 9), MM_ERR_INVALID);
+        assert_int_equal(mm_slab_kfree_sized(&heap, o[i], 8), MM_ERR_INVALID);
+        assert_int_equal(mm_slab_free(&other, e[i]), MM_ERR_INVALID);
+        assert_int_equal(mm_slab_free(&other, o[i]), MM_OK);
+    }
+    void *odd = e[(uintptr_t)e[1] % 16 == 8], *even = e[(uintptr_t)e[1] % 16 != 8];
+    assert_int_equal(mm_slab_kfree(&heap, odd), MM_OK);
+    mm_slab_shrink(&heap);
+    if (MM_SLAB_HARDEN || MM_SLAB_DEBUG >= 1) /* free in its slab */
+        assert_int_equal(mm_slab_kfree(&heap, odd), MM_ERR_INVALID);
+    assert_int_equal(mm_slab_kfree(&heap, even), MM_OK);
+    assert_int_equal(mm_slab_free(&cache, p), MM_OK);
+    assert_int_equal(mm_slab_cache_destroy(&cache, NULL), MM_OK);
+    assert_int_equal(mm_slab_cache_destroy(&other, NULL), MM_OK);
+    heap_end();
+}
+
+/* An interrupt may have filled `out` between the look that found it empty and the refill. */
+static void a_late_refill_leaves_a_filled_array_alone(void **state)
+{
+    void *p[MM_SLAB_SLOTS], *rest[3 * MM_SLAB_SLOTS];
+    size_t m = 0;
+    (void)state;
+    heap_plain();
+    struct mm_slab_cache *cache = &heap.cls[mmi_slab_class(64)];
+    assert_int_equal(mm_slab_kmalloc_bulk(&heap, 64, 0, p, MM_SLAB_SLOTS), MM_SLAB_SLOTS);
+    uintptr_t *l = cache->cpu[0], n = 0;
+    while (mmi_slab_ready(l) != 0) /* the next is a refill from the slabs */
+        assert_non_null(rest[m++] = mm_slab_kmalloc(&heap, 64, 0));
+    assert_non_null(rest[m++] = mm_slab_kmalloc(&heap, 64, 0));
+    assert_true(mmi_slab_ready(l) != 0);
+    for (n = 0; mmi_slab_room(l) > cache->slots / 2; n++)
+        assert_int_equal(mm_slab_kfree(&heap, p[n]), MM_OK);
+    const uintptr_t ready = mmi_slab_ready(l), room = mmi_slab_room(l);
+    assert_true(ready != 0);
+    assert_null(mmi_slab_swap(cache));
+    assert_int_equal(mmi_slab_ready(l), ready);
+    assert_int_equal(mmi_slab_room(l), room);
+    while (mmi_slab_ready(l) != 0)
+        assert_non_null(rest[m++] = mm_slab_kmalloc(&heap, 64, 0));
+    assert_ptr_equal(mmi_slab_swap(cache), p[n - 1]); /* what was freed last comes first */
+    assert_int_equal(mm_slab_kfree_bulk(&heap, p + n - 1, MM_SLAB_SLOTS - n + 1), MM_OK);
+    assert_int_equal(mm_slab_kfree_bulk(&heap, rest, m), MM_OK);
+    heap_end();
+}
+
 static void a_double_free_of_an_older_object_is_dropped_in_the_slab(void **state)
 {
     (void)state;
@@ -559,6 +660,9 @@ int main(void)
         cmocka_unit_test(a_double_free_of_an_older_object_is_dropped_in_the_slab),
         cmocka_unit_test(objects_of_slabs_in_reserve_are_refused),
         cmocka_unit_test(misaligned_frees_are_refused),
+        cmocka_unit_test(objects_between_the_marks_are_freed_alike),
+        cmocka_unit_test(between_the_marks_misuse_is_refused),
+        cmocka_unit_test(a_late_refill_leaves_a_filled_array_alone),
         cmocka_unit_test(inner_frees_are_refused_by_hardened_builds),
         cmocka_unit_test(wild_frees_are_refused),
         cmocka_unit_test(no_odd_address_passes_for_a_mark),

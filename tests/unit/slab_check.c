@@ -74,6 +74,7 @@ static void damage_of_a_cache(void **state)
     assert_found(cache.slabs, cache.slabs - 1);
     assert_found(cache.batches, cache.batches + 1);
     assert_found(cache.batches, cache.batches - 1);
+    assert_found(cache.spares, cache.spares + 1);
     assert_found(cache.depot->n, 0);
     assert_found(cache.depot->n, cache.slots + 1);
     assert_found(cache.depot->slot[0], cache.depot->slot[1]); /* an object twice */
@@ -83,6 +84,31 @@ static void damage_of_a_cache(void **state)
     assert_true(mmi_slab_ready(l) > 0);
     assert_found(l[(intptr_t)l[MMI_SLAB_POP]], cache.depot->slot[0]);
     assert_found(cache.partial.last, cache.full.first);
+    end();
+}
+
+/* Two CPUs use one depot by turns: each takes its own batches out of the midst of the lists. */
+static void batches_of_two_cpus_stay_in_their_lists(void **state)
+{
+    unsigned most = 0, mixed = 0;
+    (void)state;
+    rich();
+    for (unsigned round = 0; round < 60; round++) {
+        cpu_now = round % 3 == 0;
+        for (unsigned i = 1501; i < 2500; i++)
+            p[i] = mm_slab_alloc(&cache, 0);
+        for (const struct mmi_slab_batch *b = cache.spare; b != NULL && b->next != NULL;
+             b = b->next)
+            mixed += b->grace != b->next->grace;
+        most = cache.spares > most ? cache.spares : most;
+        for (unsigned i = 1501; i < 2500; i++) {
+            cpu_now = (round + i / 300) % 2;
+            assert_int_equal(mm_slab_free(&cache, p[i]), MM_OK);
+        }
+        assert_int_equal(mm_slab_check(&heap), MM_OK);
+    }
+    assert_true(most > 1 && mixed > 0);
+    cpu_now = 0;
     end();
 }
 
@@ -107,12 +133,62 @@ static void damage_of_a_slab(void **state)
     end();
 }
 
+/* A slab whose objects are all free, and nothing else is wrong: is it found? */
+static bool found_wholly_free(struct mmi_slab *s)
+{
+    const uintptr_t bits = mmi_slab_bits(s)[0];
+    const uint32_t free = s->free;
+    assert_in_range(s->count, 1, MM_WORD_BITS - 1);
+    mmi_slab_bits(s)[0] = mm_mask(s->count);
+    s->free = s->count;
+    cache.free += s->count - free;
+    const bool found = mm_slab_cache_check(&cache) == MM_ERR_CORRUPT;
+    cache.free -= s->count - free;
+    s->free = free;
+    mmi_slab_bits(s)[0] = bits;
+    assert_int_equal(mm_slab_cache_check(&cache), MM_OK);
+    return found;
+}
+
+static void wholly_free_slabs_have_left_the_cache(void **state)
+{
+    (void)state;
+    for (unsigned debug = 0; debug <= (MM_SLAB_DEBUG >= 1); debug++) {
+        struct mm_slab_cache_config c = {0};
+        heap_begin();
+        config.flags = 0;
+        heap_make();
+        c.name = "large";
+        c.size = MM_SLAB_BYTES / 8;
+        c.flags = debug ? MM_SLAB_DEBUG_FREES : 0;
+        assert_int_equal(mm_slab_cache_init(&cache, &heap, &c), MM_OK);
+        void *q[8];
+        const unsigned count = cache.count;
+        assert_in_range(count, 2, 7);
+        q[0] = mm_slab_alloc(&cache, 0);
+        mm_slab_cache_shrink(&cache);
+        assert_int_equal(cache.slabs, 1);
+        assert_int_equal(found_wholly_free(cache.partial.first), debug == 0);
+        for (unsigned i = 1; i <= count; i++)
+            q[i] = mm_slab_alloc(&cache, 0);
+        mm_slab_cache_shrink(&cache);
+        assert_int_equal(cache.slabs, 2);
+        assert_true(found_wholly_free(cache.partial.first));
+        for (unsigned i = 0; i <= count; i++)
+            assert_int_equal(mm_slab_free(&cache, q[i]), MM_OK);
+        assert_int_equal(mm_slab_cache_destroy(&cache, NULL), MM_OK);
+        heap_end();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(damage_of_the_heap),
         cmocka_unit_test(damage_of_a_cache),
+        cmocka_unit_test(batches_of_two_cpus_stay_in_their_lists),
         cmocka_unit_test(damage_of_a_slab),
+        cmocka_unit_test(wholly_free_slabs_have_left_the_cache),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -186,6 +186,41 @@ static void double_free_without_flags(void **state)
     cache_end();
 }
 
+/* With debug flags the last slab stays for its double frees, but a shrink gives it back too. */
+static void shrink_returns_the_last_slab(void **state)
+{
+    static const unsigned flags[] = {MM_SLAB_DEBUG_FREES, FLAGS_FZPU, MM_SLAB_DEBUG_ALL};
+    (void)state;
+    for (unsigned i = 0; i < 3 * 2; i++) {
+        void *p[2], *kept;
+        cache_make(flags[i / 2]);
+        const bool quarantine = (flags[i / 2] & MM_SLAB_DEBUG_QUARANTINE) != 0;
+        p[0] = mm_slab_alloc(&cache, 0);
+        p[1] = mm_slab_kmalloc(&heap, 500, 0);
+        kept = mm_slab_kmalloc(&heap, 1000, 0);
+        assert_int_equal(mm_slab_kfree(&heap, p[0]), MM_OK);
+        assert_int_equal(mm_slab_kfree(&heap, p[1]), MM_OK);
+        assert_int_equal(cache_stats(&cache).slabs, 1);
+        if (i % 2 == 0) {
+            assert_true(mm_slab_shrink(&heap) >= 2 * MM_SLAB_BYTES);
+            assert_int_equal(cache_stats(&heap.cls[mmi_slab_class(500)]).slabs, 0);
+            /* what is live, and the rings of three quarantines */
+            assert_int_equal(source.bytes, (1 + quarantine) * MM_SLAB_BYTES);
+        } else {
+            assert_int_equal(mm_slab_cache_shrink(&cache), MM_SLAB_BYTES);
+        }
+        assert_int_equal(cache_stats(&cache).slabs, 0);
+        assert_int_equal(mm_slab_kfree(&heap, p[0]), MM_ERR_INVALID);
+        assert_report("mm_slab_kfree", MM_ERR_INVALID, "wild free");
+        assert_int_equal(mm_slab_check(&heap), MM_OK);
+        p[0] = mm_slab_alloc(&cache, 0);
+        assert_non_null(p[0]);
+        assert_int_equal(mm_slab_kfree(&heap, p[0]), MM_OK);
+        assert_int_equal(mm_slab_kfree(&heap, kept), MM_OK);
+        cache_end();
+    }
+}
+
 static void overflow_of_one_byte(void **state)
 {
     (void)state;
@@ -341,6 +376,7 @@ int main(void)
         cmocka_unit_test(free_of_another_caches_object),
         cmocka_unit_test(wild_frees),
         cmocka_unit_test(double_free_without_flags),
+        cmocka_unit_test(shrink_returns_the_last_slab),
         cmocka_unit_test(overflow_of_one_byte),
         cmocka_unit_test(underflow_of_one_byte),
         cmocka_unit_test(write_after_free),
