@@ -15,12 +15,15 @@
 
 /* ---- Threads and locks ----------------------------------------------------------------------- */
 
+/* A thread's slot, and its arrays in the heap while it has one. All starts with no arrays: what is
+ * rare is behind that one test. */
 #define SLOT_NONE  MM_CPU_MAX       /* this thread has no slot, or none any more */
 #define SLOT_FRESH (MM_CPU_MAX + 1) /* it has not asked yet */
 
-extern __thread unsigned slot_of_thread; /* not static: inline functions use it */
-__thread unsigned slot_of_thread = SLOT_FRESH;
-#define MM_CPU_ID() slot_of_thread
+static __thread unsigned slot_of_thread = SLOT_FRESH;
+static __thread struct mm_slab_cpu *arrays_of_thread;
+#define MM_CPU_ID()        slot_of_thread
+#define MM_SLAB_SELF(heap) ((void)(heap), arrays_of_thread)
 
 /* A lock waits while a fork is under way, so that no lock is held, and nothing that a lock guards
  * is half done, in the memory that the child gets. */
@@ -78,7 +81,10 @@ static void unlock_word(uintptr_t *lock)
 #include "mm_slab.h"
 
 #define EXPORT __attribute__((visibility("default")))
-#define UNIT   MM_SLAB_BYTES /* a smallest block of the buddy arena: a slab */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#define UNIT MM_SLAB_BYTES /* a smallest block of the buddy arena: a slab */
 
 static struct mm_slab_heap heap;
 static struct mm_buddy arena;
@@ -93,6 +99,7 @@ static uintptr_t arena_base, arena_end;
  * pages that it has not got, for they add to its peak; more while it only frees. */
 #define STALE_LEAST ((size_t)1 << 20 >> MM_SLAB_SHIFT) /* units, while the program grows */
 #define STALE_MOST  ((size_t)32 << 20 >> MM_SLAB_SHIFT)
+#define FULL_FROM   ((size_t)8 << 20 >> MM_SLAB_SHIFT) /* from here a slab's pages come together */
 #define OPEN_STEP   ((uintptr_t)32 << 20)
 #define ARENA_ALIGN ((uintptr_t)2 << 20) /* of a huge page */
 #define MOVE_LEAST  ((size_t)1 << 20)
@@ -190,16 +197,23 @@ static void pages_trim(size_t keep)
     __atomic_store_n(&trimming, 0, __ATOMIC_RELEASE);
 }
 
+/* What a caller wants of its pages. */
+#define PAGES_ZERO 1u /* that they hold zeros */
+#define PAGES_FULL 2u /* all of them, soon */
+
 /* The caller holds these bytes from now on. False if the system has no memory for them. */
-static int pages_hold(uintptr_t pa, size_t bytes, int zero)
+static int pages_hold(uintptr_t pa, size_t bytes, unsigned how)
 {
     const size_t unit = unit_of(pa), n = bytes >> MM_SLAB_SHIFT;
     size_t had, keep;
 
     if (!pages_open(pa + bytes))
         return 0;
-    had = pages_renew(unit, unit + n, zero);
+    had = pages_renew(unit, unit + n, (how & PAGES_ZERO) != 0);
     __atomic_fetch_sub(&stale_units, had, __ATOMIC_RELAXED);
+    if ((how & PAGES_FULL) && had == 0 &&
+        __atomic_load_n(&used_units, __ATOMIC_RELAXED) > FULL_FROM)
+        (void)madvise((void *)pa, bytes, MADV_POPULATE_WRITE); /* Linux 5.14: one fault for 16 */
     keep = STALE_LEAST + __atomic_add_fetch(&used_units, n, __ATOMIC_RELAXED) / 32;
     if (had < n && __atomic_load_n(&stale_units, __ATOMIC_RELAXED) > keep)
         pages_trim(keep / 2);
@@ -232,13 +246,13 @@ static void pages_drop(size_t bytes)
 }
 
 /* `bytes` is a multiple of UNIT in the functions below. */
-static void *pages_take(size_t bytes, size_t align, int zero)
+static void *pages_take(size_t bytes, size_t align, unsigned how)
 {
     mm_pa_t pa;
     gate_enter(); /* a fork must not come between the arena's and the bits' change */
     pa = align <= UNIT ? mm_buddy_alloc_exact(&arena, bytes, MM_BUDDY_UNMOVABLE)
                        : mm_buddy_alloc_aligned(&arena, bytes, align, MM_BUDDY_UNMOVABLE);
-    if (pa != MM_PA_NONE && !pages_hold(pa, bytes, zero)) {
+    if (pa != MM_PA_NONE && !pages_hold(pa, bytes, how)) {
         (void)mm_buddy_free(&arena, pa);
         pa = MM_PA_NONE;
     }
@@ -292,7 +306,7 @@ static void *slab_take(void *ctx, size_t bytes, size_t align, unsigned flags)
 {
     (void)ctx;
     (void)flags;
-    return pages_take(bytes, align, 0);
+    return pages_take(bytes, align, PAGES_FULL);
 }
 
 static void slab_give(void *ctx, void *p, size_t bytes)
@@ -356,6 +370,7 @@ static void thread_exit(void *value)
     const unsigned slot = slot_of_thread;
     (void)value;
     slot_of_thread = SLOT_NONE;
+    arrays_of_thread = NULL;
     if (slot >= MM_CPU_MAX)
         return;
     (void)mm_slab_drain(&heap, slot);
@@ -439,11 +454,12 @@ static __attribute__((noinline)) void thread_start(void)
     (void)mm_slab_online(&heap, slot);
     (void)pthread_setspecific(exit_key, &heap);
     slot_of_thread = slot;
+    arrays_of_thread = &heap.cpu[slot];
 }
 
-static inline void thread_ready(void)
+static void thread_ready(void)
 {
-    if (__builtin_expect(slot_of_thread == SLOT_FRESH, 0))
+    if (slot_of_thread == SLOT_FRESH)
         thread_start();
 }
 
@@ -455,11 +471,11 @@ static inline int is_large(const void *p)
     return ((uintptr_t)p & (UNIT - 1)) == 0;
 }
 
-static __attribute__((noinline)) void *large_take(size_t size, size_t align, int zero)
+static __attribute__((noinline)) void *large_take(size_t size, size_t align, unsigned how)
 {
     if (size > (size_t)PTRDIFF_MAX - UNIT)
         return NULL;
-    return pages_take((size + UNIT - 1) & ~(UNIT - 1), align, zero);
+    return pages_take((size + UNIT - 1) & ~(UNIT - 1), align, how);
 }
 
 static __attribute__((noinline)) void large_give(void *p)
@@ -493,30 +509,58 @@ static void *large_resize(void *p, size_t size)
 
 /* ---- The calls -------------------------------------------------------------------------------- */
 
-static void *failed(void *p)
+static __attribute__((noinline, cold)) void *out_of_memory(void)
 {
-    if (p == NULL)
-        errno = ENOMEM;
-    return p;
+    errno = ENOMEM;
+    return NULL;
 }
 
-EXPORT void *malloc(size_t size)
+static inline void *failed(void *p)
 {
-    void *p;
+    return __builtin_expect(p != NULL, 1) ? p : out_of_memory();
+}
+
+/* An object for a thread that may have no arrays. */
+static __attribute__((noinline)) void *small_take(size_t size, unsigned flags)
+{
     thread_ready();
-    if (__builtin_expect(size > MM_SLAB_MAX, 0))
-        return failed(large_take(size, UNIT, 0));
-    p = mm_slab_kmalloc(&heap, size > 8 ? size : 16, 0); /* C wants alignment to 16 */
-    return __builtin_expect(p != NULL, 1) ? p : failed(NULL);
+    return failed(arrays_of_thread != NULL ? mm_slab_kmalloc(&heap, size, flags)
+                                           : mmi_slab_kmalloc_slow(&heap, size, flags));
 }
 
-EXPORT void free(void *p)
+static __attribute__((noinline)) void free_rarely(void *p)
 {
     if (p == NULL)
         return;
     thread_ready();
-    if (__builtin_expect(is_large(p), 0))
+    if (is_large(p))
         large_give(p);
+    else if (arrays_of_thread != NULL)
+        (void)mm_slab_kfree(&heap, p);
+    else
+        (void)mmi_slab_kfree_slow(&heap, p);
+}
+
+static __attribute__((noinline)) void *large_malloc(size_t size, unsigned how)
+{
+    thread_ready();
+    return failed(large_take(size, UNIT, how));
+}
+
+EXPORT void *malloc(size_t size)
+{
+    if (__builtin_expect(size > MM_SLAB_MAX, 0))
+        return large_malloc(size, 0);
+    size = size > 8 ? size : 16; /* C wants alignment to 16 */
+    if (__builtin_expect(arrays_of_thread == NULL, 0))
+        return small_take(size, 0);
+    return failed(mm_slab_kmalloc(&heap, size, 0));
+}
+
+EXPORT void free(void *p)
+{
+    if (__builtin_expect(is_large(p) || arrays_of_thread == NULL, 0)) /* NULL is large, too */
+        free_rarely(p);
     else
         (void)mm_slab_kfree(&heap, p);
 }
@@ -525,12 +569,14 @@ EXPORT void *calloc(size_t n, size_t size)
 {
     size_t bytes;
 
-    thread_ready();
     if (__builtin_mul_overflow(n, size, &bytes))
-        return failed(NULL);
-    if (bytes <= MM_SLAB_MAX)
-        return failed(mm_slab_kzalloc(&heap, bytes > 8 ? bytes : 16, 0));
-    return failed(large_take(bytes, UNIT, 1));
+        return out_of_memory();
+    if (bytes > MM_SLAB_MAX)
+        return large_malloc(bytes, PAGES_ZERO);
+    bytes = bytes > 8 ? bytes : 16;
+    if (arrays_of_thread == NULL)
+        return small_take(bytes, MM_SLAB_ZERO);
+    return failed(mm_slab_kzalloc(&heap, bytes, 0));
 }
 
 EXPORT size_t malloc_usable_size(void *p)
@@ -568,7 +614,7 @@ EXPORT void *realloc(void *p, size_t size)
 EXPORT void *reallocarray(void *p, size_t n, size_t size)
 {
     size_t bytes;
-    return __builtin_mul_overflow(n, size, &bytes) ? failed(NULL) : realloc(p, bytes);
+    return __builtin_mul_overflow(n, size, &bytes) ? out_of_memory() : realloc(p, bytes);
 }
 
 static void *aligned(size_t align, size_t size)
