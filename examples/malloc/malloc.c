@@ -9,7 +9,6 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -100,20 +99,34 @@ static uintptr_t arena_base, arena_end;
 #define STALE_LEAST ((size_t)1 << 20 >> MM_SLAB_SHIFT) /* units, while the program grows */
 #define STALE_MOST  ((size_t)32 << 20 >> MM_SLAB_SHIFT)
 #define FULL_FROM   ((size_t)8 << 20 >> MM_SLAB_SHIFT) /* from here a slab's pages come together */
-#define OPEN_STEP   ((uintptr_t)32 << 20)
-#define ARENA_ALIGN ((uintptr_t)2 << 20) /* of a huge page */
+#define OPEN_STEP   ((uintptr_t)32 << 20)              /* a multiple of a huge page */
 #define MOVE_LEAST  ((size_t)1 << 20)
 
 static uintptr_t *stale;
 static uintptr_t stale_units, used_units;
-static uintptr_t opened;   /* end of what may be read and written: the rest has no access, so that
-                              it counts for no limit, and mlockall does not fill it */
+static uintptr_t opened;   /* end of what is mapped: the rest of the arena's addresses is not even
+                              reserved, so that no limit and no mlockall meets it */
 static uintptr_t opening;  /* lock of `opened` */
 static uintptr_t trimming; /* not 0: a thread is at it */
 
 static inline size_t unit_of(uintptr_t pa)
 {
     return (pa - arena_base) >> MM_SLAB_SHIFT;
+}
+
+/* Maps memory at the end of what is mapped. */
+static int pages_map(uintptr_t to)
+{
+    void *const at = (void *)opened;
+    void *got = mmap(at, to - opened, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (got == at) {
+        __atomic_store_n(&opened, to, __ATOMIC_RELEASE);
+        return 1;
+    }
+    if (got != MAP_FAILED) /* a system that does not know the flag */
+        munmap(got, to - opened);
+    return 0;
 }
 
 static int pages_open(uintptr_t end)
@@ -123,11 +136,8 @@ static int pages_open(uintptr_t end)
         return 1;
     lock_word(&opening);
     if (end > opened) {
-        uintptr_t to = (end + OPEN_STEP - 1) & ~(OPEN_STEP - 1);
-        to = to < arena_end ? to : arena_end;
-        done = mprotect((void *)opened, to - opened, PROT_READ | PROT_WRITE) == 0;
-        if (done)
-            __atomic_store_n(&opened, to, __ATOMIC_RELEASE);
+        const uintptr_t to = (end + OPEN_STEP - 1) & ~(OPEN_STEP - 1);
+        done = pages_map(to < arena_end ? to : arena_end);
     }
     unlock_word(&opening);
     return done;
@@ -178,6 +188,7 @@ static int pages_trim_run(size_t unit, unsigned n)
 /* Gives pages back, from the top down, until `keep` units are left that are free and have some. */
 static void pages_trim(size_t keep)
 {
+    const int before = errno; /* free leaves it alone */
     uintptr_t bits;
     size_t word;
     if (__atomic_exchange_n(&trimming, 1, __ATOMIC_ACQUIRE) != 0)
@@ -189,8 +200,10 @@ static void pages_trim(size_t keep)
             const unsigned last = mm_fls(bits);
             const uintptr_t gaps = ~bits & mm_mask(last);
             const unsigned first = gaps != 0 ? mm_fls(gaps) + 1 : 0;
-            if (!pages_trim_run(word * MM_WORD_BITS + first, last + 1 - first))
+            if (!pages_trim_run(word * MM_WORD_BITS + first, last + 1 - first)) {
+                errno = before;
                 return; /* and never again */
+            }
             bits &= mm_mask(first);
         }
     }
@@ -304,9 +317,13 @@ static size_t pages_bytes(const void *p)
 
 static void *slab_take(void *ctx, size_t bytes, size_t align, unsigned flags)
 {
+    const int before = errno; /* free comes here, too */
+    void *p;
     (void)ctx;
     (void)flags;
-    return pages_take(bytes, align, PAGES_FULL);
+    p = pages_take(bytes, align, PAGES_FULL);
+    errno = before;
+    return p;
 }
 
 static void slab_give(void *ctx, void *p, size_t bytes)
@@ -337,10 +354,12 @@ static uintptr_t started; /* 0 not yet, 1 under way, 2 done */
  * up, with the objects in them. */
 static void fork_before(void)
 {
+    const uintptr_t mine =
+        depth != 0; /* a signal's handler forks: it is this thread that is inside */
     while (__atomic_exchange_n(&forking, 1, __ATOMIC_SEQ_CST) != 0)
         sched_yield();
     depth++; /* this thread may still lock */
-    while (__atomic_load_n(&inside, __ATOMIC_SEQ_CST) != 0)
+    while (__atomic_load_n(&inside, __ATOMIC_SEQ_CST) > mine)
         sched_yield();
 }
 
@@ -382,22 +401,20 @@ static int start_arena(void)
 {
     struct mm_buddy_config config;
     struct sysinfo info;
-    struct rlimit limit;
     uint64_t bytes = (uint64_t)4 << 30;
     size_t meta_bytes, stale_bytes;
     char *at, *meta;
 
-    if (sysinfo(&info) != 0 || getrlimit(RLIMIT_AS, &limit) != 0)
+    if (sysinfo(&info) != 0)
         return 0;
     while (bytes < (uint64_t)info.totalram * info.mem_unit)
         bytes *= 2;
-    while (bytes > OPEN_STEP && bytes > limit.rlim_cur / 2) /* the program maps memory of its own */
-        bytes /= 2;
-    at = mmap(NULL, bytes + ARENA_ALIGN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-              0);
+    /* Half way down from where the system maps things: nothing is near, and it is as random. */
+    at = mmap(NULL, UNIT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED)
         return 0;
-    arena_base = ((uintptr_t)at + ARENA_ALIGN - 1) & ~(ARENA_ALIGN - 1);
+    arena_base = (uintptr_t)at / 2 & ~(OPEN_STEP - 1);
+    munmap(at, UNIT);
     arena_end = arena_base + bytes;
     opened = arena_base;
     mm_buddy_config_init(&config, arena_base, bytes, MM_SLAB_SHIFT, 31);
@@ -663,7 +680,7 @@ EXPORT void *valloc(size_t size)
 
 EXPORT void *pvalloc(size_t size)
 {
-    return aligned(4096, (size + 4095) & ~(size_t)4095);
+    return size > PTRDIFF_MAX ? out_of_memory() : aligned(4096, (size + 4095) & ~(size_t)4095);
 }
 
 /* Gives free memory back to the system; 1 if there was any. */
