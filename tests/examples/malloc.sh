@@ -41,7 +41,7 @@ limited() {
 a = [str(i) * 10 for i in range(300000)]
 print(len(a))
 try:
-    bytearray(900 << 20)
+    bytearray(1100 << 20)
 except MemoryError:
     print("too much")'
     )

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -185,6 +186,38 @@ static size_t resident(size_t *space)
     return here * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+static void take_and_free(size_t blocks, size_t bytes)
+{
+    char *p[64];
+    for (size_t i = 0; i < blocks; i++)
+        memset(p[i] = malloc(bytes), 1, bytes);
+    for (size_t i = 0; i < blocks; i++)
+        free(p[i]);
+}
+
+static long faults(void)
+{
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    return used.ru_minflt;
+}
+
+/* What is freed goes back to the system if it is much, and is used again if it is not. */
+static void freed_pages(void)
+{
+    size_t space, before = resident(&space);
+    long n;
+    take_and_free(50, 4 << 20);
+    CHECK(resident(&space) < before + (40 << 20));
+    malloc_trim(0);
+    CHECK(resident(&space) < before + (8 << 20));
+    take_and_free(4, 3 << 20);
+    n = faults();
+    for (unsigned i = 0; i < 50; i++)
+        take_and_free(4, 3 << 20);
+    CHECK(faults() < n + 3000); /* as many as one round has pages */
+}
+
 /* Where pages are locked the system does not take them back: they are not taken for zeros then, and
  * free leaves errno alone. */
 static void locked(void)
@@ -351,12 +384,14 @@ int main(void)
     edges();
     usable();
     zeros();
+    freed_pages();
     locked();
     threads();
     short_threads();
     forks();
     handlers();
     calls();
+    freed_pages();
     zeros();
     return 0;
 }
