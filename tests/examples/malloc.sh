@@ -35,16 +35,13 @@ serves() {
 
 # A program whose address space is limited still gets some memory, and errors instead of crashes.
 limited() {
-    (
-        ulimit -v 1000000 # KiB; a shell of one process
-        same limited python3 -c '
+    same limited prlimit --as=1000000000 python3 -c '
 a = [str(i) * 10 for i in range(300000)]
 print(len(a))
 try:
     bytearray(1100 << 20)
 except MemoryError:
     print("too much")'
-    )
 }
 
 python() {
