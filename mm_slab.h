@@ -924,10 +924,8 @@ struct mm_slab_cache {
     void *ctx;
     struct mm_slab_cache *next;  /* in the heap's list */
     struct mmi_slab_batch *rest; /* quarantine: a ring */
-    size_t resting;
-    size_t withdrawn; /* damaged objects, never used again */
-    size_t finishing; /* slabs on their way back; the heap's lock */
-    size_t walkers;   /* CPUs that are at it on their way through the list; the heap's lock */
+    size_t finishing;            /* slabs on their way back; the heap's lock */
+    size_t walkers; /* CPUs that are at it on their way through the list; the heap's lock */
     char name[MM_SLAB_NAME_MAX];
 };
 
@@ -2487,7 +2485,6 @@ static bool mmi_slab_debug_alloc(struct mm_slab_cache *cache, char *object, size
         uint32_t inside, n = mmi_slab_index(s, object, &inside);
         MM_SLAB_LOCK(&cache->lock, state);
         mmi_slab_hold(s, n, true);
-        cache->withdrawn++;
         MM_SLAB_UNLOCK(&cache->lock, state);
         return false;
     }
@@ -2528,7 +2525,6 @@ static void mmi_slab_rest(struct mm_slab_cache *cache, uintptr_t object,
     }
     ring->slot[(ring->grace + ring->n) % MM_SLAB_SLOTS] = object;
     ring->n++;
-    cache->resting++;
 }
 
 /* Wakes all that rests. True if there was anything. */
@@ -2546,7 +2542,6 @@ static bool mmi_slab_wake_all(struct mm_slab_cache *cache)
         mmi_slab_wake(cache, ring->slot[ring->grace], &after);
         ring->grace = (ring->grace + 1) % MM_SLAB_SLOTS;
     }
-    cache->resting = 0;
     MM_SLAB_UNLOCK(&cache->lock, state);
     if (mmi_slab_finish(cache, &after))
         mmi_slab_trim(cache->heap);
@@ -2591,12 +2586,8 @@ static enum mm_status mmi_slab_debug_free(struct mm_slab_cache *cache, struct mm
     if (twice)
         return mmi_slab_refuse(cache->heap, where, "double free", MM_ERR_INVALID, cache, object,
                                object);
-    if (!mmi_slab_zones_whole(cache, object, where)) {
-        MM_SLAB_LOCK(&cache->lock, state);
-        cache->withdrawn++;
-        MM_SLAB_UNLOCK(&cache->lock, state);
-        return MM_ERR_CORRUPT;
-    }
+    if (!mmi_slab_zones_whole(cache, object, where))
+        return MM_ERR_CORRUPT; /* its bit stays: it is withdrawn */
     track->free_by = caller;
     track->free_cpu = mmi_slab_cpu_now();
     mmi_slab_freed_state(cache, object);
@@ -3342,7 +3333,6 @@ static void mmi_slab_dissolve(struct mm_slab_cache *cache)
         mmi_slab_add_free(cache, s->count - s->free);
         mmi_slab_retire(cache, s, &after);
     }
-    cache->withdrawn = 0;
     MM_SLAB_UNLOCK(&cache->lock, state);
     (void)mmi_slab_finish(cache, &after);
     mmi_slab_trim(cache->heap);

@@ -230,6 +230,7 @@ static void locked(void)
         size_t space;
         (void)resident(&space);
         CHECK(space < (size_t)1 << 30); /* a reserve would be filled now */
+        malloc_trim(0);                 /* so that it is free that meets the first refusal */
         if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
             _exit(errno != EPERM && errno != ENOMEM);
         for (unsigned i = 0; i < 40; i++)
@@ -336,6 +337,36 @@ static void short_threads(void)
     CHECK(resident(&space) < before + (1 << 20));
 }
 
+/* So do many at once: what they leave can be given back. */
+static pthread_barrier_t all_here;
+static void *hoarder(void *arg)
+{
+    static __thread char *p[32][10];
+    for (size_t size = 0; size < 32; size++)
+        for (size_t i = 0; i < 10; i++)
+            memset(p[size][i] = malloc(size * 256 + 100), 1, size * 256 + 100);
+    pthread_barrier_wait(&all_here);
+    for (size_t size = 0; size < 32; size++)
+        for (size_t i = 0; i < 10; i++)
+            free(p[size][i]);
+    return arg;
+}
+
+static void hoards(void)
+{
+    size_t space, before;
+    pthread_t id[50];
+    malloc_trim(0);
+    before = resident(&space);
+    pthread_barrier_init(&all_here, NULL, 50);
+    for (unsigned i = 0; i < 50; i++)
+        CHECK(pthread_create(&id[i], NULL, hoarder, NULL) == 0);
+    for (unsigned i = 0; i < 50; i++)
+        pthread_join(id[i], NULL);
+    malloc_trim(0);
+    CHECK(resident(&space) < before + (16 << 20)); /* of 63 MiB */
+}
+
 static int stop;
 static void *busy(void *arg)
 {
@@ -388,6 +419,7 @@ int main(void)
     locked();
     threads();
     short_threads();
+    hoards();
     forks();
     handlers();
     calls();

@@ -571,6 +571,38 @@ static void a_barrier_finds_what_a_poll_looks_at(void **state)
     heap_end();
 }
 
+/* While a poll asks about one batch, another poll frees it, and a later one begins to wait. */
+static void *later;
+static bool grace_done_elsewhere(void *ctx, uintptr_t grace)
+{
+    (void)ctx;
+    if (later != NULL) {
+        void *p = later;
+        later = NULL;
+        grace_over = grace;
+        assert_int_equal(mm_slab_rcu_poll(&heap), 0);
+        assert_int_equal(mm_slab_free_rcu(&heap, p), MM_OK);
+        assert_int_equal(mm_slab_rcu_poll(&heap), 1);
+    }
+    return grace <= grace_over;
+}
+
+static void a_poll_frees_only_what_it_asked_about(void **state)
+{
+    (void)state;
+    heap_begin();
+    source.hooks.grace_done = grace_done_elsewhere;
+    heap_make();
+    grace_over = 0;
+    void *p = mm_slab_kmalloc(&heap, 100, 0);
+    later = mm_slab_kmalloc(&heap, 100, 0);
+    assert_int_equal(mm_slab_free_rcu(&heap, p), MM_OK);
+    assert_int_equal(mm_slab_rcu_poll(&heap), 1); /* the later one waits */
+    grace_over = grace_now;
+    assert_int_equal(mm_slab_rcu_poll(&heap), 0);
+    heap_end();
+}
+
 /* A thread that polls is held up in the midst of a batch, at a destructor. */
 static uintptr_t held_up;
 static void slow_destructor(void *ctx, void *object)
@@ -784,6 +816,7 @@ int main(void)
         cmocka_unit_test(deferred_frees_wait_for_readers),
         cmocka_unit_test(a_barrier_finds_what_a_poll_looks_at),
         cmocka_unit_test(a_barrier_waits_for_polls_elsewhere),
+        cmocka_unit_test(a_poll_frees_only_what_it_asked_about),
         cmocka_unit_test(without_grace_hooks_nothing_is_deferred),
         cmocka_unit_test(type_stable_slabs_wait_for_readers),
         cmocka_unit_test(copies_keep_to_the_window),

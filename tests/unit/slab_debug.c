@@ -99,6 +99,20 @@ static void free_in_quarantine_is_a_double_free(void **state)
     cache_end();
 }
 
+static void objects_rest_in_turn(void **state)
+{
+    char *freed[4 * MM_SLAB_SLOTS];
+    (void)state;
+    cache_make(MM_SLAB_DEBUG_FREES | MM_SLAB_DEBUG_QUARANTINE);
+    for (unsigned i = 0; i < 4 * MM_SLAB_SLOTS; i++) {
+        freed[i] = mm_slab_alloc(&cache, 0);
+        for (unsigned k = i < MM_SLAB_SLOTS ? 0 : i - MM_SLAB_SLOTS; k < i; k++)
+            assert_ptr_not_equal(freed[i], freed[k]);
+        assert_int_equal(mm_slab_free(&cache, freed[i]), MM_OK);
+    }
+    cache_end();
+}
+
 static void free_inside_an_object(void **state)
 {
     (void)state;
@@ -296,6 +310,9 @@ static void overflow_of_large_objects(void **state)
         assert_true(q != NULL && q[0] == 7 && q[size - 1] == 7);
         assert_int_equal(mm_slab_ksize(&heap, q), size + 1);
         scribble(q + size, 7);
+        q = mm_slab_krealloc(&heap, q, size, 0); /* a byte less */
+        assert_true(q != NULL && q[0] == 7 && q[size - 1] == 7);
+        assert_int_equal(mm_slab_ksize(&heap, q), size);
         assert_int_equal(mm_slab_kfree(&heap, q), MM_OK);
         cache_end();
     }
@@ -423,6 +440,7 @@ int main(void)
         cmocka_unit_test(double_free),
         cmocka_unit_test(double_free_with_last_owner),
         cmocka_unit_test(free_in_quarantine_is_a_double_free),
+        cmocka_unit_test(objects_rest_in_turn),
         cmocka_unit_test(free_inside_an_object),
         cmocka_unit_test(free_of_no_object),
         cmocka_unit_test(free_of_another_caches_object),
