@@ -2434,7 +2434,9 @@ static bool mmi_slab_large_whole(struct mm_slab_heap *heap, const struct mmi_sla
                                  const char *where)
 {
     const char *object = (const char *)e->base;
-    const char *bad = mmi_slab_other(object + e->size, object + e->bytes, MMI_SLAB_ZONE_BYTE);
+    const char *bad = NULL;
+    if (e->bytes != 0) /* else it is a slab's */
+        bad = mmi_slab_other(object + e->size, object + e->bytes, MMI_SLAB_ZONE_BYTE);
     if (bad == NULL)
         return true;
     (void)mmi_slab_refuse(heap, where, "red zone behind large object overwritten", MM_ERR_CORRUPT,
@@ -3623,6 +3625,13 @@ static bool mmi_slab_resize(const struct mm_slab_heap *heap, const struct mmi_sl
     return true;
 }
 
+/* A red zone is looked at before it moves. */
+static bool mmi_slab_resizable(const struct mmi_slab_place *place)
+{
+    return place->cache == NULL || !(place->cache->flags & MM_SLAB_DEBUG_ALL) ||
+           mmi_slab_zones_whole(place->cache, place->start, "mm_slab_krealloc");
+}
+
 static void *mmi_slab_krealloc(struct mm_slab_heap *heap, void *p, size_t size, size_t align,
                                unsigned flags, uintptr_t caller)
 {
@@ -3640,8 +3649,7 @@ static void *mmi_slab_krealloc(struct mm_slab_heap *heap, void *p, size_t size, 
                               place.cache, place.start, p);
         return NULL;
     }
-    if (place.cache != NULL && (place.cache->flags & MM_SLAB_DEBUG_ALL) &&
-        !mmi_slab_zones_whole(place.cache, (const char *)p, "mm_slab_krealloc"))
+    if (!mmi_slab_resizable(&place))
         return NULL;
     if (((uintptr_t)p & (align - 1)) == 0 && mmi_slab_resize(heap, &place, (char *)p, size, flags))
         return p;
@@ -4745,10 +4753,8 @@ static bool mmi_slab_heap_sound(struct mm_slab_heap *heap)
             entries++;
             large += e->bytes != 0;
             large_bytes += e->bytes;
-            if (e->bytes != 0 && (heap->flags & MM_SLAB_DEBUG_ZONES) &&
+            if (mmi_slab_bucket(heap, e->base) != &heap->table[i] || entries > heap->entries ||
                 !mmi_slab_large_whole(heap, e, "mm_slab_check"))
-                return false;
-            if (mmi_slab_bucket(heap, e->base) != &heap->table[i] || entries > heap->entries)
                 return false;
         }
     }
