@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -337,6 +338,44 @@ static void short_threads(void)
     CHECK(resident(&space) < before + (1 << 20));
 }
 
+/* Destructors of keys run when the thread has given its slot to the next one. */
+static pthread_key_t last_key;
+static void busy_destructor(void *value)
+{
+    size_t *p[30];
+    for (unsigned round = 0; round < 300; round++) {
+        for (size_t i = 0; i < 30; i++) {
+            p[i] = malloc(64);
+            p[i][0] = (size_t)&p[i];
+        }
+        if (round % 50 == 0)
+            sched_yield();
+        for (size_t i = 0; i < 30; i++) {
+            CHECK(p[i][0] == (size_t)&p[i]);
+            free(p[i]);
+        }
+    }
+    free(value);
+}
+static void *ends_busily(void *arg)
+{
+    pthread_setspecific(last_key, malloc(64));
+    return arg;
+}
+
+static void destructors(void)
+{
+    pthread_t id[40];
+    CHECK(pthread_key_create(&last_key, busy_destructor) == 0);
+    for (unsigned round = 0; round < 10; round++) {
+        for (unsigned i = 0; i < 40; i++)
+            CHECK(pthread_create(&id[i], NULL, ends_busily, NULL) == 0);
+        for (unsigned i = 0; i < 40; i++)
+            pthread_join(id[i], NULL);
+    }
+    pthread_key_delete(last_key);
+}
+
 /* So do many at once: what they leave can be given back. */
 static pthread_barrier_t all_here;
 static void *hoarder(void *arg)
@@ -419,6 +458,7 @@ int main(void)
     locked();
     threads();
     short_threads();
+    destructors();
     hoards();
     forks();
     handlers();
