@@ -128,7 +128,9 @@
  *   Debug flags      MM_SLAB_DEBUG_… of a cache. Such a cache has no arrays by CPU: each call takes
  *                    the cache's lock and sees the state of each object. Default flags by
  *                    MM_SLAB_DEBUG: 0 and 1 none; 2 FREES, ZONES, POISON, USER; 3 also QUARANTINE.
- *                    With MM_SLAB_DEBUG 0 the code for them does not exist.
+ *                    With MM_SLAB_DEBUG 0 the code for them does not exist. Large requests of a
+ *                    heap with ZONES have a red zone behind them. A write to a free object is found
+ *                    when the object is allocated or its slab leaves the cache.
  *
  * GUARANTEES
  *
@@ -867,6 +869,7 @@ struct mmi_slab_entry {
     struct mmi_slab_entry *next; /* in the same bucket */
     uintptr_t base;
     size_t bytes; /* of a large request; 0: a slab */
+    size_t size;  /* what may be used of it: all, or with red zones what was asked for */
     uintptr_t caller;
     unsigned cpu;
 };
@@ -923,10 +926,8 @@ struct mm_slab_cache {
     void *ctx;
     struct mm_slab_cache *next;  /* in the heap's list */
     struct mmi_slab_batch *rest; /* quarantine: a ring */
-    size_t resting;
-    size_t withdrawn; /* damaged objects, never used again */
-    size_t finishing; /* slabs on their way back; the heap's lock */
-    size_t walkers;   /* CPUs that are at it on their way through the list; the heap's lock */
+    size_t finishing;            /* slabs on their way back; the heap's lock */
+    size_t walkers; /* CPUs that are at it on their way through the list; the heap's lock */
     char name[MM_SLAB_NAME_MAX];
 };
 
@@ -978,6 +979,7 @@ struct mm_slab_heap {
     struct mmi_slab_batch *open;                   /* of deferred frees, not yet full */
     struct mmi_slab *stable, *stable_last;         /* slabs that wait for readers */
     size_t deferred;
+    size_t releasing; /* CPUs that have something in hand that is in none of these lists */
     uintptr_t failures, misuse, random;
     size_t table_bytes; /* of `table` if it is the source's */
     uint32_t flags;
@@ -1047,7 +1049,8 @@ MM_SLAB_API void *mm_slab_kmalloc_aligned(struct mm_slab_heap *heap, size_t size
  * the old usable size (mm_slab_ksize) is zero: zeroed from birth, an object stays zero above what
  * was written. The alignment that p has, up to a page, is kept if it came from
  * mm_slab_kmalloc_aligned of the same `align`; 1 asks for none.
- * Returns NULL if it fails, and then p is as it was; also if p is no object of the heap. */
+ * Returns NULL if it fails, and then p is as it was; also if p is no object of the heap, or one
+ * whose red zone is damaged. */
 MM_SLAB_API void *mm_slab_krealloc_aligned(struct mm_slab_heap *heap, void *p, size_t size,
                                            size_t align, unsigned flags);
 
@@ -1066,7 +1069,8 @@ MM_SLAB_API size_t mm_slab_usable(struct mm_slab_heap *heap, const void *p);
  *
  * Returns MM_OK; MM_ERR_INVALID for a double free, for what is no object of the heap;
  * MM_ERR_ALIGN for an address inside one; MM_ERR_CORRUPT if the red zone of an object with debug
- * flags is damaged (the object is then withdrawn for good). See "Errors" in the manual.
+ * flags is damaged (the object is then withdrawn for good; a large one goes back all the same). See
+ * "Errors" in the manual.
  * Hot path: 12 instructions. Safe from any CPU. */
 MM_SLAB_INLINE enum mm_status mm_slab_kfree(struct mm_slab_heap *heap, void *p);
 
@@ -1128,7 +1132,8 @@ MM_SLAB_API enum mm_status mm_slab_free_rcu(struct mm_slab_heap *heap, void *p);
  * wait. Call it now and then: at ticks, say. */
 MM_SLAB_API size_t mm_slab_rcu_poll(struct mm_slab_heap *heap);
 
-/* Waits for readers and frees all that mm_slab_free_rcu was given before. */
+/* Waits for readers and frees all that mm_slab_free_rcu was given before; waits for other CPUs that
+ * are at that, too. Not for the hooks `free` and grace_…, nor for destructors. */
 MM_SLAB_API void mm_slab_rcu_barrier(struct mm_slab_heap *heap);
 
 /* ---- Memory back ----------------------------------------------------------------------------- */
@@ -2238,6 +2243,12 @@ static struct mmi_slab *mmi_slab_new(struct mm_slab_heap *heap, unsigned flags)
 }
 
 static void mmi_slab_dress(struct mm_slab_cache *cache, struct mmi_slab *s);
+#if MM_SLAB_DEBUG >= 1
+static bool mmi_slab_sound_objects(struct mm_slab_cache *cache, struct mmi_slab *s,
+                                   const char *where);
+#else
+#define mmi_slab_sound_objects(cache, s, where) true
+#endif
 
 /* Gives the cache a slab more and takes one object of it. It is taken before other CPUs see the
  * slab: one that nobody needs any more would otherwise stay, wholly free, among the partial ones
@@ -2291,6 +2302,7 @@ static void mmi_slab_undress(struct mm_slab_heap *heap, struct mmi_slab *s)
     uint32_t n;
 
     MM_SLAB_UNPOISON((char *)s + s->first, (size_t)s->count * s->stride);
+    (void)mmi_slab_sound_objects(cache, s, "mm_slab_shrink");
     for (n = 0; cache->destruct != NULL && n < s->count; n++)
         cache->destruct(cache->ctx, mmi_slab_object(s, n));
     if (stable)
@@ -2414,6 +2426,26 @@ static bool mmi_slab_zones_whole(struct mm_slab_cache *cache, const char *object
     return false;
 }
 
+/* Large requests have a red zone behind them, from there to the end of the last page. */
+static void mmi_slab_large_zone(const struct mmi_slab_entry *e)
+{
+    mmi_slab_fill((char *)e->base + e->size, (const char *)e->base + e->bytes, MMI_SLAB_ZONE_BYTE);
+}
+
+static bool mmi_slab_large_whole(struct mm_slab_heap *heap, const struct mmi_slab_entry *e,
+                                 const char *where)
+{
+    const char *object = (const char *)e->base;
+    const char *bad = NULL;
+    if (e->bytes != 0) /* else it is a slab's */
+        bad = mmi_slab_other(object + e->size, object + e->bytes, MMI_SLAB_ZONE_BYTE);
+    if (bad == NULL)
+        return true;
+    (void)mmi_slab_refuse(heap, where, "red zone behind large object overwritten", MM_ERR_CORRUPT,
+                          NULL, object, bad);
+    return false;
+}
+
 static bool mmi_slab_poison_whole(struct mm_slab_cache *cache, const char *object,
                                   const char *where)
 {
@@ -2457,7 +2489,6 @@ static bool mmi_slab_debug_alloc(struct mm_slab_cache *cache, char *object, size
         uint32_t inside, n = mmi_slab_index(s, object, &inside);
         MM_SLAB_LOCK(&cache->lock, state);
         mmi_slab_hold(s, n, true);
-        cache->withdrawn++;
         MM_SLAB_UNLOCK(&cache->lock, state);
         return false;
     }
@@ -2498,7 +2529,6 @@ static void mmi_slab_rest(struct mm_slab_cache *cache, uintptr_t object,
     }
     ring->slot[(ring->grace + ring->n) % MM_SLAB_SLOTS] = object;
     ring->n++;
-    cache->resting++;
 }
 
 /* Wakes all that rests. True if there was anything. */
@@ -2516,11 +2546,30 @@ static bool mmi_slab_wake_all(struct mm_slab_cache *cache)
         mmi_slab_wake(cache, ring->slot[ring->grace], &after);
         ring->grace = (ring->grace + 1) % MM_SLAB_SLOTS;
     }
-    cache->resting = 0;
     MM_SLAB_UNLOCK(&cache->lock, state);
     if (mmi_slab_finish(cache, &after))
         mmi_slab_trim(cache->heap);
     return any;
+}
+
+/* The red zones of all objects of a slab, and the poison of those that are free. What rests, or was
+ * withdrawn, is left out. */
+static bool mmi_slab_sound_objects(struct mm_slab_cache *cache, struct mmi_slab *s,
+                                   const char *where)
+{
+    uint32_t n;
+    bool sound = true;
+
+    for (n = 0; (cache->flags & MM_SLAB_DEBUG_ALL) && n < s->count; n++) {
+        const bool free = mmi_slab_test(mmi_slab_bits(s), n);
+        const char *object = mmi_slab_object(s, n);
+        if (!free && mmi_slab_test(mmi_slab_held(s), n))
+            continue;
+        if (!mmi_slab_zones_whole(cache, object, where) ||
+            (free && !mmi_slab_poison_whole(cache, object, where)))
+            sound = false;
+    }
+    return sound;
 }
 
 /* Frees object n of slab s of a cache with debug flags. */
@@ -2541,12 +2590,8 @@ static enum mm_status mmi_slab_debug_free(struct mm_slab_cache *cache, struct mm
     if (twice)
         return mmi_slab_refuse(cache->heap, where, "double free", MM_ERR_INVALID, cache, object,
                                object);
-    if (!mmi_slab_zones_whole(cache, object, where)) {
-        MM_SLAB_LOCK(&cache->lock, state);
-        cache->withdrawn++;
-        MM_SLAB_UNLOCK(&cache->lock, state);
-        return MM_ERR_CORRUPT;
-    }
+    if (!mmi_slab_zones_whole(cache, object, where))
+        return MM_ERR_CORRUPT; /* its bit stays: it is withdrawn */
     track->free_by = caller;
     track->free_cpu = mmi_slab_cpu_now();
     mmi_slab_freed_state(cache, object);
@@ -2573,6 +2618,9 @@ static void mmi_slab_debug_resize(const struct mm_slab_cache *cache, char *objec
 #define mmi_slab_debug_free(cache, s, n, where, caller)   ((void)(n), (void)(caller), MM_OK)
 #define mmi_slab_debug_resize(cache, object, size)        ((void)(cache), (void)(object), (void)(size))
 #define mmi_slab_wake_all(cache)                          false
+#define mmi_slab_zones_whole(cache, object, where)        ((void)(where), true)
+#define mmi_slab_large_zone(e)                            ((void)(e))
+#define mmi_slab_large_whole(heap, e, where)              ((void)(where), true)
 #endif
 
 /* Every object of a new slab: constructed, or as after a free. */
@@ -3339,7 +3387,6 @@ static void mmi_slab_dissolve(struct mm_slab_cache *cache)
         mmi_slab_add_free(cache, s->count - s->free);
         mmi_slab_retire(cache, s, &after);
     }
-    cache->withdrawn = 0;
     MM_SLAB_UNLOCK(&cache->lock, state);
     (void)mmi_slab_finish(cache, &after);
     mmi_slab_trim(cache->heap);
@@ -3400,19 +3447,27 @@ static void mmi_slab_clear(struct mm_slab_heap *heap, void *p, size_t bytes)
         (void)MM_SLAB_MEMSET(p, 0, bytes);
 }
 
+/* Bytes of the source for a large request of `size` bytes. */
+static size_t mmi_slab_large_bytes(const struct mm_slab_heap *heap, size_t size)
+{
+    const size_t page = mmi_slab_page();
+    const size_t zone = heap->flags & MM_SLAB_DEBUG_ZONES ? MMI_SLAB_ZONE_BEHIND : 0;
+    return (size + zone + page - 1) & ~(page - 1);
+}
+
 /* Whole pages of the source. */
 static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align, unsigned flags,
                             uintptr_t caller)
 {
-    const size_t page = mmi_slab_page();
-    const size_t bytes = (size + page - 1) & ~(page - 1);
+    const size_t bytes = mmi_slab_large_bytes(heap, size);
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab_entry *e;
     unsigned tried = 0;
     void *p = NULL;
     size_t buckets;
 
-    if (size > PTRDIFF_MAX - page || align > PTRDIFF_MAX) /* no pointers' difference were larger */
+    if (size > PTRDIFF_MAX - MM_SLAB_BYTES ||
+        align > PTRDIFF_MAX) /* no pointers' difference were larger */
         return NULL;
     do {
         e = (struct mmi_slab_entry *)mmi_slab_inner_alloc(heap, MMI_SLAB_ENTRIES, flags);
@@ -3425,9 +3480,11 @@ static void *mmi_slab_large(struct mm_slab_heap *heap, size_t size, size_t align
         return NULL;
     if (flags & MM_SLAB_ZERO)
         mmi_slab_clear(heap, p, bytes);
-    MM_SLAB_POISON((char *)p + size, bytes - size);
     e->base = (uintptr_t)p;
     e->bytes = bytes;
+    e->size = heap->flags & MM_SLAB_DEBUG_ZONES ? size : bytes;
+    mmi_slab_large_zone(e);
+    MM_SLAB_POISON((char *)p + size, bytes - size);
     e->caller = caller;
     e->cpu = mmi_slab_cpu_now();
     MM_SLAB_LOCK(&heap->lock, state);
@@ -3502,7 +3559,7 @@ static void mmi_slab_locate(struct mm_slab_heap *heap, const void *p, struct mmi
         e = mmi_slab_around(heap, (uintptr_t)p);
     if (e != NULL && e->bytes != 0) {
         place->start = (char *)e->base;
-        place->bytes = e->bytes;
+        place->bytes = e->size;
         place->live = true;
     } else if (e != NULL) {
         place->slab = mmi_slab_of(p);
@@ -3524,9 +3581,12 @@ static void mmi_slab_locate(struct mm_slab_heap *heap, const void *p, struct mmi
     }
 }
 
-/* A large request ends, if p is the start of one (and it has `bytes`, if that is not 0). */
-static bool mmi_slab_large_free(struct mm_slab_heap *heap, void *p, size_t bytes)
+/* A large request ends, if p is the start of one (and it has `bytes`, if that is not 0); else
+ * MM_ERR_NOENT. */
+static enum mm_status mmi_slab_large_free(struct mm_slab_heap *heap, void *p, size_t bytes,
+                                          const char *where)
 {
+    enum mm_status status;
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab_entry *e;
 
@@ -3541,20 +3601,22 @@ static bool mmi_slab_large_free(struct mm_slab_heap *heap, void *p, size_t bytes
     }
     MM_SLAB_UNLOCK(&heap->lock, state);
     if (e == NULL)
-        return false;
+        return MM_ERR_NOENT;
     bytes = e->bytes;
+    status = mmi_slab_large_whole(heap, e, where) ? MM_OK : MM_ERR_CORRUPT;
     mmi_slab_inner_free(heap, MMI_SLAB_ENTRIES, e);
     mmi_slab_sink(heap, p, bytes);
-    return true;
+    return status;
 }
 
 static enum mm_status mmi_slab_kfree_any(struct mm_slab_heap *heap, void *p, const char *where,
                                          uintptr_t caller)
 {
     struct mmi_slab_place place;
+    const enum mm_status status = mmi_slab_large_free(heap, p, 0, where);
 
-    if (mmi_slab_large_free(heap, p, 0))
-        return MM_OK;
+    if (status != MM_ERR_NOENT)
+        return status;
     mmi_slab_locate(heap, p, &place);
     if (place.cache != NULL)
         return mmi_slab_give(place.cache, place.slab, p, where, caller);
@@ -3597,14 +3659,16 @@ MM_SLAB_API enum mm_status mmi_slab_kfree_slow(struct mm_slab_heap *heap, void *
 MM_SLAB_API enum mm_status mmi_slab_kfree_sized_slow(struct mm_slab_heap *heap, void *p,
                                                      size_t size)
 {
-    const size_t page = mmi_slab_page();
     struct mmi_slab_place place;
-    enum mm_status status;
+    enum mm_status status = MM_ERR_NOENT;
 
     if (size <= 8 && mmi_slab_free_between(&heap->cls[0], (char *)p, &status))
         return status;
-    if (size > MM_SLAB_MAX && mmi_slab_large_free(heap, p, (size + page - 1) & ~(page - 1)))
-        return MM_OK;
+    if (size > MM_SLAB_MAX && size <= PTRDIFF_MAX)
+        status =
+            mmi_slab_large_free(heap, p, mmi_slab_large_bytes(heap, size), "mm_slab_kfree_sized");
+    if (status != MM_ERR_NOENT)
+        return status;
     mmi_slab_locate(heap, p, &place);
     if (size <= MM_SLAB_MAX && place.cache == &heap->cls[mmi_slab_class(size)])
         return mmi_slab_give(place.cache, place.slab, p, "mm_slab_kfree_sized", MMI_SLAB_CALLER);
@@ -3619,13 +3683,15 @@ MM_SLAB_API enum mm_status mmi_slab_twice(struct mm_slab_heap *heap, void *p)
                            mmi_slab_of(p)->cache, (char *)p, p);
 }
 
-/* A change of size in place; false if the object has to move. */
-static bool mmi_slab_resize(const struct mmi_slab_place *place, char *p, size_t size,
-                            unsigned flags)
+/* A change of size in place; false if the object has to move, as a large one with a red zone. */
+static bool mmi_slab_resize(const struct mm_slab_heap *heap, const struct mmi_slab_place *place,
+                            char *p, size_t size, unsigned flags)
 {
     const struct mm_slab_cache *cache = place->cache;
     const size_t usable = cache != NULL ? cache->size : place->bytes;
 
+    if (cache == NULL && (heap->flags & MM_SLAB_DEBUG_ZONES))
+        return false;
     if (size > usable || (usable > 128 && size <= usable / 2))
         return false;
     MM_SLAB_UNPOISON(p, usable);
@@ -3636,6 +3702,13 @@ static bool mmi_slab_resize(const struct mmi_slab_place *place, char *p, size_t 
     if (cache != NULL)
         mmi_slab_debug_resize(cache, p, size);
     return true;
+}
+
+/* A red zone is looked at before it moves. */
+static bool mmi_slab_resizable(const struct mmi_slab_place *place)
+{
+    return place->cache == NULL || !(place->cache->flags & MM_SLAB_DEBUG_ALL) ||
+           mmi_slab_zones_whole(place->cache, place->start, "mm_slab_krealloc");
 }
 
 static void *mmi_slab_krealloc(struct mm_slab_heap *heap, void *p, size_t size, size_t align,
@@ -3655,7 +3728,9 @@ static void *mmi_slab_krealloc(struct mm_slab_heap *heap, void *p, size_t size, 
                               place.cache, place.start, p);
         return NULL;
     }
-    if (((uintptr_t)p & (align - 1)) == 0 && mmi_slab_resize(&place, (char *)p, size, flags))
+    if (!mmi_slab_resizable(&place))
+        return NULL;
+    if (((uintptr_t)p & (align - 1)) == 0 && mmi_slab_resize(heap, &place, (char *)p, size, flags))
         return p;
     q = mmi_slab_aligned(heap, size, align, flags, caller);
     if (q == NULL)
@@ -4018,6 +4093,7 @@ static bool mmi_slab_defer(struct mm_slab_heap *heap, void *p, struct mmi_slab_b
         done = true;
         if (b->n == MM_SLAB_SLOTS) {
             heap->open = NULL;
+            heap->releasing++;
             *full = b;
         }
     }
@@ -4025,7 +4101,7 @@ static bool mmi_slab_defer(struct mm_slab_heap *heap, void *p, struct mmi_slab_b
     return done;
 }
 
-/* A batch that is closed begins to wait. */
+/* A batch that is closed, and counted in `releasing`, begins to wait. */
 static void mmi_slab_await(struct mm_slab_heap *heap, struct mmi_slab_batch *b)
 {
     MM_SLAB_LOCK_STATE_T state;
@@ -4035,6 +4111,7 @@ static void mmi_slab_await(struct mm_slab_heap *heap, struct mmi_slab_batch *b)
     MM_SLAB_LOCK(&heap->lock, state);
     *(heap->waiting != NULL ? &heap->waiting_last->next : &heap->waiting) = b;
     heap->waiting_last = b;
+    heap->releasing--;
     MM_SLAB_UNLOCK(&heap->lock, state);
 }
 
@@ -4087,6 +4164,14 @@ static void mmi_slab_release(struct mm_slab_heap *heap, struct mmi_slab_batch *b
     mmi_slab_inner_free(heap, MMI_SLAB_BATCHES, b);
 }
 
+static void mmi_slab_released(struct mm_slab_heap *heap)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    MM_SLAB_LOCK(&heap->lock, state);
+    heap->releasing--;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+}
+
 /* The open batch, if it holds anything, begins to wait. */
 static void mmi_slab_close(struct mm_slab_heap *heap)
 {
@@ -4096,6 +4181,7 @@ static void mmi_slab_close(struct mm_slab_heap *heap)
     MM_SLAB_LOCK(&heap->lock, state);
     b = heap->open;
     heap->open = NULL;
+    heap->releasing += b != NULL;
     MM_SLAB_UNLOCK(&heap->lock, state);
     if (b != NULL)
         mmi_slab_await(heap, b);
@@ -4106,30 +4192,35 @@ static bool mmi_slab_over(const struct mm_slab_heap *heap, uintptr_t grace)
     return heap->hooks->grace_done(heap->hooks->ctx, grace);
 }
 
-/* Frees the oldest batch if its time is over. */
+/* Frees the oldest batch if its time is over. What waits stays in its list while the hook is asked,
+ * where a barrier finds it. */
 static bool mmi_slab_release_next(struct mm_slab_heap *heap)
 {
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab_batch *b;
+    uintptr_t grace = 0;
 
     MM_SLAB_LOCK(&heap->lock, state);
     b = heap->waiting;
     if (b != NULL)
-        heap->waiting = b->next;
+        grace = b->grace;
     MM_SLAB_UNLOCK(&heap->lock, state);
-    if (b == NULL)
+    if (b == NULL || !mmi_slab_over(heap, grace))
         return false;
-    if (mmi_slab_over(heap, b->grace)) {
-        mmi_slab_release(heap, b);
-        return true;
-    }
     MM_SLAB_LOCK(&heap->lock, state);
-    b->next = heap->waiting;
-    if (b->next == NULL)
-        heap->waiting_last = b;
-    heap->waiting = b;
+    b = heap->waiting;
+    if (b != NULL && b->grace == grace) {
+        heap->waiting = b->next;
+        heap->releasing++;
+    } else {
+        b = NULL; /* another CPU was faster */
+    }
     MM_SLAB_UNLOCK(&heap->lock, state);
-    return false;
+    if (b != NULL) {
+        mmi_slab_release(heap, b);
+        mmi_slab_released(heap);
+    }
+    return true;
 }
 
 /* The same for the slabs of type-stable caches. */
@@ -4137,26 +4228,30 @@ static bool mmi_slab_settle_next(struct mm_slab_heap *heap)
 {
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab *s;
+    uintptr_t grace = 0;
 
     MM_SLAB_LOCK(&heap->lock, state);
     s = heap->stable;
     if (s != NULL)
-        heap->stable = s->next;
+        grace = s->grace;
     MM_SLAB_UNLOCK(&heap->lock, state);
-    if (s == NULL)
+    if (s == NULL || !mmi_slab_over(heap, grace))
         return false;
-    if (mmi_slab_over(heap, s->grace)) {
+    MM_SLAB_LOCK(&heap->lock, state);
+    s = heap->stable;
+    if (s != NULL && s->grace == grace) {
+        heap->stable = s->next;
+        heap->releasing++;
+    } else {
+        s = NULL;
+    }
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    if (s != NULL) {
         s->next = NULL;
         mmi_slab_settle(heap, s);
-        return true;
+        mmi_slab_released(heap);
     }
-    MM_SLAB_LOCK(&heap->lock, state);
-    s->next = heap->stable;
-    if (s->next == NULL)
-        heap->stable_last = s;
-    heap->stable = s;
-    MM_SLAB_UNLOCK(&heap->lock, state);
-    return false;
+    return true;
 }
 
 MM_SLAB_API size_t mm_slab_rcu_poll(struct mm_slab_heap *heap)
@@ -4186,11 +4281,18 @@ MM_SLAB_API void mm_slab_rcu_barrier(struct mm_slab_heap *heap)
     if (heap->hooks->grace_wait == NULL)
         return;
     mmi_slab_close(heap);
-    MM_SLAB_LOCK(&heap->lock, state);
+    for (;;) {
+        MM_SLAB_LOCK(&heap->lock, state);
+        if (heap->releasing == 0)
+            break;
+        MM_SLAB_UNLOCK(&heap->lock, state);
+        MM_CPU_RELAX();
+    }
     b = heap->waiting;
     s = heap->stable;
     heap->waiting = NULL;
     heap->stable = NULL;
+    heap->releasing++;
     MM_SLAB_UNLOCK(&heap->lock, state);
     if (b != NULL || s != NULL)
         heap->hooks->grace_wait(heap->hooks->ctx);
@@ -4200,6 +4302,7 @@ MM_SLAB_API void mm_slab_rcu_barrier(struct mm_slab_heap *heap)
         b = next;
     }
     mmi_slab_settle(heap, s);
+    mmi_slab_released(heap);
 }
 
 /* ---- Memory back ----------------------------------------------------------------------------- */
@@ -4298,16 +4401,17 @@ static void mmi_slab_unload_here_all(void *arg)
         mmi_slab_unload_own(cache);
 }
 
-/* With debug flags a cache keeps its last slab, wholly free too: it goes now. */
-static void mmi_slab_retire_last(struct mm_slab_cache *cache)
+/* A cache with debug flags parts with the free slab that it kept (C2). */
+static void mmi_slab_part(struct mm_slab_cache *cache)
 {
     struct mmi_slab_after after = {NULL, {0}, 0};
     struct mmi_slab *s;
     MM_SLAB_LOCK_STATE_T state;
 
     MM_SLAB_LOCK(&cache->lock, state);
-    s = cache->partial.first;
-    if (s != NULL && s->free == s->count)
+    for (s = cache->partial.first; s != NULL && s->free != s->count;)
+        s = s->next;
+    if (s != NULL)
         mmi_slab_retire(cache, s, &after);
     MM_SLAB_UNLOCK(&cache->lock, state);
     (void)mmi_slab_finish(cache, &after);
@@ -4320,7 +4424,8 @@ static size_t mmi_slab_shrink_rest(struct mm_slab_cache *cache)
 
     mmi_slab_unload_depot(cache);
     (void)mmi_slab_wake_all(cache);
-    mmi_slab_retire_last(cache);
+    if (cache->flags & MM_SLAB_DEBUG_ALL)
+        mmi_slab_part(cache);
     given = mmi_slab_trim_to(cache->heap, 0);
     return given + mmi_slab_purge(cache);
 }
@@ -4507,10 +4612,7 @@ MM_SLAB_API void mm_slab_dump(struct mm_slab_heap *heap, void (*print)(void *ctx
         at = mmi_slab_column(line, 0, stats.name, MM_SLAB_NAME_MAX - 1, false);
         for (i = 0; i < 5; i++)
             at = mmi_slab_column(line, at, mmi_slab_digits(digits + 23, column[i], 10),
-                                 i == 0 || i == 1 ? 10
-                                 : i < 4          ? 9
-                                                  : 9,
-                                 true);
+                                 i < 2 ? 10 : 9, true);
         print(ctx, line);
     }
 }
@@ -4575,7 +4677,7 @@ MM_SLAB_API size_t mm_slab_leaks(struct mm_slab_heap *heap,
                 continue;
             object.cache = NULL;
             object.object = (void *)e->base;
-            object.size = e->bytes;
+            object.size = e->size;
             object.caller = e->caller;
             object.cpu = e->cpu;
             fn(ctx, &object);
@@ -4589,27 +4691,6 @@ MM_SLAB_API size_t mm_slab_leaks(struct mm_slab_heap *heap,
 static bool mmi_slab_registered(struct mm_slab_heap *heap, const struct mmi_slab *s)
 {
     return mmi_slab_find(heap, s) == s;
-}
-
-/* The red zones of all objects of a slab, and the poison of those that are free. */
-static bool mmi_slab_sound_objects(struct mm_slab_cache *cache, struct mmi_slab *s)
-{
-#if MM_SLAB_DEBUG >= 1
-    uint32_t n;
-
-    for (n = 0; (cache->flags & MM_SLAB_DEBUG_ALL) && n < s->count; n++) {
-        const bool free = mmi_slab_test(mmi_slab_bits(s), n);
-        const char *object = mmi_slab_object(s, n);
-        if (!free && mmi_slab_test(mmi_slab_held(s), n))
-            continue;
-        if (!mmi_slab_zones_whole(cache, object, "mm_slab_check") ||
-            (free && !mmi_slab_poison_whole(cache, object, "mm_slab_check")))
-            return false;
-    }
-#else
-    (void)cache, (void)s;
-#endif
-    return true;
 }
 
 /* S1 and S2. */
@@ -4637,7 +4718,7 @@ static bool mmi_slab_sound(struct mm_slab_cache *cache, struct mmi_slab *s)
 {
     return ((uintptr_t)s & (MM_SLAB_BYTES - 1)) == 0 && mmi_slab_registered(cache->heap, s) &&
            s->cache == cache && s->count == cache->count && s->stride == cache->stride &&
-           mmi_slab_sound_header(cache, s) && mmi_slab_sound_objects(cache, s);
+           mmi_slab_sound_header(cache, s) && mmi_slab_sound_objects(cache, s, "mm_slab_check");
 }
 
 /* C2: a list and the slabs in it. Adds up their number and their free objects. */
@@ -4763,7 +4844,8 @@ static bool mmi_slab_heap_sound(struct mm_slab_heap *heap)
             entries++;
             large += e->bytes != 0;
             large_bytes += e->bytes;
-            if (mmi_slab_bucket(heap, e->base) != &heap->table[i] || entries > heap->entries)
+            if (mmi_slab_bucket(heap, e->base) != &heap->table[i] || entries > heap->entries ||
+                !mmi_slab_large_whole(heap, e, "mm_slab_check"))
                 return false;
         }
     }

@@ -14,12 +14,15 @@
 
 /* ---- Threads and locks ----------------------------------------------------------------------- */
 
+/* A thread's slot, and its arrays in the heap while it has one. All starts with no arrays: what is
+ * rare is behind that one test. */
 #define SLOT_NONE  MM_CPU_MAX       /* this thread has no slot, or none any more */
 #define SLOT_FRESH (MM_CPU_MAX + 1) /* it has not asked yet */
 
-extern __thread unsigned slot_of_thread; /* not static: inline functions use it */
-__thread unsigned slot_of_thread = SLOT_FRESH;
-#define MM_CPU_ID() slot_of_thread
+static __thread unsigned slot_of_thread = SLOT_FRESH;
+static __thread struct mm_slab_cpu *arrays_of_thread;
+#define MM_CPU_ID()        slot_of_thread
+#define MM_SLAB_SELF(heap) ((void)(heap), arrays_of_thread)
 
 /* A lock waits while a fork is under way, so that no lock is held, and nothing that a lock guards
  * is half done, in the memory that the child gets. */
@@ -77,7 +80,10 @@ static void unlock_word(uintptr_t *lock)
 #include "mm_slab.h"
 
 #define EXPORT __attribute__((visibility("default")))
-#define UNIT   MM_SLAB_BYTES /* a smallest block of the buddy arena: a slab */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#define UNIT MM_SLAB_BYTES /* a smallest block of the buddy arena: a slab */
 
 static struct mm_slab_heap heap;
 static struct mm_buddy arena;
@@ -85,23 +91,219 @@ static uintptr_t arena_base, arena_end;
 
 /* ---- Pages ----------------------------------------------------------------------------------- */
 
-/* Freed memory from this size up goes back to the system at once; the limit rises with what is
- * freed, so that a program that takes and frees the same large block again and again keeps it. */
-#define PURGE_LEAST ((size_t)256 << 10)
-#define PURGE_MOST  ((size_t)32 << 20)
-static size_t purge_from = PURGE_LEAST;
+/* A unit of the arena that is free and has a bit in `stale` still has its pages, with any content;
+ * all others that are free read as zeros and cost nothing. Only who holds a unit, by an allocation
+ * or a reservation, changes its bit. Giving pages back and faulting new ones in costs more than
+ * most of what a program does with them, so some stay: few of them while the program asks for
+ * pages that it has not got, for they add to its peak; more while it only frees. */
+#define STALE_LEAST ((size_t)1 << 20 >> MM_SLAB_SHIFT) /* units, while the program grows */
+#define STALE_MOST  ((size_t)32 << 20 >> MM_SLAB_SHIFT)
+#define FULL_FROM   ((size_t)8 << 20 >> MM_SLAB_SHIFT) /* from here a slab's pages come together */
+#define OPEN_STEP   ((uintptr_t)32 << 20)              /* a multiple of a huge page */
+#define MOVE_LEAST  ((size_t)1 << 20)
 
-static void *pages_take(size_t bytes, size_t align)
+static uintptr_t *stale;
+static uintptr_t stale_units, used_units;
+static uintptr_t opened;   /* end of what is mapped: the rest of the arena's addresses is not even
+                              reserved, so that no limit and no mlockall meets it */
+static uintptr_t opening;  /* lock of `opened` */
+static uintptr_t trimming; /* not 0: a thread is at it */
+
+static inline size_t unit_of(uintptr_t pa)
 {
-    const mm_pa_t pa = align <= UNIT
-                           ? mm_buddy_alloc_exact(&arena, bytes, MM_BUDDY_UNMOVABLE)
-                           : mm_buddy_alloc_aligned(&arena, bytes, align, MM_BUDDY_UNMOVABLE);
+    return (pa - arena_base) >> MM_SLAB_SHIFT;
+}
+
+/* Maps memory at the end of what is mapped. */
+static int pages_map(uintptr_t to)
+{
+    void *const at = (void *)opened;
+    void *got = mmap(at, to - opened, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (got == at) {
+        __atomic_store_n(&opened, to, __ATOMIC_RELEASE);
+        return 1;
+    }
+    if (got != MAP_FAILED) /* a system that does not know the flag */
+        munmap(got, to - opened);
+    return 0;
+}
+
+static int pages_open(uintptr_t end)
+{
+    int done = 1;
+    if (end <= __atomic_load_n(&opened, __ATOMIC_ACQUIRE))
+        return 1;
+    lock_word(&opening);
+    if (end > opened) {
+        const uintptr_t to = (end + OPEN_STEP - 1) & ~(OPEN_STEP - 1);
+        done = pages_map(to < arena_end ? to : arena_end);
+    }
+    unlock_word(&opening);
+    return done;
+}
+
+/* How many of the units up to `end` have their bits in one word with the first. */
+static inline unsigned word_rest(size_t unit, size_t end)
+{
+    const size_t rest = MM_WORD_BITS - unit % MM_WORD_BITS;
+    return (unsigned)(end - unit < rest ? end - unit : rest);
+}
+
+/* Clears the bits of units that the caller holds, and with `zero` their content; how many were
+ * set. */
+static size_t pages_renew(size_t unit, size_t end, int zero)
+{
+    size_t had = 0;
+    while (unit < end) {
+        uintptr_t *const word = &stale[unit / MM_WORD_BITS];
+        const unsigned at = unit % MM_WORD_BITS;
+        const unsigned n = word_rest(unit, end);
+        uintptr_t bits = __atomic_load_n(word, __ATOMIC_RELAXED) & mm_mask(n) << at;
+        if (bits != 0)
+            __atomic_fetch_and(word, ~bits, __ATOMIC_RELAXED);
+        had += mm_popcount(bits);
+        for (; zero && bits != 0; bits &= bits - 1)
+            memset((char *)arena_base + ((unit - at + mm_ctz(bits)) << MM_SLAB_SHIFT), 0, UNIT);
+        unit += n;
+    }
+    return had;
+}
+
+/* Gives the pages of stale units back; false if the system does not take them: they are locked. */
+static int pages_trim_run(size_t unit, unsigned n)
+{
+    const uintptr_t pa = arena_base + (unit << MM_SLAB_SHIFT);
+    const size_t bytes = (size_t)n << MM_SLAB_SHIFT;
+    int done;
+    if (mm_buddy_reserve(&arena, pa, bytes) != MM_OK)
+        return 1; /* somebody took one meanwhile */
+    done = madvise((void *)pa, bytes, MADV_DONTNEED) == 0;
+    if (done)
+        __atomic_fetch_sub(&stale_units, pages_renew(unit, unit + n, 0), __ATOMIC_RELAXED);
+    (void)mm_buddy_release(&arena, pa, bytes);
+    return done;
+}
+
+/* Gives pages back, from the top down, until `keep` units are left that are free and have some. */
+static void pages_trim(size_t keep)
+{
+    const int before = errno; /* free leaves it alone */
+    uintptr_t bits;
+    size_t word;
+    if (__atomic_exchange_n(&trimming, 1, __ATOMIC_ACQUIRE) != 0)
+        return;
+    word = unit_of(__atomic_load_n(&opened, __ATOMIC_RELAXED)) / MM_WORD_BITS + 1;
+    while (word-- > 0) {
+        bits = __atomic_load_n(&stale[word], __ATOMIC_RELAXED);
+        while (bits != 0 && __atomic_load_n(&stale_units, __ATOMIC_RELAXED) > keep) {
+            const unsigned last = mm_fls(bits);
+            const uintptr_t gaps = ~bits & mm_mask(last);
+            const unsigned first = gaps != 0 ? mm_fls(gaps) + 1 : 0;
+            if (!pages_trim_run(word * MM_WORD_BITS + first, last + 1 - first)) {
+                errno = before;
+                return; /* and never again */
+            }
+            bits &= mm_mask(first);
+        }
+    }
+    __atomic_store_n(&trimming, 0, __ATOMIC_RELEASE);
+}
+
+/* What a caller wants of its pages. */
+#define PAGES_ZERO 1u /* that they hold zeros */
+#define PAGES_FULL 2u /* all of them, soon */
+
+/* The caller holds these bytes from now on. False if the system has no memory for them. */
+static int pages_hold(uintptr_t pa, size_t bytes, unsigned how)
+{
+    const size_t unit = unit_of(pa), n = bytes >> MM_SLAB_SHIFT;
+    size_t had, keep;
+
+    if (!pages_open(pa + bytes))
+        return 0;
+    had = pages_renew(unit, unit + n, (how & PAGES_ZERO) != 0);
+    __atomic_fetch_sub(&stale_units, had, __ATOMIC_RELAXED);
+    if ((how & PAGES_FULL) && had == 0 &&
+        __atomic_load_n(&used_units, __ATOMIC_RELAXED) > FULL_FROM)
+        (void)madvise((void *)pa, bytes, MADV_POPULATE_WRITE); /* Linux 5.14: one fault for 16 */
+    keep = STALE_LEAST + __atomic_add_fetch(&used_units, n, __ATOMIC_RELAXED) / 32;
+    if (had < n && __atomic_load_n(&stale_units, __ATOMIC_RELAXED) > keep)
+        pages_trim(keep / 2);
+    return 1;
+}
+
+/* The caller is about to free these bytes, which have pages. */
+static void pages_spoil(uintptr_t pa, size_t bytes)
+{
+    size_t unit = unit_of(pa);
+    const size_t end = unit + (bytes >> MM_SLAB_SHIFT);
+
+    __atomic_fetch_add(&stale_units, end - unit, __ATOMIC_RELAXED);
+    while (unit < end) {
+        const unsigned at = unit % MM_WORD_BITS;
+        const unsigned n = word_rest(unit, end);
+        __atomic_fetch_or(&stale[unit / MM_WORD_BITS], mm_mask(n) << at, __ATOMIC_RELAXED);
+        unit += n;
+    }
+}
+
+/* The caller has freed these bytes. */
+static void pages_drop(size_t bytes)
+{
+    const size_t n = bytes >> MM_SLAB_SHIFT;
+    size_t keep = __atomic_sub_fetch(&used_units, n, __ATOMIC_RELAXED) / 4;
+    keep = keep > STALE_MOST ? keep : STALE_MOST;
+    if (__atomic_load_n(&stale_units, __ATOMIC_RELAXED) > keep)
+        pages_trim(keep / 2);
+}
+
+/* `bytes` is a multiple of UNIT in the functions below. */
+static void *pages_take(size_t bytes, size_t align, unsigned how)
+{
+    mm_pa_t pa;
+    gate_enter(); /* a fork must not come between the arena's and the bits' change */
+    pa = align <= UNIT ? mm_buddy_alloc_exact(&arena, bytes, MM_BUDDY_UNMOVABLE)
+                       : mm_buddy_alloc_aligned(&arena, bytes, align, MM_BUDDY_UNMOVABLE);
+    if (pa != MM_PA_NONE && !pages_hold(pa, bytes, how)) {
+        (void)mm_buddy_free(&arena, pa);
+        pa = MM_PA_NONE;
+    }
+    gate_leave();
     return pa == MM_PA_NONE ? NULL : (void *)(uintptr_t)pa;
 }
 
-static void pages_purge(void *p, size_t bytes)
+static void pages_give(void *p, size_t bytes)
 {
-    (void)madvise(p, bytes, MADV_DONTNEED);
+    gate_enter();
+    pages_spoil((uintptr_t)p, bytes);
+    (void)mm_buddy_free(&arena, (uintptr_t)p);
+    pages_drop(bytes);
+    gate_leave();
+}
+
+/* True if the block has `want` bytes now, where it is. */
+static int pages_resize(void *p, size_t had, size_t want)
+{
+    const uintptr_t pa = (uintptr_t)p;
+    int done;
+
+    gate_enter();
+    if (want < had)
+        pages_spoil(pa + want, had - want);
+    done = mm_buddy_resize_exact(&arena, pa, want) == MM_OK;
+    if (want < had) {
+        if (done)
+            pages_drop(had - want);
+        else
+            __atomic_fetch_sub(&stale_units, pages_renew(unit_of(pa + want), unit_of(pa + had), 0),
+                               __ATOMIC_RELAXED);
+    } else if (done && !pages_hold(pa + had, want - had, 0)) {
+        (void)mm_buddy_resize_exact(&arena, pa, had);
+        done = 0;
+    }
+    gate_leave();
+    return done;
 }
 
 static size_t pages_bytes(const void *p)
@@ -113,35 +315,27 @@ static size_t pages_bytes(const void *p)
     return (size_t)block.bytes;
 }
 
-static void pages_give(void *p, size_t bytes)
-{
-    const size_t from = __atomic_load_n(&purge_from, __ATOMIC_RELAXED);
-    if (bytes >= from) {
-        pages_purge(p, bytes);
-        if (bytes > from && bytes <= PURGE_MOST)
-            __atomic_store_n(&purge_from, bytes, __ATOMIC_RELAXED);
-    }
-    (void)mm_buddy_free(&arena, (uintptr_t)p);
-}
-
 static void *slab_take(void *ctx, size_t bytes, size_t align, unsigned flags)
 {
+    const int before = errno; /* free comes here, too */
+    void *p;
     (void)ctx;
     (void)flags;
-    return pages_take(bytes, align);
+    p = pages_take(bytes, align, PAGES_FULL);
+    errno = before;
+    return p;
 }
 
 static void slab_give(void *ctx, void *p, size_t bytes)
 {
     (void)ctx;
-    pages_purge(p, bytes);
-    (void)mm_buddy_free(&arena, (uintptr_t)p);
+    pages_give(p, bytes);
 }
 
 static void slab_purge(void *ctx, void *p, size_t bytes)
 {
     (void)ctx;
-    pages_purge(p, bytes);
+    (void)madvise(p, bytes, MADV_DONTNEED);
 }
 
 static const struct mm_slab_hooks hooks = {
@@ -160,10 +354,12 @@ static uintptr_t started; /* 0 not yet, 1 under way, 2 done */
  * up, with the objects in them. */
 static void fork_before(void)
 {
+    const uintptr_t mine =
+        depth != 0; /* a signal's handler forks: it is this thread that is inside */
     while (__atomic_exchange_n(&forking, 1, __ATOMIC_SEQ_CST) != 0)
         sched_yield();
     depth++; /* this thread may still lock */
-    while (__atomic_load_n(&inside, __ATOMIC_SEQ_CST) != 0)
+    while (__atomic_load_n(&inside, __ATOMIC_SEQ_CST) > mine)
         sched_yield();
 }
 
@@ -193,6 +389,7 @@ static void thread_exit(void *value)
     const unsigned slot = slot_of_thread;
     (void)value;
     slot_of_thread = SLOT_NONE;
+    arrays_of_thread = NULL;
     if (slot >= MM_CPU_MAX)
         return;
     (void)mm_slab_drain(&heap, slot);
@@ -205,27 +402,34 @@ static int start_arena(void)
     struct mm_buddy_config config;
     struct sysinfo info;
     uint64_t bytes = (uint64_t)4 << 30;
-    size_t meta_bytes;
+    size_t meta_bytes, stale_bytes;
     char *at, *meta;
 
     if (sysinfo(&info) != 0)
         return 0;
     while (bytes < (uint64_t)info.totalram * info.mem_unit)
         bytes *= 2;
-    at = mmap(NULL, bytes + UNIT, PROT_READ | PROT_WRITE,
-              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    /* Half way down from where the system maps things: nothing is near, and it is as random. */
+    at = mmap(NULL, UNIT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED)
         return 0;
-    arena_base = ((uintptr_t)at + UNIT - 1) & ~(uintptr_t)(UNIT - 1);
+    arena_base = (uintptr_t)at / 2 & ~(OPEN_STEP - 1);
+    munmap(at, UNIT);
     arena_end = arena_base + bytes;
+    opened = arena_base;
     mm_buddy_config_init(&config, arena_base, bytes, MM_SLAB_SHIFT, 31);
     config.cpu_lists = false; /* their owners' marks would not survive a fork */
     config.regions = 1;
     while (mm_buddy_meta_bytes(&config) == 0 && config.max_order > 0)
         config.max_order--;
-    meta_bytes = mm_buddy_meta_bytes(&config);
-    meta = mmap(NULL, meta_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return meta != MAP_FAILED && mm_buddy_init(&arena, &config, meta, meta_bytes) == MM_OK;
+    meta_bytes = (mm_buddy_meta_bytes(&config) + 63) & ~(size_t)63;
+    stale_bytes = (unit_of(arena_end) / MM_WORD_BITS + 1) * sizeof *stale;
+    meta = mmap(NULL, meta_bytes + stale_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                -1, 0);
+    if (meta == MAP_FAILED)
+        return 0;
+    stale = (uintptr_t *)(meta + meta_bytes);
+    return mm_buddy_init(&arena, &config, meta, meta_bytes) == MM_OK;
 }
 
 static void start(void)
@@ -267,11 +471,12 @@ static __attribute__((noinline)) void thread_start(void)
     (void)mm_slab_online(&heap, slot);
     (void)pthread_setspecific(exit_key, &heap);
     slot_of_thread = slot;
+    arrays_of_thread = &heap.cpu[slot];
 }
 
-static inline void thread_ready(void)
+static void thread_ready(void)
 {
-    if (__builtin_expect(slot_of_thread == SLOT_FRESH, 0))
+    if (slot_of_thread == SLOT_FRESH)
         thread_start();
 }
 
@@ -283,11 +488,11 @@ static inline int is_large(const void *p)
     return ((uintptr_t)p & (UNIT - 1)) == 0;
 }
 
-static __attribute__((noinline)) void *large_take(size_t size, size_t align)
+static __attribute__((noinline)) void *large_take(size_t size, size_t align, unsigned how)
 {
     if (size > (size_t)PTRDIFF_MAX - UNIT)
         return NULL;
-    return pages_take(size, align);
+    return pages_take((size + UNIT - 1) & ~(UNIT - 1), align, how);
 }
 
 static __attribute__((noinline)) void large_give(void *p)
@@ -297,62 +502,82 @@ static __attribute__((noinline)) void large_give(void *p)
         pages_give(p, bytes);
 }
 
-/* Moves pages instead of copying them; the hole that stays behind gets new ones. */
-static void pages_move(void *to, void *from, size_t bytes)
-{
-    if (bytes < ((size_t)1 << 20) ||
-        mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED) {
-        memcpy(to, from, bytes);
-        return;
-    }
-    if (mmap(from, bytes, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
-        _exit(127);
-}
-
 static void *large_resize(void *p, size_t size)
 {
-    const size_t had = pages_bytes(p), want = (size + UNIT - 1) & ~(size_t)(UNIT - 1);
+    const size_t had = pages_bytes(p);
+    size_t want;
     void *q;
 
     if (had == 0 || size > (size_t)PTRDIFF_MAX - UNIT)
         return NULL;
-    if (want == had || mm_buddy_resize_exact(&arena, (uintptr_t)p, want) == MM_OK)
+    want = (size + UNIT - 1) & ~(UNIT - 1);
+    if (want == had || pages_resize(p, had, want))
         return p;
-    q = pages_take(want, UNIT);
+    q = pages_take(want, UNIT, 0);
     if (q == NULL)
         return NULL;
-    pages_move(q, p, had < want ? had : want);
+    /* pages move instead of being copied; none stay behind */
+    if (want < MOVE_LEAST || want < had ||
+        mremap(p, had, had, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, q) == MAP_FAILED)
+        memcpy(q, p, had < want ? had : want);
     pages_give(p, had);
     return q;
 }
 
 /* ---- The calls -------------------------------------------------------------------------------- */
 
-static void *failed(void *p)
+static __attribute__((noinline, cold)) void *out_of_memory(void)
 {
-    if (p == NULL)
-        errno = ENOMEM;
-    return p;
+    errno = ENOMEM;
+    return NULL;
 }
 
-EXPORT void *malloc(size_t size)
+static inline void *failed(void *p)
 {
-    void *p;
+    return __builtin_expect(p != NULL, 1) ? p : out_of_memory();
+}
+
+/* An object for a thread that may have no arrays. */
+static __attribute__((noinline)) void *small_take(size_t size, unsigned flags)
+{
     thread_ready();
-    if (__builtin_expect(size > MM_SLAB_MAX, 0))
-        return failed(large_take(size, UNIT));
-    p = mm_slab_kmalloc(&heap, size > 8 ? size : 16, 0); /* C wants alignment to 16 */
-    return __builtin_expect(p != NULL, 1) ? p : failed(NULL);
+    return failed(arrays_of_thread != NULL ? mm_slab_kmalloc(&heap, size, flags)
+                                           : mmi_slab_kmalloc_slow(&heap, size, flags));
 }
 
-EXPORT void free(void *p)
+static __attribute__((noinline)) void free_rarely(void *p)
 {
     if (p == NULL)
         return;
     thread_ready();
-    if (__builtin_expect(is_large(p), 0))
+    if (is_large(p))
         large_give(p);
+    else if (arrays_of_thread != NULL)
+        (void)mm_slab_kfree(&heap, p);
+    else
+        (void)mmi_slab_kfree_slow(&heap, p);
+}
+
+static __attribute__((noinline)) void *large_malloc(size_t size, unsigned how)
+{
+    thread_ready();
+    return failed(large_take(size, UNIT, how));
+}
+
+EXPORT void *malloc(size_t size)
+{
+    if (__builtin_expect(size > MM_SLAB_MAX, 0))
+        return large_malloc(size, 0);
+    size = size > 8 ? size : 16; /* C wants alignment to 16 */
+    if (__builtin_expect(arrays_of_thread == NULL, 0))
+        return small_take(size, 0);
+    return failed(mm_slab_kmalloc(&heap, size, 0));
+}
+
+EXPORT void free(void *p)
+{
+    if (__builtin_expect(is_large(p) || arrays_of_thread == NULL, 0)) /* NULL is large, too */
+        free_rarely(p);
     else
         (void)mm_slab_kfree(&heap, p);
 }
@@ -360,21 +585,15 @@ EXPORT void free(void *p)
 EXPORT void *calloc(size_t n, size_t size)
 {
     size_t bytes;
-    void *p;
 
-    thread_ready();
     if (__builtin_mul_overflow(n, size, &bytes))
-        return failed(NULL);
-    if (bytes <= MM_SLAB_MAX)
-        return failed(mm_slab_kzalloc(&heap, bytes > 8 ? bytes : 16, 0));
-    p = large_take(bytes, UNIT);
-    if (p == NULL)
-        return failed(NULL);
-    if (bytes >= PURGE_LEAST)
-        pages_purge(p, (bytes + UNIT - 1) & ~(size_t)(UNIT - 1)); /* they come back as zeros */
-    else
-        memset(p, 0, bytes);
-    return p;
+        return out_of_memory();
+    if (bytes > MM_SLAB_MAX)
+        return large_malloc(bytes, PAGES_ZERO);
+    bytes = bytes > 8 ? bytes : 16;
+    if (arrays_of_thread == NULL)
+        return small_take(bytes, MM_SLAB_ZERO);
+    return failed(mm_slab_kzalloc(&heap, bytes, 0));
 }
 
 EXPORT size_t malloc_usable_size(void *p)
@@ -412,7 +631,7 @@ EXPORT void *realloc(void *p, size_t size)
 EXPORT void *reallocarray(void *p, size_t n, size_t size)
 {
     size_t bytes;
-    return __builtin_mul_overflow(n, size, &bytes) ? failed(NULL) : realloc(p, bytes);
+    return __builtin_mul_overflow(n, size, &bytes) ? out_of_memory() : realloc(p, bytes);
 }
 
 static void *aligned(size_t align, size_t size)
@@ -422,7 +641,7 @@ static void *aligned(size_t align, size_t size)
         return malloc(size);
     if (size <= MM_SLAB_MAX && align <= MM_SLAB_MAX)
         return failed(mm_slab_kmalloc_aligned(&heap, size, align, 0));
-    return failed(large_take(size != 0 ? size : 1, align > UNIT ? align : UNIT));
+    return failed(large_take(size != 0 ? size : 1, align, 0));
 }
 
 EXPORT int posix_memalign(void **result, size_t align, size_t size)
@@ -461,13 +680,19 @@ EXPORT void *valloc(size_t size)
 
 EXPORT void *pvalloc(size_t size)
 {
-    return aligned(4096, (size + 4095) & ~(size_t)4095);
+    return size > PTRDIFF_MAX ? out_of_memory() : aligned(4096, (size + 4095) & ~(size_t)4095);
 }
 
 /* Gives free memory back to the system; 1 if there was any. */
 EXPORT int malloc_trim(size_t pad)
 {
-    (void)pad;
+    size_t given;
+
     thread_ready();
-    return mm_slab_shrink(&heap) != 0;
+    given = mm_slab_shrink(&heap);
+    gate_enter();
+    given += __atomic_load_n(&stale_units, __ATOMIC_RELAXED);
+    pages_trim(pad >> MM_SLAB_SHIFT);
+    gate_leave();
+    return given != 0;
 }

@@ -33,6 +33,17 @@ serves() {
     LD_PRELOAD=$lib python3 -c 'print(open("/proc/self/maps").read())' | grep -q "$lib"
 }
 
+# A program whose address space is limited still gets some memory, and errors instead of crashes.
+limited() {
+    same limited prlimit --as=1000000000 python3 -c '
+a = [str(i) * 10 for i in range(300000)]
+print(len(a))
+try:
+    bytearray(1100 << 20)
+except MemoryError:
+    print("too much")'
+}
+
 python() {
     cat >"$out/big.py" <<'END'
 import threading, hashlib, collections
@@ -111,6 +122,7 @@ redis() {
 check "examples/malloc builds without warnings" builds
 check "it serves the program" serves
 check "all of its calls, threads, forks" calls
+check "a program with little address space" limited
 check "python3 with threads and big containers" python
 check "gcc compiles mm_buddy.h" compile
 check "sqlite3 inserts a million rows" sqlite

@@ -556,6 +556,7 @@ static void a_wrong_size_is_refused(void **state)
     p = mm_slab_kmalloc(&heap, large, 0);
     assert_int_equal(mm_slab_kfree_sized(&heap, p, 64), MM_ERR_INVALID);
     assert_int_equal(mm_slab_kfree_sized(&heap, p, 10 * large), MM_ERR_INVALID);
+    assert_int_equal(mm_slab_kfree_sized(&heap, p, SIZE_MAX - large / large), MM_ERR_INVALID);
     assert_int_equal(mm_slab_kfree_sized(&heap, p, large), MM_OK);
     heap_end();
 }

@@ -2,6 +2,8 @@
 #define SLAB_CPU_NOW cpu_now
 #include "slab_test.h"
 
+#include <sched.h>
+
 static struct mm_slab_cache cache;
 static struct mm_slab_cache_config cc;
 
@@ -540,6 +542,116 @@ static void deferred_frees_wait_for_readers(void **state)
     cache_end();
 }
 
+static void note_object(void *ctx, const struct mm_slab_object *o)
+{
+    (void)ctx, (void)o;
+}
+
+/* The hooks of a poll may end all that it was about to look at. */
+static bool grace_done_barrier(void *ctx, uintptr_t grace)
+{
+    (void)ctx, (void)grace;
+    mm_slab_rcu_barrier(&heap);
+    return false;
+}
+
+static void a_barrier_finds_what_a_poll_looks_at(void **state)
+{
+    (void)state;
+    heap_begin();
+    source.hooks.grace_done = grace_done_barrier;
+    heap_make();
+    void *p = mm_slab_kmalloc(&heap, 100, 0);
+    assert_int_equal(mm_slab_free_rcu(&heap, p), MM_OK);
+    grace_waits = 0;
+    (void)mm_slab_rcu_poll(&heap); /* closes the batch, then asks the hook */
+    assert_int_equal(grace_waits, 1);
+    assert_int_equal(heap_stats().deferred, 0);
+    assert_int_equal(mm_slab_leaks(&heap, note_object, NULL), 0);
+    heap_end();
+}
+
+/* While a poll asks about one batch, another poll frees it, and a later one begins to wait. */
+static void *later;
+static bool grace_done_elsewhere(void *ctx, uintptr_t grace)
+{
+    (void)ctx;
+    if (later != NULL) {
+        void *p = later;
+        later = NULL;
+        grace_over = grace;
+        assert_int_equal(mm_slab_rcu_poll(&heap), 0);
+        assert_int_equal(mm_slab_free_rcu(&heap, p), MM_OK);
+        assert_int_equal(mm_slab_rcu_poll(&heap), 1);
+    }
+    return grace <= grace_over;
+}
+
+static void a_poll_frees_only_what_it_asked_about(void **state)
+{
+    (void)state;
+    heap_begin();
+    source.hooks.grace_done = grace_done_elsewhere;
+    heap_make();
+    grace_over = 0;
+    void *p = mm_slab_kmalloc(&heap, 100, 0);
+    later = mm_slab_kmalloc(&heap, 100, 0);
+    assert_int_equal(mm_slab_free_rcu(&heap, p), MM_OK);
+    assert_int_equal(mm_slab_rcu_poll(&heap), 1); /* the later one waits */
+    grace_over = grace_now;
+    assert_int_equal(mm_slab_rcu_poll(&heap), 0);
+    heap_end();
+}
+
+/* A thread that polls is held up in the midst of a batch, at a destructor. */
+static uintptr_t held_up;
+static void slow_destructor(void *ctx, void *object)
+{
+    (void)ctx, (void)object;
+    if (__atomic_exchange_n(&held_up, 1, __ATOMIC_SEQ_CST) == 0)
+        usleep(200000);
+}
+static void *poll_thread(void *arg)
+{
+    (void)mm_slab_rcu_poll(&heap);
+    return arg;
+}
+
+static void a_barrier_waits_for_polls_elsewhere(void **state)
+{
+    struct mm_slab_cache_config c = {0};
+    struct mm_slab_cache slow;
+    pthread_t thread;
+    void *p[40];
+    (void)state;
+    heap_begin();
+    config.flags = 0;
+    config.reserve = 0;
+    heap_make();
+    cpu_now = MM_CPU_MAX; /* both threads are served from the slabs */
+    c.name = "slow";
+    c.size = 8000;
+    c.destruct = slow_destructor;
+    assert_int_equal(mm_slab_cache_init(&slow, &heap, &c), MM_OK);
+    for (unsigned i = 0; i < 40; i++)
+        p[i] = mm_slab_alloc(&slow, 0);
+    for (unsigned i = 0; i < 40; i++)
+        assert_int_equal(mm_slab_free_rcu(&heap, p[i]), MM_OK);
+    grace_over = ~(uintptr_t)0;
+    held_up = 0;
+    assert_int_equal(pthread_create(&thread, NULL, poll_thread, NULL), 0);
+    while (__atomic_load_n(&held_up, __ATOMIC_SEQ_CST) == 0)
+        sched_yield();
+    mm_slab_rcu_barrier(&heap);
+    assert_int_equal(heap_stats().deferred, 0);
+    assert_int_equal(cache_stats(&slow).active, 0);
+    pthread_join(thread, NULL);
+    grace_over = grace_now;
+    assert_int_equal(mm_slab_cache_destroy(&slow, NULL), MM_OK);
+    cpu_now = 0;
+    heap_end();
+}
+
 static void without_grace_hooks_nothing_is_deferred(void **state)
 {
     (void)state;
@@ -702,6 +814,9 @@ int main(void)
         cmocka_unit_test(shrink_reaches_all_cpus),
         cmocka_unit_test(reclaim_is_asked_before_failure),
         cmocka_unit_test(deferred_frees_wait_for_readers),
+        cmocka_unit_test(a_barrier_finds_what_a_poll_looks_at),
+        cmocka_unit_test(a_barrier_waits_for_polls_elsewhere),
+        cmocka_unit_test(a_poll_frees_only_what_it_asked_about),
         cmocka_unit_test(without_grace_hooks_nothing_is_deferred),
         cmocka_unit_test(type_stable_slabs_wait_for_readers),
         cmocka_unit_test(copies_keep_to_the_window),

@@ -99,6 +99,20 @@ static void free_in_quarantine_is_a_double_free(void **state)
     cache_end();
 }
 
+static void objects_rest_in_turn(void **state)
+{
+    char *freed[4 * MM_SLAB_SLOTS];
+    (void)state;
+    cache_make(MM_SLAB_DEBUG_FREES | MM_SLAB_DEBUG_QUARANTINE);
+    for (unsigned i = 0; i < 4 * MM_SLAB_SLOTS; i++) {
+        freed[i] = mm_slab_alloc(&cache, 0);
+        for (unsigned k = i < MM_SLAB_SLOTS ? 0 : i - MM_SLAB_SLOTS; k < i; k++)
+            assert_ptr_not_equal(freed[i], freed[k]);
+        assert_int_equal(mm_slab_free(&cache, freed[i]), MM_OK);
+    }
+    cache_end();
+}
+
 static void free_inside_an_object(void **state)
 {
     (void)state;
@@ -271,6 +285,96 @@ static void write_after_free(void **state)
     cache_end();
 }
 
+static void write_after_free_found_when_the_slab_leaves(void **state)
+{
+    (void)state;
+    cache_make(FLAGS_FZPU & ~MM_SLAB_DEBUG_USER);
+    char *p = mm_slab_alloc(&cache, 0);
+    char *q = mm_slab_alloc(&cache, 0);
+    assert_int_equal(mm_slab_free(&cache, p), MM_OK);
+    scribble(p + 5, 1);
+    scribble(p - 1, 1); /* told once an object: the red zone comes first */
+    assert_int_equal(mm_slab_free(&cache, q), MM_OK);
+    assert_int_equal(reports.count, 0);
+    (void)mm_slab_cache_shrink(&cache);
+    assert_int_equal(cache_stats(&cache).slabs, 0);
+    assert_report("mm_slab_shrink", MM_ERR_CORRUPT,
+                  "red zone before object overwritten: cache thing, object %p, byte -1", (void *)p);
+    p = mm_slab_alloc(&cache, 0);
+    q = mm_slab_alloc(&cache, 0);
+    assert_int_equal(mm_slab_free(&cache, p), MM_OK);
+    scribble(p + 5, 1);
+    assert_int_equal(mm_slab_free(&cache, q), MM_OK);
+    assert_int_equal(reports.count, 0);
+    (void)mm_slab_cache_shrink(&cache);
+    assert_int_equal(cache_stats(&cache).slabs, 0);
+    assert_report("mm_slab_shrink", MM_ERR_CORRUPT,
+                  "object written after free: cache thing, object %p, byte 5", (void *)p);
+    assert_int_equal(mm_slab_check(&heap), MM_OK);
+    cache_end();
+}
+
+static void overflow_of_large_objects(void **state)
+{
+    static const size_t sizes[] = {8193, 12287, 12288, 50000, 65535, 65536, 100000};
+    (void)state;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const size_t size = sizes[i];
+        cache_make(MM_SLAB_DEBUG_ZONES);
+        for (unsigned sized = 0; sized < 3; sized++) {
+            char *p = mm_slab_kmalloc(&heap, size, sized == 2 ? MM_SLAB_ZERO : 0);
+            assert_int_equal(mm_slab_ksize(&heap, p), size);
+            assert_int_equal(mm_slab_check_copy(&heap, p, size + 1), MM_ERR_PERM);
+            memset(p, 1, size);
+            assert_int_equal(mm_slab_check(&heap), MM_OK);
+            scribble(p + size, 1);
+            assert_int_equal(mm_slab_check(&heap), MM_ERR_CORRUPT);
+            assert_report("mm_slab_check", MM_ERR_CORRUPT,
+                          "red zone behind large object overwritten, object %p, byte %zu",
+                          (void *)p, size);
+            assert_int_equal(sized == 1 ? mm_slab_kfree_sized(&heap, p, size)
+                                        : mm_slab_kfree(&heap, p),
+                             MM_ERR_CORRUPT);
+            assert_report(sized == 1 ? "mm_slab_kfree_sized" : "mm_slab_kfree", MM_ERR_CORRUPT,
+                          "red zone behind large object overwritten, object %p, byte %zu",
+                          (void *)p, size);
+        }
+        char *p = mm_slab_kmalloc(&heap, size, 0); /* a resize keeps the zone where it belongs */
+        memset(p, 7, size);
+        char *q = mm_slab_krealloc(&heap, p, size + 1, 0);
+        assert_true(q != NULL && q[0] == 7 && q[size - 1] == 7);
+        assert_int_equal(mm_slab_ksize(&heap, q), size + 1);
+        scribble(q + size, 7);
+        q = mm_slab_krealloc(&heap, q, size, 0); /* a byte less */
+        assert_true(q != NULL && q[0] == 7 && q[size - 1] == 7);
+        assert_int_equal(mm_slab_ksize(&heap, q), size);
+        assert_int_equal(mm_slab_kfree(&heap, q), MM_OK);
+        cache_end();
+    }
+}
+
+static void krealloc_finds_damage_before_it_moves_the_zone(void **state)
+{
+    (void)state;
+    cache_make(FLAGS_FZPU & ~MM_SLAB_DEBUG_USER);
+    char *p = mm_slab_kmalloc(&heap, 100, 0);
+    memset(p, 3, 100);
+    scribble(p + 100, 1);
+    assert_null(mm_slab_krealloc(&heap, p, 110, 0)); /* in place */
+    assert_report("mm_slab_krealloc", MM_ERR_CORRUPT,
+                  "red zone behind object overwritten: cache kmalloc-112, object %p, byte 100",
+                  (void *)p);
+    assert_null(mm_slab_krealloc(&heap, p, 1000, 0)); /* by a copy */
+    assert_int_equal(reports.count, 1);
+    reports.count = 0;
+    assert_true(p[0] == 3 && p[99] == 3);
+    scribble(p + 100, (char)MMI_SLAB_ZONE_BYTE);
+    p = mm_slab_krealloc(&heap, p, 110, 0);
+    assert_true(p != NULL && p[99] == 3);
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+    cache_end();
+}
+
 static void damage_is_found_by_the_check(void **state)
 {
     (void)state;
@@ -322,7 +426,7 @@ static void leaks_name_their_allocator(void **state)
     assert_int_equal(mm_slab_kfree(&heap, q), MM_OK);
     p = mm_slab_kmalloc(&heap, 77777, 0);
     assert_int_equal(mm_slab_leaks(&heap, tell, &o), 1);
-    assert_true(o.object == p && o.cache == NULL && o.size == 77824 && o.cpu == 1 && o.caller != 0);
+    assert_true(o.object == p && o.cache == NULL && o.size == 77777 && o.cpu == 1 && o.caller != 0);
     assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
     cpu_now = 0;
     cache_end();
@@ -371,6 +475,7 @@ int main(void)
         cmocka_unit_test(double_free),
         cmocka_unit_test(double_free_with_last_owner),
         cmocka_unit_test(free_in_quarantine_is_a_double_free),
+        cmocka_unit_test(objects_rest_in_turn),
         cmocka_unit_test(free_inside_an_object),
         cmocka_unit_test(free_of_no_object),
         cmocka_unit_test(free_of_another_caches_object),
@@ -380,6 +485,9 @@ int main(void)
         cmocka_unit_test(overflow_of_one_byte),
         cmocka_unit_test(underflow_of_one_byte),
         cmocka_unit_test(write_after_free),
+        cmocka_unit_test(write_after_free_found_when_the_slab_leaves),
+        cmocka_unit_test(overflow_of_large_objects),
+        cmocka_unit_test(krealloc_finds_damage_before_it_moves_the_zone),
         cmocka_unit_test(damage_is_found_by_the_check),
         cmocka_unit_test(leaks_name_their_allocator),
         cmocka_unit_test(a_cache_may_do_without_the_flags),
