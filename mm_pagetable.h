@@ -3332,9 +3332,13 @@ static uint64_t mmi_pt_span_end(const struct mm_pagetable *pt, const struct mmi_
 static inline bool mmi_pt_holds(const struct mm_pagetable *pt, const void *table, uint64_t i,
                                 uint64_t e)
 {
+#ifdef MMI_PT_TSAN
+    return mmi_pt_load(pt, table, i) == e; /* it sees other threads, not what they change */
+#else
     if (mmi_ptf_entry_shift(pt) == 2)
         return ((const mmi_pt_u32 *)table)[i] == (uint32_t)e;
     return ((const mmi_pt_u64 *)table)[i] == e;
+#endif
 }
 
 enum mmi_pt_treatment { MMI_PT_LEAVE, MMI_PT_CLEAR, MMI_PT_CHANGE };
@@ -3455,13 +3459,8 @@ static void mmi_pt_reap(struct mm_pagetable_batch *b, mm_pa_t table, unsigned le
 /* Is one of the four entries from `i` on not 0? As in mmi_pt_holds. */
 static inline bool mmi_pt_any_of_four(const struct mm_pagetable *pt, const void *table, uint64_t i)
 {
-    if (mmi_ptf_entry_shift(pt) == 2) {
-        const mmi_pt_u32 *e = (const mmi_pt_u32 *)table + i;
-        return (e[0] | e[1] | e[2] | e[3]) != 0;
-    } else {
-        const mmi_pt_u64 *e = (const mmi_pt_u64 *)table + i;
-        return (e[0] | e[1] | e[2] | e[3]) != 0;
-    }
+    return !mmi_pt_holds(pt, table, i, 0) || !mmi_pt_holds(pt, table, i + 1, 0) ||
+           !mmi_pt_holds(pt, table, i + 2, 0) || !mmi_pt_holds(pt, table, i + 3, 0);
 }
 
 /* Is an entry of this table not 0? From `index` outwards: what is left of a run that goes page by
@@ -4791,7 +4790,9 @@ static uint64_t mmi_pt_harvest_here(const struct mmi_pt_crop *crop, struct mmi_p
         if ((mmi_pt_told_marks(pt, marks) & crop->clear) != 0)
             mmi_pt_note_change(b, it->off & ~(whole - 1), whole, it->level, e);
         for (at = it->off; at < end; at = (at | (size - 1)) + 1) {
-            e = mmi_pt_load(pt, it->table[it->level], mmi_pt_index(pt, at, it->level)) | marks;
+            /* as it was before: hardware may have set what was cleared again */
+            e = mmi_pt_load(pt, it->table[it->level], mmi_pt_index(pt, at, it->level));
+            e = mmi_pt_changed(pt, &crop->change, e, it->level) | marks;
             mmi_pt_describe(pt, e, it->level, at, &entry);
             if (crop->seen != NULL)
                 crop->seen(crop->ctx, &entry);

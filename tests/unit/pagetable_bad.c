@@ -270,6 +270,29 @@ static void single_pages(void **state)
     space_end(&s);
 }
 
+/* It goes where a translation goes, changes nothing, and wants nothing of an address. */
+static void announced_pages(void **state)
+{
+    const mm_va_t va = BASE + 16 * GIB;
+    (void)state;
+    begin(MM_PAGETABLE_ID_SV39);
+    assert_int_equal(map(&s, va, 0x1000, PAGE, RW), MM_OK);
+    uint64_t tables = s.ram->in_use;
+#ifdef MM_PAGETABLE_WINDOWS
+    unsigned long opened = windows_opened;
+    mm_pagetable_prefetch(&s.pt, va);
+    assert_int_equal(windows_opened - opened, 3);
+    assert_int_equal(windows_open, 0);
+#endif
+    mm_pagetable_prefetch(&s.pt, va + 4095);
+    mm_pagetable_prefetch(&s.pt, va + 3 * GIB);
+    mm_pagetable_prefetch(&s.pt, (mm_va_t)1 << 38);
+    mm_pagetable_prefetch(&s.pt, ~(mm_va_t)0);
+    assert_int_equal(s.ram->in_use, tables);
+    assert_int_equal(mm_pagetable_translate(&s.pt, va + 5), 0x1005);
+    space_end(&s);
+}
+
 static void batches_and_cursors(void **state)
 {
     static struct mm_pagetable_batch batch;
@@ -390,6 +413,7 @@ int main(void)
         cmocka_unit_test(w_xor_x),
         cmocka_unit_test(nothing_there),
         cmocka_unit_test(single_pages),
+        cmocka_unit_test(announced_pages),
         cmocka_unit_test(batches_and_cursors),
         cmocka_unit_test(configurations),
         cmocka_unit_test(sharing),
