@@ -1736,6 +1736,23 @@ MM_CORE_INLINE bool mmi_pt_exists(const struct mm_pagetable *pt, mm_va_t va)
     return mmi_pt_shr(va, bits) == 0;
 }
 
+/* Index of the root's entry for `va`. Is `va` an address at all? */
+MM_CORE_INLINE bool mmi_pt_top_index(const struct mm_pagetable *pt, mm_va_t va, uint64_t *index)
+{
+    unsigned root = mmi_ptf_levels(pt) - 1;
+    uint64_t half = mmi_pt_entries(pt, root) / 2;
+
+    if (mmi_ptf_canonical(pt) == MM_PAGETABLE_SIGN_EXTENDED) { /* both in one shift */
+        *index = mmi_pt_shr(va + (mmi_pt_space(pt) >> 1), mmi_pt_shift(pt, root));
+        if (MM_UNLIKELY(*index >= 2 * half))
+            return false;
+        *index ^= half;
+        return true;
+    }
+    *index = mmi_pt_index(pt, va, root);
+    return mmi_pt_exists(pt, va);
+}
+
 /* The same for an entry above level 0, in one test where there is one: x86's P and PS. */
 MM_CORE_INLINE bool mmi_pt_leads_on(const struct mm_pagetable *pt, uint64_t e, unsigned level)
 {
@@ -1744,13 +1761,13 @@ MM_CORE_INLINE bool mmi_pt_leads_on(const struct mm_pagetable *pt, uint64_t e, u
     return mmi_pt_is_table(pt, e, level);
 }
 
-/* One level of a walk: loads the entry for `va` from the table at *pa. True if the walk ends with
+/* One level of a walk: loads the entry `index` from the table at *pa. True if the walk ends with
  * it: a leaf, or nothing; else *pa is the next table. */
-MM_CORE_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t va, unsigned level,
+MM_CORE_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t index, unsigned level,
                                 mm_pa_t *pa, uint64_t *e)
 {
     void *table = MM_PAGETABLE_OPEN(pt, *pa);
-    *e = mmi_pt_load(pt, table, mmi_pt_index(pt, va, level));
+    *e = mmi_pt_load(pt, table, index);
     MM_PAGETABLE_CLOSE(pt, table);
     if (level == 0 || MM_UNLIKELY(!mmi_pt_leads_on(pt, *e, level)))
         return true;
@@ -1769,8 +1786,10 @@ MM_CORE_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t va, unsi
 MM_CORE_INLINE mm_pa_t mmi_pt_translated(const struct mm_pagetable *pt, uint64_t e, unsigned level,
                                          mm_va_t va)
 {
-    if (MM_UNLIKELY(!mmi_pt_present(pt, e) || (mmi_ptf_leaf_levels(pt) >> level & 1u) == 0))
+    if (MM_UNLIKELY(!mmi_pt_present(pt, e) || (mmi_ptf_leaf_levels(pt) >> level & 1u) == 0)) {
+        __asm__ __volatile__(""); /* else gcc makes a conditional move of it, for all to wait for */
         return MM_PA_NONE;
+    }
     return mmi_pt_leaf_pa(pt, e, level, va);
 }
 
@@ -1778,19 +1797,22 @@ MM_CORE_INLINE mm_pa_t mmi_pt_translated(const struct mm_pagetable *pt, uint64_t
 MM_PAGETABLE_INLINE mm_pa_t mm_pagetable_translate(const struct mm_pagetable *pt, mm_va_t va)
 {
     mm_pa_t pa = pt->root;
-    uint64_t e;
+    uint64_t e, top;
 
-    if (MM_UNLIKELY(!mmi_pt_exists(pt, va)))
+    if (MM_UNLIKELY(!mmi_pt_top_index(pt, va, &top)))
         return MM_PA_NONE;
-#define MMI_PT_LEVEL(level)                                                                 \
-    if (mmi_ptf_levels(pt) > (level) && MM_UNLIKELY(mmi_pt_step(pt, va, (level), &pa, &e))) \
+#define MMI_PT_LEVEL(level)                                                                        \
+    if (mmi_ptf_levels(pt) > (level) &&                                                            \
+        MM_UNLIKELY(                                                                               \
+            mmi_pt_step(pt, mmi_ptf_levels(pt) == (level) + 1 ? top : mmi_pt_index(pt, va, level), \
+                        (level), &pa, &e)))                                                        \
         return mmi_pt_translated(pt, e, (level), va);
     MMI_PT_LEVEL(4)
     MMI_PT_LEVEL(3)
     MMI_PT_LEVEL(2)
     MMI_PT_LEVEL(1)
 #undef MMI_PT_LEVEL
-    (void)mmi_pt_step(pt, va, 0, &pa, &e);
+    (void)mmi_pt_step(pt, mmi_pt_index(pt, va, 0), 0, &pa, &e);
     return mmi_pt_translated(pt, e, 0, va);
 }
 
@@ -1801,8 +1823,9 @@ MM_PAGETABLE_INLINE void mm_pagetable_prefetch(const struct mm_pagetable *pt, mm
     uint64_t e;
     char *table;
 
-#define MMI_PT_LEVEL(level)                                                                 \
-    if (mmi_ptf_levels(pt) > (level) && MM_UNLIKELY(mmi_pt_step(pt, va, (level), &pa, &e))) \
+#define MMI_PT_LEVEL(level)                                                            \
+    if (mmi_ptf_levels(pt) > (level) &&                                                \
+        MM_UNLIKELY(mmi_pt_step(pt, mmi_pt_index(pt, va, (level)), (level), &pa, &e))) \
         return;
     MMI_PT_LEVEL(4)
     MMI_PT_LEVEL(3)
@@ -5423,7 +5446,7 @@ static uint64_t mmi_pt_lookup(const struct mm_pagetable *pt, uint64_t off, unsig
     uint64_t e;
 
     *level = mmi_pt_root_level(pt);
-    while (!mmi_pt_step(pt, off, *level, &table, &e))
+    while (!mmi_pt_step(pt, mmi_pt_index(pt, off, *level), *level, &table, &e))
         --*level;
     return e;
 }
@@ -5706,7 +5729,7 @@ MM_PAGETABLE_API void mm_pagetable_predict(const struct mm_pagetable *pt, mm_va_
         access |= MM_PAGETABLE_ACCESS_USER;
     result->fault = MM_PAGETABLE_FAULT_NONE;
     while (!last) {
-        last = mmi_pt_step(pt, off, result->level, &table, &e);
+        last = mmi_pt_step(pt, mmi_pt_index(pt, off, result->level), result->level, &table, &e);
         if (!mmi_pt_present(pt, e))
             result->fault = MM_PAGETABLE_FAULT_NOT_PRESENT;
         else if (mmi_pt_flaw(pt, e, result->level) != NULL)

@@ -1,7 +1,6 @@
 /* A processor that sets accessed and dirty at any time, while the table is changed: what it has set is
  * told once, by a harvest or with the frame that goes, and never lost. The processor is a thread with a
  * walk of its own (Intel SDM vol. 3, 4.8). */
-#include <sched.h>
 #define MM_PAGETABLE_X86_64
 #include "pagetable_test.h"
 
@@ -16,7 +15,8 @@
 static struct space s;
 static uint64_t *leaf; /* entries of the pages */
 static uintptr_t stop;
-static uint64_t set[2], told[2]; /* accessed, dirty */
+static uintptr_t set[2]; /* accessed, dirty */
+static uint64_t told[2];
 
 /* Each access sets one bit: a load A, the store after it D. */
 static uint64_t processor(void)
@@ -32,7 +32,7 @@ static uint64_t processor(void)
                 next |= SET_D;
             if (next != e && __atomic_compare_exchange_n(&leaf[i], &e, next, false,
                                                          __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
-                set[(next & ~e) == SET_D]++;
+                __atomic_fetch_add(&set[(next & ~e) == SET_D], 1, __ATOMIC_RELAXED);
         }
     }
     return 0;
@@ -78,7 +78,7 @@ static uint64_t kernel(void)
     struct mm_test_rng rng = mm_test_rng(mm_test_seed(), 0);
     uint64_t ops = mm_test_ops(), errors = 0;
 
-    for (uint64_t i = 0; i < ops; i++) {
+    for (uint64_t i = 0; i < ops || __atomic_load_n(&set[1], __ATOMIC_RELAXED) == 0; i++) {
         uint64_t first = mm_test_below(&rng, PAGES), count = 1 + mm_test_below(&rng, PAGES - first);
         mm_va_t va = VA + first * PAGE;
         switch (mm_test_below(&rng, 6)) {
@@ -103,8 +103,6 @@ static uint64_t kernel(void)
             harvest_all();
             break;
         }
-        if (i % 64 == 0)
-            sched_yield();
     }
     __atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
     return errors;

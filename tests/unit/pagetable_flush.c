@@ -270,7 +270,28 @@ static void a_cursor_that_jumps_frees_what_it_empties(void **state)
         }
 }
 
-/* The same group, of AArch64, from inside. */
+/* A table right below the root has no count: it is looked at, wherever its last entry is. */
+static void a_table_stays_while_any_entry_is_left(void **state)
+{
+    static const unsigned first[] = {0, 3, 4, 255, 509, 511};
+    (void)state;
+    begin(MM_PAGETABLE_ID_SV39);
+    for (unsigned i = 0; i < sizeof first / sizeof first[0]; i++)
+        for (unsigned other = 0; other < 512; other++) {
+            if (other == first[i])
+                continue;
+            assert_int_equal(map(&s, VA + first[i] * 2 * MIB, 0, 2 * MIB, RW), MM_OK);
+            assert_int_equal(map(&s, VA + other * 2 * MIB, 2 * MIB, 2 * MIB, RW), MM_OK);
+            assert_int_equal(mm_pagetable_unmap(&s.pt, VA + first[i] * 2 * MIB, 2 * MIB, NULL),
+                             MM_OK);
+            assert_int_equal(mm_pagetable_translate(&s.pt, VA + other * 2 * MIB), 2 * MIB);
+            assert_int_equal(mm_pagetable_unmap(&s.pt, VA + other * 2 * MIB, 2 * MIB, NULL), MM_OK);
+            assert_int_equal(s.ram->in_use, 1);
+        }
+    space_end(&s);
+}
+
+/* A change inside a group makes single pages of it. */
 static void a_page_of_a_group_is_protected_alone(void **state)
 {
     (void)state;
@@ -326,6 +347,7 @@ int main(void)
         cmocka_unit_test(each_place_that_changed_is_a_range_until_there_are_too_many),
         cmocka_unit_test(a_cursor_tells_kinds_of_leaves_apart),
         cmocka_unit_test(a_cursor_that_jumps_frees_what_it_empties),
+        cmocka_unit_test(a_table_stays_while_any_entry_is_left),
         cmocka_unit_test(a_page_of_a_group_is_protected_alone),
         cmocka_unit_test(of_a_group_a_harvest_tells_the_pages_asked_for),
     };
