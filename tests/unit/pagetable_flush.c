@@ -270,6 +270,25 @@ static void a_cursor_that_jumps_frees_what_it_empties(void **state)
         }
 }
 
+/* The tables above go too; the next step is near, but makes them anew. */
+static void a_cursor_leaves_what_it_freed(void **state)
+{
+    struct mm_pagetable_cursor c;
+    (void)state;
+    begin(MM_PAGETABLE_ID_X86_64);
+    assert_int_equal(mm_pagetable_cursor_begin(&c, &s.pt, VA, 8 * GIB, NULL), MM_OK);
+    for (unsigned i = 0; i < 8; i++) {
+        assert_int_equal(mm_pagetable_cursor_seek(&c, VA + i * GIB), MM_OK);
+        assert_int_equal(mm_pagetable_cursor_map(&c, 0x2000, RW), MM_OK);
+        assert_int_equal(mm_pagetable_translate(&s.pt, VA + i * GIB), 0x2000);
+        assert_int_equal(mm_pagetable_cursor_seek(&c, VA + i * GIB), MM_OK);
+        assert_int_equal(mm_pagetable_cursor_unmap(&c), MM_OK);
+    }
+    mm_pagetable_cursor_end(&c);
+    assert_int_equal(s.ram->in_use, 1);
+    space_end(&s);
+}
+
 /* A table right below the root has no count: it is looked at, wherever its last entry is. */
 static void a_table_stays_while_any_entry_is_left(void **state)
 {
@@ -347,6 +366,7 @@ int main(void)
         cmocka_unit_test(each_place_that_changed_is_a_range_until_there_are_too_many),
         cmocka_unit_test(a_cursor_tells_kinds_of_leaves_apart),
         cmocka_unit_test(a_cursor_that_jumps_frees_what_it_empties),
+        cmocka_unit_test(a_cursor_leaves_what_it_freed),
         cmocka_unit_test(a_table_stays_while_any_entry_is_left),
         cmocka_unit_test(a_page_of_a_group_is_protected_alone),
         cmocka_unit_test(of_a_group_a_harvest_tells_the_pages_asked_for),
