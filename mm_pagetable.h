@@ -5247,7 +5247,6 @@ static MM_NOINLINE void mmi_pt_cursor_settle(struct mm_pagetable_cursor *cursor)
     mmi_pt_store(pt, it->table[1], i, 0);
     mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[0], 0, mmi_pt_index(pt, at, 0));
     mmi_pt_set_note(pt, it->table[2], mmi_pt_index(pt, at, 2), up, above - 1);
-    mmi_pt_up(it);
 }
 
 /* Where a cursor stands. */
@@ -5275,6 +5274,7 @@ MMI_PT_FOLDED bool mmi_pt_cursor_here(struct mm_pagetable_cursor *cursor, uint64
     unsigned top = mmi_pt_cursor_top(pt);
 
     place->level = 0;
+    place->table = NULL;
     place->index = mmi_pt_index(pt, off, 0);
     if (MM_UNLIKELY(off >= it->end))
         return false;
@@ -5325,7 +5325,6 @@ static MM_NOINLINE enum mm_status mmi_pt_cursor_prepare(struct mm_pagetable_curs
     if (!mmi_pt_good_pa(pt, pa, page))
         return MM_ERR_INVALID;
     if (cursor->attr != attr) {
-        cursor->attr = ~UINT64_C(0);
         if (mmi_pt_new_leaf(pt, attr, &cursor->leaf) != MM_OK)
             return MM_ERR_INVALID;
         cursor->attr = attr;

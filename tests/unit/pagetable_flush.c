@@ -2,6 +2,7 @@
 #define MM_PAGETABLE_X86_64
 #define MM_PAGETABLE_EPT
 #define MM_PAGETABLE_SV39
+#define MM_PAGETABLE_SV48
 #define MM_PAGETABLE_AARCH64_S1
 #include "pagetable_test.h"
 
@@ -289,6 +290,26 @@ static void a_cursor_leaves_what_it_freed(void **state)
     space_end(&s);
 }
 
+/* Two bits of a RISC-V entry count to two; more are no claim. */
+static void a_cursor_knows_when_nothing_is_counted(void **state)
+{
+    struct mm_pagetable_cursor c;
+    (void)state;
+    begin(MM_PAGETABLE_ID_SV48);
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(map(&s, VA + i * 2 * MIB, 0x1000, PAGE, RW), MM_OK);
+    assert_int_equal(mm_pagetable_cursor_begin(&c, &s.pt, VA, GIB, NULL), MM_OK);
+    for (unsigned i = 0; i < 6; i++) {
+        assert_int_equal(mm_pagetable_cursor_seek(&c, VA + i * 2 * MIB), MM_OK);
+        assert_int_equal(mm_pagetable_cursor_unmap(&c), MM_OK);
+        for (unsigned k = i + 1; k < 6; k++)
+            assert_int_equal(mm_pagetable_translate(&s.pt, VA + k * 2 * MIB), 0x1000);
+    }
+    mm_pagetable_cursor_end(&c);
+    assert_int_equal(s.ram->in_use, 1);
+    space_end(&s);
+}
+
 /* A table right below the root has no count: it is looked at, wherever its last entry is. */
 static void a_table_stays_while_any_entry_is_left(void **state)
 {
@@ -367,6 +388,7 @@ int main(void)
         cmocka_unit_test(a_cursor_tells_kinds_of_leaves_apart),
         cmocka_unit_test(a_cursor_that_jumps_frees_what_it_empties),
         cmocka_unit_test(a_cursor_leaves_what_it_freed),
+        cmocka_unit_test(a_cursor_knows_when_nothing_is_counted),
         cmocka_unit_test(a_table_stays_while_any_entry_is_left),
         cmocka_unit_test(a_page_of_a_group_is_protected_alone),
         cmocka_unit_test(of_a_group_a_harvest_tells_the_pages_asked_for),
