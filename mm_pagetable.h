@@ -1793,7 +1793,7 @@ MM_CORE_INLINE mm_pa_t mmi_pt_translated(const struct mm_pagetable *pt, uint64_t
     return mmi_pt_leaf_pa(pt, e, level, va);
 }
 
-/* x86_64, four levels: four loads, and about ten instructions for each. */
+/* x86_64, four levels: four loads, forty instructions in all. */
 MM_PAGETABLE_INLINE mm_pa_t mm_pagetable_translate(const struct mm_pagetable *pt, mm_va_t va)
 {
     mm_pa_t pa = pt->root;
@@ -5334,7 +5334,7 @@ static MM_NOINLINE enum mm_status mmi_pt_cursor_prepare(struct mm_pagetable_curs
     return cursor->it.level != 0 ? mmi_pt_cursor_grow(cursor) : MM_OK;
 }
 
-/* About eighty instructions where the table is there. */
+/* About seventy instructions where the table is there. */
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map(struct mm_pagetable_cursor *cursor,
                                                         mm_pa_t pa, uint32_t attr)
 {

@@ -222,10 +222,11 @@ static void a_cursor_tells_kinds_of_leaves_apart(void **state)
     mm_pagetable_batch_finish(&batch);
     assert_false(s.last.global);
     assert_int_equal(s.last_ranges[0].bytes, 4 * PAGE);
-    for (unsigned i = 4; i < 6; i++)
+    for (unsigned i = 4; i < 6; i++) {
         assert_int_equal(mm_pagetable_cursor_unmap(&c), MM_OK);
-    mm_pagetable_batch_finish(&batch);
-    assert_true(s.last.global);
+        mm_pagetable_batch_finish(&batch);
+        assert_true(s.last.global);
+    }
     assert_int_equal(mm_pagetable_cursor_unmap(&c), MM_ERR_NOENT);
     assert_int_equal(mm_pagetable_cursor_unmap(&c), MM_OK);
     mm_pagetable_batch_finish(&batch);
