@@ -2479,6 +2479,7 @@ static void mmi_pt_begin_at(struct mmi_pt_iter *it, struct mm_pagetable *pt, mm_
     it->end = end;
     it->level = top;
     it->top = top;
+    it->table[0] = NULL; /* for compilers that warn */
     it->table[top] = mmi_pt_open(pt, table);
 }
 
