@@ -1131,9 +1131,8 @@ struct mm_pagetable_batch {
     size_t extent_count, extent_room;
     uint64_t pages; /* entries in the ranges */
     unsigned range_count;
-    unsigned dead_level; /* of the first dead subtree, and which of its entries has the link */
-    uint32_t dead_link, dead_count;
-    mm_pa_t dead; /* chain of dead subtrees, MM_PA_NONE at its end */
+    uint64_t dead; /* link to the first dead subtree */
+    uint32_t dead_count;
     bool all, changed, filled, unlinked, linked, global;
     uint32_t made_attr, told_attr; /* what was encoded and decoded last, so that a run of equal */
     uint64_t made_leaf, told_leaf; /* pages does it once; of level 0, without address */
@@ -1243,11 +1242,15 @@ struct mmi_pt_call {
 /* A position in a table, from mm_pagetable_cursor_begin to _end. Its range is locked meanwhile. */
 struct mm_pagetable_cursor {
     struct mmi_pt_call call;
-    struct mmi_pt_iter it;
-    uint32_t taken; /* entries out of the table of level 0 that it stands in */
-    uint32_t attr;  /* that `leaf` encodes, if it is known */
-    bool known;
-    uint64_t leaf;
+    mm_va_t va; /* where its range begins, and how long it is */
+    uint64_t bytes;
+    struct mmi_pt_iter it; /* `off` may be ahead of its tables: */
+    uint64_t at;         /* they lead to this address, level 0; all ones: less far, or elsewhere */
+    uint64_t plain;      /* a leaf without address, as most are: see mmi_pt_cursor_unmap_other */
+    uint64_t leaf, attr; /* the last leaf that was encoded; attr: all ones before */
+    mm_pa_t pa_end;      /* behind the last frame */
+    uint32_t taken;      /* entries out of the table of level 0 that it stands in, */
+    uint32_t counts;     /* counted in steps of 1, or of 0 with MM_PAGETABLE_KEEP_EMPTY */
 };
 
 /* ---- Set-up -------------------------------------------------------------------------------- */
@@ -1469,6 +1472,11 @@ MM_PAGETABLE_API void mm_pagetable_cursor_end(struct mm_pagetable_cursor *cursor
 /* Physical address that `va` translates to, whatever the permissions; MM_PA_NONE if it is not
  * mapped or not canonical. O(levels). No locking. */
 MM_PAGETABLE_INLINE mm_pa_t mm_pagetable_translate(const struct mm_pagetable *pt, mm_va_t va);
+
+/* Begins to load the entry for `va`, and does not wait for it: for single pages here and there that
+ * are known in advance. Some eight pages ahead of the calls that use them it hides their misses. Any
+ * `va`; changes nothing. O(levels). No locking. */
+MM_PAGETABLE_INLINE void mm_pagetable_prefetch(const struct mm_pagetable *pt, mm_va_t va);
 
 /* What stands at `va`. Returns MM_OK (a leaf, or a swap entry), MM_ERR_NOENT for a hole (and how
  * large its piece is), MM_ERR_INVALID if not canonical. O(levels). No locking. */
@@ -1728,6 +1736,23 @@ MM_CORE_INLINE bool mmi_pt_exists(const struct mm_pagetable *pt, mm_va_t va)
     return mmi_pt_shr(va, bits) == 0;
 }
 
+/* Index of the root's entry for `va`. Is `va` an address at all? */
+MM_CORE_INLINE bool mmi_pt_top_index(const struct mm_pagetable *pt, mm_va_t va, uint64_t *index)
+{
+    unsigned root = mmi_ptf_levels(pt) - 1;
+    uint64_t half = mmi_pt_entries(pt, root) / 2;
+
+    if (mmi_ptf_canonical(pt) == MM_PAGETABLE_SIGN_EXTENDED) { /* both in one shift */
+        *index = mmi_pt_shr(va + (mmi_pt_space(pt) >> 1), mmi_pt_shift(pt, root));
+        if (MM_UNLIKELY(*index >= 2 * half))
+            return false;
+        *index ^= half;
+        return true;
+    }
+    *index = mmi_pt_index(pt, va, root);
+    return mmi_pt_exists(pt, va);
+}
+
 /* The same for an entry above level 0, in one test where there is one: x86's P and PS. */
 MM_CORE_INLINE bool mmi_pt_leads_on(const struct mm_pagetable *pt, uint64_t e, unsigned level)
 {
@@ -1736,13 +1761,13 @@ MM_CORE_INLINE bool mmi_pt_leads_on(const struct mm_pagetable *pt, uint64_t e, u
     return mmi_pt_is_table(pt, e, level);
 }
 
-/* One level of a walk: loads the entry for `va` from the table at *pa. True if the walk ends with
+/* One level of a walk: loads the entry `index` from the table at *pa. True if the walk ends with
  * it: a leaf, or nothing; else *pa is the next table. */
-MM_CORE_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t va, unsigned level,
+MM_CORE_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t index, unsigned level,
                                 mm_pa_t *pa, uint64_t *e)
 {
     void *table = MM_PAGETABLE_OPEN(pt, *pa);
-    *e = mmi_pt_load(pt, table, mmi_pt_index(pt, va, level));
+    *e = mmi_pt_load(pt, table, index);
     MM_PAGETABLE_CLOSE(pt, table);
     if (level == 0 || MM_UNLIKELY(!mmi_pt_leads_on(pt, *e, level)))
         return true;
@@ -1761,29 +1786,56 @@ MM_CORE_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t va, unsi
 MM_CORE_INLINE mm_pa_t mmi_pt_translated(const struct mm_pagetable *pt, uint64_t e, unsigned level,
                                          mm_va_t va)
 {
-    if (MM_UNLIKELY(!mmi_pt_present(pt, e) || (mmi_ptf_leaf_levels(pt) >> level & 1u) == 0))
+    if (MM_UNLIKELY(!mmi_pt_present(pt, e) || (mmi_ptf_leaf_levels(pt) >> level & 1u) == 0)) {
+        __asm__ __volatile__(""); /* else gcc makes a conditional move of it, for all to wait for */
         return MM_PA_NONE;
+    }
     return mmi_pt_leaf_pa(pt, e, level, va);
 }
 
-/* x86_64, four levels: four loads, and about ten instructions for each. */
+/* x86_64, four levels: four loads, forty instructions in all. */
 MM_PAGETABLE_INLINE mm_pa_t mm_pagetable_translate(const struct mm_pagetable *pt, mm_va_t va)
 {
     mm_pa_t pa = pt->root;
-    uint64_t e;
+    uint64_t e, top;
 
-    if (MM_UNLIKELY(!mmi_pt_exists(pt, va)))
+    if (MM_UNLIKELY(!mmi_pt_top_index(pt, va, &top)))
         return MM_PA_NONE;
-#define MMI_PT_LEVEL(level)                                                                 \
-    if (mmi_ptf_levels(pt) > (level) && MM_UNLIKELY(mmi_pt_step(pt, va, (level), &pa, &e))) \
+#define MMI_PT_LEVEL(level)                                                                        \
+    if (mmi_ptf_levels(pt) > (level) &&                                                            \
+        MM_UNLIKELY(                                                                               \
+            mmi_pt_step(pt, mmi_ptf_levels(pt) == (level) + 1 ? top : mmi_pt_index(pt, va, level), \
+                        (level), &pa, &e)))                                                        \
         return mmi_pt_translated(pt, e, (level), va);
     MMI_PT_LEVEL(4)
     MMI_PT_LEVEL(3)
     MMI_PT_LEVEL(2)
     MMI_PT_LEVEL(1)
 #undef MMI_PT_LEVEL
-    (void)mmi_pt_step(pt, va, 0, &pa, &e);
+    (void)mmi_pt_step(pt, mmi_pt_index(pt, va, 0), 0, &pa, &e);
     return mmi_pt_translated(pt, e, 0, va);
+}
+
+/* The walk of mm_pagetable_translate, but for the last load. */
+MM_PAGETABLE_INLINE void mm_pagetable_prefetch(const struct mm_pagetable *pt, mm_va_t va)
+{
+    mm_pa_t pa = pt->root;
+    uint64_t e;
+    char *table;
+
+#define MMI_PT_LEVEL(level)                                                            \
+    if (mmi_ptf_levels(pt) > (level) &&                                                \
+        MM_UNLIKELY(mmi_pt_step(pt, mmi_pt_index(pt, va, (level)), (level), &pa, &e))) \
+        return;
+    MMI_PT_LEVEL(4)
+    MMI_PT_LEVEL(3)
+    MMI_PT_LEVEL(2)
+    MMI_PT_LEVEL(1)
+#undef MMI_PT_LEVEL
+    table = (char *)MM_PAGETABLE_OPEN(pt, pa);
+    __builtin_prefetch(table + (size_t)mmi_pt_shl(mmi_pt_index(pt, va, 0), mmi_ptf_entry_shift(pt)),
+                       1);
+    MM_PAGETABLE_CLOSE(pt, table);
 }
 
 #ifdef __cplusplus
@@ -1803,12 +1855,19 @@ extern "C" {
 
 #if !defined(MM_PAGETABLE_STATIC) && !defined(__cplusplus)
 extern inline mm_pa_t mm_pagetable_translate(const struct mm_pagetable *pt, mm_va_t va);
+extern inline void mm_pagetable_prefetch(const struct mm_pagetable *pt, mm_va_t va);
 #elif !defined(MM_PAGETABLE_STATIC)
 /* C++ emits an inline function only where it is used; other languages link to it. */
 typedef mm_pa_t (*mmi_pt_emit_t)(const struct mm_pagetable *, mm_va_t);
+typedef void (*mmi_pt_emit_prefetch_t)(const struct mm_pagetable *, mm_va_t);
 extern const mmi_pt_emit_t mmi_pt_emit;
+extern const mmi_pt_emit_prefetch_t mmi_pt_emit_prefetch;
 const mmi_pt_emit_t mmi_pt_emit = mm_pagetable_translate;
+const mmi_pt_emit_prefetch_t mmi_pt_emit_prefetch = mm_pagetable_prefetch;
 #endif
+
+/* For what is to fold where an argument is a constant. */
+#define MMI_PT_FOLDED static inline __attribute__((always_inline))
 
 /* ---- Formats: descriptors ------------------------------------------------------------------- */
 
@@ -2420,6 +2479,7 @@ static void mmi_pt_begin_at(struct mmi_pt_iter *it, struct mm_pagetable *pt, mm_
     it->end = end;
     it->level = top;
     it->top = top;
+    it->table[0] = NULL; /* for compilers that warn */
     it->table[top] = mmi_pt_open(pt, table);
 }
 
@@ -2453,20 +2513,18 @@ static void mmi_pt_up(struct mmi_pt_iter *it)
     it->level++;
 }
 
-/* Back to the top. */
-static inline void mmi_pt_rise(struct mmi_pt_iter *it)
+/* Closes what is open below this level. */
+static inline void mmi_pt_close_below(const struct mmi_pt_iter *it, unsigned top)
 {
     unsigned level;
-    for (level = it->level; level < it->top; level++)
+    for (level = it->level; level < top; level++)
         mmi_pt_close(it->pt, it->table[level]);
-    it->level = it->top;
 }
 
 /* Closes what is open. */
 static inline void mmi_pt_leave(struct mmi_pt_iter *it)
 {
-    mmi_pt_rise(it);
-    mmi_pt_close(it->pt, it->table[it->top]);
+    mmi_pt_close_below(it, it->top + 1);
 }
 
 /* First offset behind the table that the iterator stands in, or the end of the range. */
@@ -2507,21 +2565,25 @@ static uint64_t mmi_pt_entry_end(const struct mmi_pt_iter *it)
     return end < it->end ? end : it->end;
 }
 
-/* Goes down from the root to the entry that the iterator's address ends with, which it returns. The
- * same as mmi_pt_next_leaf, for those who want one page: about seven instructions a level. */
-static inline uint64_t mmi_pt_descend(struct mmi_pt_iter *it)
+/* Goes down from the table of level `from`, a constant, to the entry that `off` ends with, which it
+ * returns; *table: that of level 0. The same as mmi_pt_next_leaf, for those who want one page: about
+ * nine instructions a level. */
+MMI_PT_FOLDED uint64_t mmi_pt_descend_to(struct mmi_pt_iter *it, uint64_t off, unsigned from,
+                                         void **table)
 {
-    struct mm_pagetable *pt = it->pt;
+    const struct mm_pagetable *pt = it->pt;
+    void *p = it->table[from];
     uint64_t e;
 
-#define MMI_PT_LEVEL(l)                                                    \
-    if (mmi_ptf_levels(pt) > (l)) {                                        \
-        e = mmi_pt_load(pt, it->table[l], mmi_pt_index(pt, it->off, (l))); \
-        if (MM_UNLIKELY(!mmi_pt_leads_on(pt, e, (l)))) {                   \
-            it->level = (l);                                               \
-            return e;                                                      \
-        }                                                                  \
-        it->table[(l)-1] = mmi_pt_open(pt, mmi_pt_table_pa(pt, e));        \
+#define MMI_PT_LEVEL(l)                                     \
+    if ((l) <= from) {                                      \
+        e = mmi_pt_load(pt, p, mmi_pt_index(pt, off, (l))); \
+        if (MM_UNLIKELY(!mmi_pt_leads_on(pt, e, (l)))) {    \
+            it->level = (l);                                \
+            return e;                                       \
+        }                                                   \
+        p = MM_PAGETABLE_OPEN(pt, mmi_pt_table_pa(pt, e));  \
+        it->table[(l)-1] = p;                               \
     }
     MMI_PT_LEVEL(4)
     MMI_PT_LEVEL(3)
@@ -2529,7 +2591,14 @@ static inline uint64_t mmi_pt_descend(struct mmi_pt_iter *it)
     MMI_PT_LEVEL(1)
 #undef MMI_PT_LEVEL
     it->level = 0;
-    return mmi_pt_load(pt, it->table[0], mmi_pt_index(pt, it->off, 0));
+    *table = p;
+    return mmi_pt_load(pt, p, mmi_pt_index(pt, off, 0));
+}
+
+static inline uint64_t mmi_pt_descend(struct mmi_pt_iter *it)
+{
+    void *table;
+    return mmi_pt_descend_to(it, it->off, mmi_pt_root_level(it->pt), &table);
 }
 
 /* Goes on to the next entry; goes down where the entry is a table, if there is one at the iterator.
@@ -2721,19 +2790,19 @@ MM_PAGETABLE_API uint64_t mm_pagetable_size(const struct mm_pagetable *pt, unsig
 
 /* ---- Batches: what waits for the flush ------------------------------------------------------- */
 
-/* The link that a dead table has in one of its entries (I5): the next dead table, its level in bits
- * 3 to 5, and the place of its own link from bit 54 up. Entries of 32 bits have no room for that:
- * there it is always the first. Not present in any format. */
+/* A link to a dead table (I5): where it is, its level in bits 3 to 5, and from bit 54 up which of its
+ * entries has the link to the next one. Entries of 32 bits have no room for that: there it is always
+ * the first. Not present in any format. */
 #define MMI_PT_LINK_SHIFT 54
-#define MMI_PT_NO_LEVEL   7u
+#define MMI_PT_LINK_LEVEL 3
+#define MMI_PT_LINK_END   (UINT64_C(7) << MMI_PT_LINK_LEVEL)
 
 static void mmi_pt_batch_empty(struct mm_pagetable_batch *b)
 {
     b->extent_count = 0;
     b->pages = 0;
     b->range_count = 0;
-    b->dead = MM_PA_NONE;
-    b->dead_level = MMI_PT_NO_LEVEL;
+    b->dead = MMI_PT_LINK_END;
     b->dead_count = 0;
     b->all = b->changed = b->filled = false;
     b->unlinked = b->linked = b->global = false;
@@ -2819,27 +2888,35 @@ static void mmi_pt_batch_flush(struct mm_pagetable_batch *b)
     b->unlinked = b->linked = b->global = false;
 }
 
+/* Frees a chain of dead subtrees. */
+static void mmi_pt_free_dead(struct mm_pagetable *pt, uint64_t link)
+{
+    uint64_t bytes = mmi_pt_table_bytes(pt, 0);
+
+    while (link != MMI_PT_LINK_END) {
+        mm_pa_t table = mmi_pt_table_pa(pt, link);
+        unsigned level = (unsigned)(link >> MMI_PT_LINK_LEVEL) & 7u;
+        void *p = mmi_pt_open(pt, table);
+        link = mmi_pt_load(pt, p, link >> MMI_PT_LINK_SHIFT);
+        mmi_pt_close(pt, p);
+        if (level == 0)
+            pt->hooks->free(pt->hooks->ctx, table, bytes);
+        else
+            mmi_pt_free_subtree(pt, table, level);
+    }
+}
+
 MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch)
 {
     struct mm_pagetable *pt = batch->pt;
     size_t i;
 
     mmi_pt_batch_flush(batch);
-    if (pt->hooks->grace != NULL && (batch->dead != MM_PA_NONE || batch->extent_count != 0))
+    if (pt->hooks->grace != NULL && (batch->dead != MMI_PT_LINK_END || batch->extent_count != 0))
         pt->hooks->grace(pt->hooks->ctx);
     for (i = 0; i < batch->extent_count; i++)
         pt->hooks->release(pt->hooks->ctx, &batch->extents[i]);
-    while (batch->dead != MM_PA_NONE) {
-        mm_pa_t table = batch->dead;
-        unsigned level = batch->dead_level;
-        void *p = mmi_pt_open(pt, table);
-        uint64_t link = mmi_pt_load(pt, p, batch->dead_link);
-        mmi_pt_close(pt, p);
-        batch->dead_level = (unsigned)(link >> 3) & 7u;
-        batch->dead_link = (uint32_t)(link >> MMI_PT_LINK_SHIFT);
-        batch->dead = batch->dead_level == MMI_PT_NO_LEVEL ? MM_PA_NONE : mmi_pt_table_pa(pt, link);
-        mmi_pt_free_subtree(pt, table, level);
-    }
+    mmi_pt_free_dead(pt, batch->dead);
     mmi_pt_batch_empty(batch);
 }
 
@@ -2955,15 +3032,11 @@ static inline void mmi_pt_bury_at(struct mm_pagetable_batch *b, mm_pa_t table, v
                                   unsigned level, uint64_t index)
 {
     struct mm_pagetable *pt = b->pt;
-    uint64_t link = (uint64_t)b->dead_level << 3;
 
-    if (b->dead != MM_PA_NONE)
-        link |= mmi_pt_pa_field(pt, b->dead) | (uint64_t)b->dead_link << MMI_PT_LINK_SHIFT;
-    mmi_pt_store(pt, p, index, link);
+    mmi_pt_store(pt, p, index, b->dead);
     b->unlinked = true;
-    b->dead = table;
-    b->dead_level = level;
-    b->dead_link = (uint32_t)index;
+    b->dead = mmi_pt_pa_field(pt, table) | (uint64_t)level << MMI_PT_LINK_LEVEL |
+              index << MMI_PT_LINK_SHIFT;
     b->dead_count++;
 }
 
@@ -3283,9 +3356,13 @@ static uint64_t mmi_pt_span_end(const struct mm_pagetable *pt, const struct mmi_
 static inline bool mmi_pt_holds(const struct mm_pagetable *pt, const void *table, uint64_t i,
                                 uint64_t e)
 {
+#ifdef MMI_PT_TSAN
+    return mmi_pt_load(pt, table, i) == e; /* it sees other threads, not what they change */
+#else
     if (mmi_ptf_entry_shift(pt) == 2)
         return ((const mmi_pt_u32 *)table)[i] == (uint32_t)e;
     return ((const mmi_pt_u64 *)table)[i] == e;
+#endif
 }
 
 enum mmi_pt_treatment { MMI_PT_LEAVE, MMI_PT_CLEAR, MMI_PT_CHANGE };
@@ -3403,8 +3480,31 @@ static void mmi_pt_reap(struct mm_pagetable_batch *b, mm_pa_t table, unsigned le
     mmi_pt_bury(b, table, level);
 }
 
-/* Entries of a table that are not 0, counted up to `most`, from `index` outwards: what is left of a
- * run that goes page by page is next to it. */
+/* Is one of the four entries from `i` on not 0? As in mmi_pt_holds. */
+static inline bool mmi_pt_any_of_four(const struct mm_pagetable *pt, const void *table, uint64_t i)
+{
+    return !mmi_pt_holds(pt, table, i, 0) || !mmi_pt_holds(pt, table, i + 1, 0) ||
+           !mmi_pt_holds(pt, table, i + 2, 0) || !mmi_pt_holds(pt, table, i + 3, 0);
+}
+
+/* Is an entry of this table not 0? From `index` outwards: what is left of a run that goes page by
+ * page is next to it. */
+static bool mmi_pt_any(const struct mm_pagetable *pt, const void *table, unsigned level,
+                       uint64_t index)
+{
+    uint64_t entries = mmi_pt_entries(pt, level), up = index & ~UINT64_C(3), down = up;
+
+    while (down != 0 || up < entries) {
+        if (up < entries && mmi_pt_any_of_four(pt, table, up))
+            return true;
+        up += 4;
+        if (down != 0 && mmi_pt_any_of_four(pt, table, down -= 4))
+            return true;
+    }
+    return false;
+}
+
+/* Entries of a table that are not 0, counted up to `most`. */
 static unsigned mmi_pt_live(const struct mm_pagetable *pt, const void *table, unsigned level,
                             uint64_t index, unsigned most)
 {
@@ -3420,71 +3520,62 @@ static unsigned mmi_pt_live(const struct mm_pagetable *pt, const void *table, un
     return live;
 }
 
-/* How many entries the iterator's table has after `taken` of those it had are gone; the entry `e`
- * of the level above leads to it. More than can be noted is some number too high to be noted. */
-static unsigned mmi_pt_left(const struct mmi_pt_iter *it, uint64_t e, uint64_t off, uint32_t taken)
+/* How many entries the iterator's table of this level has, where no note tells. More than can be
+ * noted is some number too high to be noted. */
+static MM_NOINLINE unsigned mmi_pt_left(const struct mmi_pt_iter *it, unsigned level, uint64_t off)
 {
     struct mm_pagetable *pt = it->pt;
-    unsigned level = it->level, note = mmi_pt_note(pt, e), most = mmi_pt_no_claim(pt);
-    bool counted = level + 1 != mmi_pt_root_level(pt);
+    const void *table = it->table[level];
+    uint64_t index = mmi_pt_index(pt, off, level);
 
-    if (counted && note != most)
-        return note - taken;
-    if (!counted || (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0)
-        most = 1; /* a number would not be noted */
-    return mmi_pt_live(pt, it->table[level], level, mmi_pt_index(pt, off, level), most);
+    if (level + 1 == mmi_pt_root_level(pt) || (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0)
+        return mmi_pt_any(pt, table, level, index); /* a number would not be noted */
+    return mmi_pt_live(pt, table, level, index, mmi_pt_no_claim(pt));
 }
 
-/* After `taken` entries left the iterator's table: notes how many there are now, or unlinks the
- * table if it is empty (I2, I3). True if it did. */
-static bool mmi_pt_settle(struct mmi_pt_iter *it, uint64_t off, uint32_t taken,
-                          struct mm_pagetable_batch *b)
+/* After `taken` entries left the iterator's table of this level: notes how many there are now, or
+ * unlinks the table if it is empty (I2, I3). True if it did. */
+MMI_PT_FOLDED bool mmi_pt_settle(const struct mmi_pt_iter *it, unsigned level, uint64_t off,
+                                 uint32_t taken, struct mm_pagetable_batch *b)
 {
     struct mm_pagetable *pt = it->pt;
-    unsigned level = it->level, left;
-    void *parent;
-    uint64_t index, e;
+    unsigned most = mmi_pt_no_claim(pt), left;
+    uint64_t index = mmi_pt_index(pt, off, level + 1);
+    void *parent = it->table[level + 1];
+    uint64_t e = mmi_pt_load(pt, parent, index);
+    bool counted = level + 1 != mmi_pt_root_level(pt);
 
-    if (level == it->top)
-        return false;
-    parent = it->table[level + 1];
-    index = mmi_pt_index(pt, off, level + 1);
-    e = mmi_pt_load(pt, parent, index);
     if (mmi_pt_lent(pt, e, level + 1))
         return false;
-    left = mmi_pt_left(it, e, off, taken);
+    left = mmi_pt_note(pt, e);
+    if (counted && MM_LIKELY(left != most))
+        left -= taken;
+    else
+        left = mmi_pt_left(it, level, off);
     if (left == 0) {
         mmi_pt_store(pt, parent, index, 0);
-        mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[level], level,
+        mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[level], 0, /* as if: nothing is below */
                        mmi_ptf_entry_shift(pt) == 3 ? mmi_pt_index(pt, off, level) : 0);
         return true;
     }
-    if (level + 1 != mmi_pt_root_level(pt) && (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
-        mmi_pt_set_note(pt, parent, index, e, mmi_pt_claim(pt, level + 1, left));
+    if (counted && (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
+        mmi_pt_set_note(pt, parent, index, e, left < most ? left : most);
     return false;
 }
 
-/* So many entries left the iterator's table: settles it, and those above it that get empty. */
-static inline void mmi_pt_shrunk(struct mmi_pt_iter *it, uint32_t taken,
+/* So many entries left the iterator's table of level 0: settles it, and those above it that get
+ * empty. The first two levels are spelt out for the constants' sake. */
+MMI_PT_FOLDED void mmi_pt_shrunk(struct mmi_pt_iter *it, uint64_t off, uint32_t taken,
                                  struct mm_pagetable_batch *b)
 {
-    struct mm_pagetable *pt = it->pt;
-
-    if ((pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0)
+    if ((it->pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0 || !mmi_pt_settle(it, 0, off, taken, b))
         return;
-    if (it->level + 1 < mmi_pt_root_level(pt)) { /* the usual case: others stay, and are counted */
-        uint64_t index = mmi_pt_index(pt, it->off, it->level + 1);
-        uint64_t e = mmi_pt_load(pt, it->table[it->level + 1], index);
-        unsigned note = mmi_pt_note(pt, e);
-        if (MM_LIKELY(note > taken && note != mmi_pt_no_claim(pt))) {
-            mmi_pt_set_note(pt, it->table[it->level + 1], index, e, note - taken);
-            return;
-        }
-    }
-    while (mmi_pt_settle(it, it->off, taken, b)) {
+    mmi_pt_up(it);
+    if (it->top == 1 || !mmi_pt_settle(it, 1, off, 1, b))
+        return;
+    mmi_pt_up(it);
+    while (it->level != it->top && mmi_pt_settle(it, it->level, off, 1, b))
         mmi_pt_up(it);
-        taken = 1;
-    }
 }
 
 /* Leaves the iterator's table for the one above, and settles it if entries were taken out of it:
@@ -3492,7 +3583,7 @@ static inline void mmi_pt_shrunk(struct mmi_pt_iter *it, uint32_t taken,
 static unsigned mmi_pt_up_settling(struct mmi_pt_iter *it, uint64_t off, uint32_t *taken,
                                    struct mm_pagetable_batch *b)
 {
-    bool gone = taken[it->level] != 0 && mmi_pt_settle(it, off, taken[it->level], b);
+    bool gone = taken[it->level] != 0 && mmi_pt_settle(it, it->level, off, taken[it->level], b);
 
     taken[it->level] = 0;
     mmi_pt_up(it);
@@ -3613,7 +3704,7 @@ static bool mmi_pt_unmap_page(struct mmi_pt_call *call, enum mm_status *status)
     *status = e == 0 ? MM_ERR_NOENT : MM_OK;
     if (single && e != 0) {
         mmi_pt_take_page(call->batch, &it, e);
-        mmi_pt_shrunk(&it, 1, call->batch);
+        mmi_pt_shrunk(&it, it.off, 1, call->batch);
     }
     mmi_pt_leave(&it);
     return single;
@@ -3839,16 +3930,17 @@ static uint64_t mmi_pt_displace(const struct mmi_pt_map *m, const struct mmi_pt_
     return stood;
 }
 
-/* The iterator's table has `more` entries than before (I2). */
-static inline void mmi_pt_grown(struct mmi_pt_iter *it, uint64_t more)
+/* The iterator's table of this level has `more` entries than before (I2). */
+MMI_PT_FOLDED void mmi_pt_grown(const struct mmi_pt_iter *it, unsigned level, uint64_t off,
+                                uint64_t more)
 {
     struct mm_pagetable *pt = it->pt;
-    unsigned above = it->level + 1, most = mmi_pt_no_claim(pt);
+    unsigned above = level + 1, most = mmi_pt_no_claim(pt);
     uint64_t index, e, note;
 
-    if (above >= mmi_pt_root_level(pt))
+    if (above >= mmi_pt_root_level(pt) || (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0)
         return;
-    index = mmi_pt_index(pt, it->off, above);
+    index = mmi_pt_index(pt, off, above);
     e = mmi_pt_load(pt, it->table[above], index);
     note = mmi_pt_note(pt, e);
     if (note == most)
@@ -3899,7 +3991,7 @@ static void mmi_pt_put(const struct mmi_pt_map *m, struct mmi_pt_iter *it,
 
     if (!m->replace || mmi_pt_leaves_hole(m))
         mmi_pt_write(m, span, true);
-    mmi_pt_grown(it, span->count - stood);
+    mmi_pt_grown(it, it->level, span->off, span->count - stood);
     mmi_pt_note_filled(m->call.batch, span->off, mmi_pt_span_end(it->pt, span) - span->off,
                        span->level);
 }
@@ -3924,7 +4016,7 @@ static void mmi_pt_grow(struct mmi_pt_map *m, struct mmi_pt_iter *it)
     uint64_t bytes = mmi_pt_table_bytes(pt, below);
     struct mmi_pt_span span;
 
-    mmi_pt_grown(it, 1);
+    mmi_pt_grown(it, it->level, it->off, 1);
     mmi_pt_note_linked(m->call.batch);
     if (!mmi_pt_all_leaves(m, it, end)) {
         MM_PAGETABLE_MEMSET(table, 0, (size_t)bytes);
@@ -4018,7 +4110,7 @@ static enum mm_status mmi_pt_map_page(struct mmi_pt_map *m)
     } else if (it.level == 0) {
         mmi_pt_store(pt, it.table[0], mmi_pt_index(pt, it.off, 0),
                      m->leaf | mmi_pt_pa_field(pt, m->frames != NULL ? m->frames[0] : m->pa));
-        mmi_pt_grown(&it, 1);
+        mmi_pt_grown(&it, 0, it.off, 1);
         mmi_pt_note_filled(m->call.batch, it.off, mmi_pt_size(pt, 0), 0);
     } else {
         status = mmi_pt_reserve(&m->call.spare, it.level);
@@ -4722,7 +4814,9 @@ static uint64_t mmi_pt_harvest_here(const struct mmi_pt_crop *crop, struct mmi_p
         if ((mmi_pt_told_marks(pt, marks) & crop->clear) != 0)
             mmi_pt_note_change(b, it->off & ~(whole - 1), whole, it->level, e);
         for (at = it->off; at < end; at = (at | (size - 1)) + 1) {
-            e = mmi_pt_load(pt, it->table[it->level], mmi_pt_index(pt, at, it->level)) | marks;
+            /* as it was before: hardware may have set what was cleared again */
+            e = mmi_pt_load(pt, it->table[it->level], mmi_pt_index(pt, at, it->level));
+            e = mmi_pt_changed(pt, &crop->change, e, it->level) | marks;
             mmi_pt_describe(pt, e, it->level, at, &entry);
             if (crop->seen != NULL)
                 crop->seen(crop->ctx, &entry);
@@ -4839,7 +4933,7 @@ static enum mm_status mmi_pt_reach(struct mmi_pt_iter *it, unsigned level, bool 
             mmi_pt_note_linked(call->batch);
             mmi_pt_link(pt, it->table[it->level], mmi_pt_index(pt, it->off, it->level),
                         mmi_pt_table_entry(pt, pa, mmi_pt_claim(pt, it->level, 0)));
-            mmi_pt_grown(it, 1);
+            mmi_pt_grown(it, it->level, it->off, 1);
             it->table[--it->level] = table;
         }
     }
@@ -4887,7 +4981,7 @@ static void mmi_pt_share_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
         mmi_pt_reference(s, mmi_pt_leaf_pa(pt, e, from->level, from->off), size);
     }
     mmi_pt_store(pt, to->table[to->level], mmi_pt_index(pt, to->off, to->level), next);
-    mmi_pt_grown(to, 1);
+    mmi_pt_grown(to, to->level, to->off, 1);
     mmi_pt_note_filled(s->to.batch, to->off, size, to->level);
 }
 
@@ -5090,52 +5184,121 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_begin(struct mm_pagetable_cu
     if (status != MM_OK)
         return status;
     mmi_pt_begin(&cursor->it, pt, cursor->call.off, cursor->call.end);
+    cursor->va = va;
+    cursor->bytes = bytes;
+    cursor->at = cursor->plain = cursor->attr = ~UINT64_C(0);
+    cursor->pa_end = mmi_pt_shl(1, pt->pa_bits);
     cursor->taken = 0;
-    cursor->known = false;
+    cursor->counts = (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0;
     return MM_OK;
-}
-
-/* Goes down as far as tables reach. False at the end of the range. */
-static inline bool mmi_pt_cursor_here(struct mm_pagetable_cursor *cursor, uint64_t *e)
-{
-    struct mmi_pt_iter *it = &cursor->it;
-
-    if (it->level != mmi_pt_root_level(it->pt))
-        return mmi_pt_next_leaf(it, e);
-    if (MM_UNLIKELY(it->off >= it->end))
-        return false;
-    *e = mmi_pt_descend(it);
-    return true;
 }
 
 /* Dead tables that a cursor gathers: their links are still in the cache when they are freed. */
 #define MMI_PT_DEAD_MAX 256u
 
-/* Settles the table of level 0 that it stands in, before it leaves it. */
-static inline void mmi_pt_cursor_settle(struct mm_pagetable_cursor *cursor)
+/* The level that it goes up to, and then down again, while it stays below one entry of the level
+ * above; the root where there are no more levels. */
+MMI_PT_FOLDED unsigned mmi_pt_cursor_top(const struct mm_pagetable *pt)
 {
-    if (cursor->taken == 0)
-        return;
-    mmi_pt_shrunk(&cursor->it, cursor->taken, cursor->call.batch);
+    return mmi_pt_root_level(pt) < 2 ? mmi_pt_root_level(pt) : 2;
+}
+
+/* Settles the table of level 0 that it has taken entries out of, before it leaves it. */
+static MM_NOINLINE void mmi_pt_cursor_settle_any(struct mm_pagetable_cursor *cursor)
+{
+    struct mmi_pt_iter *it = &cursor->it;
+    struct mm_pagetable_batch *b = cursor->call.batch;
+
+    mmi_pt_shrunk(it, cursor->at, cursor->taken, b);
     cursor->taken = 0;
-    if (MM_UNLIKELY(cursor->call.batch->dead_count >= MMI_PT_DEAD_MAX))
-        mm_pagetable_batch_finish(cursor->call.batch);
+    if (it->level > mmi_pt_cursor_top(it->pt))
+        cursor->at = ~UINT64_C(0);
+    if (MM_UNLIKELY(b->dead_count >= MMI_PT_DEAD_MAX))
+        mm_pagetable_batch_finish(b);
 }
 
-static MM_NOINLINE void mmi_pt_cursor_out(struct mm_pagetable_cursor *cursor, uint64_t to)
+/* The same. Mostly, the notes tell that other entries stay, or that only the table itself gets
+ * empty: about forty instructions. */
+static MM_NOINLINE void mmi_pt_cursor_settle(struct mm_pagetable_cursor *cursor)
 {
-    mmi_pt_cursor_settle(cursor);
-    mmi_pt_move(&cursor->it, to);
+    struct mmi_pt_iter *it = &cursor->it;
+    struct mm_pagetable *pt = it->pt;
+    struct mm_pagetable_batch *b = cursor->call.batch;
+    unsigned none = mmi_pt_no_claim(pt), left, above;
+    uint64_t at = cursor->at, i = mmi_pt_index(pt, at, 1), e, up;
+
+    if (mmi_pt_root_level(pt) < 3) {
+        mmi_pt_cursor_settle_any(cursor);
+        return;
+    }
+    e = mmi_pt_load(pt, it->table[1], i);
+    left = mmi_pt_note(pt, e) - cursor->taken;
+    up = mmi_pt_load(pt, it->table[2], mmi_pt_index(pt, at, 2));
+    above = mmi_pt_note(pt, up);
+    if (left == none - cursor->taken || (left == 0 && (above == none || above == 1)) ||
+        b->dead_count >= MMI_PT_DEAD_MAX) {
+        mmi_pt_cursor_settle_any(cursor);
+        return;
+    }
+    cursor->taken = 0;
+    if (left != 0) {
+        mmi_pt_set_note(pt, it->table[1], i, e, left);
+        return;
+    }
+    mmi_pt_store(pt, it->table[1], i, 0);
+    mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[0], 0, mmi_pt_index(pt, at, 0));
+    mmi_pt_set_note(pt, it->table[2], mmi_pt_index(pt, at, 2), up, above - 1);
 }
 
-static inline void mmi_pt_cursor_move(struct mm_pagetable_cursor *cursor, uint64_t to)
+/* Where a cursor stands. */
+struct mmi_pt_place {
+    void *table; /* of level 0 */
+    uint64_t index, e;
+    unsigned level;
+};
+
+/* Goes down from the root. */
+static MM_NOINLINE uint64_t mmi_pt_cursor_far(struct mm_pagetable_cursor *cursor)
 {
     struct mmi_pt_iter *it = &cursor->it;
 
-    if (MM_LIKELY(it->level == 0 && to < it->end && (to ^ it->off) < mmi_pt_size(it->pt, 1)))
-        it->off = to;
-    else
-        mmi_pt_cursor_out(cursor, to);
+    mmi_pt_close_below(it, it->top);
+    return mmi_pt_descend(it);
+}
+
+/* The entry at the cursor, of level 0 or where tables end. False at the end of the range. */
+MMI_PT_FOLDED bool mmi_pt_cursor_here(struct mm_pagetable_cursor *cursor, uint64_t off,
+                                      struct mmi_pt_place *place)
+{
+    struct mmi_pt_iter *it = &cursor->it;
+    const struct mm_pagetable *pt = it->pt;
+    unsigned top = mmi_pt_cursor_top(pt);
+
+    place->level = 0;
+    place->table = NULL;
+    place->index = mmi_pt_index(pt, off, 0);
+    if (MM_UNLIKELY(off >= it->end))
+        return false;
+    if ((off ^ cursor->at) < mmi_pt_size(pt, 1)) {
+        place->table = it->table[0];
+        place->e = mmi_pt_load(pt, place->table, place->index);
+        return true;
+    }
+    if (cursor->taken != 0)
+        mmi_pt_cursor_settle(cursor);
+    if (MM_LIKELY((off ^ cursor->at) < mmi_pt_size(pt, top + 1))) {
+        mmi_pt_close_below(it, top);
+        place->e = mmi_pt_descend_to(it, off, top, &place->table);
+    } else {
+        place->e = mmi_pt_cursor_far(cursor);
+        place->table = it->table[0];
+    }
+    cursor->at = off;
+    if (MM_UNLIKELY(it->level != 0)) {
+        cursor->at = ~UINT64_C(0);
+        place->level = it->level;
+    }
+    return true;
 }
 
 /* The missing tables down to level 0, all or none. */
@@ -5146,6 +5309,7 @@ static enum mm_status mmi_pt_cursor_grow(struct mm_pagetable_cursor *cursor)
 
     if (status != MM_OK)
         return status;
+    cursor->at = cursor->it.off;
     return mmi_pt_reach(&cursor->it, 0, true, &cursor->call, &needed);
 }
 
@@ -5161,98 +5325,115 @@ static MM_NOINLINE enum mm_status mmi_pt_cursor_prepare(struct mm_pagetable_curs
         return MM_ERR_ALIGN;
     if (!mmi_pt_good_pa(pt, pa, page))
         return MM_ERR_INVALID;
-    if (!cursor->known || cursor->attr != attr) {
-        cursor->known = mmi_pt_new_leaf(pt, attr, &cursor->leaf) == MM_OK;
+    if (cursor->attr != attr) {
+        if (mmi_pt_new_leaf(pt, attr, &cursor->leaf) != MM_OK)
+            return MM_ERR_INVALID;
         cursor->attr = attr;
     }
-    if (!cursor->known)
-        return MM_ERR_INVALID;
     if (e != 0)
         return MM_ERR_EXISTS;
     return cursor->it.level != 0 ? mmi_pt_cursor_grow(cursor) : MM_OK;
 }
 
-/* About a hundred instructions where the table is there. */
+/* About seventy instructions where the table is there. */
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map(struct mm_pagetable_cursor *cursor,
                                                         mm_pa_t pa, uint32_t attr)
 {
     struct mmi_pt_iter *it = &cursor->it;
     struct mm_pagetable *pt = it->pt;
-    uint64_t e, page = mmi_pt_size(pt, 0);
+    uint64_t page = mmi_pt_size(pt, 0), off = it->off;
+    struct mmi_pt_place place;
     bool usual;
 
-    if (!mmi_pt_cursor_here(cursor, &e))
+    if (!mmi_pt_cursor_here(cursor, off, &place))
         return MM_ERR_LIMIT;
-    usual = e == 0 && it->level == 0 && cursor->known && cursor->attr == attr;
-    if (MM_UNLIKELY(!usual || (pa & (page - 1)) != 0 || mmi_pt_shr(pa, pt->pa_bits) != 0)) {
-        enum mm_status status = mmi_pt_cursor_prepare(cursor, pa, attr, e);
+    usual = place.level == 0 && place.e == 0 && cursor->attr == attr;
+    if (MM_UNLIKELY(!usual || (pa & (page - 1)) != 0 || pa >= cursor->pa_end)) {
+        enum mm_status status = mmi_pt_cursor_prepare(cursor, pa, attr, place.e);
         if (status != MM_OK)
             return status;
+        place.table = it->table[0];
     }
-    mmi_pt_store(pt, it->table[0], mmi_pt_index(pt, it->off, 0),
-                 cursor->leaf | mmi_pt_pa_field(pt, pa));
-    mmi_pt_grown(it, 1);
-    mmi_pt_note_filled(cursor->call.batch, it->off, page, 0);
-    mmi_pt_cursor_move(cursor, it->off + page);
+    it->off = off + page;
+    mmi_pt_store(pt, place.table, place.index, cursor->leaf | mmi_pt_pa_field(pt, pa));
+    mmi_pt_grown(it, 0, off, 1);
+    mmi_pt_note_filled(cursor->call.batch, off, page, 0);
     return MM_OK;
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_next(struct mm_pagetable_cursor *cursor,
                                                          struct mm_pagetable_entry *entry)
 {
-    uint64_t e;
+    struct mmi_pt_iter *it = &cursor->it;
+    struct mmi_pt_place place;
 
-    if (!mmi_pt_cursor_here(cursor, &e))
+    if (!mmi_pt_cursor_here(cursor, it->off, &place))
         return MM_ERR_LIMIT;
-    mmi_pt_describe(cursor->it.pt, e, cursor->it.level, cursor->it.off, entry);
-    mmi_pt_cursor_move(cursor, mmi_pt_entry_end(&cursor->it));
+    mmi_pt_describe(it->pt, place.e, it->level, it->off, entry);
+    it->off = mmi_pt_entry_end(it);
     return entry->attr != 0 ? MM_OK : MM_ERR_NOENT;
 }
 
+/* An entry that is not the plain leaf known. Plain are leaves that hardware does not change, that
+ * are in no group, not global, and whose frames nobody asks for: all that is to be done for those is
+ * to clear the entry. */
+static MM_NOINLINE enum mm_status mmi_pt_cursor_unmap_other(struct mm_pagetable_cursor *cursor,
+                                                            uint64_t e)
+{
+    struct mmi_pt_iter *it = &cursor->it;
+    struct mm_pagetable *pt = it->pt;
+    bool global = ((e ^ mmi_ptf_base(pt)) & mmi_ptf_global(pt)) != 0;
+
+    if (e != 0) {
+        if (it->level != 0 || mmi_pt_in_group(it, e))
+            return MM_ERR_BUSY;
+        if (mmi_pt_present(pt, e) && !mmi_pt_unsteady(pt, e) && !global &&
+            pt->hooks->release == NULL)
+            cursor->plain = e & ~mmi_ptf_pa_mask(pt);
+        mmi_pt_take_page(cursor->call.batch, it, e);
+        cursor->taken += cursor->counts;
+    }
+    it->off += mmi_pt_size(pt, 0);
+    return e != 0 ? MM_OK : MM_ERR_NOENT;
+}
+
+/* About seventy instructions for a plain leaf. */
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap(struct mm_pagetable_cursor *cursor)
 {
-    struct mm_pagetable *pt = cursor->it.pt;
-    uint64_t e;
+    struct mmi_pt_iter *it = &cursor->it;
+    struct mm_pagetable *pt = it->pt;
+    struct mm_pagetable_batch *b = cursor->call.batch;
+    uint64_t page = mmi_pt_size(pt, 0), off = it->off;
+    struct mmi_pt_place place;
 
-    if (!mmi_pt_cursor_here(cursor, &e))
+    if (!mmi_pt_cursor_here(cursor, off, &place))
         return MM_ERR_LIMIT;
-    if (MM_UNLIKELY(e == 0)) {
-        mmi_pt_cursor_move(cursor, cursor->it.off + mmi_pt_size(pt, 0));
-        return MM_ERR_NOENT;
-    }
-    if (cursor->it.level != 0 || mmi_pt_in_group(&cursor->it, e))
-        return MM_ERR_BUSY;
-    mmi_pt_take_page(cursor->call.batch, &cursor->it, e);
-    cursor->taken++;
-    mmi_pt_cursor_move(cursor, cursor->it.off + mmi_pt_size(pt, 0));
+    if (MM_UNLIKELY(place.level != 0 || (place.e & ~mmi_ptf_pa_mask(pt)) != cursor->plain))
+        return mmi_pt_cursor_unmap_other(cursor, place.e);
+    mmi_pt_store(pt, place.table, place.index, 0);
+    it->off = off + page;
+    cursor->taken += cursor->counts;
+    b->changed = true;
+    mmi_pt_note_range(b, off, page, 0);
     return MM_OK;
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cursor *cursor,
                                                          mm_va_t va)
 {
-    struct mmi_pt_iter *it = &cursor->it;
-    struct mm_pagetable *pt = it->pt;
-    uint64_t off = mmi_pt_offset(pt, va), from = cursor->call.off;
-
-    if (MM_UNLIKELY(!mmi_pt_exists(pt, va) || off - from >= it->end - from))
+    if (MM_UNLIKELY(va - cursor->va >= cursor->bytes))
         return MM_ERR_INVALID;
-    if (MM_UNLIKELY((off & (mmi_pt_size(pt, 0) - 1)) != 0))
+    if (MM_UNLIKELY((va & (mmi_pt_size(cursor->it.pt, 0) - 1)) != 0))
         return MM_ERR_ALIGN;
-    if (it->level != 0 || (off ^ it->off) >= mmi_pt_size(pt, 1)) {
-        mmi_pt_cursor_settle(cursor); /* elsewhere: the next step goes down from the top */
-        mmi_pt_rise(it);
-    }
-    it->off = off;
+    cursor->it.off = mmi_pt_offset(cursor->it.pt, va); /* the next step goes there */
     return MM_OK;
 }
 
 MM_PAGETABLE_API void mm_pagetable_cursor_end(struct mm_pagetable_cursor *cursor)
 {
-    struct mmi_pt_iter *it = &cursor->it;
-
-    mmi_pt_cursor_settle(cursor);
-    mmi_pt_leave(it);
+    if (cursor->taken != 0)
+        mmi_pt_cursor_settle(cursor);
+    mmi_pt_leave(&cursor->it);
     (void)mmi_pt_exit(&cursor->call, MM_OK);
 }
 
@@ -5265,7 +5446,7 @@ static uint64_t mmi_pt_lookup(const struct mm_pagetable *pt, uint64_t off, unsig
     uint64_t e;
 
     *level = mmi_pt_root_level(pt);
-    while (!mmi_pt_step(pt, off, *level, &table, &e))
+    while (!mmi_pt_step(pt, mmi_pt_index(pt, off, *level), *level, &table, &e))
         --*level;
     return e;
 }
@@ -5548,7 +5729,7 @@ MM_PAGETABLE_API void mm_pagetable_predict(const struct mm_pagetable *pt, mm_va_
         access |= MM_PAGETABLE_ACCESS_USER;
     result->fault = MM_PAGETABLE_FAULT_NONE;
     while (!last) {
-        last = mmi_pt_step(pt, off, result->level, &table, &e);
+        last = mmi_pt_step(pt, mmi_pt_index(pt, off, result->level), result->level, &table, &e);
         if (!mmi_pt_present(pt, e))
             result->fault = MM_PAGETABLE_FAULT_NOT_PRESENT;
         else if (mmi_pt_flaw(pt, e, result->level) != NULL)

@@ -123,26 +123,32 @@ static void run_end(int how)
 static void pt_map_each(const uint64_t *va, size_t n, int how)
 {
     run_begin(how);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        if ((how & PAGE_LOOK) != 0 && i + PAGE_AHEAD < n)
+            mm_pagetable_prefetch(&pt, va[i + PAGE_AHEAD]);
         if ((how & PAGE_CALLS) != 0) {
             (void)mm_pagetable_map(&pt, va[i], PAGE_PA + i * 4096, 4096, RW, 0, NULL);
         } else {
             (void)mm_pagetable_cursor_seek(&cursor, va[i]);
             (void)mm_pagetable_cursor_map(&cursor, PAGE_PA + i * 4096, RW);
         }
+    }
     run_end(how);
 }
 
 static void pt_unmap_each(const uint64_t *va, size_t n, int how)
 {
     run_begin(how);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        if ((how & PAGE_LOOK) != 0 && i + PAGE_AHEAD < n)
+            mm_pagetable_prefetch(&pt, va[i + PAGE_AHEAD]);
         if ((how & PAGE_CALLS) != 0) {
             (void)mm_pagetable_unmap(&pt, va[i], 4096, NULL);
         } else {
             (void)mm_pagetable_cursor_seek(&cursor, va[i]);
             (void)mm_pagetable_cursor_unmap(&cursor);
         }
+    }
     run_end(how);
 }
 

@@ -27,6 +27,9 @@ struct page_ops {
 /* A call for each page that takes the lock, flushes and gives the frame back; else the lock is held
  * and flushes are gathered, as in kernels whose page tables have no lock of their own. */
 #define PAGE_CALLS   2
+/* Each page is announced PAGE_AHEAD steps before, where that can be. */
+#define PAGE_LOOK    4
+#define PAGE_AHEAD   8
 #define SPARSE_SPACE (UINT64_C(128) << 30) /* where the pages of map_each lie */
 
 /* The list of page tables, up to NULL. */

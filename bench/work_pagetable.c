@@ -12,12 +12,13 @@
 #define SPARSE     16384u
 #define LOOKUPS    65536u
 
-extern const struct page_ops page_ops_bare, page_ops_walk, page_ops_x86_64, page_ops_sv39;
+extern const struct page_ops page_ops_bare, page_ops_walk, page_ops_count, page_ops_x86_64,
+    page_ops_sv39;
 const struct page_ops *const bench_page_tables[] = {
 #ifndef BENCH_NO_PAGETABLE
     &page_ops_x86_64, &page_ops_sv39,
 #endif
-    &page_ops_bare, &page_ops_walk, NULL};
+    &page_ops_bare,   &page_ops_count, &page_ops_walk, NULL};
 
 /* ---- the pool of tables ---- */
 
@@ -154,12 +155,12 @@ static void run_translate(gb_state *st, const struct page_ops *ops, const struct
     ops->close();
 }
 
-enum { SPMAP = 0, SPUNMAP = 4 }; /* more than PAGE_KEEP and PAGE_CALLS */
+enum { SPMAP = 0, SPUNMAP = 8 }; /* more than PAGE_KEEP, PAGE_CALLS and PAGE_LOOK */
 
 /* PAGE_KEEP: all tables are there before, and stay. */
 static void run_sparse(gb_state *st, const struct page_ops *ops, const struct page_row *row)
 {
-    int how = row->which & (PAGE_KEEP | PAGE_CALLS);
+    int how = row->which & (PAGE_KEEP | PAGE_CALLS | PAGE_LOOK);
     while (gb_keep_running_batch(st, SPARSE)) {
         double start, middle, end;
         ops->open();
@@ -178,9 +179,14 @@ static void run_sparse(gb_state *st, const struct page_ops *ops, const struct pa
     }
 }
 
+static int can_range(const struct page_ops *ops)
+{
+    return ops->map != NULL;
+}
+
 static int can_large(const struct page_ops *ops)
 {
-    return strcmp(ops->name, "walk") != 0;
+    return ops->map != NULL && strcmp(ops->name, "walk") != 0;
 }
 
 static int can_whole(const struct page_ops *ops)
@@ -201,18 +207,19 @@ static void run_prepared(gb_state *st, const struct page_ops *ops, const struct 
         name, n, can, run_prepared, (run) << 4 | (which) \
     }
 const struct page_row page_rows[] = {
-    ROW("map4k", 8 * PAGES, NULL, 0, MAP),
+    ROW("map4k", 8 * PAGES, can_range, 0, MAP),
     ROW("map2m", 256 * 512, can_large, 1, MAP),
-    ROW("translate", 16 * LOOKUPS, NULL, 2, 0),
-    ROW("translate_dep", 16 * LOOKUPS, NULL, 2, 1),
-    ROW("protect", 8 * PAGES, NULL, 0, PROTECT),
-    ROW("unmap", 8 * PAGES, NULL, 0, UNMAP),
+    ROW("translate", 16 * LOOKUPS, can_range, 2, 0),
+    ROW("translate_dep", 16 * LOOKUPS, can_range, 2, 1),
+    ROW("protect", 8 * PAGES, can_range, 0, PROTECT),
+    ROW("unmap", 8 * PAGES, can_range, 0, UNMAP),
     ROW("unmap.whole", 8 * PAGES, can_whole, 0, UNMAP_WHOLE),
     ROW("spmap", 8 * SPARSE, NULL, 3, SPMAP),
-    ROW("spmap.kept", 8 * SPARSE, NULL, 3, SPMAP | PAGE_KEEP),
+    ROW("spmap.kept", 8 * SPARSE, can_range, 3, SPMAP | PAGE_KEEP),
     ROW("spmap.calls", 8 * SPARSE, can_whole, 3, SPMAP | PAGE_CALLS),
     ROW("spunmap", 8 * SPARSE, NULL, 3, SPUNMAP),
-    ROW("spunmap.kept", 8 * SPARSE, NULL, 3, SPUNMAP | PAGE_KEEP),
+    ROW("spunmap.ahead", 8 * SPARSE, can_large, 3, SPUNMAP | PAGE_LOOK),
+    ROW("spunmap.kept", 8 * SPARSE, can_range, 3, SPUNMAP | PAGE_KEEP),
     ROW("spunmap.calls", 8 * SPARSE, can_whole, 3, SPUNMAP | PAGE_CALLS),
     {0},
 };

@@ -117,18 +117,34 @@ static uint64_t bare_translate_dep(uint64_t va, size_t n)
     return va;
 }
 
+/* Begins to load the entry for va, if its table is there. */
+static inline void look(uint64_t va)
+{
+    entry *e = at(root) + (va >> 39 & 511);
+    for (int l = 3; l > 0; l--) {
+        if (*e == 0)
+            return;
+        e = at(*e) + (va >> (12 + 9 * (l - 1)) & 511);
+    }
+    __builtin_prefetch((const void *)e, 1);
+}
+
 static void bare_map_each(const uint64_t *va, size_t n, int how)
 {
-    (void)how;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        if ((how & PAGE_LOOK) != 0 && i + PAGE_AHEAD < n)
+            look(va[i + PAGE_AHEAD]);
         *walk(va[i], 0) = (PAGE_PA + i * 4096) | 0x63;
+    }
 }
 
 static void bare_unmap_each(const uint64_t *va, size_t n, int how)
 {
-    (void)how;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        if ((how & PAGE_LOOK) != 0 && i + PAGE_AHEAD < n)
+            look(va[i + PAGE_AHEAD]);
         *walk(va[i], 0) = 0;
+    }
 }
 
 extern const struct page_ops page_ops_bare;

@@ -123,6 +123,7 @@ static uint64_t reader(unsigned cpu)
         for (unsigned i = 0; i < 16; i++) {
             mm_va_t va = mm_test_below(&rng, AREA);
             struct mm_pagetable_entry entry;
+            mm_pagetable_prefetch(&s.pt, mm_test_below(&rng, AREA));
             mm_pa_t pa = mm_pagetable_translate(&s.pt, va);
             errors += pa != MM_PA_NONE && pa != va + OFFSET;
             if (mm_pagetable_query(&s.pt, va, &entry) == MM_OK) {

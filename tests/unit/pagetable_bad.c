@@ -270,6 +270,64 @@ static void single_pages(void **state)
     space_end(&s);
 }
 
+/* A root of 16 KiB lies at a multiple of its size (RISC-V privileged 8.2.10). */
+static mm_pa_t misplaced;
+static unsigned given_back;
+static mm_pa_t alloc_misplaced(void *ctx, uint64_t bytes)
+{
+    (void)ctx;
+    (void)bytes;
+    return misplaced;
+}
+static void count_back(void *ctx, mm_pa_t table, uint64_t bytes)
+{
+    (void)ctx;
+    assert_true(table == misplaced && bytes == 4 * PAGE);
+    given_back++;
+}
+static void a_misplaced_root(void **state)
+{
+    struct mm_pagetable_hooks hooks;
+    struct mm_pagetable_config config;
+    struct mm_pagetable pt;
+    (void)state;
+    space_begin(&s, ram_make(), mm_pagetable_format_of(MM_PAGETABLE_ID_SV39X4));
+    hooks = s.hooks;
+    hooks.alloc = alloc_misplaced;
+    hooks.free = count_back;
+    config = s.config;
+    config.hooks = &hooks;
+    for (unsigned i = 1; i < 4; i++) {
+        misplaced = 16 * PAGE + i * PAGE;
+        given_back = 0;
+        assert_int_equal(mm_pagetable_init(&pt, &config), MM_ERR_NOMEM);
+        assert_int_equal(given_back, 1);
+    }
+}
+
+/* It goes where a translation goes, changes nothing, and wants nothing of an address. */
+static void announced_pages(void **state)
+{
+    const mm_va_t va = BASE + 16 * GIB;
+    (void)state;
+    begin(MM_PAGETABLE_ID_SV39);
+    assert_int_equal(map(&s, va, 0x1000, PAGE, RW), MM_OK);
+    uint64_t tables = s.ram->in_use;
+#ifdef MM_PAGETABLE_WINDOWS
+    unsigned long opened = windows_opened;
+    mm_pagetable_prefetch(&s.pt, va);
+    assert_int_equal(windows_opened - opened, 3);
+    assert_int_equal(windows_open, 0);
+#endif
+    mm_pagetable_prefetch(&s.pt, va + 4095);
+    mm_pagetable_prefetch(&s.pt, va + 3 * GIB);
+    mm_pagetable_prefetch(&s.pt, (mm_va_t)1 << 38);
+    mm_pagetable_prefetch(&s.pt, ~(mm_va_t)0);
+    assert_int_equal(s.ram->in_use, tables);
+    assert_int_equal(mm_pagetable_translate(&s.pt, va + 5), 0x1005);
+    space_end(&s);
+}
+
 static void batches_and_cursors(void **state)
 {
     static struct mm_pagetable_batch batch;
@@ -390,6 +448,8 @@ int main(void)
         cmocka_unit_test(w_xor_x),
         cmocka_unit_test(nothing_there),
         cmocka_unit_test(single_pages),
+        cmocka_unit_test(a_misplaced_root),
+        cmocka_unit_test(announced_pages),
         cmocka_unit_test(batches_and_cursors),
         cmocka_unit_test(configurations),
         cmocka_unit_test(sharing),

@@ -37,6 +37,21 @@ static void as_many_tables_as_a_batch_has_extents_take_one_flush(void **state)
     space_end(&s);
 }
 
+/* More of them: as often as the extents are full. */
+static void more_tables_than_a_batch_has_extents_take_more_flushes(void **state)
+{
+    const uint64_t bytes = (2 * MM_PAGETABLE_BATCH_EXTENTS + 1) * 2 * MIB;
+    (void)state;
+    begin(MM_PAGETABLE_ID_X86_64, 0, 0);
+    space_make(&s);
+    fill(bytes);
+    assert_int_equal(mm_pagetable_collapse(&s.pt, VA, bytes, NULL), MM_OK);
+    assert_int_equal(s.flushes, 3);
+    assert_int_equal(stats_of(&s).leaves[1], 2 * MM_PAGETABLE_BATCH_EXTENTS + 1);
+    assert_int_equal(stats_of(&s).tables[0], 0);
+    space_end(&s);
+}
+
 static void with_room_a_gigabyte_takes_one_flush_a_level(void **state)
 {
     static struct mm_pagetable_extent extents[513];
@@ -139,6 +154,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(as_many_tables_as_a_batch_has_extents_take_one_flush),
+        cmocka_unit_test(more_tables_than_a_batch_has_extents_take_more_flushes),
         cmocka_unit_test(with_room_a_gigabyte_takes_one_flush_a_level),
         cmocka_unit_test(frames_that_wait_in_the_batch_are_not_lost),
         cmocka_unit_test(what_hardware_marks_until_the_flush_is_kept),

@@ -2,6 +2,7 @@
 #define MM_PAGETABLE_X86_64
 #define MM_PAGETABLE_EPT
 #define MM_PAGETABLE_SV39
+#define MM_PAGETABLE_SV48
 #define MM_PAGETABLE_AARCH64_S1
 #include "pagetable_test.h"
 
@@ -164,6 +165,215 @@ static void a_cursor_looks_at_what_each_step_says(void **state)
     space_end(&s);
 }
 
+/* What a batch remembers of the last leaf holds for equal ones alone. */
+static void a_batch_tells_kinds_of_pages_apart(void **state)
+{
+    struct mm_pagetable_batch batch;
+    (void)state;
+    begin(MM_PAGETABLE_ID_X86_64);
+    mm_pagetable_batch_init(&batch, &s.pt, NULL, 0);
+    assert_int_equal(mm_pagetable_map(&s.pt, VA, 0x1000, PAGE, RW, 0, &batch), MM_OK);
+    assert_int_equal(mm_pagetable_map(&s.pt, VA + PAGE, 0x8000, PAGE, RX, 0, &batch), MM_OK);
+    assert_int_equal(entry_at(&s, VA).attr & MM_PAGETABLE_PERMS, RW);
+    assert_int_equal(entry_at(&s, VA + PAGE).attr & MM_PAGETABLE_PERMS, RX);
+    assert_int_equal(mm_pagetable_unmap(&s.pt, VA, 2 * PAGE, &batch), MM_OK);
+    mm_pagetable_batch_finish(&batch);
+    assert_int_equal(s.release_count, 2);
+    assert_int_equal(s.released[0].attr & MM_PAGETABLE_PERMS, RW);
+    assert_int_equal(s.released[1].attr & MM_PAGETABLE_PERMS, RX);
+    space_end(&s);
+}
+
+static void each_place_that_changed_is_a_range_until_there_are_too_many(void **state)
+{
+    struct mm_pagetable_batch batch;
+    (void)state;
+    for (unsigned n = 1; n <= MM_PAGETABLE_BATCH_RANGES + 1; n++) {
+        begin(MM_PAGETABLE_ID_X86_64);
+        assert_int_equal(map(&s, VA, 0x200000, 2 * MIB, RW), MM_OK);
+        assert_int_equal(mm_pagetable_split(&s.pt, VA, 0, NULL), MM_OK);
+        mm_pagetable_batch_init(&batch, &s.pt, NULL, 0);
+        for (unsigned i = 0; i < n; i++)
+            assert_int_equal(mm_pagetable_unmap(&s.pt, VA + 2 * i * PAGE, PAGE, &batch), MM_OK);
+        mm_pagetable_batch_finish(&batch);
+        assert_int_equal(s.last.all, n > MM_PAGETABLE_BATCH_RANGES);
+        assert_int_equal(s.last.count, s.last.all ? 0 : n);
+        for (unsigned i = 0; i < s.last.count; i++)
+            assert_true(s.last_ranges[i].va == VA + 2 * i * PAGE && s.last_ranges[i].bytes == PAGE);
+        space_end(&s);
+    }
+}
+
+/* Without a hook release equal leaves take the short way. */
+static void a_cursor_tells_kinds_of_leaves_apart(void **state)
+{
+    struct mm_pagetable_cursor c;
+    struct mm_pagetable_batch batch;
+    (void)state;
+    begin(MM_PAGETABLE_ID_X86_64);
+    s.hooks.release = NULL;
+    assert_int_equal(map(&s, VA, 0x1000, 4 * PAGE, RW), MM_OK);
+    assert_int_equal(map(&s, VA + 4 * PAGE, 0x8000, 2 * PAGE, RW | GLOBAL), MM_OK);
+    assert_int_equal(map(&s, VA + 7 * PAGE, 0x9000, PAGE, RW), MM_OK);
+    mm_pagetable_batch_init(&batch, &s.pt, NULL, 0);
+    assert_int_equal(mm_pagetable_cursor_begin(&c, &s.pt, VA, 4 * MIB, &batch), MM_OK);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(mm_pagetable_cursor_unmap(&c), MM_OK);
+    mm_pagetable_batch_finish(&batch);
+    assert_false(s.last.global);
+    assert_int_equal(s.last_ranges[0].bytes, 4 * PAGE);
+    for (unsigned i = 4; i < 6; i++) {
+        assert_int_equal(mm_pagetable_cursor_unmap(&c), MM_OK);
+        mm_pagetable_batch_finish(&batch);
+        assert_true(s.last.global);
+    }
+    assert_int_equal(mm_pagetable_cursor_unmap(&c), MM_ERR_NOENT);
+    assert_int_equal(mm_pagetable_cursor_unmap(&c), MM_OK);
+    mm_pagetable_batch_finish(&batch);
+    assert_int_equal(s.last_ranges[0].va, VA + 7 * PAGE);
+    mm_pagetable_cursor_end(&c);
+    mm_pagetable_batch_finish(&batch);
+    assert_int_equal(s.ram->in_use, 1);
+    space_end(&s);
+}
+
+/* It may stand ahead of its tables, and go back. */
+static void a_cursor_that_jumps_frees_what_it_empties(void **state)
+{
+    static const uint64_t at[] = {0, 3 * MIB, GIB, 600 * GIB, 2 * GIB, 5 * PAGE, 700 * GIB};
+    const unsigned count = sizeof at / sizeof at[0];
+    (void)state;
+    for (unsigned id = 0; id < 2; id++)
+        for (unsigned kept = 0; kept < 2; kept++) {
+            struct mm_pagetable_cursor c;
+            unsigned n = id == 0 ? count : 3; /* Sv39 has 256 GiB */
+            begin(id == 0 ? MM_PAGETABLE_ID_X86_64 : MM_PAGETABLE_ID_SV39);
+            s.hooks.release = NULL;
+            if (kept)
+                assert_int_equal(map(&s, VA + 9 * PAGE, 0x1000, PAGE, RW), MM_OK);
+            size_t tables = s.ram->in_use;
+            assert_int_equal(
+                mm_pagetable_cursor_begin(&c, &s.pt, VA, id == 0 ? 800 * GIB : 4 * GIB, NULL),
+                MM_OK);
+            for (unsigned round = 0; round < 3; round++) {
+                for (unsigned i = 0; i < n; i++) {
+                    assert_int_equal(mm_pagetable_cursor_seek(&c, VA + at[i]), MM_OK);
+                    assert_int_equal(mm_pagetable_cursor_map(&c, 0x2000, RW), MM_OK);
+                }
+                for (unsigned i = n; i-- > 0;) {
+                    assert_int_equal(mm_pagetable_cursor_seek(&c, VA + at[i]), MM_OK);
+                    assert_int_equal(mm_pagetable_cursor_unmap(&c), MM_OK);
+                }
+            }
+            mm_pagetable_cursor_end(&c);
+            assert_int_equal(s.ram->in_use, tables);
+            assert_int_equal(mm_pagetable_check(&s.pt, NULL, 0, NULL), MM_OK);
+            space_end(&s);
+        }
+}
+
+/* The tables above go too; the next step is near, but makes them anew. */
+static void a_cursor_leaves_what_it_freed(void **state)
+{
+    struct mm_pagetable_cursor c;
+    (void)state;
+    begin(MM_PAGETABLE_ID_X86_64);
+    assert_int_equal(mm_pagetable_cursor_begin(&c, &s.pt, VA, 8 * GIB, NULL), MM_OK);
+    for (unsigned i = 0; i < 8; i++) {
+        assert_int_equal(mm_pagetable_cursor_seek(&c, VA + i * GIB), MM_OK);
+        assert_int_equal(mm_pagetable_cursor_map(&c, 0x2000, RW), MM_OK);
+        assert_int_equal(mm_pagetable_translate(&s.pt, VA + i * GIB), 0x2000);
+        assert_int_equal(mm_pagetable_cursor_seek(&c, VA + i * GIB), MM_OK);
+        assert_int_equal(mm_pagetable_cursor_unmap(&c), MM_OK);
+    }
+    mm_pagetable_cursor_end(&c);
+    assert_int_equal(s.ram->in_use, 1);
+    space_end(&s);
+}
+
+/* Two bits of a RISC-V entry count to two; more are no claim. */
+static void a_cursor_knows_when_nothing_is_counted(void **state)
+{
+    struct mm_pagetable_cursor c;
+    (void)state;
+    begin(MM_PAGETABLE_ID_SV48);
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(map(&s, VA + i * 2 * MIB, 0x1000, PAGE, RW), MM_OK);
+    assert_int_equal(mm_pagetable_cursor_begin(&c, &s.pt, VA, GIB, NULL), MM_OK);
+    for (unsigned i = 0; i < 6; i++) {
+        assert_int_equal(mm_pagetable_cursor_seek(&c, VA + i * 2 * MIB), MM_OK);
+        assert_int_equal(mm_pagetable_cursor_unmap(&c), MM_OK);
+        for (unsigned k = i + 1; k < 6; k++)
+            assert_int_equal(mm_pagetable_translate(&s.pt, VA + k * 2 * MIB), 0x1000);
+    }
+    mm_pagetable_cursor_end(&c);
+    assert_int_equal(s.ram->in_use, 1);
+    space_end(&s);
+}
+
+/* A table right below the root has no count: it is looked at, wherever its last entry is. */
+static void a_table_stays_while_any_entry_is_left(void **state)
+{
+    static const unsigned first[] = {0, 3, 4, 255, 509, 511};
+    (void)state;
+    begin(MM_PAGETABLE_ID_SV39);
+    for (unsigned i = 0; i < sizeof first / sizeof first[0]; i++)
+        for (unsigned other = 0; other < 512; other++) {
+            if (other == first[i])
+                continue;
+            assert_int_equal(map(&s, VA + first[i] * 2 * MIB, 0, 2 * MIB, RW), MM_OK);
+            assert_int_equal(map(&s, VA + other * 2 * MIB, 2 * MIB, 2 * MIB, RW), MM_OK);
+            assert_int_equal(mm_pagetable_unmap(&s.pt, VA + first[i] * 2 * MIB, 2 * MIB, NULL),
+                             MM_OK);
+            assert_int_equal(mm_pagetable_translate(&s.pt, VA + other * 2 * MIB), 2 * MIB);
+            assert_int_equal(mm_pagetable_unmap(&s.pt, VA + other * 2 * MIB, 2 * MIB, NULL), MM_OK);
+            assert_int_equal(s.ram->in_use, 1);
+        }
+    space_end(&s);
+}
+
+/* A change inside a group makes single pages of it. */
+static void a_page_of_a_group_is_protected_alone(void **state)
+{
+    (void)state;
+    space_begin(&s, ram_make(), mm_pagetable_format_of(MM_PAGETABLE_ID_AARCH64_S1));
+    s.config.flags |= MM_PAGETABLE_CONTIGUOUS;
+    space_make(&s);
+    assert_int_equal(map(&s, VA, 16 * PAGE, 16 * PAGE, RW), MM_OK);
+    assert_true((entry_at(&s, VA).attr & MM_PAGETABLE_CONTIG) != 0);
+    assert_int_equal(protect(VA + 3 * PAGE, PAGE, RO), MM_OK);
+    for (unsigned i = 0; i < 16; i++) {
+        struct mm_pagetable_entry entry = entry_at(&s, VA + i * PAGE);
+        assert_int_equal(entry.attr & MM_PAGETABLE_CONTIG, 0);
+        assert_int_equal(entry.attr & MM_PAGETABLE_PERMS, i == 3 ? RO : RW);
+        assert_int_equal(entry.pa, (16 + i) * PAGE);
+    }
+    space_end(&s);
+}
+
+static unsigned told;
+static void count_told(void *ctx, const struct mm_pagetable_entry *entry)
+{
+    (void)ctx;
+    assert_true(entry->va >= VA + 2 * PAGE && entry->va < VA + 5 * PAGE);
+    told++;
+}
+
+static void of_a_group_a_harvest_tells_the_pages_asked_for(void **state)
+{
+    (void)state;
+    space_begin(&s, ram_make(), mm_pagetable_format_of(MM_PAGETABLE_ID_AARCH64_S1));
+    s.config.flags |= MM_PAGETABLE_CONTIGUOUS;
+    space_make(&s);
+    assert_int_equal(map(&s, VA, 16 * PAGE, 16 * PAGE, RW), MM_OK);
+    told = 0;
+    assert_int_equal(mm_pagetable_harvest(&s.pt, VA + 2 * PAGE, 3 * PAGE, MM_PAGETABLE_DIRTY, 0,
+                                          count_told, NULL, NULL),
+                     MM_OK);
+    assert_int_equal(told, 3);
+    space_end(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -174,6 +384,15 @@ int main(void)
         cmocka_unit_test(aarch64_breaks_a_group_whole),
         cmocka_unit_test(what_was_flushed_is_not_flushed_again),
         cmocka_unit_test(a_cursor_looks_at_what_each_step_says),
+        cmocka_unit_test(a_batch_tells_kinds_of_pages_apart),
+        cmocka_unit_test(each_place_that_changed_is_a_range_until_there_are_too_many),
+        cmocka_unit_test(a_cursor_tells_kinds_of_leaves_apart),
+        cmocka_unit_test(a_cursor_that_jumps_frees_what_it_empties),
+        cmocka_unit_test(a_cursor_leaves_what_it_freed),
+        cmocka_unit_test(a_cursor_knows_when_nothing_is_counted),
+        cmocka_unit_test(a_table_stays_while_any_entry_is_left),
+        cmocka_unit_test(a_page_of_a_group_is_protected_alone),
+        cmocka_unit_test(of_a_group_a_harvest_tells_the_pages_asked_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
