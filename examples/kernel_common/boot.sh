@@ -11,6 +11,8 @@ x86_64*)
     cpu=qemu64
     [ "$machine" = x86_64 ] || cpu=max
     [ "$accel" = tcg ] || cpu=host
+    [ "$accel" = tcg ] || grep -qwE 'vmx|svm' /proc/cpuinfo ||
+        echo "$machine: no vmx or svm here: a KVM without them emulates kernels, slowly and not wholly" >&2
     set -- qemu-system-x86_64 -accel "$accel" -cpu "$cpu" -device isa-debug-exit,iobase=0xf4 \
         -kernel build/kernels/x86_64/kernel.elf
     ;;
