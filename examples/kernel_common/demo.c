@@ -213,7 +213,7 @@ static bool copy_on_write(void)
     struct kmm_space *parent = kmm_space_create(0), *child;
     uint64_t before = user_pages();
     unsigned char byte = 1;
-    EXPECT(parent != NULL && kmm_region_alloc(parent, KMM_DATA, 0x500000, 200 * PAGE, 0) == 0);
+    EXPECT(parent != NULL && kmm_region_alloc(parent, MM_VMA_DATA, 0x500000, 200 * PAGE, 0) == 0);
     for (unsigned i = 0; i < 200; i++)
         EXPECT(kmm_copy_out(parent, 0x500000 + i * PAGE, &byte, 1));
     EXPECT(user_pages() == before + 200);
@@ -390,7 +390,7 @@ static bool shootdown(void)
     bool good;
     wrong = 0;
     spinner = process_create(PROGRAM_SPIN, SPIN_VA, 0);
-    EXPECT(spinner != NULL && kmm_region_alloc(spinner->space, KMM_DATA, SPIN_VA, PAGE, 0) == 0);
+    EXPECT(spinner != NULL && kmm_region_alloc(spinner->space, MM_VMA_DATA, SPIN_VA, PAGE, 0) == 0);
     on_all_cpus(shootdown_part);
     good = wrong == 0 && !spinner->exited && spinner->va == SPIN_VA;
     process_destroy(spinner);

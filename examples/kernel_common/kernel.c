@@ -122,28 +122,34 @@ struct elf_segment {
     uint64_t offset, va, pa, file_bytes, bytes, align;
 };
 
+static int map(struct kmm_space *space, mm_va_t from, mm_va_t end, unsigned prot,
+               struct kmm_file *file, uint64_t offset)
+{
+    const struct mm_vma_request request = {.hint = from,
+                                           .bytes = end - from,
+                                           .prot = prot,
+                                           .flags = MM_VMA_MAP_PRIVATE | MM_VMA_MAP_FIXED |
+                                                    (file == NULL ? MM_VMA_MAP_ANONYMOUS : 0),
+                                           .file = file,
+                                           .offset = offset};
+    mm_va_t va;
+    return end > from ? kmm_mmap(space, &request, &va) : 0;
+}
+
 /* Maps a segment: the file's pages, private; what lies behind them is zero. */
 static int load_segment(struct kmm_space *space, const struct elf_segment *s)
 {
+    static const unsigned char zeros[MM_PAGE_SIZE];
     const unsigned prot =
         PROT_R | ((s->flags & 2) != 0 ? PROT_W : 0) | ((s->flags & 1) != 0 ? PROT_X : 0);
     const uint64_t skew = s->va & (MM_PAGE_SIZE - 1);
-    const mm_va_t from = s->va - skew, middle = mm_align_up(s->va + s->file_bytes, MM_PAGE_SIZE),
-                  end = mm_align_up(s->va + s->bytes, MM_PAGE_SIZE);
-    const mm_va_t file_end = s->va + s->file_bytes;
-    static const unsigned char zeros[MM_PAGE_SIZE];
-    mm_va_t va = 0;
-    int error = 0;
-    if (middle > from && s->file_bytes != 0)
-        error = kmm_mmap(space, from, middle - from, prot, MM_VMA_MAP_PRIVATE | MM_VMA_MAP_FIXED,
-                         &image_file, s->offset - skew, &va);
-    if (error == 0 && s->file_bytes != 0 && (prot & PROT_W) != 0 && file_end != middle &&
+    const mm_va_t file_end = s->va + s->file_bytes, middle = mm_align_up(file_end, MM_PAGE_SIZE);
+    int error = map(space, s->va - skew, middle, prot, &image_file, s->offset - skew);
+    if (error == 0 && (prot & PROT_W) != 0 &&
         !kmm_copy_out(space, file_end, zeros, middle - file_end))
         error = -12;
-    if (error == 0 && end > middle)
-        error =
-            kmm_mmap(space, middle, end - middle, prot,
-                     MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS | MM_VMA_MAP_FIXED, NULL, 0, &va);
+    if (error == 0)
+        error = map(space, middle, mm_align_up(s->va + s->bytes, MM_PAGE_SIZE), prot, NULL, 0);
     return error;
 }
 
@@ -157,9 +163,9 @@ static int load_image(struct kmm_space *space)
             error = load_segment(space, s);
     }
     if (error == 0)
-        error =
-            kmm_region_alloc(space, KMM_STACK, STACK_TOP - 4 * MM_PAGE_SIZE, 4 * MM_PAGE_SIZE, 0);
-    return error == 0 ? kmm_region_alloc(space, KMM_HEAP, HEAP, MM_PAGE_SIZE, 0) : error;
+        error = kmm_region_alloc(space, MM_VMA_STACK, STACK_TOP - 4 * MM_PAGE_SIZE,
+                                 4 * MM_PAGE_SIZE, 0);
+    return error == 0 ? kmm_region_alloc(space, MM_VMA_HEAP, HEAP, MM_PAGE_SIZE, 0) : error;
 }
 
 struct process *process_create(unsigned number, uint64_t argument, uint64_t quota)
@@ -244,9 +250,13 @@ static int64_t sys_write(struct process *p, mm_va_t text, uint64_t bytes)
 static int64_t sys_mmap(struct process *p, mm_va_t hint, uint64_t bytes, unsigned prot,
                         unsigned flags)
 {
+    const struct mm_vma_request request = {.hint = hint,
+                                           .bytes = bytes,
+                                           .prot = prot,
+                                           .flags = flags,
+                                           .file = (flags & MAP_ANON_) != 0 ? NULL : &disk_file};
     mm_va_t va = 0;
-    int error = kmm_mmap(p->space, hint, bytes, prot, flags,
-                         (flags & MAP_ANON_) != 0 ? NULL : &disk_file, 0, &va);
+    int error = kmm_mmap(p->space, &request, &va);
     return error != 0 ? error : (int64_t)va;
 }
 
