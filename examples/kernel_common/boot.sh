@@ -4,7 +4,7 @@
 set -u
 machine=$1 log=$2 pass=33 # isa-debug-exit: 2 * 16 + 1; sifive_test: the same
 : >"$log"
-common="-m 64 -smp 2 -no-reboot -display none -monitor none -serial file:$log"
+common="-m 48 -smp 2 -no-reboot -display none -monitor none -serial file:$log"
 accel=${MM_ACCEL:-tcg}
 case $machine in
 x86_64*)

@@ -90,6 +90,8 @@ void arch_load_root(uint64_t root)
     own_tables = (root << 20 >> 20) != boot_addresses[2] >> 12;
 }
 
+/* There are no ASIDs here, and SFENCE.VMA and the firmware's remote one without an ASID take global entries too
+ * (privileged specification, 4.2.1); with ASIDs flush->global asks for that form. */
 static void flush_here(const struct mm_pagetable_flush *flush)
 {
     if (flush->all || flush->tables_unlink)
