@@ -5,6 +5,7 @@ bool trying[MM_CPU_MAX];
 struct kmm_file disk_file;
 static struct kmm_file image_file;
 static struct process *current[MM_CPU_MAX];
+static uintptr_t loaded[MM_CPU_MAX]; /* the program's tables that each CPU has loaded; 0: none */
 extern unsigned char user_image[], user_image_end[];
 
 /* ---- Processes --------------------------------------------------------------------------------------- */
@@ -87,15 +88,29 @@ struct process *process_create(unsigned number, uint64_t argument, uint64_t quot
     return NULL;
 }
 
-void process_run(struct process *p)
+/* First the note, then the tables: a flush that does not see the note came before this CPU can read them. */
+static void run_next(struct process *p)
 {
     const unsigned cpu = MM_CPU_ID();
-    struct process *before = current[cpu];
     current[cpu] = p;
-    arch_load_root(kmm_space_root(p->space));
+    mm_store(&loaded[cpu], p != NULL ? (uintptr_t)&p->space->pt : 0);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    arch_load_root(p != NULL ? kmm_space_root(p->space) : kmm_kernel_root());
+}
+
+bool kernel_concerns(unsigned cpu, const struct mm_pagetable_flush *flush)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* after the change of the table */
+    return mm_load(&loaded[cpu]) == (uintptr_t)flush->pt ||
+           mm_pagetable_root(flush->pt) == kmm_kernel_root();
+}
+
+void process_run(struct process *p)
+{
+    struct process *before = current[MM_CPU_ID()];
+    run_next(p);
     arch_enter_user(&p->frame);
-    current[cpu] = before;
-    arch_load_root(before != NULL ? kmm_space_root(before->space) : kmm_kernel_root());
+    run_next(before);
 }
 
 void process_destroy(struct process *p)

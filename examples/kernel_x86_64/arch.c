@@ -246,13 +246,16 @@ void arch_flush(const struct mm_pagetable_flush *flush)
 {
     const unsigned long state = port_irq_save();
     const unsigned me = port_cpu();
+    bool others = false;
     if (!flush->filled_only) {
         port_lock(&shootdown.lock);
         shootdown.what = flush;
         for (unsigned i = 0; i < MM_CPU_MAX; i++)
-            if (i != me && (mm_load(&online) >> i & 1) != 0)
+            if (i != me && (mm_load(&online) >> i & 1) != 0 && kernel_concerns(i, flush)) {
                 mm_store_release(&shootdown.pending[i], 1);
-        if (mm_load(&online) != mm_bit(me))
+                others = true;
+            }
+        if (others)
             lapic_command(IPI_OTHERS | VECTOR_IPI);
         flush_here(flush);
         for (unsigned i = 0; i < MM_CPU_MAX; i++)
