@@ -288,11 +288,13 @@ static void hook_frame_copy(void *ctx, mm_pa_t to, mm_pa_t from)
     MM_MEMCPY(kmm_at(to), kmm_at(from), MM_PAGE_SIZE);
 }
 
+/* NULL for a device or the zero frame, as mm_vma does not count those. Whether the frame is in use must not
+ * matter: who asks has just read its address in a table, and it may have been evicted since. */
 static struct mm_vma_frame *hook_frame(void *ctx, mm_pa_t pa)
 {
     struct mm_frame_desc *desc = mm_frame_desc_of(&kmm.pool, pa);
-    if (desc == NULL || mm_load(&desc->refs) == 0)
-        return NULL; /* a device, or the zero frame */
+    if (desc == NULL || pa == kmm.vma.zero_frame)
+        return NULL;
     return &kmm.records[desc - mm_frame_desc_of(&kmm.pool, kmm.low)];
 }
 

@@ -126,8 +126,8 @@ struct kmm_space *kmm_space_clone(struct kmm_space *from); /* as fork: copy on w
 void kmm_space_destroy(struct kmm_space *space);
 uint64_t kmm_space_root(const struct kmm_space *space);
 
-/* A region at a fixed place, by kind: MM_VMA_CODE, DATA, STACK, HEAP, FRAMED, LINEAR, or IO for a device at
- * `pa`. 0 or a negative errno, as all below. */
+/* A region at a fixed place, by kind: MM_VMA_CODE, DATA, STACK, HEAP, FRAMED, or IO or LINEAR for a device or
+ * other memory at `pa` that is not the manager's. 0 or a negative errno, as all below. */
 int kmm_region_alloc(struct kmm_space *space, enum mm_vma_preset kind, mm_va_t va, uint64_t bytes,
                      mm_pa_t pa);
 int kmm_region_free(struct kmm_space *space, mm_va_t va, uint64_t bytes);
