@@ -1,7 +1,7 @@
 # The kernels of examples/: an ELF file each under build/kernels/.
 
 common := examples/kernel_common
-kernel_c := examples/kernel_mm/kernel_mm.c $(common)/kernel.c $(common)/demo.c $(common)/bootmaps.c
+kernel_c := $(wildcard examples/kernel_mm/*.c) $(filter-out %/user.c,$(wildcard $(common)/*.c))
 kernel_h := $(headers) $(wildcard examples/kernel_mm/*.h $(common)/*.h examples/bootmaps/*)
 kernel_flags := -std=gnu11 -O2 -g -Wall -Wextra -Werror -ffreestanding -fno-stack-protector \
     -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns -nostdlib -static \

@@ -4,13 +4,15 @@
 set -u
 machine=$1 log=$2 pass=33 # isa-debug-exit: 2 * 16 + 1; sifive_test: the same
 : >"$log"
-common="-m 64 -smp 2 -no-reboot -display none -monitor none -serial file:$log"
+common="-m 48 -smp 2 -no-reboot -display none -monitor none -serial file:$log"
 accel=${MM_ACCEL:-tcg}
 case $machine in
 x86_64*)
     cpu=qemu64
     [ "$machine" = x86_64 ] || cpu=max
     [ "$accel" = tcg ] || cpu=host
+    [ "$accel" = tcg ] || grep -qwE 'vmx|svm' /proc/cpuinfo ||
+        echo "$machine: no vmx or svm here: a KVM without them emulates kernels, slowly and not wholly" >&2
     set -- qemu-system-x86_64 -accel "$accel" -cpu "$cpu" -device isa-debug-exit,iobase=0xf4 \
         -kernel build/kernels/x86_64/kernel.elf
     ;;

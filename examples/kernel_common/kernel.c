@@ -1,107 +1,12 @@
 /* kernel.c - processes, system calls, page faults, start */
-#include <stdarg.h>
 #include "kernel.h"
 
 bool trying[MM_CPU_MAX];
 struct kmm_file disk_file;
 static struct kmm_file image_file;
 static struct process *current[MM_CPU_MAX];
+static uintptr_t loaded[MM_CPU_MAX]; /* the program's tables that each CPU has loaded; 0: none */
 extern unsigned char user_image[], user_image_end[];
-
-/* ---- Text ------------------------------------------------------------------------------------------ */
-
-static MM_LOCK_T console_lock;
-
-static void put_number(uint64_t n, unsigned base)
-{
-    char digits[20];
-    unsigned i = 0;
-    do
-        digits[i++] = "0123456789abcdef"[n % base];
-    while ((n /= base) != 0);
-    while (i != 0)
-        arch_putc(digits[--i]);
-}
-
-void print(const char *format, ...)
-{
-    MM_LOCK_STATE_T state;
-    const char *s;
-    va_list list;
-    va_start(list, format);
-    MM_LOCK(&console_lock, state);
-    for (; *format != 0; format++) {
-        if (*format != '%') {
-            arch_putc(*format);
-            continue;
-        }
-        format++;
-        if (*format == '%')
-            arch_putc('%');
-        else if (*format == 's')
-            for (s = va_arg(list, const char *); *s != 0; s++)
-                arch_putc(*s);
-        else
-            put_number(va_arg(list, uint64_t), *format == 'x' ? 16 : 10);
-    }
-    MM_UNLOCK(&console_lock, state);
-    va_end(list);
-}
-
-void panic(const char *why, uint64_t at)
-{
-    print("PANIC: %s at %x\n", why, at);
-    arch_exit(false);
-}
-
-/* ---- Memory functions that compilers call ------------------------------------------------------------ */
-
-typedef uint64_t __attribute__((may_alias)) word;
-
-void *memset(void *to, int byte, size_t n)
-{
-    const word fill = (unsigned char)byte * UINT64_C(0x0101010101010101);
-    unsigned char *p = to;
-    for (; n != 0 && (uintptr_t)p % 8 != 0; n--)
-        *p++ = (unsigned char)byte;
-    for (; n >= 8; n -= 8, p += 8)
-        *(word *)(void *)p = fill;
-    while (n-- != 0)
-        *p++ = (unsigned char)byte;
-    return to;
-}
-
-void *memcpy(void *restrict to, const void *restrict from, size_t n)
-{
-    unsigned char *p = to;
-    const unsigned char *q = from;
-    if (((uintptr_t)p | (uintptr_t)q) % 8 == 0)
-        for (; n >= 8; n -= 8, p += 8, q += 8)
-            *(word *)(void *)p = *(const word *)(const void *)q;
-    while (n-- != 0)
-        *p++ = *q++;
-    return to;
-}
-
-void *memmove(void *to, const void *from, size_t n)
-{
-    unsigned char *p = to;
-    const unsigned char *q = from;
-    if (p < q)
-        return memcpy(to, from, n);
-    while (n-- != 0)
-        p[n] = q[n];
-    return to;
-}
-
-int memcmp(const void *a, const void *b, size_t n)
-{
-    const unsigned char *p = a, *q = b;
-    for (; n != 0; n--, p++, q++)
-        if (*p != *q)
-            return *p - *q;
-    return 0;
-}
 
 /* ---- Processes --------------------------------------------------------------------------------------- */
 
@@ -122,28 +27,34 @@ struct elf_segment {
     uint64_t offset, va, pa, file_bytes, bytes, align;
 };
 
+static int map(struct kmm_space *space, mm_va_t from, mm_va_t end, unsigned prot,
+               struct kmm_file *file, uint64_t offset)
+{
+    const struct mm_vma_request request = {.hint = from,
+                                           .bytes = end - from,
+                                           .prot = prot,
+                                           .flags = MM_VMA_MAP_PRIVATE | MM_VMA_MAP_FIXED |
+                                                    (file == NULL ? MM_VMA_MAP_ANONYMOUS : 0),
+                                           .file = file,
+                                           .offset = offset};
+    mm_va_t va;
+    return end > from ? kmm_mmap(space, &request, &va) : 0;
+}
+
 /* Maps a segment: the file's pages, private; what lies behind them is zero. */
 static int load_segment(struct kmm_space *space, const struct elf_segment *s)
 {
+    static const unsigned char zeros[MM_PAGE_SIZE];
     const unsigned prot =
         PROT_R | ((s->flags & 2) != 0 ? PROT_W : 0) | ((s->flags & 1) != 0 ? PROT_X : 0);
     const uint64_t skew = s->va & (MM_PAGE_SIZE - 1);
-    const mm_va_t from = s->va - skew, middle = mm_align_up(s->va + s->file_bytes, MM_PAGE_SIZE),
-                  end = mm_align_up(s->va + s->bytes, MM_PAGE_SIZE);
-    const mm_va_t file_end = s->va + s->file_bytes;
-    static const unsigned char zeros[MM_PAGE_SIZE];
-    mm_va_t va = 0;
-    int error = 0;
-    if (middle > from && s->file_bytes != 0)
-        error = kmm_mmap(space, from, middle - from, prot, MM_VMA_MAP_PRIVATE | MM_VMA_MAP_FIXED,
-                         &image_file, s->offset - skew, &va);
-    if (error == 0 && s->file_bytes != 0 && (prot & PROT_W) != 0 && file_end != middle &&
+    const mm_va_t file_end = s->va + s->file_bytes, middle = mm_align_up(file_end, MM_PAGE_SIZE);
+    int error = map(space, s->va - skew, middle, prot, &image_file, s->offset - skew);
+    if (error == 0 && (prot & PROT_W) != 0 &&
         !kmm_copy_out(space, file_end, zeros, middle - file_end))
         error = -12;
-    if (error == 0 && end > middle)
-        error =
-            kmm_mmap(space, middle, end - middle, prot,
-                     MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS | MM_VMA_MAP_FIXED, NULL, 0, &va);
+    if (error == 0)
+        error = map(space, middle, mm_align_up(s->va + s->bytes, MM_PAGE_SIZE), prot, NULL, 0);
     return error;
 }
 
@@ -157,9 +68,9 @@ static int load_image(struct kmm_space *space)
             error = load_segment(space, s);
     }
     if (error == 0)
-        error =
-            kmm_region_alloc(space, KMM_STACK, STACK_TOP - 4 * MM_PAGE_SIZE, 4 * MM_PAGE_SIZE, 0);
-    return error == 0 ? kmm_region_alloc(space, KMM_HEAP, HEAP, MM_PAGE_SIZE, 0) : error;
+        error = kmm_region_alloc(space, MM_VMA_STACK, STACK_TOP - 4 * MM_PAGE_SIZE,
+                                 4 * MM_PAGE_SIZE, 0);
+    return error == 0 ? kmm_region_alloc(space, MM_VMA_HEAP, HEAP, MM_PAGE_SIZE, 0) : error;
 }
 
 struct process *process_create(unsigned number, uint64_t argument, uint64_t quota)
@@ -177,15 +88,29 @@ struct process *process_create(unsigned number, uint64_t argument, uint64_t quot
     return NULL;
 }
 
-void process_run(struct process *p)
+/* First the note, then the tables: a flush that does not see the note came before this CPU can read them. */
+static void run_next(struct process *p)
 {
     const unsigned cpu = MM_CPU_ID();
-    struct process *before = current[cpu];
     current[cpu] = p;
-    arch_load_root(kmm_space_root(p->space));
+    mm_store(&loaded[cpu], p != NULL ? (uintptr_t)&p->space->pt : 0);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    arch_load_root(p != NULL ? kmm_space_root(p->space) : kmm_kernel_root());
+}
+
+bool kernel_concerns(unsigned cpu, const struct mm_pagetable_flush *flush)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* after the change of the table */
+    return mm_load(&loaded[cpu]) == (uintptr_t)flush->pt ||
+           mm_pagetable_root(flush->pt) == kmm_kernel_root();
+}
+
+void process_run(struct process *p)
+{
+    struct process *before = current[MM_CPU_ID()];
+    run_next(p);
     arch_enter_user(&p->frame);
-    current[cpu] = before;
-    arch_load_root(before != NULL ? kmm_space_root(before->space) : kmm_kernel_root());
+    run_next(before);
 }
 
 void process_destroy(struct process *p)
@@ -244,9 +169,13 @@ static int64_t sys_write(struct process *p, mm_va_t text, uint64_t bytes)
 static int64_t sys_mmap(struct process *p, mm_va_t hint, uint64_t bytes, unsigned prot,
                         unsigned flags)
 {
+    const struct mm_vma_request request = {.hint = hint,
+                                           .bytes = bytes,
+                                           .prot = prot,
+                                           .flags = flags,
+                                           .file = (flags & MAP_ANON_) != 0 ? NULL : &disk_file};
     mm_va_t va = 0;
-    int error = kmm_mmap(p->space, hint, bytes, prot, flags,
-                         (flags & MAP_ANON_) != 0 ? NULL : &disk_file, 0, &va);
+    int error = kmm_mmap(p->space, &request, &va);
     return error != 0 ? error : (int64_t)va;
 }
 

@@ -57,6 +57,8 @@ void on_all_cpus(void (*f)(unsigned cpu));
 void kernel_page_fault(struct frame *frame, mm_va_t va, unsigned access, bool user);
 void kernel_syscall(struct frame *frame);
 void kernel_tick(void);
+/* May this CPU's TLB hold what the flush is about? Changing tables empties it of programs' pages. */
+bool kernel_concerns(unsigned cpu, const struct mm_pagetable_flush *flush);
 /* Another trap: the process is killed, or the kernel ends. */
 void kernel_trap(struct frame *frame, uint64_t cause, bool user);
 

@@ -42,11 +42,10 @@ struct kmm_mapping {
 struct kmm_config {
     const struct mm_frame_range *map; /* what the firmware told, and the kernel's own image */
     size_t map_count;
-    struct mm_frame_zone_config *zones; /* the first is for DMA; watermarks are filled in */
+    struct mm_frame_zone_config *zones; /* ascending, the first for DMA; watermarks are filled in */
     unsigned zone_count;
     const struct mm_pagetable_format *format;
     uint32_t pt_flags; /* added to the defaults and W^X */
-    unsigned pa_bits;  /* 0: what the format allows */
     uintptr_t
         direct;   /* where physical address 0 is, in the kernel's space; already there at boot */
     mm_va_t vmap; /* KMM_VMAP_BYTES of address space for kmm_map_device and the like */
@@ -121,22 +120,20 @@ struct kmm_file {
 enum mm_status kmm_file_open(struct kmm_file *file, const char *name, void *data, uint64_t bytes);
 void kmm_file_close(struct kmm_file *file);
 
-enum kmm_kind { KMM_CODE, KMM_DATA, KMM_STACK, KMM_HEAP, KMM_DEVICE };
-
 /* `quota`: pages that may be present at once; 0: no limit. NULL if there is no memory. */
 struct kmm_space *kmm_space_create(uint64_t quota);
 struct kmm_space *kmm_space_clone(struct kmm_space *from); /* as fork: copy on write */
 void kmm_space_destroy(struct kmm_space *space);
 uint64_t kmm_space_root(const struct kmm_space *space);
 
-/* A region at a fixed place, by kind; `pa` is a device's. 0 or a negative errno. */
-int kmm_region_alloc(struct kmm_space *space, enum kmm_kind kind, mm_va_t va, uint64_t bytes,
+/* A region at a fixed place, by kind: MM_VMA_CODE, DATA, STACK, HEAP, FRAMED, or IO or LINEAR for a device or
+ * other memory at `pa` that is not the manager's. 0 or a negative errno, as all below. */
+int kmm_region_alloc(struct kmm_space *space, enum mm_vma_preset kind, mm_va_t va, uint64_t bytes,
                      mm_pa_t pa);
 int kmm_region_free(struct kmm_space *space, mm_va_t va, uint64_t bytes);
 int kmm_region_protect(struct kmm_space *space, mm_va_t va, uint64_t bytes, unsigned prot);
-/* mmap; negative errno, or 0 and the address in *va. */
-int kmm_mmap(struct kmm_space *space, mm_va_t hint, uint64_t bytes, unsigned prot, unsigned flags,
-             struct kmm_file *file, uint64_t offset, mm_va_t *va);
+/* mmap: a request's file is a struct kmm_file. The address goes to *va. */
+int kmm_mmap(struct kmm_space *space, const struct mm_vma_request *request, mm_va_t *va);
 
 /* The page fault's entry: `access` is MM_VMA_READ, MM_VMA_WRITE or MM_VMA_EXEC. Reclaims and tries again
  * where memory is short. */
@@ -168,7 +165,7 @@ void kmm_get_stats(struct kmm_stats *stats);
 uint64_t kmm_free_frames(void);
 void kmm_summary(void); /* prints the above in MB and percent */
 
-enum kmm_health { KMM_HEALTHY, KMM_LEAK, KMM_CORRUPT };
+enum kmm_health { KMM_HEALTHY, KMM_LEAK, KMM_CORRUPT }; /* numbered as the headers do */
 /* Checks all there is; nothing else may run. `what` (may be NULL): the part that is ill. */
 enum kmm_health kmm_check(const char **what);
 void kmm_dump(void); /* frames, caches and the kernel's space */

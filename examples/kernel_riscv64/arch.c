@@ -81,7 +81,18 @@ mm_pa_t arch_device(void)
 
 /* ---- Translations ---------------------------------------------------------------------------------------- */
 
+static struct port_cpu cpu_of[MM_CPU_MAX];
 static uintptr_t harts; /* that are up, a bit each */
+
+/* The other harts that a flush concerns. */
+static uintptr_t harts_of(const struct mm_pagetable_flush *flush)
+{
+    uintptr_t mask = 0;
+    for (unsigned cpu = 0; cpu < MM_CPU_MAX; cpu++)
+        if (cpu != port_cpu() && cpu_of[cpu].number == cpu && kernel_concerns(cpu, flush))
+            mask |= mm_bit((unsigned)cpu_of[cpu].hart);
+    return mask & mm_load(&harts);
+}
 
 void arch_load_root(uint64_t root)
 {
@@ -90,6 +101,8 @@ void arch_load_root(uint64_t root)
     own_tables = (root << 20 >> 20) != boot_addresses[2] >> 12;
 }
 
+/* There are no ASIDs here, and SFENCE.VMA and the firmware's remote one without an ASID take global entries too
+ * (privileged specification, 4.2.1); with ASIDs flush->global asks for that form. */
 static void flush_here(const struct mm_pagetable_flush *flush)
 {
     if (flush->all || flush->tables_unlink)
@@ -104,7 +117,7 @@ static void flush_here(const struct mm_pagetable_flush *flush)
 /* New user mappings concern the hart that faulted; elsewhere a stale "nothing there" only faults again. */
 void arch_flush(const struct mm_pagetable_flush *flush)
 {
-    const uintptr_t others = mm_load(&harts) & ~mm_bit((unsigned)port_self()->hart);
+    const uintptr_t others = harts_of(flush);
     const bool user = flush->count != 0 && flush->ranges[0].va >> 63 == 0;
     flush_here(flush);
     if (others == 0 || (flush->filled_only && user))
@@ -119,7 +132,6 @@ void arch_flush(const struct mm_pagetable_flush *flush)
 
 /* ---- Harts --------------------------------------------------------------------------------------------------- */
 
-static struct port_cpu cpu_of[MM_CPU_MAX];
 static bool ticking[MM_CPU_MAX];
 #define SIE_SOFTWARE 2u
 #define SIE_TIMER    32u

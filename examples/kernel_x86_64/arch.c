@@ -211,11 +211,13 @@ static struct {
     uintptr_t pending[MM_CPU_MAX];
 } shootdown;
 
+/* There are no PCIDs here, so nothing hides from these: INVLPG takes global entries too, and so does CR4.PGE
+ * (SDM vol. 3, 4.10.4.1). With PCIDs, INVPCID would spare them: then flush->global asks for more. */
 static void flush_here(const struct mm_pagetable_flush *flush)
 {
     const uint64_t cr4 = read_cr4();
     if (flush->all || flush->tables_unlink) {
-        write_cr4(cr4 & ~(uint64_t)0x80); /* global entries too: SDM vol. 3, 4.10.4.1 */
+        write_cr4(cr4 & ~(uint64_t)0x80);
         write_cr4(cr4);
         return;
     }
@@ -244,13 +246,16 @@ void arch_flush(const struct mm_pagetable_flush *flush)
 {
     const unsigned long state = port_irq_save();
     const unsigned me = port_cpu();
+    bool others = false;
     if (!flush->filled_only) {
         port_lock(&shootdown.lock);
         shootdown.what = flush;
         for (unsigned i = 0; i < MM_CPU_MAX; i++)
-            if (i != me && (mm_load(&online) >> i & 1) != 0)
+            if (i != me && (mm_load(&online) >> i & 1) != 0 && kernel_concerns(i, flush)) {
                 mm_store_release(&shootdown.pending[i], 1);
-        if (mm_load(&online) != mm_bit(me))
+                others = true;
+            }
+        if (others)
             lapic_command(IPI_OTHERS | VECTOR_IPI);
         flush_here(flush);
         for (unsigned i = 0; i < MM_CPU_MAX; i++)

@@ -6,6 +6,11 @@
 
 #define MM_PAGETABLE_X86_64
 #include "../../examples/kernel_mm/kernel_mm.c"
+#include "../../examples/kernel_mm/copy.c"
+#include "../../examples/kernel_mm/file.c"
+#include "../../examples/kernel_mm/reclaim.c"
+#include "../../examples/kernel_mm/report.c"
+#include "../../examples/kernel_mm/selftest.c"
 
 #define RAM_BYTES ((uint64_t)48 << 20)
 #define LOW       ((mm_va_t)0x10000)
@@ -110,6 +115,14 @@ static int stop(void **state)
     for (unsigned i = 0; i < KMM_USES; i++)
         assert_int_equal(stats.use[i], 0);
     return 0;
+}
+
+static int map(struct kmm_space *space, uint64_t pages, unsigned prot, unsigned flags,
+               struct kmm_file *file, mm_va_t *va)
+{
+    const struct mm_vma_request request = {
+        .bytes = pages * PAGE, .prot = prot, .flags = flags, .file = file};
+    return kmm_mmap(space, &request, va);
 }
 
 static void touch(struct kmm_space *space, mm_va_t va, uint64_t pages, unsigned char base)
@@ -270,10 +283,10 @@ static void regions_by_kind_have_their_rights(void **state)
     unsigned char byte;
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, KMM_CODE, 0x400000, 4 * PAGE, 0), 0);
-    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, 4 * PAGE, 0), 0);
-    assert_int_equal(kmm_region_alloc(s, KMM_STACK, 0x7000000, 4 * PAGE, 0), 0);
-    assert_int_equal(kmm_region_alloc(s, KMM_DEVICE, 0x8000000, PAGE, 0xfee00000), 0);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_CODE, 0x400000, 4 * PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 4 * PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_STACK, 0x7000000, 4 * PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_IO, 0x8000000, PAGE, 0xfee00000), 0);
     assert_int_equal(kmm_fault(s, 0x400000, X), MM_VMA_FAULT_OK);
     assert_int_equal(kmm_fault(s, 0x400000, W), MM_VMA_FAULT_WRITE);
     assert_int_equal(kmm_fault(s, 0x500000, W), MM_VMA_FAULT_OK);
@@ -299,7 +312,7 @@ static void a_page_without_rights_keeps_its_content(void **state)
     struct kmm_space *s = kmm_space_create(0);
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, 4 * PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 4 * PAGE, 0), 0);
     touch(s, 0x500000, 4, 3);
     assert_int_equal(kmm_region_protect(s, 0x500000, 4 * PAGE, 0), 0);
     assert_int_equal(mm_vma_check(&s->vma), MM_OK);
@@ -314,7 +327,7 @@ static void a_clone_shares_until_somebody_writes(void **state)
     struct kmm_stats before, after;
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, 32 * PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 32 * PAGE, 0), 0);
     touch(s, 0x500000, 32, 1);
     kmm_get_stats(&before);
     child = kmm_space_clone(s);
@@ -339,7 +352,7 @@ static void a_quota_holds_a_space_down(void **state)
     unsigned got = 0;
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, 64 * PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 64 * PAGE, 0), 0);
     while (got < 64 && mm_vma_fault(&s->vma, 0x500000 + got * PAGE, W) == MM_VMA_FAULT_OK)
         got++;
     assert_int_equal(got, 10);
@@ -359,10 +372,9 @@ static void pages_of_files_come_through_the_pager(void **state)
     (void)state;
     memset(disk, 0x11, sizeof disk);
     assert_int_equal(kmm_file_open(&file, "disk", disk, sizeof disk), MM_OK);
-    assert_int_equal(kmm_mmap(s, 0, 4 * PAGE, R | W, MM_VMA_MAP_SHARED, &file, 0, &shared), 0);
-    assert_int_equal(kmm_mmap(s, 0, 4 * PAGE, R | W, MM_VMA_MAP_PRIVATE, &file, 0, &private), 0);
-    assert_int_equal(kmm_mmap(s, 0, PAGE, W | X, MM_VMA_MAP_PRIVATE, &file, 0, &private),
-                     MM_VMA_EACCES);
+    assert_int_equal(map(s, 4, R | W, MM_VMA_MAP_SHARED, &file, &shared), 0);
+    assert_int_equal(map(s, 4, R | W, MM_VMA_MAP_PRIVATE, &file, &private), 0);
+    assert_int_equal(map(s, 1, W | X, MM_VMA_MAP_PRIVATE, &file, &private), MM_VMA_EACCES);
     assert_true(kmm_copy_in(s, &byte, shared + PAGE, 1));
     assert_int_equal(byte, 0x11);
     byte = 0x22;
@@ -384,8 +396,7 @@ static void shared_anonymous_memory_is_seen_by_a_clone(void **state)
     mm_va_t va;
 
     (void)state;
-    assert_int_equal(
-        kmm_mmap(s, 0, 8 * PAGE, R | W, MM_VMA_MAP_SHARED | MM_VMA_MAP_ANONYMOUS, NULL, 0, &va), 0);
+    assert_int_equal(map(s, 8, R | W, MM_VMA_MAP_SHARED | MM_VMA_MAP_ANONYMOUS, NULL, &va), 0);
     child = kmm_space_clone(s);
     touch(child, va, 8, 9);
     assert_touched(s, va, 8, 9);
@@ -401,7 +412,7 @@ static void under_pressure_pages_go_to_swap_and_come_back_intact(void **state)
     const uint64_t pages = 600;
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, pages * PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, pages * PAGE, 0), 0);
     touch(s, 0x500000, pages, 1);
     child = kmm_space_clone(s);
     touch(child, 0x500000, 10, 50);
@@ -430,7 +441,7 @@ static void more_than_all_memory_fits_thanks_to_swap(void **state)
     assert_int_equal(start_with(24 << 20, 8 << 20, MM_PAGETABLE_ID_X86_64), MM_OK);
     s = kmm_space_create(0);
     pages = kmm_free_frames() + 256;
-    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, pages * PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, pages * PAGE, 0), 0);
     touch(s, 0x500000, pages, 3);
     assert_touched(s, 0x500000, pages, 3);
     kmm_space_destroy(s);
@@ -443,14 +454,15 @@ static void pages_in_use_are_spared_once(void **state)
     unsigned kept = 0;
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, 64 * PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 64 * PAGE, 0), 0);
     touch(s, 0x500000, 64, 1);
     for (unsigned i = 0; i < 32; i++) /* as if the processor had not seen the first half lately */
         (void)mm_pagetable_harvest(&s->pt, 0x500000 + i * PAGE, PAGE, MM_PAGETABLE_ACCESSED,
                                    MM_PAGETABLE_ACCESSED, NULL, NULL, NULL);
     assert_int_equal(kmm_reclaim(32), 32);
     for (unsigned i = 32; i < 64; i++)
-        kept += mm_pagetable_query(&s->pt, 0x500000 + i * PAGE, &e) == MM_OK && entry_present(&e);
+        kept += mm_pagetable_query(&s->pt, 0x500000 + i * PAGE, &e) == MM_OK &&
+                (e.attr & MM_PAGETABLE_SWAP) == 0;
     assert_int_equal(kept, 32);
     kmm_space_destroy(s);
 }
@@ -511,7 +523,7 @@ static void summaries_benchmarks_and_dumps_print(void **state)
     assert_in_range(lines, 9, 9);
     kmm_dump();
     assert_true(lines > 15);
-    assert_int_equal(kmm_region_alloc(s, KMM_DATA, 0x500000, PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, PAGE, 0), 0);
     lines = 0;
     kmm_list(s);
     assert_int_equal(lines, 1);

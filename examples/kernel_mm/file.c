@@ -1,0 +1,125 @@
+/* file.c - the pager of files: their pages are in a cache of frames while somebody maps them */
+#include "parts.h"
+
+enum mm_status kmm_file_open(struct kmm_file *file, const char *name, void *data, uint64_t bytes)
+{
+    uint64_t i;
+    MM_MEMSET(file, 0, sizeof *file);
+    file->pages = kmm_alloc((size_t)KMM_PAGES(bytes) * sizeof *file->pages, MM_SLAB_NOWAIT);
+    if (file->pages == NULL)
+        return MM_ERR_NOMEM;
+    for (i = 0; i < KMM_PAGES(bytes); i++) {
+        file->pages[i].pa = MM_PA_NONE;
+        file->pages[i].maps = 0;
+    }
+    file->name = name;
+    file->data = data;
+    file->bytes = bytes;
+    file->references = 1;
+    MM_LOCK_INIT(&file->lock);
+    return MM_OK;
+}
+
+void kmm_file_close(struct kmm_file *file)
+{
+    (void)kmm_free(file->pages);
+    file->pages = NULL;
+}
+
+static void hook_get(void *ctx, void *file)
+{
+    (void)mm_fetch_add(&((struct kmm_file *)file)->references, 1);
+}
+
+static void hook_put(void *ctx, void *at)
+{
+    struct kmm_file *file = at;
+    if (mm_fetch_add(&file->references, 0 - (uintptr_t)1) != 1 || !file->shared_memory)
+        return;
+    kmm_file_close(file);
+    (void)kmm_free(file->data);
+    (void)kmm_free(file);
+}
+
+static const char *hook_name(void *ctx, void *file)
+{
+    return ((struct kmm_file *)file)->name;
+}
+
+/* Copies a page from or to the file; its last page ends with the file. */
+static void transfer(struct kmm_file *file, uint64_t index, mm_pa_t pa, bool write)
+{
+    unsigned char *data = file->data + (index << MM_PAGE_SHIFT);
+    const uint64_t left = file->bytes - (index << MM_PAGE_SHIFT),
+                   bytes = left < MM_PAGE_SIZE ? left : MM_PAGE_SIZE;
+    MM_MEMCPY(write ? data : kmm_at(pa), write ? kmm_at(pa) : data, bytes);
+    *(write ? &file->writes : &file->reads) += 1;
+}
+
+static enum mm_status hook_page(void *ctx, void *at, uint64_t index, bool write, mm_pa_t *pa)
+{
+    struct kmm_file *file = at;
+    struct kmm_file_page *page = &file->pages[index];
+    MM_LOCK_STATE_T state;
+    mm_pa_t fresh;
+    if (index >= KMM_PAGES(file->bytes))
+        return MM_ERR_NOENT;
+    fresh = kmm_frame_alloc(NULL, true); /* before it is known to be needed: not under the lock */
+    MM_LOCK(&file->lock, state);
+    if (page->maps == 0 && fresh != MM_PA_NONE) {
+        transfer(file, index, fresh, false);
+        mm_frame_desc_of(&kmm.pool, fresh)->mapping = file;
+        page->pa = fresh;
+        fresh = MM_PA_NONE;
+    }
+    *pa = page->pa;
+    if (*pa != MM_PA_NONE)
+        page->maps++;
+    MM_UNLOCK(&file->lock, state);
+    if (fresh != MM_PA_NONE)
+        kmm_frame_free(NULL, fresh);
+    return *pa == MM_PA_NONE ? MM_ERR_NOMEM : MM_OK;
+}
+
+static void hook_page_put(void *ctx, void *at, uint64_t index, mm_pa_t pa, bool dirty)
+{
+    struct kmm_file *file = at;
+    struct kmm_file_page *page = &file->pages[index];
+    MM_LOCK_STATE_T state;
+    bool last;
+    MM_LOCK(&file->lock, state);
+    if (dirty)
+        transfer(file, index, pa, true);
+    last = --page->maps == 0;
+    if (last)
+        page->pa = MM_PA_NONE;
+    MM_UNLOCK(&file->lock, state);
+    if (last)
+        kmm_frame_free(NULL, pa);
+}
+
+/* Shared anonymous memory is a file without a name. */
+static enum mm_status hook_shared(void *ctx, uint64_t pages, void **at)
+{
+    struct kmm_file *file = kmm_alloc(sizeof *file, MM_SLAB_NOWAIT);
+    void *data = kmm_alloc((size_t)(pages << MM_PAGE_SHIFT), MM_SLAB_NOWAIT | MM_SLAB_ZERO);
+    if (file == NULL || data == NULL ||
+        kmm_file_open(file, "[shared]", data, pages << MM_PAGE_SHIFT) != MM_OK) {
+        (void)kmm_free(file);
+        (void)kmm_free(data);
+        return MM_ERR_NOMEM;
+    }
+    file->shared_memory = true;
+    *at = file;
+    return MM_OK;
+}
+
+void kmm_file_hooks(struct mm_vma_hooks *hooks)
+{
+    hooks->file_get = hook_get;
+    hooks->file_put = hook_put;
+    hooks->file_name = hook_name;
+    hooks->file_page = hook_page;
+    hooks->file_page_put = hook_page_put;
+    hooks->shared = hook_shared;
+}
