@@ -939,7 +939,7 @@ MM_VMA_API enum mm_status
 mm_vma_map_dup(struct mm_vma_map *to, struct mm_vma_map *from,
                struct mm_vma *(*copy)(void *ctx, struct mm_vma *area, bool *failed), void *ctx);
 
-/* MM_OK if M1 to M6 and A1 hold, else MM_ERR_CORRUPT. O(n). Lock for reading. */
+/* MM_OK if M1 to M6 and A1 hold and the pool's count is right, else MM_ERR_CORRUPT. O(n). Lock for reading. */
 MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map);
 
 /* ---- Results and hooks --------------------------------------------------------------------- */
@@ -1053,7 +1053,8 @@ struct mm_vma_hooks {
     void (*pt_flush)(void *ctx, void *pt, mm_va_t va, uint64_t bytes);
 
     /* Frames. `frame_alloc` returns MM_PA_NONE when there is none; `frame` the record of a frame
-     * (NULL: not counted, as device memory and the zero frame). */
+     * (NULL: not counted, as device memory and the zero frame). What `frame` answers depends on the
+     * address alone, never on references: the frame may just have been evicted. */
     mm_pa_t (*frame_alloc)(void *ctx, bool zero);
     void (*frame_free)(void *ctx, mm_pa_t pa);
     void (*frame_copy)(void *ctx, mm_pa_t to, mm_pa_t from);
@@ -3336,6 +3337,17 @@ static bool mmi_vma_path_sound(const struct mm_vma_cursor *c, const struct mm_vm
                                    mmi_vma_leaf_gap(c->node[0], mmi_vma_behind(c, map, 0));
 }
 
+/* The pool holds as many nodes as it says, and ends. */
+static bool mmi_vma_pool_sound(const struct mm_vma_map *map)
+{
+    const struct mm_vma_node *node = map->pool;
+    uintptr_t left;
+
+    for (left = map->pooled; left > 0 && node != NULL; left--)
+        node = node->u.next;
+    return left == 0 && node == NULL;
+}
+
 MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map)
 {
     struct mm_vma_cursor c;
@@ -3352,7 +3364,8 @@ MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map)
             areas += c.node[0]->u.leaf.count;
         } while (mmi_vma_leaf_after(&c, map));
     }
-    return areas == map->count && nodes == map->nodes ? MM_OK : MM_ERR_CORRUPT;
+    return areas == map->count && nodes == map->nodes && mmi_vma_pool_sound(map) ? MM_OK
+                                                                                 : MM_ERR_CORRUPT;
 }
 
 /* ---- Space: areas and their accounts --------------------------------------------------------- */

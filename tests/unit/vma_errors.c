@@ -537,6 +537,9 @@ static void the_check_finds_damage(void **state)
     MINDS(data->flags, MM_VMA_EXEC);
     MINDS(space->map.count, 1);
     MINDS(space->map.nodes, 1);
+    MINDS(space->map.pooled, 1);
+    if (space->map.pooled > 0)
+        MINDS(space->map.pooled, -1);
     minds_entry(__LINE__, DATA, empty);     /* a page that the resident count has */
     minds_entry(__LINE__, DATA + 7, entry); /* one where no area is */
     minds_entry(__LINE__, DATA + 1, entry); /* one that the reverse map does not know */
