@@ -270,11 +270,15 @@ static void step_mlock(unsigned s)
     }
     result = lock ? mm_vma_mlock(&w->space[s], va_of(p), n * PAGE)
                   : mm_vma_munlock(&w->space[s], va_of(p), n * PAGE);
-    if (w->fail.fail_at != 0 && result == MM_VMA_ENOMEM) {
-        struct mm_vma *vma = mm_vma_find(&w->space[s], va_of(p));
+    if (w->fail.fail_at != 0 && result == MM_VMA_ENOMEM) { /* some areas may have changed before */
+        for (unsigned i = 0; i < n; i++) {
+            const struct mm_vma *vma = mm_vma_find(&w->space[s], va_of(p + i));
+            const bool now = (vma->flags & MM_VMA_LOCKED) != 0;
 
-        if (((vma->flags & MM_VMA_LOCKED) != 0) != lock || !lock)
-            return;
+            assert_true(now == w->model[s][p + i].locked || now == lock);
+            w->model[s][p + i].locked = now;
+        }
+        return;
     } else if (result == MM_VMA_EAGAIN) { /* pages lack, or the pager is at work */
         assert_true(lock && (retries != 0 || w->fail.fail_at != 0 || w->in_use > FRAMES - 16));
     } else {
