@@ -340,6 +340,48 @@ static void the_break_moves_by_bytes(void **state)
     assert_int_equal(mm_vma_bytes(mm_vma_find(&f->space, 0x200000)), PAGE);
 }
 
+static void totals_go_by_rights(void **state)
+{
+    static const struct {
+        unsigned prot, flags, data, exec;
+    } table[] = {
+        {0, MM_VMA_MAP_PRIVATE, 0, 0},
+        {MM_VMA_READ, MM_VMA_MAP_PRIVATE, 0, 0},
+        {MM_VMA_READ | MM_VMA_WRITE, MM_VMA_MAP_PRIVATE, 3, 0},
+        {MM_VMA_READ | MM_VMA_EXEC, MM_VMA_MAP_PRIVATE, 0, 3},
+        {MM_VMA_READ | MM_VMA_WRITE | MM_VMA_EXEC, MM_VMA_MAP_PRIVATE, 3, 0},
+        {MM_VMA_READ | MM_VMA_WRITE, MM_VMA_MAP_SHARED, 0, 0},
+        {MM_VMA_READ | MM_VMA_EXEC, MM_VMA_MAP_SHARED, 0, 3},
+        {MM_VMA_READ | MM_VMA_WRITE | MM_VMA_EXEC, MM_VMA_MAP_SHARED, 0, 0},
+    };
+    struct mm_vma_totals t;
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof table / sizeof table[0]; i++) {
+        const int64_t va = map(0, 3 * PAGE, table[i].prot, table[i].flags);
+
+        assert_true(va > 0);
+        mm_vma_read_totals(&f->space, &t);
+        assert_int_equal(t.total, 3);
+        assert_int_equal(t.data, table[i].data);
+        assert_int_equal(t.exec, table[i].exec);
+        assert_int_equal(mm_vma_munmap(&f->space, (mm_va_t)va, 3 * PAGE), MM_VMA_OK);
+        mm_vma_read_totals(&f->space, &t);
+        assert_int_equal(t.total | t.data | t.exec, 0);
+    }
+}
+
+static void clear_takes_the_break_back(void **state)
+{
+    (void)state;
+    assert_int_equal(mm_vma_install(&f->space, MM_VMA_HEAP, 0x200000, PAGE, 0, 0), MM_VMA_OK);
+    assert_int_equal(mm_vma_brk(&f->space, 0x204000), 0x204000);
+    mm_vma_clear(&f->space);
+    assert_int_equal(areas(), 0);
+    assert_int_equal(mm_vma_brk(&f->space, 0), 0x200000);
+    assert_int_equal(mm_vma_brk(&f->space, 0x201000), 0x201000);
+}
+
 static void add_text(void *ctx, const char *line, size_t length)
 {
     char *text = ctx;
@@ -641,6 +683,8 @@ int main(void)
         T(a_stack_grows_to_its_limit_and_guard),
         T(placement_goes_up_or_down_aligned),
         T(the_break_moves_by_bytes),
+        T(totals_go_by_rights),
+        T(clear_takes_the_break_back),
         T(the_list_reads_like_proc_maps),
         T(a_walk_sees_what_touches_the_range),
         T(hooks_come_in_groups),
