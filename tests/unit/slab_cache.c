@@ -222,13 +222,18 @@ static void empty_slabs_above_the_reserve_go_back(void **state)
 {
     static void *p[20000];
     (void)state;
-    for (unsigned reserve = 0; reserve < 5; reserve += 2) {
+    for (unsigned n = 0; n < 9; n++) {
+        const unsigned reserve = n / 3 * 2, way = n % 3; /* in bulk, one by one, by address alone */
         cache_begin(64);
         config.reserve = reserve;
         cache_make();
         assert_int_equal(mm_slab_alloc_bulk(&cache, 0, p, 20000), 20000);
         const size_t peak = source.bytes;
-        assert_int_equal(mm_slab_free_bulk(&cache, p, 20000), MM_OK);
+        for (unsigned i = 0; i < 20000 && way != 0; i++)
+            assert_int_equal(way == 1 ? mm_slab_free(&cache, p[i]) : mm_slab_kfree(&heap, p[i]),
+                             MM_OK);
+        if (way == 0)
+            assert_int_equal(mm_slab_free_bulk(&cache, p, 20000), MM_OK);
         assert_true(source.bytes <= peak / 4 + reserve * MM_SLAB_BYTES);
         assert_true(heap_stats().empty <= reserve);
         mm_slab_shrink(&heap);
