@@ -1420,6 +1420,9 @@ MMI_SLAB_PRIVATE uint32_t mmi_slab_index(const struct mmi_slab *s, const void *p
     return at < MM_SLAB_BYTES ? n : UINT32_MAX;
 }
 
+/* Each free looks at more than the mark. */
+#define MMI_SLAB_EXACT (MM_SLAB_HARDEN || MM_SLAB_DEBUG >= 1)
+
 /* Is what kfree found by the mark alone good enough? */
 MMI_SLAB_PRIVATE bool mmi_slab_trusted(struct mm_slab_heap *heap, const void *p)
 {
@@ -1436,7 +1439,7 @@ MMI_SLAB_PRIVATE bool mmi_slab_trusted(struct mm_slab_heap *heap, const void *p)
 /* Is p the start of an object that is not free in its slab? */
 MMI_SLAB_PRIVATE bool mmi_slab_starts(const void *p)
 {
-#if MM_SLAB_HARDEN || MM_SLAB_DEBUG >= 1
+#if MMI_SLAB_EXACT
     const struct mmi_slab *s = mmi_slab_of(p);
     const uintptr_t *bits = (const uintptr_t *)(s + 1);
     uint32_t inside;
@@ -3844,24 +3847,34 @@ static bool mmi_slab_plain(struct mm_slab_heap *heap, const void *p, uintptr_t t
            mmi_slab_starts(p);
 }
 
-/* Frees p[0] and on into the arrays l, while they have room and the objects have its mark. Returns
- * how many. */
+/* Do two objects share a mark, and is that all that is asked? */
+static bool mmi_slab_alike(uintptr_t a, uintptr_t b)
+{
+    return !MMI_SLAB_EXACT && ((a ^ b) & ~(uintptr_t)(MM_SLAB_BYTES - 64)) == 0;
+}
+
+/* Frees p[0], which is plain, and on into the arrays l, while they have room and the objects have
+ * its mark. Returns how many. */
 static size_t mmi_slab_push_run(struct mm_slab_heap *heap, uintptr_t *l, uintptr_t token,
                                 uintptr_t offset, void *const *p, size_t n)
 {
     const uintptr_t room = mmi_slab_room(l);
-    uintptr_t *top = l + room, last = *top, at = offset;
-    size_t i;
+    uintptr_t *top = l + room, object = (uintptr_t)p[0], last, at = offset;
+    size_t i = 0;
 
     if (n > room)
         n = room;
-    for (i = 0; i < n; i++) {
-        if (!mmi_slab_plain(heap, p[i], token, &at) || at != offset || (uintptr_t)p[i] == last)
-            break;
+    if (object == *top)
+        return 0;
+    do {
         MMI_SLAB_POISON_ALL(p[i]);
-        last = (uintptr_t)p[i];
-        *--top = last;
-    }
+        *--top = object;
+        last = object;
+        if (++i == n)
+            break;
+        object = (uintptr_t)p[i];
+    } while (object != last && (mmi_slab_alike(object, last) ||
+                                (mmi_slab_plain(heap, p[i], token, &at) && at == offset)));
     mmi_slab_set_room(l, room - i);
     return i;
 }
