@@ -462,6 +462,38 @@ static void a_double_free_of_an_older_object_is_dropped_in_the_slab(void **state
     heap_end();
 }
 
+/* Freed twice, and its slab went to another class before the second time is noticed. */
+static void a_double_free_that_outlives_its_slab_is_dropped(void **state)
+{
+    static void *q[2 * MM_SLAB_BYTES / 128];
+    const size_t n = sizeof q / sizeof *q;
+    void *p, *skipped[2] = {NULL, NULL};
+    bool live = false;
+    (void)state;
+    if (MM_SLAB_DEBUG >= 1)
+        skip();
+    heap_plain();
+    for (unsigned i = 0; (uintptr_t)(p = mm_slab_kmalloc(&heap, 64, 0)) % 128 != 0; i++)
+        skipped[i] = p;
+    assert_int_equal(mm_slab_kfree(&heap, skipped[0]), MM_OK);
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+    cpu_now = 1;
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_OK); /* nobody knows yet */
+    cpu_now = 0;
+    assert_int_equal(mm_slab_drain(&heap, 0), MM_OK);
+    assert_int_equal(heap_stats().empty, 1);
+    assert_int_equal(mm_slab_kmalloc_bulk(&heap, 128, 0, q, n), n);
+    for (size_t i = 0; i < n; i++)
+        live = live || q[i] == p;
+    assert_true(live);
+    const uintptr_t before = misuse_total();
+    assert_int_equal(mm_slab_drain(&heap, 1), MM_OK);
+    assert_int_equal(misuse_total(), before + 1);
+    assert_int_equal(mm_slab_check(&heap), MM_OK);
+    assert_int_equal(mm_slab_kfree_bulk(&heap, q, n), MM_OK);
+    heap_end();
+}
+
 static void objects_of_slabs_in_reserve_are_refused(void **state)
 {
     (void)state;
@@ -659,6 +691,7 @@ int main(void)
         cmocka_unit_test(bulk_free_refuses_only_the_bad_ones),
         cmocka_unit_test(a_double_free_is_refused),
         cmocka_unit_test(a_double_free_of_an_older_object_is_dropped_in_the_slab),
+        cmocka_unit_test(a_double_free_that_outlives_its_slab_is_dropped),
         cmocka_unit_test(objects_of_slabs_in_reserve_are_refused),
         cmocka_unit_test(misaligned_frees_are_refused),
         cmocka_unit_test(objects_between_the_marks_are_freed_alike),

@@ -235,6 +235,7 @@ static void empty_slabs_above_the_reserve_go_back(void **state)
         if (way == 0)
             assert_int_equal(mm_slab_free_bulk(&cache, p, 20000), MM_OK);
         assert_true(source.bytes <= peak / 4 + reserve * MM_SLAB_BYTES);
+        assert_in_range(heap_stats().peak, peak, peak + MM_SLAB_BYTES);
         assert_true(heap_stats().empty <= reserve);
         mm_slab_shrink(&heap);
         assert_int_equal(cache_stats(&cache).slabs, 0);
@@ -367,6 +368,35 @@ static void free_pages_of_partial_slabs_are_purged(void **state)
     cache_end();
 }
 
+/* The last page of an object that comes back as well. */
+static void pages_with_content_again_are_purged_again(void **state)
+{
+    char *p[8];
+    size_t purged[3];
+    (void)state;
+    if (SLAB_ASAN)
+        skip();
+    cache_begin(8000);
+    config.flags = 0;
+    cache_make();
+    const unsigned n = cache.count;
+    assert_true(n <= 8);
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = round == 0 ? 0 : 1; i < n; i++)
+            assert_non_null(p[i] = mm_slab_alloc(&cache, 0));
+        for (unsigned i = 1; i < n; i++)
+            assert_int_equal(mm_slab_free(&cache, p[i]), MM_OK);
+        source.purged = 0;
+        mm_slab_cache_shrink(&cache);
+        purged[round] = source.purged;
+    }
+    assert_true(purged[0] >= (n - 2) * 8000);
+    assert_int_equal(purged[1], purged[0]);
+    assert_int_equal(purged[2], purged[0]);
+    assert_int_equal(mm_slab_free(&cache, p[0]), MM_OK);
+    cache_end();
+}
+
 static void the_depot_serves_long_swings(void **state)
 {
     static void *p[1000];
@@ -418,6 +448,23 @@ static void each_cpu(void *ctx, void (*fn)(void *arg), void *arg)
     for (cpu_now = 0; cpu_now < MM_CPU_MAX; cpu_now++)
         fn(arg);
     cpu_now = mine;
+}
+
+/* However long the swings are. */
+static void the_depot_stays_small(void **state)
+{
+    static void *p[20000];
+    (void)state;
+    cache_begin(64);
+    config.flags = 0;
+    cache_make();
+    for (unsigned round = 0; round < 40; round++) {
+        assert_int_equal(mm_slab_alloc_bulk(&cache, 0, p, 20000), 20000);
+        assert_int_equal(mm_slab_free_bulk(&cache, p, 20000), MM_OK);
+        assert_true(cache_stats(&cache).cached * 64 <= 65536 + 2 * MM_SLAB_SLOTS * 64);
+    }
+    assert_true(cache.batches != 0);
+    cache_end();
 }
 
 static void free_objects_of_other_cpus_are_taken_before_failure(void **state)
@@ -814,7 +861,9 @@ int main(void)
         cmocka_unit_test(what_was_freed_last_is_refused),
         cmocka_unit_test(drain_leaves_nothing_on_a_cpu),
         cmocka_unit_test(free_pages_of_partial_slabs_are_purged),
+        cmocka_unit_test(pages_with_content_again_are_purged_again),
         cmocka_unit_test(the_depot_serves_long_swings),
+        cmocka_unit_test(the_depot_stays_small),
         cmocka_unit_test(free_objects_of_other_cpus_are_taken_before_failure),
         cmocka_unit_test(shrink_reaches_all_cpus),
         cmocka_unit_test(reclaim_is_asked_before_failure),
