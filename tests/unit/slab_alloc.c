@@ -557,6 +557,10 @@ static void wild_frees_are_refused(void **state)
     if (MM_SLAB_HARDEN || MM_SLAB_DEBUG >= 1)
         for (size_t off = 0; off < s->first; off += 16) /* a slab's header */
             assert_int_equal(mm_slab_kfree(&heap, (char *)s + off), MM_ERR_INVALID);
+    if (MM_SLAB_HARDEN || MM_SLAB_DEBUG >= 1) { /* and where nothing can be read */
+        assert_int_equal(mm_slab_kfree(&heap, (void *)(uintptr_t)4096), MM_ERR_INVALID);
+        assert_int_equal(mm_slab_kfree(&heap, (void *)(UINTPTR_MAX / 4 * 2)), MM_ERR_INVALID);
+    }
     assert_true(misuse_total() > 60);
     assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
     heap_end();
