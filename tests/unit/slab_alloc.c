@@ -104,6 +104,33 @@ static void large_requests_go_to_the_source_and_back(void **state)
     heap_end();
 }
 
+/* A source that aligns to slabs, whatever it is asked for. */
+static void *slabs_alloc(void *ctx, size_t bytes, size_t align, unsigned flags)
+{
+    char *p = source_alloc(ctx, bytes + MM_SLAB_BYTES, align, flags);
+    return p == NULL ? NULL : p + MM_SLAB_BYTES;
+}
+static void slabs_free(void *ctx, void *p, size_t bytes)
+{
+    source_free(ctx, (char *)p - MM_SLAB_BYTES, bytes + MM_SLAB_BYTES);
+}
+
+static void a_source_that_aligns_too_little_is_refused(void **state)
+{
+    (void)state;
+    heap_begin();
+    source.hooks.alloc = slabs_alloc;
+    source.hooks.free = slabs_free;
+    source.hooks.purge = NULL;
+    heap_make();
+    void *p = mm_slab_kmalloc_aligned(&heap, 100000, MM_SLAB_BYTES, 0);
+    assert_non_null(p);
+    assert_null(mm_slab_kmalloc_aligned(&heap, 100000, 4 * MM_SLAB_BYTES, 0));
+    assert_int_equal(heap_stats().large, 1);
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+    heap_end();
+}
+
 static size_t zeroed;
 static void zero(void *ctx, void *p, size_t bytes)
 {
@@ -680,6 +707,7 @@ int main(void)
         cmocka_unit_test(constant_and_variable_sizes_meet_in_one_class),
         cmocka_unit_test(every_class_fills_whole_slabs_without_overlap),
         cmocka_unit_test(large_requests_go_to_the_source_and_back),
+        cmocka_unit_test(a_source_that_aligns_too_little_is_refused),
         cmocka_unit_test(the_source_may_zero_large_requests_itself),
         cmocka_unit_test(cpus_come_on_line_one_by_one),
         cmocka_unit_test(usable_sizes_of_kmallocs_objects),

@@ -397,6 +397,37 @@ static void pages_with_content_again_are_purged_again(void **state)
     cache_end();
 }
 
+/* And those of a slab that left the cache and came back. */
+static void pages_of_a_reused_slab_are_purged_again(void **state)
+{
+    char *p[8];
+    size_t purged[2];
+    (void)state;
+    if (SLAB_ASAN)
+        skip();
+    cache_begin(8000);
+    config.flags = 0;
+    config.reserve = 1;
+    cache_make();
+    const unsigned n = cache.count;
+    for (unsigned round = 0; round < 2; round++) {
+        for (unsigned i = 0; i < n; i++)
+            assert_non_null(p[i] = mm_slab_alloc(&cache, 0));
+        for (unsigned i = 0; i < n; i++)
+            if (mmi_slab_object(mmi_slab_of(p[i]), n - 1) != p[i])
+                assert_int_equal(mm_slab_free(&cache, p[i]), MM_OK);
+        source.purged = 0;
+        mm_slab_cache_shrink(&cache);
+        purged[round] = source.purged;
+        assert_int_equal(mm_slab_free(&cache, mmi_slab_object(mmi_slab_of(p[0]), n - 1)), MM_OK);
+        assert_int_equal(mm_slab_drain(&heap, 0), MM_OK);
+        assert_int_equal(heap_stats().empty, 1);
+    }
+    assert_true(purged[0] >= (n - 2) * 8000);
+    assert_int_equal(purged[1], purged[0]);
+    cache_end();
+}
+
 static void the_depot_serves_long_swings(void **state)
 {
     static void *p[1000];
@@ -862,6 +893,7 @@ int main(void)
         cmocka_unit_test(drain_leaves_nothing_on_a_cpu),
         cmocka_unit_test(free_pages_of_partial_slabs_are_purged),
         cmocka_unit_test(pages_with_content_again_are_purged_again),
+        cmocka_unit_test(pages_of_a_reused_slab_are_purged_again),
         cmocka_unit_test(the_depot_serves_long_swings),
         cmocka_unit_test(the_depot_stays_small),
         cmocka_unit_test(free_objects_of_other_cpus_are_taken_before_failure),
