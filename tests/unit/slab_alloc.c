@@ -489,6 +489,33 @@ static void a_double_free_of_an_older_object_is_dropped_in_the_slab(void **state
     heap_end();
 }
 
+static void the_first_eight_of_a_flush_are_reported(void **state)
+{
+    void *p[12];
+    (void)state;
+    heap_plain();
+    for (unsigned i = 0; i < 12; i++)
+        p[i] = mm_slab_kmalloc(&heap, 64, 0);
+    for (unsigned n = 3; n <= 12; n += 9) { /* so many of the twelve are freed twice */
+        memset(&reports, 0, sizeof reports);
+        const uintptr_t before = misuse_total();
+        assert_int_equal(mm_slab_kfree_bulk(&heap, p, 12), MM_OK);
+        cpu_now = 1;
+        assert_int_equal(mm_slab_kfree_bulk(&heap, p, n), MM_OK);
+        cpu_now = 0;
+        assert_int_equal(mm_slab_drain(&heap, 0), MM_OK);
+        assert_int_equal(mm_slab_drain(&heap, 1), MM_OK);
+        assert_int_equal(misuse_total(), before + n);
+        if (MM_SLAB_DEBUG >= 1) {
+            assert_int_equal(reports.count, n < 8 ? n : 8);
+            assert_in_range(reports.address, (uintptr_t)p[0], (uintptr_t)p[11]);
+        }
+        assert_int_equal(mm_slab_kmalloc_bulk(&heap, 64, 0, p, 12), 12);
+    }
+    assert_int_equal(mm_slab_kfree_bulk(&heap, p, 12), MM_OK);
+    heap_end();
+}
+
 /* Freed twice, and its slab went to another class before the second time is noticed. */
 static void a_double_free_that_outlives_its_slab_is_dropped(void **state)
 {
@@ -497,8 +524,6 @@ static void a_double_free_that_outlives_its_slab_is_dropped(void **state)
     void *p, *skipped[2] = {NULL, NULL};
     bool live = false;
     (void)state;
-    if (MM_SLAB_DEBUG >= 1)
-        skip();
     heap_plain();
     for (unsigned i = 0; (uintptr_t)(p = mm_slab_kmalloc(&heap, 64, 0)) % 128 != 0; i++)
         skipped[i] = p;
@@ -723,6 +748,7 @@ int main(void)
         cmocka_unit_test(bulk_free_refuses_only_the_bad_ones),
         cmocka_unit_test(a_double_free_is_refused),
         cmocka_unit_test(a_double_free_of_an_older_object_is_dropped_in_the_slab),
+        cmocka_unit_test(the_first_eight_of_a_flush_are_reported),
         cmocka_unit_test(a_double_free_that_outlives_its_slab_is_dropped),
         cmocka_unit_test(objects_of_slabs_in_reserve_are_refused),
         cmocka_unit_test(misaligned_frees_are_refused),
