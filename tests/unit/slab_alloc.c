@@ -376,6 +376,23 @@ static void a_double_free_is_refused(void **state)
 
 /* Objects aligned to 8 have marks for each second one where marks are of 16 bytes; the free of the
  * others goes into the CPU's arrays as well, and as well checked. */
+/* What was freed last went back to its slab, with all that the CPU had. */
+static void a_double_free_after_a_drain_is_refused(void **state)
+{
+    void *p[2 * MM_SLAB_SLOTS];
+    const unsigned last = MM_SLAB_SLOTS - 1;
+    (void)state;
+    heap_plain();
+    assert_int_equal(mm_slab_kmalloc_bulk(&heap, 64, 0, p, 2 * MM_SLAB_SLOTS), 2 * MM_SLAB_SLOTS);
+    assert_int_equal(mm_slab_drain(&heap, 0), MM_OK);
+    for (unsigned i = 0; i <= last; i++)
+        assert_int_equal(mm_slab_kfree(&heap, p[i]), MM_OK);
+    assert_int_equal(mm_slab_drain(&heap, 0), MM_OK);
+    assert_int_equal(mm_slab_kfree(&heap, p[last]), MM_ERR_INVALID);
+    assert_int_equal(mm_slab_kfree_bulk(&heap, p + last + 1, MM_SLAB_SLOTS), MM_OK);
+    heap_end();
+}
+
 static void objects_between_the_marks_are_freed_alike(void **state)
 {
     static struct mm_slab_cache cache;
@@ -747,6 +764,7 @@ int main(void)
         cmocka_unit_test(a_bulk_free_of_several_classes_keeps_them_apart),
         cmocka_unit_test(bulk_free_refuses_only_the_bad_ones),
         cmocka_unit_test(a_double_free_is_refused),
+        cmocka_unit_test(a_double_free_after_a_drain_is_refused),
         cmocka_unit_test(a_double_free_of_an_older_object_is_dropped_in_the_slab),
         cmocka_unit_test(the_first_eight_of_a_flush_are_reported),
         cmocka_unit_test(a_double_free_that_outlives_its_slab_is_dropped),

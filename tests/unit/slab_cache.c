@@ -451,7 +451,7 @@ static void the_depot_serves_long_swings(void **state)
     cpu_now = MM_CPU_MAX; /* and one without arrays, when the slabs have none */
     mm_slab_cache_set_quota(&cache, MM_SLAB_BYTES);
     size_t n = 0;
-    while ((q = mm_slab_alloc(&cache, 0)) != NULL)
+    while ((q = mm_slab_alloc(&cache, MM_SLAB_NOWAIT)) != NULL)
         p[n++] = q;
     assert_int_equal(cache.batches, 0);
     assert_int_equal(mm_slab_free_bulk(&cache, p, n), MM_OK);
@@ -481,7 +481,7 @@ static void each_cpu(void *ctx, void (*fn)(void *arg), void *arg)
     cpu_now = mine;
 }
 
-/* However long the swings are. */
+/* However long the swings are, and it forgets them. */
 static void the_depot_stays_small(void **state)
 {
     static void *p[20000];
@@ -494,7 +494,13 @@ static void the_depot_stays_small(void **state)
         assert_int_equal(mm_slab_free_bulk(&cache, p, 20000), MM_OK);
         assert_true(cache_stats(&cache).cached * 64 <= 65536 + 2 * MM_SLAB_SLOTS * 64);
     }
-    assert_true(cache.batches != 0);
+    const uint32_t limit = cache.limit;
+    assert_true(limit >= 4);
+    for (unsigned round = 0; round < 100; round++) {
+        assert_int_equal(mm_slab_alloc_bulk(&cache, 0, p, 200), 200);
+        assert_int_equal(mm_slab_free_bulk(&cache, p, 200), MM_OK);
+    }
+    assert_true(cache.limit < limit);
     cache_end();
 }
 
