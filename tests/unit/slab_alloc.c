@@ -255,6 +255,9 @@ static void alignment_is_kept_by_realloc(void **state)
     }
     assert_null(mm_slab_kmalloc_aligned(&heap, 100, 0, 0));
     assert_null(mm_slab_kmalloc_aligned(&heap, 100, 48, 0));
+    const size_t calls = source.calls;
+    assert_null(mm_slab_kmalloc_aligned(&heap, 100, SIZE_MAX / 2 + 1, 0));
+    assert_int_equal(source.calls, calls); /* not even asked */
     heap_end();
 }
 
@@ -630,6 +633,10 @@ static void wild_frees_are_refused(void **state)
         assert_int_equal(mm_slab_kfree(&heap, (void *)(uintptr_t)4096), MM_ERR_INVALID);
         assert_int_equal(mm_slab_kfree(&heap, (void *)(UINTPTR_MAX / 4 * 2)), MM_ERR_INVALID);
     }
+    void *large = mm_slab_kmalloc(&heap, 100000, 0); /* the heap's own record of it */
+    void *own = mmi_slab_object(heap.inner[MMI_SLAB_ENTRIES].partial.first, 0);
+    assert_int_equal(mm_slab_kfree(&heap, own), MM_ERR_INVALID);
+    assert_int_equal(mm_slab_kfree(&heap, large), MM_OK);
     assert_true(misuse_total() > 60);
     assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
     heap_end();
@@ -678,6 +685,12 @@ static void bounds_and_copies(void **state)
     assert_true(start == p && bytes == 112);
     assert_int_equal(mm_slab_bounds(&heap, q + 150000, &start, &bytes), MM_OK);
     assert_true(start == q && bytes == 200704);
+    assert_int_equal(mm_slab_bounds(&heap, q + 200704, &start, &bytes), MM_ERR_NOENT);
+    char *r = mm_slab_kmalloc(&heap, 20000, 0);
+    assert_int_equal(mm_slab_bounds(&heap, r + 20479, &start, &bytes), MM_OK);
+    assert_true(start == r && bytes == 20480);
+    assert_int_equal(mm_slab_bounds(&heap, r + 30000, &start, &bytes), MM_ERR_NOENT);
+    assert_int_equal(mm_slab_kfree(&heap, r), MM_OK);
     assert_int_equal(mm_slab_bounds(&heap, outside, &start, &bytes), MM_ERR_NOENT);
     assert_int_equal(mm_slab_bounds(&heap, mmi_slab_of(p), &start, &bytes), MM_ERR_INVALID);
     assert_int_equal(mm_slab_check_copy(&heap, p + 12, 100), MM_OK);

@@ -501,6 +501,8 @@ static void the_depot_stays_small(void **state)
         assert_int_equal(mm_slab_free_bulk(&cache, p, 200), MM_OK);
     }
     assert_true(cache.limit < limit);
+    mm_slab_cache_shrink(&cache);
+    assert_int_equal(cache.limit, 0);
     cache_end();
 }
 
@@ -820,18 +822,19 @@ static void shuffled_caches_hand_out_in_another_order(void **state)
 
 static void colours_shift_the_slabs(void **state)
 {
-    static char *p[200];
+    static char *p[800]; /* of so many slabs that the colours begin anew */
     size_t offsets = 0;
     (void)state;
-    cache_begin(3000);
+    cache_begin(5000);
     cc.flags = MM_SLAB_COLOUR;
     cache_make();
-    for (unsigned i = 0; i < 200; i++)
+    for (unsigned i = 0; i < 800; i++) {
         assert_non_null(p[i] = mm_slab_alloc(&cache, 0));
-    for (unsigned i = 0; i < 200; i++)
+        assert_true(p[i] + 5000 <= (char *)mmi_slab_of(p[i]) + MM_SLAB_BYTES);
         offsets |= (size_t)1 << (mmi_slab_of(p[i])->first / 64 % 64);
+    }
     assert_true(mm_popcount(offsets) > 3);
-    assert_int_equal(mm_slab_free_bulk(&cache, (void *const *)p, 200), MM_OK);
+    assert_int_equal(mm_slab_free_bulk(&cache, (void *const *)p, 800), MM_OK);
     cache_end();
 }
 
