@@ -156,6 +156,7 @@ static void objects_of_other_caches_are_refused(void **state)
     assert_int_equal(mm_slab_free(&cache, q), MM_ERR_INVALID);
     assert_int_equal(mm_slab_free(&cache, o), MM_ERR_INVALID);
     assert_int_equal(mm_slab_free_bulk(&cache, &o, 1), MM_ERR_INVALID);
+    assert_null(mm_slab_krealloc(&heap, p, 100, 0)); /* its cache would not get it back */
     assert_int_equal(mm_slab_kfree(&heap, o), MM_OK); /* kfree knows all caches */
     assert_int_equal(mm_slab_free(&cache, p), MM_OK);
     assert_int_equal(mm_slab_kfree(&heap, q), MM_OK);
