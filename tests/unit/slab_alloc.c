@@ -361,6 +361,10 @@ static void bulk_free_refuses_only_the_bad_ones(void **state)
     assert_int_equal(mm_slab_kfree_bulk(&heap, p, 6), MM_ERR_ALIGN);
     assert_int_equal(misuse_total(), 2);
     assert_int_equal(mm_slab_kfree(&heap, last), MM_OK);
+    assert_int_equal(mm_slab_kmalloc_bulk(&heap, 64, 0, p, 3), 3);
+    void *twice[6] = {p[0], p[1], p[1], p[2], p[2], (char *)p[2] + 8};
+    assert_int_equal(mm_slab_kfree_bulk(&heap, twice, 6), MM_ERR_INVALID); /* the first of three */
+    assert_int_equal(misuse_total(), 5);
     heap_end();
 }
 

@@ -140,6 +140,7 @@ static void destroy_counts_the_living(void **state)
     assert_int_equal(mm_slab_free_bulk(&cache, p, 10), MM_OK);
     assert_int_equal(mm_slab_cache_destroy(&cache, &live), MM_OK);
     assert_int_equal(live, 0);
+    assert_int_equal(cache_stats(&heap.inner[MMI_SLAB_ARRAYS]).active, 0);
     heap_end();
 }
 
@@ -156,7 +157,7 @@ static void objects_of_other_caches_are_refused(void **state)
     assert_int_equal(mm_slab_free(&cache, q), MM_ERR_INVALID);
     assert_int_equal(mm_slab_free(&cache, o), MM_ERR_INVALID);
     assert_int_equal(mm_slab_free_bulk(&cache, &o, 1), MM_ERR_INVALID);
-    assert_null(mm_slab_krealloc(&heap, p, 100, 0)); /* its cache would not get it back */
+    assert_null(mm_slab_krealloc(&heap, p, 100, 0));  /* its cache would not get it back */
     assert_int_equal(mm_slab_kfree(&heap, o), MM_OK); /* kfree knows all caches */
     assert_int_equal(mm_slab_free(&cache, p), MM_OK);
     assert_int_equal(mm_slab_kfree(&heap, q), MM_OK);
