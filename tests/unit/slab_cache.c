@@ -664,6 +664,24 @@ static void a_barrier_finds_what_a_poll_looks_at(void **state)
     heap_end();
 }
 
+static void what_waits_longest_is_freed_first(void **state)
+{
+    uintptr_t over[3];
+    (void)state;
+    heap_simple();
+    grace_over = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(mm_slab_free_rcu(&heap, mm_slab_kmalloc(&heap, 100, 0)), MM_OK);
+        assert_int_equal(mm_slab_rcu_poll(&heap), i + 1); /* a batch each */
+        over[i] = grace_now;
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        grace_over = over[i];
+        assert_int_equal(mm_slab_rcu_poll(&heap), 2 - i);
+    }
+    heap_end();
+}
+
 /* While a poll asks about one batch, another poll frees it, and a later one begins to wait. */
 static void *later;
 static bool grace_done_elsewhere(void *ctx, uintptr_t grace)
@@ -913,6 +931,7 @@ int main(void)
         cmocka_unit_test(deferred_frees_wait_for_readers),
         cmocka_unit_test(a_barrier_finds_what_a_poll_looks_at),
         cmocka_unit_test(a_barrier_waits_for_polls_elsewhere),
+        cmocka_unit_test(what_waits_longest_is_freed_first),
         cmocka_unit_test(a_poll_frees_only_what_it_asked_about),
         cmocka_unit_test(without_grace_hooks_nothing_is_deferred),
         cmocka_unit_test(type_stable_slabs_wait_for_readers),
