@@ -115,7 +115,9 @@ static void constructed_objects_stay_so(void **state)
             o[7] = 0x11;
         }
         assert_int_equal(constructed - destructed, cache_stats(&cache).objects);
-        assert_int_equal(mm_slab_free_bulk(&cache, p, 1000), MM_OK);
+        assert_int_equal(mm_slab_free_bulk(&cache, p + 1, 999), MM_OK);
+        mm_slab_cache_shrink(&cache); /* no page of what stays constructed is given away */
+        assert_int_equal(mm_slab_free(&cache, p[0]), MM_OK);
     }
     mm_slab_cache_shrink(&cache);
     assert_int_equal(constructed, destructed);
@@ -664,6 +666,28 @@ static void a_barrier_finds_what_a_poll_looks_at(void **state)
     heap_end();
 }
 
+static void deferred_frees_without_memory_wait_on_the_spot(void **state)
+{
+    (void)state;
+    heap_plain();
+    void *p = mm_slab_kmalloc(&heap, 100, 0), *q = mm_slab_kmalloc(&heap, 100, 0);
+    source.fail.fail_at = source.fail.calls; /* from here on */
+    source.for_good = true;
+    grace_waits = 0;
+    assert_int_equal(mm_slab_free_rcu(&heap, p), MM_OK);
+    assert_int_equal(grace_waits, 1);
+    assert_int_equal(heap_stats().deferred, 0);
+    source.for_good = false;
+    source.fail.fail_at = 0;
+    assert_int_equal(mm_slab_free_rcu(&heap, q), MM_OK);
+    assert_int_equal(heap_stats().deferred, 1);
+    (void)mm_slab_shrink(&heap); /* closes what waits, and frees what is over */
+    grace_over = grace_now;
+    (void)mm_slab_shrink(&heap);
+    assert_int_equal(heap_stats().deferred, 0);
+    heap_end();
+}
+
 static void what_waits_longest_is_freed_first(void **state)
 {
     uintptr_t over[3];
@@ -779,6 +803,28 @@ static void without_grace_hooks_nothing_is_deferred(void **state)
     cache_end();
 }
 
+/* Readers may look at pages of a slab without a live object. */
+static void type_stable_pages_keep_their_content(void **state)
+{
+    uint64_t *p[100];
+    (void)state;
+    if (SLAB_ASAN)
+        skip();
+    cache_begin(1000);
+    config.flags = 0;
+    cc.flags = MM_SLAB_TYPE_STABLE;
+    cache_make();
+    for (unsigned i = 0; i < 100; i++)
+        *(p[i] = mm_slab_alloc(&cache, 0)) = 555;
+    for (unsigned i = 1; i < 100; i++)
+        assert_int_equal(mm_slab_free(&cache, p[i]), MM_OK);
+    mm_slab_cache_shrink(&cache);
+    for (unsigned i = 1; i < cache.count; i++) /* of the slab that stays */
+        assert_int_equal(*p[i], 555);
+    assert_int_equal(mm_slab_free(&cache, p[0]), MM_OK);
+    cache_end();
+}
+
 static void type_stable_slabs_wait_for_readers(void **state)
 {
     void *p[2000];
@@ -813,6 +859,10 @@ static void copies_keep_to_the_window(void **state)
     cc.copy_bytes = 30;
     cache_make();
     char *p = mm_slab_alloc(&cache, 0);
+    void *start;
+    size_t bytes;
+    assert_int_equal(mm_slab_bounds(&heap, p + 99, &start, &bytes), MM_OK);
+    assert_int_equal(mm_slab_bounds(&heap, p + 100, &start, &bytes), MM_ERR_INVALID);
     assert_int_equal(mm_slab_check_copy(&heap, p + 20, 30), MM_OK);
     assert_int_equal(mm_slab_check_copy(&heap, p + 50, 0), MM_OK);
     assert_int_equal(mm_slab_check_copy(&heap, p + 19, 2), MM_ERR_PERM);
@@ -931,9 +981,11 @@ int main(void)
         cmocka_unit_test(deferred_frees_wait_for_readers),
         cmocka_unit_test(a_barrier_finds_what_a_poll_looks_at),
         cmocka_unit_test(a_barrier_waits_for_polls_elsewhere),
+        cmocka_unit_test(deferred_frees_without_memory_wait_on_the_spot),
         cmocka_unit_test(what_waits_longest_is_freed_first),
         cmocka_unit_test(a_poll_frees_only_what_it_asked_about),
         cmocka_unit_test(without_grace_hooks_nothing_is_deferred),
+        cmocka_unit_test(type_stable_pages_keep_their_content),
         cmocka_unit_test(type_stable_slabs_wait_for_readers),
         cmocka_unit_test(copies_keep_to_the_window),
         cmocka_unit_test(shuffled_caches_hand_out_in_another_order),
