@@ -24,6 +24,8 @@
 
 static unsigned char *ram;
 static unsigned flushes, lines;
+static char said[1 << 16]; /* what was printed since the last hear() */
+static size_t said_length;
 
 static void test_flush(const struct mm_pagetable_flush *flush)
 {
@@ -37,26 +39,36 @@ static uint64_t test_clock(void)
     return now += 1000;
 }
 
+static void hear(void)
+{
+    lines = 0;
+    said_length = 0;
+    said[0] = '\0';
+}
+
 /* %s, %u and %x, as kernel_mm.h has them: numbers have 64 bits. */
 static void test_print(const char *format, ...)
 {
+    const size_t from = said_length;
     va_list list;
     va_start(list, format);
-    printf("# ");
     for (; *format != 0; format++) {
+        char *at = said + said_length;
+        const size_t room = sizeof said - said_length;
         lines += *format == '\n';
         if (*format != '%')
-            putchar(*format);
+            said_length += (size_t)snprintf(at, room, "%c", *format);
         else if (*++format == '%')
-            putchar('%');
+            said_length += (size_t)snprintf(at, room, "%%");
         else if (*format == 's')
-            fputs(va_arg(list, const char *), stdout);
-        else if (*format == 'x')
-            printf("%" PRIx64, va_arg(list, uint64_t));
+            said_length += (size_t)snprintf(at, room, "%s", va_arg(list, const char *));
         else
-            printf("%" PRIu64, va_arg(list, uint64_t));
+            said_length += (size_t)snprintf(at, room, *format == 'x' ? "%" PRIx64 : "%" PRIu64,
+                                            va_arg(list, uint64_t));
+        assert_true(said_length < sizeof said);
     }
     va_end(list);
+    printf("# %s", said + from);
 }
 
 static enum mm_status start_with(uint64_t ram_bytes, uint64_t swap_bytes,
@@ -187,7 +199,7 @@ static void a_double_free_is_refused_and_reported(void **state)
     if (MM_DEBUG != 0)
         assert_true(kmm_reports() >= before + 2);
     kmm_set_debug(0);
-    lines = 0;
+    hear();
     assert_int_equal(kmm_free(p), MM_ERR_INVALID);
     assert_int_equal(lines, 0);
 }
@@ -203,6 +215,8 @@ static void dma_memory_is_low_aligned_and_crosses_no_boundary(void **state)
         assert_int_equal(pa[i] % (2 * PAGE), 0);
         assert_int_equal(pa[i] / 65536, (pa[i] + 5 * PAGE - 1) / 65536);
     }
+    assert_int_equal(kmm_alloc_dma(RAM_BYTES / 2, PAGE, 0, 0),
+                     MM_PA_NONE); /* its zone and no other */
     for (unsigned i = 0; i < 20; i++)
         assert_int_equal(kmm_free_dma(pa[i], 5 * PAGE), MM_OK);
     assert_int_equal(kmm_free_dma(pa[0], 5 * PAGE), MM_ERR_INVALID);
@@ -257,6 +271,55 @@ static void the_image_is_not_writable_through_the_direct_map(void **state)
     assert_int_equal(access.fault, MM_PAGETABLE_FAULT_PERMISSION);
 }
 
+static void large_leaves_map_all_memory(void **state)
+{
+    struct mm_pagetable_entry e;
+    struct mm_pagetable_stats stats;
+
+    (void)state;
+    assert_int_equal(mm_pagetable_query(&kmm.kernel, (uintptr_t)kmm_at(RAM_BYTES / 2), &e), MM_OK);
+    assert_true(e.bytes >= PAGE << 9 && (e.attr & MM_PAGETABLE_GLOBAL) != 0);
+    mm_pagetable_get_stats(&kmm.kernel, &stats);
+    assert_in_range(stats.leaves[0], 32, 3 * 512); /* the image, and what is next to another kind */
+}
+
+static void each_space_has_the_kernels_half(void **state)
+{
+    const mm_va_t image = 0xffffffff80000000;
+    struct kmm_space *s = kmm_space_create(0), *child = kmm_space_clone(s);
+    char *late = kmm_map_device(0xfee00000, PAGE);
+    mm_va_t user;
+
+    (void)state;
+    assert_int_equal(mm_pagetable_translate(&s->pt, image + 0x1234), 0x101234);
+    assert_int_equal(mm_pagetable_translate(&child->pt, image + 0x1234), 0x101234);
+    assert_int_equal(mm_pagetable_translate(&child->pt, (uintptr_t)late), 0xfee00000);
+    assert_int_equal(map(s, 1, R | W, PRIVATE, NULL, &user), 0);
+    touch(s, user, 1, 1);
+    assert_int_equal(mm_pagetable_translate(&child->pt, user), MM_PA_NONE);
+    assert_int_equal(mm_pagetable_translate(&kmm.kernel, user), MM_PA_NONE);
+    kmm_space_destroy(child);
+    kmm_space_destroy(s);
+    assert_int_equal(mm_pagetable_translate(&kmm.kernel, (uintptr_t)late), 0xfee00000);
+    assert_int_equal(kmm_unmap_device(late, PAGE), MM_OK);
+}
+
+static void a_device_that_finds_no_room_leaves_none_behind(void **state)
+{
+    char *at[KMM_VMAP_BYTES >> 20];
+    unsigned n = 0;
+
+    (void)state;
+    assert_null(kmm_map_device((mm_pa_t)1 << 60, PAGE)); /* no such address */
+    while (n < 64 && (at[n] = kmm_map_device(0xf0000000, 1 << 20)) != NULL)
+        n++;
+    assert_int_equal(n, 64); /* all of it: the refused one was given back */
+    assert_null(kmm_map_device(0xf0000000, 1));
+    while (n != 0)
+        assert_int_equal(kmm_unmap_device(at[--n], 1 << 20), MM_OK);
+    assert_int_equal(kmm_unmap_device(at[0], 1 << 20), MM_ERR_NOENT);
+}
+
 static void a_device_gets_a_window_of_its_own(void **state)
 {
     char *at = kmm_map_device(0xfee00030, 4);
@@ -267,6 +330,8 @@ static void a_device_gets_a_window_of_its_own(void **state)
     assert_int_equal(mm_pagetable_query(&kmm.kernel, (uintptr_t)at, &e), MM_OK);
     assert_int_equal(e.pa, 0xfee00000);
     assert_int_equal(MM_PAGETABLE_TYPE_OF(e.attr), MM_PAGETABLE_DEVICE);
+    assert_int_equal(e.attr & MM_PAGETABLE_PERMS,
+                     MM_PAGETABLE_READ | MM_PAGETABLE_WRITE | MM_PAGETABLE_GLOBAL);
     assert_int_equal(kmm_unmap_device(at, 4), MM_OK);
     assert_int_equal(mm_pagetable_translate(&kmm.kernel, (uintptr_t)at), MM_PA_NONE);
 }
@@ -283,6 +348,14 @@ static void regions_by_kind_have_their_rights(void **state)
     assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 4 * PAGE, 0), 0);
     assert_int_equal(kmm_region_alloc(s, MM_VMA_STACK, 0x7000000, 4 * PAGE, 0), 0);
     assert_int_equal(kmm_region_alloc(s, MM_VMA_IO, 0x8000000, PAGE, 0xfee00000), 0);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_HEAP, 0x9000000, PAGE, 0), 0);
+    assert_int_equal(mm_vma_brk(&s->vma, 0x9004000), 0x9004000);
+    assert_int_equal(kmm_fault(s, 0x9003000, W), MM_VMA_FAULT_OK);
+    assert_int_equal(kmm_fault(s, 0x9003000, X), MM_VMA_FAULT_EXEC);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_LINEAR, 0xa000000, 2 * PAGE, 0xe0000000), 0);
+    assert_int_equal(mm_pagetable_translate(&s->pt, 0xa001000), 0xe0001000);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_FRAMED, 0xb000000, 2 * PAGE, 0), 0);
+    assert_true(mm_pagetable_translate(&s->pt, 0xb001000) < RAM_BYTES); /* at once */
     assert_int_equal(kmm_fault(s, 0x400000, X), MM_VMA_FAULT_OK);
     assert_int_equal(kmm_fault(s, 0x400000, W), MM_VMA_FAULT_WRITE);
     assert_int_equal(kmm_fault(s, 0x500000, W), MM_VMA_FAULT_OK);
@@ -300,6 +373,48 @@ static void regions_by_kind_have_their_rights(void **state)
     assert_int_equal(kmm_region_free(s, 0x500000, 4 * PAGE), 0);
     assert_int_equal(kmm_fault(s, 0x500000, R), MM_VMA_FAULT_GUARD);
     assert_int_equal(mm_vma_check(&s->vma), MM_OK);
+    kmm_space_destroy(s);
+}
+
+/* Where a processor leaves accessed and dirty bits to software, the fault is when to set them. */
+static void a_fault_marks_what_was_done(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0);
+    struct mm_pagetable_entry e;
+    mm_va_t va;
+
+    (void)state;
+    assert_int_equal(map(s, 2, R | W, PRIVATE, NULL, &va), 0);
+    assert_int_equal(kmm_fault(s, va + 5, R), MM_VMA_FAULT_OK);
+    assert_int_equal(mm_pagetable_query(&s->pt, va, &e), MM_OK);
+    assert_int_equal(e.attr & (MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY), MM_PAGETABLE_ACCESSED);
+    assert_int_equal(kmm_fault(s, va + PAGE + 5, W), MM_VMA_FAULT_OK);
+    assert_int_equal(mm_pagetable_query(&s->pt, va + PAGE, &e), MM_OK);
+    assert_int_equal(e.attr & (MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY),
+                     MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY);
+    kmm_space_destroy(s);
+}
+
+static void copies_cross_pages_and_end_where_memory_does(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0);
+    unsigned char out[3 * 4096], in[3 * 4096];
+    mm_va_t va;
+
+    (void)state;
+    assert_int_equal(map(s, 3, R | W, PRIVATE, NULL, &va), 0);
+    for (size_t i = 0; i < sizeof out; i++)
+        out[i] = (unsigned char)(i * 31 >> 3);
+    assert_true(kmm_copy_out(s, va + 100, out, 2 * PAGE));
+    assert_true(kmm_copy_in(s, in, va + 100, 2 * PAGE));
+    assert_memory_equal(in, out, 2 * PAGE);
+    assert_true(kmm_copy_in(s, in, va, 100) && in[0] == 0 && in[99] == 0);
+    assert_true(kmm_copy_out(s, va + 2 * PAGE, out, PAGE));
+    assert_false(kmm_copy_out(s, va + 2 * PAGE, out, PAGE + 1));
+    assert_false(kmm_copy_in(s, in, va - 1, 2));
+    assert_int_equal(kmm_region_protect(s, va, PAGE, R), 0);
+    assert_false(kmm_copy_out(s, va, out, 1));
+    assert_true(kmm_copy_in(s, in, va, 1));
     kmm_space_destroy(s);
 }
 
@@ -489,6 +604,61 @@ static void a_broken_table_is_corrupt(void **state)
     root[5] = old;
 }
 
+static void other_damage_is_corrupt(void **state)
+{
+    const char *what = NULL;
+    char *p = kmm_alloc(64, 0), *window = kmm_map_device(0xfee00000, PAGE);
+    uintptr_t user = kmm.use[KMM_USER];
+
+    (void)state;
+    kmm.use[KMM_USER] = user + 1; /* one is counted that is not there */
+    assert_int_equal(kmm_check(&what), KMM_LEAK);
+    kmm.use[KMM_USER] = user;
+    assert_int_equal(mm_buddy_free(&kmm.vmap, (uintptr_t)window), MM_OK);
+    assert_int_equal(kmm_check(&what), KMM_HEALTHY);
+    assert_null(what);
+    assert_int_equal(kmm_unmap((uintptr_t)window, PAGE), MM_OK);
+    assert_int_equal(kmm_free(p), MM_OK);
+}
+
+static void debug_levels_are_what_they_say(void **state)
+{
+    const uintptr_t before = kmm_reports();
+    unsigned char *at;
+    mm_pa_t pa;
+    mm_va_t va;
+    struct kmm_space *s = kmm_space_create(0);
+
+    (void)state;
+    kmm_set_debug(1);
+    pa = kmm_alloc_pages(0);
+    at = kmm_at(pa);
+    at[9] = 1;
+    assert_int_equal(kmm_free_pages(pa, 0), MM_OK);
+    assert_int_equal(at[9], 1);
+    kmm_set_debug(2);
+    pa = kmm_alloc_pages(1);
+    at = kmm_at(pa);
+    assert_int_equal(kmm_free_pages(pa + PAGE, 0), MM_ERR_ALIGN); /* nothing is written */
+    at[9] = 1;
+    assert_int_equal(kmm_free_pages(pa, 1), MM_OK);
+    assert_int_equal(at[9], 0x6b);
+    assert_int_equal(at[2 * PAGE - 1], 0x6b);
+    assert_int_equal(map(s, 1, R | W, PRIVATE, NULL, &va), 0);
+    touch(s, va, 1, 7);
+    at = kmm_at(mm_pagetable_translate(&s->pt, va));
+    kmm_space_destroy(s);
+    assert_int_equal(at[100], 0x6b);
+    kmm_set_debug(3);
+    pa = mm_frame_alloc(&kmm.pool, 0); /* a leak */
+    hear();
+    for (unsigned i = 0; i < 2 * KMM_CHECK_EVERY; i++)
+        assert_int_equal(kmm_free_pages(kmm_alloc_pages(0), 0), MM_OK);
+    assert_int_equal(lines, 2);
+    assert_int_equal(kmm_reports(), before + (MM_DEBUG != 0) + 2);
+    assert_int_equal(mm_frame_free(&kmm.pool, pa), MM_OK);
+}
+
 static void the_stress_test_finds_nothing_wrong_and_leaves_nothing(void **state)
 {
     uint64_t before;
@@ -504,26 +674,105 @@ static void the_stress_test_finds_nothing_wrong_and_leaves_nothing(void **state)
     assert_int_equal(kmm_reports(), 0);
 }
 
-static void summaries_benchmarks_and_dumps_print(void **state)
+static void benchmarks_and_lists_print(void **state)
 {
     struct kmm_space *s = kmm_space_create(0);
 
     (void)state;
-    lines = 0;
+    hear();
     kmm_list(NULL);
     assert_in_range(lines, 4, 20); /* memory in three parts, the image, and no more */
-    lines = 0;
-    kmm_summary();
-    assert_in_range(lines, 5, 5);
+    hear();
     kmm_bench();
-    assert_in_range(lines, 9, 9);
+    assert_in_range(lines, 4, 4);
+    assert_non_null(strstr(said, "a page and back: 1 ticks")); /* 1,000 for a thousand */
+    hear();
     kmm_dump();
     assert_true(lines > 15);
     assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, PAGE, 0), 0);
-    lines = 0;
+    hear();
     kmm_list(s);
     assert_int_equal(lines, 1);
     kmm_space_destroy(s);
+}
+
+/* "N.M MB" of so many frames, as they are counted here. */
+static const char *mb(uint64_t frames)
+{
+    static char text[4][32];
+    static unsigned n;
+    const uint64_t tenths = frames * 4096 * 10 / 1048576;
+    snprintf(text[++n % 4], 32, "%" PRIu64 ".%" PRIu64 " MB", tenths / 10, tenths % 10);
+    return text[n % 4];
+}
+
+static void the_summary_is_true(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0);
+    mm_pa_t dma = kmm_alloc_dma(1 << 20, PAGE, 0, 0);
+    uint64_t total[2] = {0, 0}, used[2] = {0, 0};
+    char text[200];
+
+    (void)state;
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 300 * PAGE, 0), 0);
+    touch(s, 0x500000, 300, 1);
+    assert_int_equal(kmm_reclaim(44), 44);
+    for (mm_pa_t pa = 0; pa < RAM_BYTES; pa += PAGE) /* frame by frame */
+        if (mm_frame_desc_of(&kmm.pool, pa) != NULL) {
+            total[pa >= 16 << 20]++;
+            used[pa >= 16 << 20] += mm_frame_is_free(&kmm.pool, pa) != 1;
+        }
+    hear();
+    kmm_summary();
+    assert_int_equal(lines, 5);
+    for (unsigned z = 0; z < 2; z++) {
+        snprintf(text, sizeof text, "  %s: total %s, used %s, free %s, %" PRIu64 "%% used\n",
+                 z == 0 ? "DMA" : "Normal", mb(total[z]), mb(used[z]), mb(total[z] - used[z]),
+                 used[z] * 100 / total[z]);
+        if (strstr(said, text) == NULL)
+            fail_msg("not said: %s", text);
+    }
+    snprintf(text, sizeof text, "all memory: total %s, used %s", mb(total[0] + total[1]),
+             mb(used[0] + used[1]));
+    assert_non_null(strstr(said, text));
+    assert_non_null(strstr(said, "programs 1.0 MB, DMA 1.0 MB\n")); /* 256 pages each */
+    assert_non_null(strstr(said, "swap: 44 of 1024 pages, evicted 44, read back 0; faults 300\n"));
+    kmm_space_destroy(s);
+    assert_int_equal(kmm_free_dma(dma, 1 << 20), MM_OK);
+}
+
+static void faults_have_names(void **state)
+{
+    (void)state;
+    assert_string_equal(kmm_fault_name(MM_VMA_FAULT_OK), "ok");
+    assert_string_equal(kmm_fault_name(MM_VMA_FAULT_NONE), "nothing mapped");
+    assert_string_equal(kmm_fault_name(MM_VMA_FAULT_GUARD), "guard gap");
+    assert_string_equal(kmm_fault_name(MM_VMA_FAULT_READ), "not readable");
+    assert_string_equal(kmm_fault_name(MM_VMA_FAULT_WRITE), "not writable");
+    assert_string_equal(kmm_fault_name(MM_VMA_FAULT_EXEC), "not executable");
+    assert_string_equal(kmm_fault_name(MM_VMA_FAULT_BUS), "no page in the file");
+    assert_string_equal(kmm_fault_name(MM_VMA_FAULT_NOMEM), "no memory");
+    assert_string_equal(kmm_fault_name(MM_VMA_FAULT_RETRY), "retry");
+    assert_string_equal(kmm_fault_name((enum mm_vma_fault)99), "?");
+}
+
+/* Whatever step of the start lacks memory says so. */
+static void a_small_machine_starts_or_is_refused(void **state)
+{
+    unsigned started = 0;
+
+    (void)state;
+    assert_int_equal(stop(NULL), 0);
+    for (uint64_t bytes = 64 << 10; bytes <= 3 << 20; bytes += 64 << 10)
+        if (start_with(bytes, 64 << 10, MM_PAGETABLE_ID_X86_64) == MM_OK) {
+            const char *what = "";
+            assert_int_equal(kmm_check(&what), KMM_HEALTHY);
+            started++;
+        } else {
+            assert_int_equal(started, 0); /* more memory never hurts */
+        }
+    assert_in_range(started, 1, 40);
+    assert_int_equal(start(NULL), 0);
 }
 
 static void a_machine_without_memory_is_refused(void **state)
@@ -546,8 +795,13 @@ int main(void)
         T(all_memory_can_be_had_and_comes_back),
         T(the_kernel_space_keeps_write_and_execute_apart),
         T(the_image_is_not_writable_through_the_direct_map),
+        T(large_leaves_map_all_memory),
+        T(each_space_has_the_kernels_half),
         T(a_device_gets_a_window_of_its_own),
+        T(a_device_that_finds_no_room_leaves_none_behind),
         T(regions_by_kind_have_their_rights),
+        T(a_fault_marks_what_was_done),
+        T(copies_cross_pages_and_end_where_memory_does),
         T(a_page_without_rights_keeps_its_content),
         T(a_clone_shares_until_somebody_writes),
         T(a_quota_holds_a_space_down),
@@ -558,8 +812,13 @@ int main(void)
         T(pages_in_use_are_spared_once),
         T(a_lost_frame_is_a_leak),
         T(a_broken_table_is_corrupt),
+        T(other_damage_is_corrupt),
+        T(debug_levels_are_what_they_say),
         T(the_stress_test_finds_nothing_wrong_and_leaves_nothing),
-        T(summaries_benchmarks_and_dumps_print),
+        T(benchmarks_and_lists_print),
+        T(the_summary_is_true),
+        T(faults_have_names),
+        T(a_small_machine_starts_or_is_refused),
         T(a_machine_without_memory_is_refused),
     };
     ram = aligned_alloc(1 << 21, RAM_BYTES);
