@@ -12,7 +12,7 @@
 
 /* What most allocations prefer: where that zone is full, or not there at all, mm_frame goes on to those below. */
 #define NORMAL MM_FRAME_ZONE(kmm.config.zone_count - 1)
-#define DMA    MM_FRAME_ZONE(0)
+#define DMA    MM_FRAME_ZONE(0) /* there is none below it */
 
 struct kmm kmm;
 
@@ -62,26 +62,34 @@ void *kmm_own(uint64_t bytes)
     return pa == MM_PA_NONE ? NULL : MM_MEMSET(kmm_at(pa), 0, bytes);
 }
 
-/* mm_buddy serves runs of pages; when it has none it takes more of the zone from mm_frame. */
+static bool buddy_grow(uint64_t bytes, uint64_t align)
+{
+    const mm_pa_t pa = take_run(KMM_BUDDY, bytes >> MM_PAGE_SHIFT, align);
+    return pa != MM_PA_NONE && mm_buddy_grow(&kmm.buddy, pa, bytes) == MM_OK;
+}
+
+/* mm_buddy serves runs of pages; when it has none it takes more of the zone from mm_frame: a large chunk, or
+ * just the block that is wanted where memory is short. */
 static mm_pa_t buddy_take(uint64_t bytes, uint64_t align)
 {
-    mm_pa_t pa = mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE), chunk;
-    const uint64_t size = mm_align_up(bytes, CHUNK);
-    if (pa != MM_PA_NONE)
-        return pa;
-    chunk = take_run(KMM_BUDDY, size >> MM_PAGE_SHIFT, align > CHUNK ? align : CHUNK);
-    if (chunk == MM_PA_NONE || mm_buddy_grow(&kmm.buddy, chunk, size) != MM_OK)
-        return MM_PA_NONE;
-    return mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE);
+    const uint64_t block = MM_PAGE_SIZE << mm_buddy_order(&kmm.buddy, bytes);
+    const uint64_t least = align > block ? align : block;
+    mm_pa_t pa = mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE);
+    if (pa == MM_PA_NONE && (buddy_grow(mm_align_up(block, CHUNK), mm_align_up(least, CHUNK)) ||
+                             buddy_grow(block, least)))
+        pa = mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE);
+    return pa;
 }
 
 void kmm_trim(void)
 {
-    mm_pa_t pa;
+    struct mm_buddy_block block;
+    mm_pa_t pa = kmm.low;
     mm_buddy_drain(&kmm.buddy);
-    for (pa = mm_align_up(kmm.low, CHUNK); pa < kmm.high; pa += CHUNK)
-        if (mm_buddy_shrink(&kmm.buddy, pa, CHUNK) == MM_OK)
-            (void)give_run(KMM_BUDDY, pa, CHUNK >> MM_PAGE_SHIFT);
+    for (; mm_buddy_find(&kmm.buddy, pa, &block) == MM_OK; pa = block.pa + block.bytes)
+        if (block.state == MM_BUDDY_STATE_FREE &&
+            mm_buddy_shrink(&kmm.buddy, block.pa, block.bytes) == MM_OK)
+            (void)give_run(KMM_BUDDY, block.pa, block.bytes >> MM_PAGE_SHIFT);
 }
 
 mm_pa_t kmm_alloc_pages(unsigned order)
@@ -111,7 +119,7 @@ mm_pa_t kmm_alloc_dma(uint64_t bytes, uint64_t align, uint64_t boundary, mm_pa_t
                                              .align = align,
                                              .boundary = boundary,
                                              .max = limit,
-                                             .flags = DMA | MM_FRAME_ONLY | MM_FRAME_NOWAIT};
+                                             .flags = DMA | MM_FRAME_NOWAIT};
     return taken(KMM_DMA, mm_frame_alloc_run(&kmm.pool, &request), request.count);
 }
 
@@ -135,7 +143,7 @@ static void hook_slab_free(void *ctx, void *p, size_t bytes)
 
 static bool hook_slab_reclaim(void *ctx, struct mm_slab_heap *heap, size_t bytes)
 {
-    return kmm_reclaim(KMM_PAGES(bytes) + 32) != 0;
+    return kmm_reclaim(4 * KMM_PAGES(bytes) + 32) != 0; /* enough for a run, with some luck */
 }
 
 void *kmm_alloc(size_t bytes, unsigned flags)
@@ -337,8 +345,6 @@ static enum mm_status set_up_frames(void)
             kmm.low = kmm.map[i].base;
             kmm.high = kmm.high != 0 ? kmm.high : kmm.low + kmm.map[i].size;
         }
-    if (status == MM_OK && kmm.high == 0)
-        return MM_ERR_NOMEM;
     config.map = kmm.map;
     config.map_count = kmm.map_count;
     if (status == MM_OK)

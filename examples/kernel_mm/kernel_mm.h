@@ -164,8 +164,7 @@ struct kmm_stats {
     uint64_t slab_bytes, swapped, swap_slots, evicted, swapped_in, faults;
 };
 void kmm_get_stats(struct kmm_stats *stats);
-/* Frames that nobody uses, those among mm_buddy's page runs too, after the caches gave back what they can.
- * Nothing else may run. */
+/* Frames that nobody uses, after caches and page runs gave back what they can. Nothing else may run. */
 uint64_t kmm_free_frames(void);
 void kmm_summary(void); /* prints the above in MB and percent */
 

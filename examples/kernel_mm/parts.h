@@ -39,7 +39,7 @@ extern struct kmm kmm;
 
 /* Memory that the manager keeps for itself, zeroed; NULL if there is none. */
 void *kmm_own(uint64_t bytes);
-/* Free chunks of page runs go back to mm_frame. */
+/* Free page runs go back to mm_frame. */
 void kmm_trim(void);
 
 /* Frames of user pages. */

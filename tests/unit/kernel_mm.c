@@ -5,6 +5,7 @@
 #include <stdarg.h>
 
 #define MM_PAGETABLE_X86_64
+#define MM_PAGETABLE_SV48
 #include "../../examples/kernel_mm/kernel_mm.c"
 #include "../../examples/kernel_mm/copy.c"
 #include "../../examples/kernel_mm/file.c"
@@ -27,10 +28,14 @@ static unsigned flushes, lines;
 static char said[1 << 16]; /* what was printed since the last hear() */
 static size_t said_length;
 
+static const struct mm_pagetable *flushed; /* whose translations, last */
+static bool flushed_filled;
+
 static void test_flush(const struct mm_pagetable_flush *flush)
 {
-    (void)flush;
     flushes++;
+    flushed = flush->pt;
+    flushed_filled = flush->filled_only;
 }
 
 static uint64_t test_clock(void)
@@ -78,13 +83,14 @@ static enum mm_status start_with(uint64_t ram_bytes, uint64_t swap_bytes,
                                                         KMM_ZONE("Normal", 16 << 20, MM_PA_NONE)};
     const struct mm_frame_range map[] = {{0, ram_bytes, MM_FRAME_USABLE},
                                          {0x9f000, 0x61000, MM_FRAME_RESERVED},
-                                         {0x100000, 0x20000, MM_FRAME_KERNEL}};
+                                         {0x100000, 0x20000, MM_FRAME_KERNEL},
+                                         {0xfe000000, 0x1000, MM_FRAME_DEVICE}};
     struct kmm_config config = {0};
     struct kmm_mapping image = {0, 0x100000, 0x20000, MM_PAGETABLE_READ | MM_PAGETABLE_EXEC};
 
     image.va = 0xffffffff80000000;
     config.map = map;
-    config.map_count = 3;
+    config.map_count = 4;
     config.zones = zones;
     config.zone_count = 2;
     config.format = mm_pagetable_format_of(format);
@@ -150,7 +156,143 @@ static void assert_touched(struct kmm_space *space, mm_va_t va, uint64_t pages, 
     }
 }
 
+static bool is_present(struct kmm_space *space, mm_va_t va)
+{
+    struct mm_pagetable_entry e;
+    return mm_pagetable_query(&space->pt, va, &e) == MM_OK && (e.attr & MM_PAGETABLE_SWAP) == 0;
+}
+
+/* Takes all frames, those of page runs too, until memory_back(); and those kept for tables if `flags` say so. */
+static mm_pa_t taken_away[RAM_BYTES / MM_PAGE_SIZE], pages_taken[RAM_BYTES / MM_PAGE_SIZE];
+static size_t taken_count, pages_count;
+
+static void memory_gone(unsigned flags)
+{
+    while ((taken_away[taken_count] = mm_frame_alloc(&kmm.pool, NORMAL | flags)) != MM_PA_NONE)
+        taken_count++;
+    while ((pages_taken[pages_count] = buddy_take(PAGE, PAGE)) != MM_PA_NONE)
+        pages_count++;
+}
+static void memory_back(void)
+{
+    while (taken_count != 0)
+        assert_int_equal(mm_frame_free(&kmm.pool, taken_away[--taken_count]), MM_OK);
+    while (pages_count != 0)
+        assert_int_equal(kmm_free_pages(pages_taken[--pages_count], 0), MM_OK);
+}
+
 /* ---- kernel memory ---- */
+
+static void runs_are_aligned_to_their_size(void **state)
+{
+    mm_pa_t pa[12];
+
+    (void)state;
+    for (unsigned order = 0; order < 12; order++) {
+        pa[order] = kmm_alloc_pages(order);
+        assert_int_equal(pa[order] & ((PAGE << order) - 1), 0); /* MM_PA_NONE is not aligned */
+    }
+    assert_int_equal(kmm_alloc_pages(14), MM_PA_NONE); /* all there is */
+    assert_int_equal(kmm_alloc_pages(40), MM_PA_NONE);
+    for (unsigned order = 0; order < 12; order++)
+        assert_int_equal(kmm_free_pages(pa[order], order), MM_OK);
+}
+
+/* Pages of programs go to swap for it, although no chunk of 2 MiB comes free. */
+static void the_kernel_gets_memory_at_the_expense_of_programs(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0), *child;
+    mm_pa_t run, page;
+    char *object;
+
+    (void)state;
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 1000 * PAGE, 0), 0);
+    touch(s, 0x500000, 1000, 1);
+    memory_gone(0);
+    assert_null(kmm_alloc(200000, MM_SLAB_NOWAIT));
+    object = kmm_alloc(200000, 0);
+    assert_non_null(object);
+    memory_gone(0);
+    page = kmm_alloc_pages(0);
+    assert_int_not_equal(page, MM_PA_NONE);
+    memory_gone(0);
+    run = kmm_alloc_pages(3);
+    assert_int_not_equal(run, MM_PA_NONE);
+    memory_gone(0);
+    child = kmm_space_clone(s);
+    assert_non_null(child);
+    memory_gone(0);
+    assert_int_equal(kmm_fault(child, 0x500000, W), MM_VMA_FAULT_OK);
+    memory_back();
+    assert_touched(s, 0x500000, 1000, 1);
+    assert_touched(child, 0x500000, 1000, 1);
+    kmm_space_destroy(child);
+    kmm_space_destroy(s);
+    assert_int_equal(kmm_free_pages(page, 0), MM_OK);
+    assert_int_equal(kmm_free_pages(run, 3), MM_OK);
+    assert_int_equal(kmm_free(object), MM_OK);
+}
+
+/* mm_vma's own memory comes under a space's lock, where nothing is reclaimed: kmm_mmap does it and tries again. */
+static void many_areas_come_at_the_expense_of_pages(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0);
+    mm_va_t va;
+
+    (void)state;
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 700 * PAGE, 0), 0);
+    touch(s, 0x500000, 700, 1);
+    memory_gone(0);
+    for (unsigned i = 0; i < 2000; i++) /* areas that do not merge */
+        assert_int_equal(map(s, 1, i % 2 != 0 ? R : R | W, PRIVATE, NULL, &va), 0);
+    memory_back();
+    assert_touched(s, 0x500000, 700, 1);
+    kmm_space_destroy(s);
+}
+
+static void tables_can_be_made_when_all_else_is_in_use(void **state)
+{
+    (void)state;
+    memory_gone(0);
+    assert_int_equal(kmm_map(0xffffff8000000000, 0x200000, PAGE, MM_PAGETABLE_READ), MM_OK);
+    memory_back();
+    assert_int_equal(kmm_unmap(0xffffff8000000000, PAGE), MM_OK);
+}
+
+static void changes_of_the_kernels_space_are_flushed(void **state)
+{
+    const mm_va_t va = 0xffffffff90000000;
+
+    (void)state;
+    assert_int_equal(kmm_map(va, 0x200000, PAGE, MM_PAGETABLE_READ), MM_OK);
+    flushed = NULL;
+    assert_int_equal(kmm_unmap(va, PAGE), MM_OK);
+    assert_ptr_equal(flushed, &kmm.kernel);
+    assert_false(flushed_filled);
+}
+
+/* RISC-V: a hart may remember that there was nothing; devices have no type without Svpbmt. */
+static void new_translations_are_announced_where_they_must_be(void **state)
+{
+    struct mm_pagetable_entry e;
+    struct kmm_space *s;
+    mm_va_t va;
+    char *at;
+
+    (void)state;
+    assert_int_equal(stop(NULL), 0);
+    assert_int_equal(start_with(RAM_BYTES, 0, MM_PAGETABLE_ID_SV48), MM_OK);
+    s = kmm_space_create(0);
+    assert_int_equal(map(s, 1, R | W, PRIVATE, NULL, &va), 0);
+    assert_int_equal(kmm_fault(s, va, W), MM_VMA_FAULT_OK);
+    assert_ptr_equal(flushed, &s->pt);
+    assert_true(flushed_filled);
+    at = kmm_map_device(0xfee00000, PAGE);
+    assert_int_equal(mm_pagetable_query(&kmm.kernel, (uintptr_t)at, &e), MM_OK);
+    assert_int_equal(MM_PAGETABLE_TYPE_OF(e.attr), 0);
+    assert_int_equal(kmm_unmap_device(at, PAGE), MM_OK);
+    kmm_space_destroy(s);
+}
 
 static void objects_of_every_size_are_writable_and_apart(void **state)
 {
@@ -279,6 +421,9 @@ static void large_leaves_map_all_memory(void **state)
     (void)state;
     assert_int_equal(mm_pagetable_query(&kmm.kernel, (uintptr_t)kmm_at(RAM_BYTES / 2), &e), MM_OK);
     assert_true(e.bytes >= PAGE << 9 && (e.attr & MM_PAGETABLE_GLOBAL) != 0);
+    assert_true((e.attr & MM_PAGETABLE_ACCESSED) != 0 && (e.attr & MM_PAGETABLE_DIRTY) != 0);
+    assert_int_equal(mm_pagetable_translate(&kmm.kernel, (uintptr_t)kmm_at(0xfe000000)),
+                     MM_PA_NONE);
     mm_pagetable_get_stats(&kmm.kernel, &stats);
     assert_in_range(stats.leaves[0], 32, 3 * 512); /* the image, and what is next to another kind */
 }
@@ -318,6 +463,10 @@ static void a_device_that_finds_no_room_leaves_none_behind(void **state)
     while (n != 0)
         assert_int_equal(kmm_unmap_device(at[--n], 1 << 20), MM_OK);
     assert_int_equal(kmm_unmap_device(at[0], 1 << 20), MM_ERR_NOENT);
+    at[0] = kmm_map_device(0xf0000ffe, 4); /* in two pages */
+    assert_int_equal(mm_pagetable_translate(&kmm.kernel, (uintptr_t)at[0] + 3), 0xf0001001);
+    assert_int_equal(kmm_unmap_device(at[0], 4), MM_OK);
+    assert_int_equal(mm_pagetable_translate(&kmm.kernel, (uintptr_t)at[0] + 3), MM_PA_NONE);
 }
 
 static void a_device_gets_a_window_of_its_own(void **state)
@@ -340,7 +489,8 @@ static void a_device_gets_a_window_of_its_own(void **state)
 
 static void regions_by_kind_have_their_rights(void **state)
 {
-    struct kmm_space *s = kmm_space_create(0);
+    struct kmm_space *s = kmm_space_create(0), *child;
+    struct mm_pagetable_entry e;
     unsigned char byte;
 
     (void)state;
@@ -363,7 +513,14 @@ static void regions_by_kind_have_their_rights(void **state)
     assert_int_equal(kmm_fault(s, 0x7000000 - PAGE, W), MM_VMA_FAULT_OK);         /* it grows */
     assert_int_equal(kmm_fault(s, 0x7000000 - (2 << 20), W), MM_VMA_FAULT_GUARD); /* not that far */
     assert_int_equal(kmm_fault(s, 0x7100000, R), MM_VMA_FAULT_NONE);
-    assert_int_equal(mm_pagetable_translate(&s->pt, 0x8000000), 0xfee00000);
+    assert_int_equal(mm_pagetable_query(&s->pt, 0x8000000, &e), MM_OK);
+    assert_int_equal(e.pa, 0xfee00000);
+    assert_int_equal(MM_PAGETABLE_TYPE_OF(e.attr), MM_PAGETABLE_DEVICE);
+    child = kmm_space_clone(s);
+    assert_int_equal(mm_vma_check(&child->vma), MM_OK);
+    assert_int_equal(kmm_fault(child, 0x8000000, W), MM_VMA_FAULT_OK);
+    assert_int_equal(mm_pagetable_translate(&child->pt, 0x8000000), 0xfee00000);
+    kmm_space_destroy(child);
     assert_false(kmm_copy_in(s, &byte, 0x8000000, 1)); /* the direct map has no devices */
     assert_int_equal(kmm_region_protect(s, 0x500000, PAGE, R), 0);
     assert_int_equal(kmm_fault(s, 0x500000, W), MM_VMA_FAULT_WRITE);
@@ -459,7 +616,7 @@ static void a_clone_shares_until_somebody_writes(void **state)
 
 static void a_quota_holds_a_space_down(void **state)
 {
-    struct kmm_space *s = kmm_space_create(10);
+    struct kmm_space *s = kmm_space_create(10), *child;
     unsigned got = 0;
 
     (void)state;
@@ -469,7 +626,121 @@ static void a_quota_holds_a_space_down(void **state)
     assert_int_equal(got, 10);
     assert_int_equal(kmm_region_free(s, 0x500000, 4 * PAGE), 0);
     assert_int_equal(kmm_fault(s, 0x500000 + 20 * PAGE, W), MM_VMA_FAULT_OK);
+    assert_int_equal(s->quota.used, 7);
+    child = kmm_space_clone(s);
+    assert_int_equal(child->quota.used, 7);
+    assert_int_equal(child->quota.limit, 10);
+    assert_int_equal(kmm_fault(child, 0x500000 + 20 * PAGE, W), MM_VMA_FAULT_OK); /* a copy */
+    assert_int_equal(child->quota.used, 7);
+    kmm_space_destroy(child);
     kmm_space_destroy(s);
+}
+
+static void a_quota_counts_what_is_present(void **state)
+{
+    struct kmm_space *s = kmm_space_create(100);
+    unsigned present = 0;
+
+    (void)state;
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 64 * PAGE, 0), 0);
+    touch(s, 0x500000, 64, 1);
+    assert_int_equal(s->quota.used, 64);
+    assert_int_equal(kmm_reclaim(20), 20);
+    assert_int_equal(s->quota.used, 44);
+    assert_int_equal(kmm_region_free(s, 0x500000, 32 * PAGE), 0); /* with slots among them */
+    for (unsigned i = 32; i < 64; i++)
+        present += is_present(s, 0x500000 + i * PAGE);
+    assert_int_equal(s->quota.used, present);
+    memory_gone(MM_FRAME_URGENT);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x40000000, PAGE, 0), 0);
+    assert_int_equal(mm_vma_fault(&s->vma, 0x40000000, R), MM_VMA_FAULT_NOMEM); /* no table */
+    assert_int_equal(s->quota.used, present);
+    memory_back();
+    assert_int_equal(kmm_region_free(s, LOW, TOP - LOW), 0);
+    assert_int_equal(s->quota.used, 0);
+    kmm_space_destroy(s);
+}
+
+static void reads_of_untouched_memory_share_a_page(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0);
+    struct kmm_stats stats;
+    unsigned char byte = 1;
+
+    (void)state;
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 64 * PAGE, 0), 0);
+    for (unsigned i = 0; i < 64; i++)
+        assert_true(kmm_copy_in(s, &byte, 0x500000 + i * PAGE, 1) && byte == 0);
+    kmm_get_stats(&stats);
+    assert_int_equal(stats.use[KMM_USER], 0);
+    kmm_space_destroy(s);
+}
+
+static void pages_are_zero_whatever_was_there_before(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0);
+
+    (void)state;
+    kmm_set_debug(2); /* junk */
+    for (unsigned turn = 0; turn < 3; turn++) {
+        assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 600 * PAGE, 0), 0);
+        for (unsigned i = 0; i < 600; i++) {
+            unsigned char byte = 1;
+            assert_int_equal(kmm_fault(s, 0x500000 + i * PAGE, W), MM_VMA_FAULT_OK);
+            assert_true(kmm_copy_in(s, &byte, 0x500000 + i * PAGE + i, 1) && byte == 0);
+        }
+        assert_int_equal(kmm_region_free(s, 0x500000, 600 * PAGE), 0);
+    }
+    kmm_space_destroy(s);
+}
+
+static void a_stack_keeps_its_distance(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0);
+
+    (void)state;
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_STACK, 0x7000000, 4 * PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x7000000 - 20 * PAGE, PAGE, 0), 0);
+    assert_int_equal(kmm_fault(s, 0x7000000 - 2 * PAGE, W), MM_VMA_FAULT_OK);
+    assert_int_equal(kmm_fault(s, 0x7000000 - 5 * PAGE, W), MM_VMA_FAULT_GUARD);
+    kmm_space_destroy(s);
+}
+
+static void rights_are_those_of_hardware(void **state)
+{
+    struct kmm_space *s = kmm_space_create(0);
+    struct mm_pagetable_stats before, after;
+    struct mm_pagetable_entry e;
+    mm_va_t va;
+
+    (void)state;
+    assert_int_equal(map(s, 1, W, PRIVATE, NULL, &va), 0); /* there is no writing without reading */
+    assert_int_equal(kmm_fault(s, va, R), MM_VMA_FAULT_OK);
+    assert_int_equal(kmm_region_protect(s, va, PAGE, X), 0);
+    assert_int_equal(kmm_fault(s, va, R), MM_VMA_FAULT_OK);
+    assert_int_equal(map(s, 1, R | W | X, PRIVATE, NULL, &va), MM_VMA_EACCES);
+    assert_int_equal(map(s, 4, R | W, PRIVATE | MM_VMA_MAP_POPULATE, NULL, &va), 0);
+    assert_int_equal(mm_pagetable_query(&s->pt, va, &e), MM_OK); /* nobody has used it */
+    assert_int_equal(e.attr & (MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY), 0);
+    mm_pagetable_get_stats(&s->pt, &before);
+    assert_int_equal(kmm_region_free(s, LOW, TOP - LOW), 0);
+    mm_pagetable_get_stats(&s->pt, &after);
+    assert_int_equal(after.tables[0], before.tables[0]); /* tables stay while the space lives */
+    kmm_space_destroy(s);
+}
+
+/* evict_one may put a frame on its list while its last owner gives it up. */
+static void the_last_reference_takes_a_frame_off_its_list(void **state)
+{
+    const mm_pa_t pa = kmm_frame_alloc(NULL, false);
+
+    (void)state;
+    assert_int_equal(mm_frame_get(&kmm.pool, pa), MM_OK);
+    kmm_frame_free(NULL, pa);
+    kmm_frame_mapped(NULL, pa);
+    assert_int_equal(mm_frame_is_free(&kmm.pool, pa), 0);
+    kmm_frame_put(pa);
+    assert_int_equal(mm_frame_is_free(&kmm.pool, pa), 1);
 }
 
 static void pages_of_files_come_through_the_pager(void **state)
@@ -494,6 +765,9 @@ static void pages_of_files_come_through_the_pager(void **state)
     assert_true(kmm_copy_out(s, shared, &byte, 1));
     assert_int_equal(kmm_fault(s, shared + 3 * PAGE, R), MM_VMA_FAULT_BUS);
     assert_int_equal(file.reads, 2);
+    assert_int_equal(kmm.lru.list[2 * MM_FRAME_LRU_FILE].count +
+                         kmm.lru.list[2 * MM_FRAME_LRU_FILE + 1].count,
+                     2);
     kmm_space_destroy(s);
     assert_int_equal(disk[0], 0x33);
     assert_int_equal(disk[PAGE], 0x11);
@@ -780,6 +1054,11 @@ static void a_machine_without_memory_is_refused(void **state)
     (void)state;
     assert_int_equal(stop(NULL), 0);
     assert_int_equal(start_with(0, 0, MM_PAGETABLE_ID_X86_64), MM_ERR_NOMEM);
+    {
+        static const struct mm_frame_range many[KMM_MAP_MAX + 1];
+        const struct kmm_config config = {.map = many, .map_count = KMM_MAP_MAX + 1};
+        assert_int_equal(kmm_init(&config), MM_ERR_LIMIT);
+    }
     assert_int_equal(start_with(RAM_BYTES, RAM_BYTES, MM_PAGETABLE_ID_X86_64), MM_ERR_NOMEM);
     assert_int_equal(start(NULL), 0);
 }
@@ -792,7 +1071,13 @@ int main(void)
         T(realloc_keeps_the_content),
         T(a_double_free_is_refused_and_reported),
         T(dma_memory_is_low_aligned_and_crosses_no_boundary),
+        T(runs_are_aligned_to_their_size),
+        T(the_kernel_gets_memory_at_the_expense_of_programs),
+        T(many_areas_come_at_the_expense_of_pages),
         T(all_memory_can_be_had_and_comes_back),
+        T(tables_can_be_made_when_all_else_is_in_use),
+        T(changes_of_the_kernels_space_are_flushed),
+        T(new_translations_are_announced_where_they_must_be),
         T(the_kernel_space_keeps_write_and_execute_apart),
         T(the_image_is_not_writable_through_the_direct_map),
         T(large_leaves_map_all_memory),
@@ -805,6 +1090,12 @@ int main(void)
         T(a_page_without_rights_keeps_its_content),
         T(a_clone_shares_until_somebody_writes),
         T(a_quota_holds_a_space_down),
+        T(a_quota_counts_what_is_present),
+        T(reads_of_untouched_memory_share_a_page),
+        T(pages_are_zero_whatever_was_there_before),
+        T(a_stack_keeps_its_distance),
+        T(rights_are_those_of_hardware),
+        T(the_last_reference_takes_a_frame_off_its_list),
         T(pages_of_files_come_through_the_pager),
         T(shared_anonymous_memory_is_seen_by_a_clone),
         T(under_pressure_pages_go_to_swap_and_come_back_intact),
