@@ -76,7 +76,7 @@ static bool hook_pt_next(void *ctx, void *pt, mm_va_t va, mm_va_t end, struct mm
         entry->prot = prot_of(e.attr);
         entry->dirty = (e.attr & (MM_PAGETABLE_DIRTY | MM_PAGETABLE_SWAP)) != 0;
         entry->slot = e.pa;
-        entry->pa = (e.attr & MM_PAGETABLE_SWAP) != 0 ? MM_PA_NONE : e.pa + (va - e.va);
+        entry->pa = (e.attr & MM_PAGETABLE_SWAP) != 0 ? MM_PA_NONE : e.pa;
         return true;
     }
     return false;
