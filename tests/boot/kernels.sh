@@ -31,7 +31,15 @@ boots() { # MACHINE TABLES: all of it, on two CPUs, with these page tables
     grep -q "^mm example kernel, $2 tables" "$log" || { echo "other tables than $2" && return 1; }
     grep -q '^2 CPUs' "$log" || { echo "not on two CPUs" && return 1; }
     [ "$(grep -c '^PASS' "$log")" -eq 25 ] || { echo "not 25 demonstrations" && return 1; }
+    grep -qE '^  [0-9a-f]+ \+ [0-9a-f]+ usable' "$log" || { echo "no memory map" && return 1; }
+    grep -qE '^  DMA: total [0-9.]+ MB, used [0-9.]+ MB, free [0-9.]+ MB, [0-9]+% used' "$log" ||
+        { echo "no zones" && return 1; }
     ! grep -E '^(FAIL|SKIP)' "$log"
+}
+
+stops() { # MACHINE: a boot that does not end is ended, and has failed
+    ! MM_BOOT_TIMEOUT=0.5 examples/kernel_common/boot.sh "$1" build/kernels/stopped.log 2>build/kernels/stopped.err &&
+        cat build/kernels/stopped.err && grep -q 'status 124' build/kernels/stopped.err
 }
 
 for arch in x86_64 riscv64; do
@@ -46,6 +54,7 @@ for arch in x86_64 riscv64; do
         check "x86_64 boots with four levels" boots x86_64 x86_64
         check "its own space keeps writing and execution apart" separate build/kernels/x86_64.log 1
         check "x86_64 boots with five levels" boots x86_64-la57 x86_64-la57
+        check "a boot that does not end has failed" stops x86_64
     else
         check "riscv64 boots with Sv39" boots riscv64-sv39 sv39
         check "riscv64 boots with Sv48" boots riscv64 sv48
