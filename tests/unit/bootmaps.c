@@ -289,8 +289,10 @@ static void uefi_heeds_the_attributes(void **state)
     put_efi(7, 0x300000, 1, EFI_WB | 0x40000, 0);           /* specific purpose */
     put_efi(4, 0x400000, 1, EFI_WB | (uint64_t)1 << 63, 0); /* needed by runtime services */
     put_efi(11, 0x500000, 1, (uint64_t)1 << 63, 0);         /* a device that they use */
+    put_efi(12, 0x600000, 1, (uint64_t)1 << 63, 0);         /* its ports */
     assert_int_equal(uefi(length, 40), MM_OK);
-    assert_int_equal(count, 5);
+    assert_int_equal(count, 6);
+    assert_range(5, 0x600000, 0x1000, MM_FRAME_DEVICE);
     assert_range(0, 0x100000, 0x1000, MM_FRAME_USABLE);
     assert_range(1, 0x200000, 0x1000, MM_FRAME_RESERVED);
     assert_range(2, 0x300000, 0x1000, MM_FRAME_DEVICE);
