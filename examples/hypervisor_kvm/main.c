@@ -303,6 +303,9 @@ static void step_dirty(void)
              memcmp(h.accessed, read, sizeof read) == 0);
     step("KVM's dirty log agrees",
          ok && vmm_harvest_log(&vm, log) && log_is_true(log, written, writes));
+    step("it goes on where a part is protected",
+         vmm_protect(&vm, vm.image, PAGE, MM_VMA_READ) && vmm_harvest_log(&vm, log) &&
+             vmm_protect(&vm, vm.image, PAGE, MM_VMA_READ | MM_VMA_WRITE));
     step("it is off again", vmm_log(&vm, false));
 }
 
