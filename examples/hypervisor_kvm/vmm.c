@@ -640,28 +640,30 @@ const char *vmm_make(struct vmm *v, const char *device, bool *missing)
     return cpu_identify(v) && cpu_start(v) ? NULL : "the processor cannot be set up";
 }
 
-static bool heap_is_empty(const struct vmm *v)
+/* The tables, their spares, and what was mapped. */
+static bool tables_unmake(struct vmm *v)
 {
+    bool ok = mm_pagetable_destroy(&v->tables, false) == MM_OK && v->seen.misfreed == 0;
+
+    while (v->spare_count != 0)
+        ok = mm_buddy_free(&v->frames, v->spares[--v->spare_count]) == MM_OK && ok;
     for (uint64_t frame = 0; frame < VMM_FRAMES; frame++)
-        if (v->heap_of[frame] != 0)
-            return false;
-    return true;
+        ok = ok && v->heap_of[frame] == 0;
+    return ok;
 }
 
 bool vmm_unmake(struct vmm *v)
 {
     struct mm_buddy_stats stats;
-    bool ok = mm_pagetable_destroy(&v->tables, false) == MM_OK;
+    bool ok = tables_unmake(v);
 
-    while (v->spare_count != 0)
-        ok = mm_buddy_free(&v->frames, v->spares[--v->spare_count]) == MM_OK && ok;
     ok = mm_buddy_free(&v->frames, v->image) == MM_OK && ok;
     ok = mm_buddy_free(&v->frames, v->stack) == MM_OK && ok;
     ok = mm_buddy_free(&v->frames, v->mail) == MM_OK && ok;
     ok = mm_buddy_check(&v->frames) == MM_BUDDY_HEALTHY && ok;
     mm_buddy_get_stats(&v->frames, &stats);
     ok = stats.used == 0 && stats.free == stats.total && ok;
-    ok = mm_vma_check(&v->map) == MM_OK && heap_is_empty(v) && ok;
+    ok = mm_vma_check(&v->map) == MM_OK && ok;
     ok = mm_vma_leave(&v->map) && vmm_sync(v) && ok;
     mm_vma_system_fini(&v->system);
     munmap(v->run, v->run_bytes);
