@@ -1,5 +1,5 @@
-/* kernel_mm.c - who gets memory from whom; see kernel_mm.h. Files, reclaim, reports and the self-tests have
- * files of their own. */
+/* kernel_mm.c - who gets memory from whom; see kernel_mm.h. The page tables of programs, files, reclaim, reports
+ * and the self-tests have files of their own. */
 #define MM_FRAME_IMPLEMENTATION
 #define MM_BUDDY_IMPLEMENTATION
 #define MM_SLAB_IMPLEMENTATION
