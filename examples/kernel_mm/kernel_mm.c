@@ -1,5 +1,5 @@
-/* kernel_mm.c - who gets memory from whom; see kernel_mm.h. The page tables of programs, files, reclaim, reports
- * and the self-tests have files of their own. */
+/* kernel_mm.c - who gets memory from whom; see kernel_mm.h. The page tables of programs, files,
+ * reclaim, reports and the self-tests have files of their own. */
 #define MM_FRAME_IMPLEMENTATION
 #define MM_BUDDY_IMPLEMENTATION
 #define MM_SLAB_IMPLEMENTATION
@@ -10,13 +10,14 @@
 #define CHUNK (MM_PAGE_SIZE << MM_FRAME_HUGE_ORDER) /* what mm_buddy grows by */
 #define JUNK  0x6b                                  /* freed pages at debug level 2 */
 
-/* What most allocations prefer: where that zone is full, or not there at all, mm_frame goes on to those below. */
+/* What most allocations prefer: where that zone is full, or not there at all, mm_frame goes on to
+ * those below. */
 #define NORMAL MM_FRAME_ZONE(kmm.config.zone_count - 1)
 #define DMA    MM_FRAME_ZONE(0) /* there is none below it */
 
 struct kmm kmm;
 
-/* ---- Frames and page runs -------------------------------------------------------------------------------- */
+/* ---- Frames and page runs -------------------------------------------------------------------- */
 
 void *kmm_at(mm_pa_t pa)
 {
@@ -128,7 +129,7 @@ enum mm_status kmm_free_dma(mm_pa_t pa, uint64_t bytes)
     return give_run(KMM_DMA, pa, KMM_PAGES(bytes));
 }
 
-/* ---- Objects ------------------------------------------------------------------------------------------------ */
+/* ---- Objects --------------------------------------------------------------------------------- */
 
 static void *hook_slab_alloc(void *ctx, size_t bytes, size_t align, unsigned flags)
 {
@@ -168,7 +169,7 @@ size_t kmm_size(const void *p)
     return mm_slab_ksize(&kmm.heap, p);
 }
 
-/* ---- The kernel's space ------------------------------------------------------------------------------------- */
+/* ---- The kernel's space ---------------------------------------------------------------------- */
 
 static mm_pa_t hook_table_alloc(void *ctx, uint64_t bytes)
 {
@@ -256,7 +257,7 @@ uint64_t kmm_kernel_root(void)
     return mm_pagetable_root(&kmm.kernel);
 }
 
-/* ---- Hooks of user spaces: frames ------------------------------------------------------------------------- */
+/* ---- Hooks of user spaces: frames ------------------------------------------------------------ */
 
 mm_pa_t kmm_frame_alloc(void *ctx, bool zero)
 {
@@ -306,7 +307,7 @@ void kmm_frame_mapped(void *ctx, mm_pa_t pa)
                                desc->mapping != NULL ? MM_FRAME_LRU_FILE : MM_FRAME_LRU_ANON);
 }
 
-/* ---- Hooks of user spaces: memory of mm_vma's own (under a space's lock, so nothing is reclaimed) ----------- */
+/* ---- Hooks of user spaces: memory of mm_vma's own (under a space's lock, so nothing is reclaimed) ---- */
 
 static struct mm_vma_node *hook_node_alloc(void *ctx)
 {
@@ -328,7 +329,7 @@ static void hook_area_free(void *ctx, struct mm_vma *area)
     (void)mm_slab_free(&kmm.cache[KMM_AREA], area);
 }
 
-/* ---- Set-up ------------------------------------------------------------------------------------------------- */
+/* ---- Set-up ---------------------------------------------------------------------------------- */
 
 static enum mm_status set_up_frames(void)
 {
@@ -464,7 +465,7 @@ void kmm_fini(void)
     kmm_trim();
 }
 
-/* ---- User spaces ---------------------------------------------------------------------------------------------------------- */
+/* ---- User spaces ----------------------------------------------------------------------------- */
 
 /* The kernel's half, 256 of 512 entries: those that there are. */
 static enum mm_status lend_kernel(struct kmm_space *space)
