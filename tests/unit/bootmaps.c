@@ -1198,6 +1198,9 @@ static void fdt_refuses_a_tree_that_is_none(void **state)
     begin_node(""), memory_node(), end_node(), end_node(); /* closed twice */
     assert_int_equal(fdt_done(), MM_ERR_CORRUPT);
     fdt_start();
+    begin_node(""), memory_node(), end_node(), end_node(), begin_node(""); /* and then opened */
+    assert_int_equal(fdt_done(), MM_ERR_CORRUPT);
+    fdt_start();
     begin_node(""), memory_node(), put_be32(5), end_node(); /* no such token */
     assert_int_equal(fdt_done(), MM_ERR_CORRUPT);
     fdt_start();
@@ -1239,6 +1242,25 @@ static void fdt_skips_what_means_nothing(void **state)
     end_node(), put_be32(4);
     assert_int_equal(fdt_done(), MM_OK);
     assert_int_equal(count, 1);
+    fdt_start();
+    begin_node(""), memory_node(), begin_node("a"), begin_node("chosen"); /* not the one */
+    cells("linux,initrd-start", 0x5000), cells("linux,initrd-end", 0x6000);
+    end_node(), end_node(), end_node();
+    assert_int_equal(fdt_done(), MM_OK);
+    assert_int_equal(count, 1);
+}
+
+static void fdt_knows_two_words_for_a_node_in_use(void **state)
+{
+    static const char *const words[] = {"okay", "ok", "disabled", "okay?"};
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        fdt_start();
+        begin_node(""), begin_node("memory");
+        text_property("device_type", "memory"), text_property("status", words[i]);
+        cells("reg", 0, 0x1000, 0x2000), end_node(), end_node();
+        assert_int_equal(fdt_done(), i < 2 ? MM_OK : MM_ERR_NOENT);
+    }
 }
 
 static void fdt_reserves_only_what_is_in_reserved_memory(void **state)
@@ -1369,6 +1391,7 @@ int main(void)
         cmocka_unit_test(fdt_refuses_a_tree_that_is_none),
         cmocka_unit_test(fdt_reads_reservations_to_the_end),
         cmocka_unit_test(fdt_skips_what_means_nothing),
+        cmocka_unit_test(fdt_knows_two_words_for_a_node_in_use),
         cmocka_unit_test(fdt_reserves_only_what_is_in_reserved_memory),
         cmocka_unit_test(fdt_keeps_the_initial_ram_disk),
         cmocka_unit_test(fdt_refuses_a_header_that_leads_out),
