@@ -1079,6 +1079,13 @@ MM_FRAME_API struct mm_frame_desc *mm_frame_desc_of(struct mm_frame_pool *pool, 
 /* Address of the frame that `desc` describes. O(1). */
 MM_FRAME_API mm_pa_t mm_frame_desc_pa(const struct mm_frame_pool *pool,
                                       const struct mm_frame_desc *desc);
+/* Place of `desc` among the descriptors, below mm_frame_desc_count(pool): for a table of the
+ * caller's own, a record a frame. It depends on the frame alone until memory is taken off-line.
+ * O(1). */
+MM_FRAME_API size_t mm_frame_desc_index(const struct mm_frame_pool *pool,
+                                        const struct mm_frame_desc *desc);
+/* How many descriptors there are, those of memory that may come later too; 0: they are off. O(1). */
+MM_FRAME_API size_t mm_frame_desc_count(const struct mm_frame_pool *pool);
 /* Allocates 2^order frames with one reference on the first; its other fields are cleared.
  * MM_PA_NONE as mm_frame_alloc_order, or without descriptors. */
 MM_FRAME_API mm_pa_t mm_frame_alloc_ref(struct mm_frame_pool *pool, unsigned order, unsigned flags);
@@ -4541,6 +4548,17 @@ MM_FRAME_API mm_pa_t mm_frame_desc_pa(const struct mm_frame_pool *pool,
                                       const struct mm_frame_desc *desc)
 {
     return mmi_frame_index_pa(pool, (uintptr_t)(desc - pool->desc));
+}
+
+MM_FRAME_API size_t mm_frame_desc_index(const struct mm_frame_pool *pool,
+                                        const struct mm_frame_desc *desc)
+{
+    return (size_t)(desc - pool->desc);
+}
+
+MM_FRAME_API size_t mm_frame_desc_count(const struct mm_frame_pool *pool)
+{
+    return pool->desc == NULL ? 0 : (size_t)pool->sections << MMI_FRAME_SECTION_SHIFT;
 }
 
 MM_FRAME_API mm_pa_t mm_frame_alloc_ref(struct mm_frame_pool *pool, unsigned order, unsigned flags)

@@ -1422,6 +1422,11 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_share_cow(struct mm_pagetable *to,
  * formats; the shared errors. O(entries). Takes the locks of both. */
 MM_PAGETABLE_API enum mm_status
 mm_pagetable_lend(struct mm_pagetable *to, struct mm_pagetable *from, mm_va_t va, uint64_t bytes);
+/* The same for those entries of the range that `from` has: all that a kernel's space has so far,
+ * without a table for each gigabyte in between. Errors but MM_ERR_NOMEM as above. */
+MM_PAGETABLE_API enum mm_status mm_pagetable_lend_present(struct mm_pagetable *to,
+                                                          struct mm_pagetable *from, mm_va_t va,
+                                                          uint64_t bytes);
 
 /* Takes borrowed entries of the range out of `to` again.
  * Returns MM_OK; MM_ERR_NOENT if there was none; the shared errors. O(entries). */
@@ -5062,8 +5067,9 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_share_cow(struct mm_pagetable *to,
     return mmi_pt_exit_both(&s, status);
 }
 
-/* What stands in the way of lending the range, and how many tables `from` lacks for it. */
-static enum mm_status mmi_pt_plan_lend(struct mmi_pt_share *s)
+/* What stands in the way of lending the range, and how many tables `from` lacks for it; `present`:
+ * where it lacks one, nothing is lent. */
+static enum mm_status mmi_pt_plan_lend(struct mmi_pt_share *s, bool present)
 {
     struct mmi_pt_iter from, to;
     enum mm_status status = MM_OK;
@@ -5072,11 +5078,13 @@ static enum mm_status mmi_pt_plan_lend(struct mmi_pt_share *s)
     mmi_pt_begin(&to, s->to.pt, s->to.off, s->to.end);
     while (status == MM_OK && from.off < from.end) {
         uint64_t e = mmi_pt_here(&from);
-        if (mmi_pt_here(&to) != 0)
-            status = MM_ERR_EXISTS;
-        else if (e != 0 && !mmi_pt_is_table(from.pt, e, from.level))
-            status = MM_ERR_BUSY;
-        s->needed += e == 0;
+        if (e != 0 || !present) {
+            if (mmi_pt_here(&to) != 0)
+                status = MM_ERR_EXISTS;
+            else if (e != 0 && !mmi_pt_is_table(from.pt, e, from.level))
+                status = MM_ERR_BUSY;
+            s->needed += e == 0;
+        }
         mmi_pt_move(&from, mmi_pt_entry_end(&from));
         mmi_pt_move(&to, from.off);
     }
@@ -5104,8 +5112,8 @@ static void mmi_pt_lend_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
     mmi_pt_note_linked(s->to.batch);
 }
 
-MM_PAGETABLE_API enum mm_status
-mm_pagetable_lend(struct mm_pagetable *to, struct mm_pagetable *from, mm_va_t va, uint64_t bytes)
+static enum mm_status mmi_pt_lend(struct mm_pagetable *to, struct mm_pagetable *from, mm_va_t va,
+                                  uint64_t bytes, bool present)
 {
     static const char where[] = "mm_pagetable_lend";
     uint64_t size = mmi_pt_size(from, mmi_pt_root_level(from));
@@ -5119,7 +5127,7 @@ mm_pagetable_lend(struct mm_pagetable *to, struct mm_pagetable *from, mm_va_t va
     if (status != MM_OK)
         return status;
     s.needed = 0;
-    status = mmi_pt_plan_lend(&s);
+    status = mmi_pt_plan_lend(&s, present);
     if (status == MM_OK)
         status = mmi_pt_reserve(&s.from.spare, s.needed);
     if (status != MM_OK)
@@ -5128,13 +5136,27 @@ mm_pagetable_lend(struct mm_pagetable *to, struct mm_pagetable *from, mm_va_t va
     mmi_pt_begin(&from_it, from, s.from.off, s.from.end);
     mmi_pt_begin(&to_it, to, s.to.off, s.to.end);
     while (from_it.off < from_it.end) {
-        mmi_pt_lend_entry(&s, &from_it, &to_it);
+        if (!present || mmi_pt_here(&from_it) != 0)
+            mmi_pt_lend_entry(&s, &from_it, &to_it);
         mmi_pt_move(&from_it, mmi_pt_entry_end(&from_it));
         mmi_pt_move(&to_it, from_it.off);
     }
     mmi_pt_leave(&to_it);
     mmi_pt_leave(&from_it);
     return mmi_pt_exit_both(&s, MM_OK);
+}
+
+MM_PAGETABLE_API enum mm_status
+mm_pagetable_lend(struct mm_pagetable *to, struct mm_pagetable *from, mm_va_t va, uint64_t bytes)
+{
+    return mmi_pt_lend(to, from, va, bytes, false);
+}
+
+MM_PAGETABLE_API enum mm_status mm_pagetable_lend_present(struct mm_pagetable *to,
+                                                          struct mm_pagetable *from, mm_va_t va,
+                                                          uint64_t bytes)
+{
+    return mmi_pt_lend(to, from, va, bytes, true);
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_give_back(struct mm_pagetable *to, mm_va_t va,

@@ -222,7 +222,12 @@ static void step_plug(void)
          ok && vm.seen.plugged == 1 && vm.module_gpa == VMM_PLUG_BASE && slots_used() == 2 &&
              vm.seen.paged_in == HEAP_PAGES);
     step("all of it reads back", does(GUEST_SUM, HEAP(0), HEAP_PAGES, 0, sum_of(7, HEAP_PAGES)));
-    step("a module in use is not let go", vmm_unplug(&vm, false) == MM_ERR_BUSY);
+    step("a module in use is not let go, and there is no second one",
+         vmm_unplug(&vm, false) == MM_ERR_BUSY && !vmm_plug(&vm));
+    step("a whole slot is protected and unprotected",
+         vmm_protect(&vm, vm.module_gpa, VMM_MODULE, MM_VMA_READ) && slots_used() == 2 &&
+             vmm_protect(&vm, vm.module_gpa, VMM_MODULE, MM_VMA_READ | MM_VMA_WRITE) &&
+             does(GUEST_FILL, HEAP(0), HEAP_PAGES, 7, HEAP_PAGES));
 }
 
 /* ---- Dirty pages --------------------------------------------------------------------------------- */
@@ -298,6 +303,9 @@ static void step_dirty(void)
              memcmp(h.accessed, read, sizeof read) == 0);
     step("KVM's dirty log agrees",
          ok && vmm_harvest_log(&vm, log) && log_is_true(log, written, writes));
+    step("it goes on where a part is protected",
+         vmm_protect(&vm, vm.image, PAGE, MM_VMA_READ) && vmm_harvest_log(&vm, log) &&
+             vmm_protect(&vm, vm.image, PAGE, MM_VMA_READ | MM_VMA_WRITE));
     step("it is off again", vmm_log(&vm, false));
 }
 
@@ -362,7 +370,10 @@ static void step_balloon(void)
     step("nothing is told twice", vmm_balloon(&vm, SIZE_MAX) == 0);
     step("what the guest kept is untouched",
          does(GUEST_SUM, HEAP(KEPT_FROM), KEPT_PAGES, 0, sum_of(7 + KEPT_FROM, KEPT_PAGES)));
-    step("what it gave up comes again when touched, as zeros", does(GUEST_SUM, HEAP(0), 16, 0, 0));
+    step("what it gave up comes again when touched, as zeros, and is not dirty",
+         does(GUEST_SUM, HEAP(0), 16, 0, 0) &&
+             mm_pagetable_harvest(&vm.tables, HEAP(0), 16 * PAGE, MM_PAGETABLE_DIRTY, 0, NULL, NULL,
+                                  NULL) == MM_ERR_NOENT);
     ok = does(GUEST_FILL, HEAP(0), 16, 1, 16) && drop(0, 16);
     step("also where another use left its traces", ok && does(GUEST_SUM, HEAP(0), 16, 0, 0));
     vmm_balloon(&vm, SIZE_MAX);

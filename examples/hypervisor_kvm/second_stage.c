@@ -2,7 +2,8 @@
  *
  *     cc -I../.. -I../../tests second_stage.c && ./a.out
  *
- * second_stage.txt is what it prints. *
+ * second_stage.txt is what it prints.
+ *
  * What the tables do is asked of the tests' walker, which knows the specifications and nothing of
  * mm_pagetable.h, and held against a list of what the guest shall have. */
 #define MM_PAGETABLE_EPT

@@ -99,16 +99,15 @@ static bool wanted_area(void *ctx, const struct mm_vma *area)
     const struct region *region = area->file;
     struct slot *slot = &w->slots[w->count];
 
-    if (region->host == NULL)
-        return true; /* a device: accesses come to vmm_run */
+    if (!region->is_memory)
+        return true;
     if (++w->count == VMM_SLOTS)
         return false;
     slot->gpa = mm_vma_start(area);
     slot->bytes = mm_vma_bytes(area);
-    slot->host = region->host + area->offset * PAGE;
     slot->flags = w->v->logging ? KVM_MEM_LOG_DIRTY_PAGES : 0;
     if ((area->flags & MM_VMA_WRITE) == 0)
-        slot->flags = KVM_MEM_READONLY;
+        slot->flags |= KVM_MEM_READONLY;
     return true;
 }
 
@@ -118,7 +117,7 @@ static bool slot_set(struct vmm *v, unsigned number, const struct slot *slot)
                                                  .flags = slot->flags,
                                                  .guest_phys_addr = slot->gpa,
                                                  .memory_size = slot->bytes,
-                                                 .userspace_addr = (uintptr_t)slot->host};
+                                                 .userspace_addr = (uintptr_t)v->host + slot->gpa};
     if (ioctl(v->vm, KVM_SET_USER_MEMORY_REGION, &region) != 0)
         return false;
     v->slots[number] = *slot;
@@ -128,7 +127,7 @@ static bool slot_set(struct vmm *v, unsigned number, const struct slot *slot)
 /* Logging can be switched in place; all else about a slot cannot change. */
 static bool slot_serves(const struct slot *a, const struct slot *b)
 {
-    return a->gpa == b->gpa && a->bytes == b->bytes && a->host == b->host &&
+    return a->gpa == b->gpa && a->bytes == b->bytes &&
            (a->flags & KVM_MEM_READONLY) == (b->flags & KVM_MEM_READONLY);
 }
 
@@ -189,9 +188,8 @@ bool vmm_harvest_log(struct vmm *v, unsigned char *dirty)
 
     for (unsigned i = 0; i < VMM_SLOTS; i++) {
         struct kvm_dirty_log log = {.slot = i, .dirty_bitmap = bits};
-        if (v->slots[i].bytes == 0 || (v->slots[i].flags & KVM_MEM_LOG_DIRTY_PAGES) == 0)
+        if (v->slots[i].bytes == 0)
             continue;
-        memset(bits, 0, sizeof bits);
         if (ioctl(v->vm, KVM_GET_DIRTY_LOG, &log) != 0)
             return false;
         for (uint64_t page = 0; page < v->slots[i].bytes / PAGE; page++)
@@ -217,7 +215,7 @@ static enum mm_status frame_move(void *ctx, mm_pa_t from, mm_pa_t to, uint64_t b
     struct mm_pagetable_entry entry;
     enum mm_status status;
 
-    if (va == 0 || bytes != PAGE || mm_pagetable_query(&v->tables, va, &entry) != MM_OK)
+    if (bytes != PAGE || mm_pagetable_query(&v->tables, va, &entry) != MM_OK)
         return MM_ERR_BUSY;
     memcpy(v->host + to, v->host + from, PAGE);
     v->moving = true;
@@ -239,7 +237,6 @@ static bool frames_make(struct vmm *v)
     hooks.ctx = v;
     mm_buddy_config_init(&config, 0, VMM_RAM, MM_PAGE_SHIFT, 10);
     config.span = VMM_SPAN;
-    config.regions = 1;
     config.cpu_lists = false;
     config.hooks = &hooks;
     bytes = mm_buddy_meta_bytes(&config);
@@ -324,7 +321,7 @@ static void table_release(void *ctx, const struct mm_pagetable_extent *extent)
         return;
     for (mm_pa_t pa = extent->pa; pa < extent->pa + extent->bytes; pa += PAGE) {
         v->heap_of[pa / PAGE] = 0;
-        mm_buddy_free(&v->frames, pa);
+        v->seen.misfreed += mm_buddy_free(&v->frames, pa) != MM_OK;
     }
 }
 
@@ -369,7 +366,6 @@ bool vmm_plug(struct vmm *v)
 
     if (v->module_gpa != 0 || !map_region(v, &v->module, VMM_MODULE, true, &gpa))
         return false;
-    v->module.host = v->host + gpa;
     if (gpa + VMM_MODULE > VMM_SPAN || !host_commit(v, gpa, VMM_MODULE) || !vmm_sync(v) ||
         mm_buddy_grow(&v->frames, gpa, VMM_MODULE) != MM_OK)
         return false;
@@ -461,7 +457,7 @@ static void guest_accessed(struct vmm *v)
     v->seen.mmio++;
     v->seen.last_mmio = gpa;
     v->seen.last_verdict = mm_vma_fault(&v->map, gpa, write ? MM_VMA_WRITE : MM_VMA_READ);
-    if (v->seen.last_verdict == MM_VMA_FAULT_OK && area != NULL && area->file == &v->device) {
+    if (v->seen.last_verdict == MM_VMA_FAULT_OK && area->file == &v->device) {
         if (write)
             memcpy(&v->device_value, v->run->mmio.data, sizeof v->device_value);
         value = v->device_value + 1;
@@ -621,7 +617,6 @@ static bool memory_make(struct vmm *v)
     if (v->host == MAP_FAILED)
         return false;
     madvise(v->host, VMM_SPAN, MADV_NOHUGEPAGE); /* resident pages can be counted */
-    v->ram.host = v->host;
     return host_commit(v, 0, VMM_RAM) && map_make(v) &&
            map_region(v, &v->ram, VMM_RAM, false, &ram_gpa) &&
            map_region(v, &v->device, PAGE, false, &device_gpa) && vmm_sync(v);
@@ -632,9 +627,9 @@ const char *vmm_make(struct vmm *v, const char *device, bool *missing)
     const char *why;
 
     memset(v, 0, sizeof *v);
-    v->ram.name = "ram";
-    v->module.name = "module";
-    v->device.name = "device";
+    v->ram = (struct region){"ram", true};
+    v->module = (struct region){"module", true};
+    v->device = (struct region){"device", false};
     why = kvm_make(v, device, missing);
     if (why != NULL)
         return why;
@@ -645,13 +640,23 @@ const char *vmm_make(struct vmm *v, const char *device, bool *missing)
     return cpu_identify(v) && cpu_start(v) ? NULL : "the processor cannot be set up";
 }
 
-bool vmm_unmake(struct vmm *v)
+/* The tables, their spares, and what was mapped. */
+static bool tables_unmake(struct vmm *v)
 {
-    struct mm_buddy_stats stats;
-    bool ok = mm_pagetable_destroy(&v->tables, false) == MM_OK;
+    bool ok = mm_pagetable_destroy(&v->tables, false) == MM_OK && v->seen.misfreed == 0;
 
     while (v->spare_count != 0)
         ok = mm_buddy_free(&v->frames, v->spares[--v->spare_count]) == MM_OK && ok;
+    for (uint64_t frame = 0; frame < VMM_FRAMES; frame++)
+        ok = ok && v->heap_of[frame] == 0;
+    return ok;
+}
+
+bool vmm_unmake(struct vmm *v)
+{
+    struct mm_buddy_stats stats;
+    bool ok = tables_unmake(v);
+
     ok = mm_buddy_free(&v->frames, v->image) == MM_OK && ok;
     ok = mm_buddy_free(&v->frames, v->stack) == MM_OK && ok;
     ok = mm_buddy_free(&v->frames, v->mail) == MM_OK && ok;

@@ -31,13 +31,12 @@
 /* What areas of the guest-physical map are made of: a "file" to mm_vma.h. */
 struct region {
     const char *name;
-    unsigned char *host; /* its first byte, NULL for a device */
+    bool is_memory; /* else a device: accesses come to vmm_run */
 };
 
 /* A memory slot as KVM has it; bytes 0: not in use. */
 struct slot {
     uint64_t gpa, bytes;
-    unsigned char *host;
     uint32_t flags;
 };
 
@@ -48,7 +47,7 @@ struct mailbox {
 
 /* What the machine has seen its guest do. */
 struct seen {
-    uint64_t faults, mispredicted, paged_in, plugged, mmio, denied, flushes;
+    uint64_t faults, mispredicted, paged_in, plugged, mmio, denied, flushes, misfreed;
     uint32_t last_error;            /* error code of the last page fault */
     uint64_t last_mmio;             /* guest-physical address */
     enum mm_vma_fault last_verdict; /* of the map, on that access */

@@ -59,15 +59,19 @@ static bool dma(void)
 
 static bool objects(void)
 {
-    unsigned char *p[64];
+    enum { MOST = 128 };
+    unsigned char *p[MOST];
     size_t size = 1;
-    unsigned n;
-    for (n = 0; n < 64; n++, size += 1 + size / 6) {
-        p[n] = kmm_alloc(size, 0);
-        EXPECT(p[n] != NULL && kmm_size(p[n]) >= size);
-        MM_MEMSET(p[n], (int)n, kmm_size(p[n]));
+    unsigned n, classes;
+    for (classes = 0; size <= 65536;
+         classes++, size++) { /* what each class has no room for is the next's */
+        EXPECT(classes < MOST && (p[classes] = kmm_alloc(size, 0)) != NULL);
+        EXPECT(kmm_size(p[classes]) >= size);
+        size = kmm_size(p[classes]);
+        MM_MEMSET(p[classes], (int)classes, size);
     }
-    for (n = 0; n < 64; n++) {
+    print("    %u classes, up to %u bytes\n", (uint64_t)classes, (uint64_t)size - 1);
+    for (n = 0; n < classes; n++) {
         size = kmm_size(p[n]);
         EXPECT(p[n][0] == n && p[n][size - 1] == n && p[n][size / 2] == n);
         EXPECT((p[n] = kmm_realloc(p[n], size + 1)) != NULL && p[n][size - 1] == n);
@@ -401,8 +405,8 @@ static bool shootdown(void)
     return good;
 }
 
-/* Pages of the kernel's that are global, in every CPU's TLB, become others: one, then more than are named one
- * by one. Nobody is interrupted meanwhile but by the shootdown: emulators empty TLBs at many an occasion. */
+/* Pages of the kernel's that are global, in every CPU's TLB, go, and others come: one, then more than are named
+ * one by one. Nobody is interrupted meanwhile but by the shootdown: emulators empty TLBs at many an occasion. */
 enum { GLOBALS = 64 };
 static mm_pa_t global_run;
 static uintptr_t met;
@@ -428,6 +432,10 @@ static void global_part(unsigned cpu)
         meet(&times);
         if (cpu == 0)
             (void)mm_fetch_add(&wrong, kmm_unmap(DEMO_VA(0), count * PAGE) != MM_OK);
+        meet(&times);
+        for (uint64_t i = 0; i < count; i++)
+            (void)mm_fetch_add(&wrong, !faults_to_write((volatile void *)DEMO_VA(i)));
+        meet(&times);
     }
 }
 
@@ -473,7 +481,7 @@ static const struct demo demos[] = {
     {"programs on all CPUs", smp_programs, false},
     {"reclaim from a program that runs on another CPU", smp_reclaim, true},
     {"TLB shootdown: a page goes while another CPU reads it", shootdown, true},
-    {"TLB shootdown: global pages of the kernel become others", global_pages, false},
+    {"TLB shootdown: global pages of the kernel go, others come", global_pages, false},
 };
 
 static void every_class(unsigned cpu)

@@ -43,6 +43,14 @@ struct process {
     mm_va_t va;              /* what it accessed, or the instruction that trapped */
 };
 
+/* A part of the kernel's image, mapped where it was linked to be. */
+static inline struct kmm_mapping image_part(unsigned char *from, unsigned char *to, uint32_t attr)
+{
+    return (struct kmm_mapping){(uintptr_t)from, arch_image_pa((uintptr_t)from),
+                                (uint64_t)(to - from),
+                                attr | MM_PAGETABLE_READ | MM_PAGETABLE_GLOBAL};
+}
+
 void print(const char *format, ...); /* %s, %u, %x: 64 bits, %% */
 _Noreturn void panic(const char *why, uint64_t at);
 

@@ -128,8 +128,10 @@ static int forbidden(void)
     p = syscall(SYS_MMAP, 0, PAGE, PROT_R | PROT_W, MAP_PRIVATE_ | MAP_ANON_);
     if (syscall(SYS_MPROTECT, p, PAGE, PROT_R | PROT_W | PROT_X, 0) != -13)
         WRONG(1);
-    if (syscall(SYS_MUNMAP, p, PAGE, 0, 0) != 0)
+    if (syscall(SYS_WRITE, p, 0, 0, 0) != 0 || syscall(SYS_MUNMAP, p, PAGE, 0, 0) != 0)
         WRONG(2);
+    if (syscall(SYS_WRITE, p, 1, 0, 0) != -14 || syscall(99, 0, 0, 0, 0) != -38) /* it is gone */
+        WRONG(4);
     return syscall(SYS_MMAP, 0, 0, PROT_R, MAP_PRIVATE_ | MAP_ANON_) == -22 ? 0 : 103;
 }
 

@@ -1,5 +1,5 @@
-/* kernel_mm.c - who gets memory from whom; see kernel_mm.h. Files, reclaim, reports and the self-tests have
- * files of their own. */
+/* kernel_mm.c - who gets memory from whom; see kernel_mm.h. The page tables of programs, files,
+ * reclaim, reports and the self-tests have files of their own. */
 #define MM_FRAME_IMPLEMENTATION
 #define MM_BUDDY_IMPLEMENTATION
 #define MM_SLAB_IMPLEMENTATION
@@ -10,9 +10,14 @@
 #define CHUNK (MM_PAGE_SIZE << MM_FRAME_HUGE_ORDER) /* what mm_buddy grows by */
 #define JUNK  0x6b                                  /* freed pages at debug level 2 */
 
+/* What most allocations prefer: where that zone is full, or not there at all, mm_frame goes on to
+ * those below. */
+#define NORMAL MM_FRAME_ZONE(kmm.config.zone_count - 1)
+#define DMA    MM_FRAME_ZONE(0) /* there is none below it */
+
 struct kmm kmm;
 
-/* ---- Frames and page runs -------------------------------------------------------------------------------- */
+/* ---- Frames and page runs -------------------------------------------------------------------- */
 
 void *kmm_at(mm_pa_t pa)
 {
@@ -22,11 +27,6 @@ void *kmm_at(mm_pa_t pa)
 mm_pa_t kmm_pa_of(const void *at)
 {
     return (mm_pa_t)((uintptr_t)at - kmm.config.direct);
-}
-
-static void hook_zero(void *ctx, mm_pa_t pa, uint64_t bytes)
-{
-    MM_MEMSET(kmm_at(pa), 0, bytes);
 }
 
 static void *hook_view(void *ctx, mm_pa_t pa, uint64_t bytes)
@@ -44,10 +44,8 @@ static mm_pa_t taken(enum kmm_use use, mm_pa_t pa, uint64_t frames)
 
 static mm_pa_t take_run(enum kmm_use use, uint64_t frames, uint64_t align)
 {
-    struct mm_frame_request request = {0};
-    request.count = frames;
-    request.align = align;
-    request.flags = MM_FRAME_ZONE(kmm.normal) | MM_FRAME_NOWAIT;
+    const struct mm_frame_request request = {
+        .count = frames, .align = align, .flags = NORMAL | MM_FRAME_NOWAIT};
     return taken(use, mm_frame_alloc_run(&kmm.pool, &request), frames);
 }
 
@@ -61,35 +59,38 @@ static enum mm_status give_run(enum kmm_use use, mm_pa_t pa, uint64_t frames)
 
 void *kmm_own(uint64_t bytes)
 {
-    struct kmm_run *own = &kmm.own[kmm.own_count];
-    own->frames = KMM_PAGES(bytes);
-    own->pa = take_run(KMM_KERNEL, own->frames, 0);
-    if (own->pa == MM_PA_NONE)
-        return NULL;
-    kmm.own_count++;
-    return MM_MEMSET(kmm_at(own->pa), 0, bytes);
+    const mm_pa_t pa = take_run(KMM_KERNEL, KMM_PAGES(bytes), 0);
+    return pa == MM_PA_NONE ? NULL : MM_MEMSET(kmm_at(pa), 0, bytes);
 }
 
-/* mm_buddy serves runs of pages; when it has none it takes more of the zone from mm_frame. */
+static bool buddy_grow(uint64_t bytes, uint64_t align)
+{
+    const mm_pa_t pa = take_run(KMM_BUDDY, bytes >> MM_PAGE_SHIFT, align);
+    return pa != MM_PA_NONE && mm_buddy_grow(&kmm.buddy, pa, bytes) == MM_OK;
+}
+
+/* mm_buddy serves runs of pages; when it has none it takes more of the zone from mm_frame: a large chunk, or
+ * just the block that is wanted where memory is short. */
 static mm_pa_t buddy_take(uint64_t bytes, uint64_t align)
 {
-    mm_pa_t pa = mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE), chunk;
-    const uint64_t size = mm_align_up(bytes, CHUNK);
-    if (pa != MM_PA_NONE)
-        return pa;
-    chunk = take_run(KMM_BUDDY, size >> MM_PAGE_SHIFT, align > CHUNK ? align : CHUNK);
-    if (chunk == MM_PA_NONE || mm_buddy_grow(&kmm.buddy, chunk, size) != MM_OK)
-        return MM_PA_NONE;
-    return mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE);
+    const uint64_t block = MM_PAGE_SIZE << mm_buddy_order(&kmm.buddy, bytes);
+    const uint64_t least = align > block ? align : block;
+    mm_pa_t pa = mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE);
+    if (pa == MM_PA_NONE && (buddy_grow(mm_align_up(block, CHUNK), mm_align_up(least, CHUNK)) ||
+                             buddy_grow(block, least)))
+        pa = mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE);
+    return pa;
 }
 
 void kmm_trim(void)
 {
-    mm_pa_t pa;
+    struct mm_buddy_block block;
+    mm_pa_t pa = kmm.low;
     mm_buddy_drain(&kmm.buddy);
-    for (pa = mm_align_up(kmm.low, CHUNK); pa < kmm.high; pa += CHUNK)
-        if (mm_buddy_shrink(&kmm.buddy, pa, CHUNK) == MM_OK)
-            (void)give_run(KMM_BUDDY, pa, CHUNK >> MM_PAGE_SHIFT);
+    for (; mm_buddy_find(&kmm.buddy, pa, &block) == MM_OK; pa = block.pa + block.bytes)
+        if (block.state == MM_BUDDY_STATE_FREE &&
+            mm_buddy_shrink(&kmm.buddy, block.pa, block.bytes) == MM_OK)
+            (void)give_run(KMM_BUDDY, block.pa, block.bytes >> MM_PAGE_SHIFT);
 }
 
 mm_pa_t kmm_alloc_pages(unsigned order)
@@ -115,12 +116,11 @@ enum mm_status kmm_free_pages(mm_pa_t pa, unsigned order)
 
 mm_pa_t kmm_alloc_dma(uint64_t bytes, uint64_t align, uint64_t boundary, mm_pa_t limit)
 {
-    struct mm_frame_request request = {0};
-    request.count = KMM_PAGES(bytes);
-    request.align = align;
-    request.boundary = boundary;
-    request.max = limit;
-    request.flags = MM_FRAME_ZONE(0) | MM_FRAME_ONLY | MM_FRAME_NOWAIT;
+    const struct mm_frame_request request = {.count = KMM_PAGES(bytes),
+                                             .align = align,
+                                             .boundary = boundary,
+                                             .max = limit,
+                                             .flags = DMA | MM_FRAME_NOWAIT};
     return taken(KMM_DMA, mm_frame_alloc_run(&kmm.pool, &request), request.count);
 }
 
@@ -129,7 +129,7 @@ enum mm_status kmm_free_dma(mm_pa_t pa, uint64_t bytes)
     return give_run(KMM_DMA, pa, KMM_PAGES(bytes));
 }
 
-/* ---- Objects ------------------------------------------------------------------------------------------------ */
+/* ---- Objects --------------------------------------------------------------------------------- */
 
 static void *hook_slab_alloc(void *ctx, size_t bytes, size_t align, unsigned flags)
 {
@@ -144,7 +144,7 @@ static void hook_slab_free(void *ctx, void *p, size_t bytes)
 
 static bool hook_slab_reclaim(void *ctx, struct mm_slab_heap *heap, size_t bytes)
 {
-    return kmm_reclaim(KMM_PAGES(bytes) + 32) != 0;
+    return kmm_reclaim(4 * KMM_PAGES(bytes) + 32) != 0; /* enough for a run, with some luck */
 }
 
 void *kmm_alloc(size_t bytes, unsigned flags)
@@ -169,14 +169,12 @@ size_t kmm_size(const void *p)
     return mm_slab_ksize(&kmm.heap, p);
 }
 
-/* ---- The kernel's space ------------------------------------------------------------------------------------- */
+/* ---- The kernel's space ---------------------------------------------------------------------- */
 
 static mm_pa_t hook_table_alloc(void *ctx, uint64_t bytes)
 {
-    return taken(
-        KMM_TABLES,
-        mm_frame_alloc(&kmm.pool, MM_FRAME_ZONE(kmm.normal) | MM_FRAME_NOWAIT | MM_FRAME_URGENT),
-        1);
+    return taken(KMM_TABLES, mm_frame_alloc(&kmm.pool, NORMAL | MM_FRAME_NOWAIT | MM_FRAME_URGENT),
+                 1);
 }
 
 static void hook_table_free(void *ctx, mm_pa_t table, uint64_t bytes)
@@ -201,13 +199,13 @@ static enum mm_status table_init(struct mm_pagetable *pt)
         mm_pagetable_config_init(&config, kmm.config.format, &hooks, kmm.config.direct);
     if (status != MM_OK)
         return status;
-    config.flags |= kmm.config.pt_flags | MM_PAGETABLE_W_XOR_X | MM_PAGETABLE_KEEP_EMPTY;
+    config.flags |= MM_PAGETABLE_W_XOR_X | MM_PAGETABLE_KEEP_EMPTY;
     config.flags &= ~MM_PAGETABLE_PRESET_AD; /* of user pages they tell the truth; see kmm_fault */
     return mm_pagetable_init(pt, &config);
 }
 
 /* Devices' memory; RISC-V has types of memory only with Svpbmt, else the machine knows by address. */
-static uint32_t attr_device(const struct mm_pagetable *pt)
+uint32_t kmm_attr_device(const struct mm_pagetable *pt)
 {
     const bool typed =
         pt->format->family != MM_PAGETABLE_FAMILY_RISCV || (pt->flags & MM_PAGETABLE_SVPBMT) != 0;
@@ -238,7 +236,8 @@ void *kmm_map_device(mm_pa_t pa, uint64_t bytes)
     const uint64_t skew = pa & (MM_PAGE_SIZE - 1), size = mm_align_up(skew + bytes, MM_PAGE_SIZE);
     const uint32_t attr = MM_PAGETABLE_READ | MM_PAGETABLE_WRITE | MM_PAGETABLE_GLOBAL;
     mm_va_t va = mm_buddy_alloc_exact(&kmm.vmap, size, 0);
-    if (va != MM_PA_NONE && kmm_map(va, pa - skew, size, attr | attr_device(&kmm.kernel)) == MM_OK)
+    if (va != MM_PA_NONE &&
+        kmm_map(va, pa - skew, size, attr | kmm_attr_device(&kmm.kernel)) == MM_OK)
         return (void *)(uintptr_t)(va + skew);
     if (va != MM_PA_NONE)
         (void)mm_buddy_free(&kmm.vmap, va);
@@ -258,13 +257,15 @@ uint64_t kmm_kernel_root(void)
     return mm_pagetable_root(&kmm.kernel);
 }
 
-/* ---- Hooks of user spaces: frames ------------------------------------------------------------------------- */
+/* ---- Hooks of user spaces: frames ------------------------------------------------------------ */
 
 mm_pa_t kmm_frame_alloc(void *ctx, bool zero)
 {
-    const unsigned flags = MM_FRAME_ZONE(kmm.normal) | MM_FRAME_NOWAIT;
-    return taken(KMM_USER, mm_frame_alloc_ref(&kmm.pool, 0, flags | (zero ? MM_FRAME_ZERO : 0u)),
-                 1);
+    const mm_pa_t pa =
+        taken(KMM_USER, mm_frame_alloc_ref(&kmm.pool, 0, NORMAL | MM_FRAME_NOWAIT), 1);
+    if (zero && pa != MM_PA_NONE)
+        MM_MEMSET(kmm_at(pa), 0, MM_PAGE_SIZE);
+    return pa;
 }
 
 /* The last reference to a frame takes it off the LRU lists. */
@@ -295,7 +296,7 @@ static struct mm_vma_frame *hook_frame(void *ctx, mm_pa_t pa)
     struct mm_frame_desc *desc = mm_frame_desc_of(&kmm.pool, pa);
     if (desc == NULL || pa == kmm.vma.zero_frame)
         return NULL;
-    return &kmm.records[desc - mm_frame_desc_of(&kmm.pool, kmm.low)];
+    return &kmm.records[mm_frame_desc_index(&kmm.pool, desc)];
 }
 
 void kmm_frame_mapped(void *ctx, mm_pa_t pa)
@@ -306,170 +307,49 @@ void kmm_frame_mapped(void *ctx, mm_pa_t pa)
                                desc->mapping != NULL ? MM_FRAME_LRU_FILE : MM_FRAME_LRU_ANON);
 }
 
-/* ---- Hooks of user spaces: page tables -------------------------------------------------------------------- */
-
-/* Rights have the same bits in areas and in tables. A page without any stays in the table, as one that is not
- * for user mode. */
-static uint32_t attr_of(const struct mm_pagetable *pt, unsigned prot)
-{
-    return MM_PAGETABLE_READ | (prot & MM_VMA_PROT) |
-           ((prot & MM_VMA_PROT) != 0 ? MM_PAGETABLE_USER : 0u) |
-           ((prot & MM_VMA_DEVICE) != 0 ? attr_device(pt) : 0u);
-}
-
-static unsigned prot_of(uint32_t attr)
-{
-    return ((attr & MM_PAGETABLE_USER) != 0 ? attr & MM_VMA_PROT : 0u) |
-           ((attr & MM_PAGETABLE_SOFT0) != 0 ? MM_VMA_DEVICE : 0u);
-}
-
-static bool present(const struct kmm_space *space, mm_va_t va)
-{
-    struct mm_pagetable_entry e;
-    return mm_pagetable_query(&space->pt, va, &e) == MM_OK && (e.attr & MM_PAGETABLE_SWAP) == 0;
-}
-
-/* The quota counts pages that are present. */
-static enum mm_status hook_pt_map(void *ctx, void *pt, mm_va_t va, mm_pa_t pa, unsigned prot)
-{
-    struct kmm_space *space = pt;
-    const bool more = !present(space, va);
-    enum mm_status status;
-    if (more && mm_frame_quota_charge(&space->quota, 1) != MM_OK)
-        return MM_ERR_NOMEM;
-    status = mm_pagetable_map(&space->pt, va, pa, MM_PAGE_SIZE, attr_of(&space->pt, prot),
-                              MM_PAGETABLE_REPLACE, NULL);
-    if (status != MM_OK && more)
-        (void)mm_frame_quota_uncharge(&space->quota, 1);
-    return status;
-}
-
-static enum mm_status hook_pt_swap(void *ctx, void *pt, mm_va_t va, uint64_t slot)
-{
-    struct kmm_space *space = pt;
-    const bool less = present(space, va);
-    enum mm_status status = mm_pagetable_swap(&space->pt, va, slot, NULL);
-    if (status == MM_OK && less)
-        (void)mm_frame_quota_uncharge(&space->quota, 1);
-    return status;
-}
-
-static void hook_pt_clear(void *ctx, void *pt, mm_va_t va)
-{
-    struct kmm_space *space = pt;
-    const bool less = present(space, va);
-    if (mm_pagetable_unmap(&space->pt, va, MM_PAGE_SIZE, NULL) == MM_OK && less)
-        (void)mm_frame_quota_uncharge(&space->quota, 1);
-}
-
-static void hook_pt_protect(void *ctx, void *pt, mm_va_t va, unsigned prot)
-{
-    struct kmm_space *space = pt;
-    (void)mm_pagetable_protect(&space->pt, va, MM_PAGE_SIZE,
-                               attr_of(&space->pt, prot) & MM_PAGETABLE_PERMS, MM_PAGETABLE_PERMS,
-                               NULL); /* accessed and dirty stay */
-}
-
-static bool hook_pt_next(void *ctx, void *pt, mm_va_t va, mm_va_t end, struct mm_vma_entry *entry)
-{
-    struct kmm_space *space = pt;
-    struct mm_pagetable_entry e;
-    if (end == 0 || end > kmm.config.user_top) /* "all": the kernel's half is not its business */
-        end = kmm.config.user_top;
-    for (; va < end; va = e.va + e.bytes) {
-        if (mm_pagetable_query(&space->pt, va, &e) != MM_OK)
-            continue;
-        entry->va = va;
-        entry->prot = prot_of(e.attr);
-        entry->dirty = (e.attr & (MM_PAGETABLE_DIRTY | MM_PAGETABLE_SWAP)) != 0;
-        entry->slot = e.pa;
-        entry->pa = (e.attr & MM_PAGETABLE_SWAP) != 0 ? MM_PA_NONE : e.pa + (va - e.va);
-        return true;
-    }
-    return false;
-}
-
-static void hook_pt_flush(void *ctx, void *pt, mm_va_t va, uint64_t bytes)
-{
-    struct kmm_space *space = pt;
-    struct mm_pagetable_range range = {va, bytes, 0};
-    struct mm_pagetable_flush flush = {0};
-    flush.pt = &space->pt;
-    flush.ranges = &range;
-    flush.count = 1;
-    flush.all = bytes > 32 * MM_PAGE_SIZE;
-    kmm.config.flush(&flush);
-}
-
-/* ---- Hooks of user spaces: memory of mm_vma's own (under a space's lock, so nothing is reclaimed) ----------- */
+/* ---- Hooks of user spaces: memory of mm_vma's own (under a space's lock, so nothing is reclaimed) ---- */
 
 static struct mm_vma_node *hook_node_alloc(void *ctx)
 {
-    return mm_slab_alloc(&kmm.node_cache, MM_SLAB_NOWAIT);
+    return mm_slab_alloc(&kmm.cache[KMM_NODE], MM_SLAB_NOWAIT);
 }
 
 static void hook_node_free(void *ctx, struct mm_vma_node *node)
 {
-    (void)mm_slab_free(&kmm.node_cache, node);
+    (void)mm_slab_free(&kmm.cache[KMM_NODE], node);
 }
 
 static struct mm_vma *hook_area_alloc(void *ctx)
 {
-    return mm_slab_alloc(&kmm.area_cache, MM_SLAB_NOWAIT);
+    return mm_slab_alloc(&kmm.cache[KMM_AREA], MM_SLAB_NOWAIT);
 }
 
 static void hook_area_free(void *ctx, struct mm_vma *area)
 {
-    (void)mm_slab_free(&kmm.area_cache, area);
+    (void)mm_slab_free(&kmm.cache[KMM_AREA], area);
 }
 
-/* ---- Set-up ------------------------------------------------------------------------------------------------- */
-
-/* Where memory begins and ends, and the highest zone that has some. Each keeps a few frames, for tables. */
-static void set_up_zones(void)
-{
-    unsigned z;
-    size_t i;
-    kmm.low = MM_PA_NONE;
-    for (i = kmm.map_count; i-- != 0;) /* sorted */
-        if (kmm.map[i].type == MM_FRAME_USABLE) {
-            const mm_pa_t end = kmm.map[i].base + kmm.map[i].size;
-            kmm.low = kmm.map[i].base;
-            kmm.high = kmm.high > end ? kmm.high : end;
-        }
-    for (z = 0; z < kmm.config.zone_count; z++) {
-        struct mm_frame_zone_config *zone = &kmm.config.zones[z];
-        zone->min = KMM_RESERVE;
-        zone->low = 2 * KMM_RESERVE;
-        zone->high = 4 * KMM_RESERVE;
-        if (zone->start < kmm.high)
-            kmm.normal = z;
-    }
-}
+/* ---- Set-up ---------------------------------------------------------------------------------- */
 
 static enum mm_status set_up_frames(void)
 {
-    struct mm_frame_config config = {0};
+    struct mm_frame_config config = {.zones = kmm.config.zones,
+                                     .zone_count = kmm.config.zone_count,
+                                     .carve_below = (mm_pa_t)1 << 32,
+                                     .descriptors = true,
+                                     .hooks = {.view = hook_view}};
     enum mm_status status = mm_frame_map_clean(kmm.config.map, kmm.config.map_count, kmm.map,
                                                3 * KMM_MAP_MAX, &kmm.map_count);
-    if (status != MM_OK)
-        return status;
-    set_up_zones();
-    if (kmm.high == 0)
-        return MM_ERR_NOMEM;
+    size_t i;
+    for (i = kmm.map_count; i-- != 0;) /* sorted */
+        if (kmm.map[i].type == MM_FRAME_USABLE) {
+            kmm.low = kmm.map[i].base;
+            kmm.high = kmm.high != 0 ? kmm.high : kmm.low + kmm.map[i].size;
+        }
     config.map = kmm.map;
     config.map_count = kmm.map_count;
-    config.zones = kmm.config.zones;
-    config.zone_count = kmm.config.zone_count;
-    config.carve_below = (mm_pa_t)1 << 32;
-    config.descriptors = true;
-    config.hooks.zero = hook_zero;
-    config.hooks.view = hook_view;
-    status = mm_frame_init(&kmm.pool, &config);
-    while (status == MM_OK && mm_frame_desc_of(&kmm.pool, kmm.low) == NULL)
-        kmm.low += MM_PAGE_SIZE; /* behind the metadata */
-    while (status == MM_OK && mm_frame_desc_of(&kmm.pool, kmm.high - MM_PAGE_SIZE) == NULL)
-        kmm.high -= MM_PAGE_SIZE;
+    if (status == MM_OK)
+        status = mm_frame_init(&kmm.pool, &config);
     return status == MM_OK ? mm_frame_lru_init(&kmm.lru, &kmm.pool) : status;
 }
 
@@ -499,61 +379,42 @@ static enum mm_status set_up_heap(void)
     return status == MM_OK ? mm_slab_init(&kmm.heap, &config) : status;
 }
 
-/* Notes that user tables need the top-level entries of this range. */
-static enum mm_status note_lent(mm_va_t va, uint64_t bytes)
-{
-    mm_va_t at = mm_align_down(va, kmm.lent_bytes);
-    const mm_va_t last = mm_align_down(va + (bytes - 1), kmm.lent_bytes);
-    for (;; at += kmm.lent_bytes) {
-        unsigned i = 0;
-        while (i < kmm.lent_count && kmm.lent[i] != at)
-            i++;
-        if (i == KMM_LENT_MAX)
-            return MM_ERR_LIMIT;
-        kmm.lent[i] = at;
-        kmm.lent_count += i == kmm.lent_count;
-        if (at == last)
-            return MM_OK;
-    }
-}
-
-static enum mm_status map_and_lend(mm_va_t va, mm_pa_t pa, uint64_t bytes, uint32_t attr)
-{
-    enum mm_status status = kmm_map(va, pa, bytes, attr);
-    return status == MM_OK ? note_lent(va, bytes) : status;
-}
-
 /* All memory at `direct`, but the kernel's image only to be read: nothing that is executable is writable
  * through another address. Then the image, as it says. */
 static enum mm_status set_up_kernel_space(void)
 {
     enum mm_status status = table_init(&kmm.kernel);
     size_t i;
-    kmm.lent_bytes = mm_pagetable_size(&kmm.kernel, kmm.config.format->levels - 1);
-    if (status == MM_OK)
-        status = note_lent(kmm.config.vmap, KMM_VMAP_BYTES);
     for (i = 0; i < kmm.map_count && status == MM_OK; i++) {
         const struct mm_frame_range *r = &kmm.map[i];
         const uint32_t write = r->type != MM_FRAME_KERNEL ? MM_PAGETABLE_WRITE : 0;
         if (r->type < MM_FRAME_DEVICE) /* what is memory comes first among the types */
-            status = map_and_lend(kmm.config.direct + r->base, r->base, r->size,
-                                  MM_PAGETABLE_READ | MM_PAGETABLE_GLOBAL | write);
+            status = kmm_map(kmm.config.direct + r->base, r->base, r->size,
+                             MM_PAGETABLE_READ | MM_PAGETABLE_GLOBAL | write);
     }
     for (i = 0; i < kmm.config.mapping_count && status == MM_OK; i++) {
         const struct kmm_mapping *m = &kmm.config.mappings[i];
-        status = map_and_lend(m->va, m->pa, m->bytes, m->attr);
+        status = kmm_map(m->va, m->pa, m->bytes, m->attr);
     }
+    if (status == MM_OK) /* for the tables: they stay, and user spaces get them too */
+        status = kmm_map(kmm.config.vmap, 0, MM_PAGE_SIZE, MM_PAGETABLE_READ);
+    if (status == MM_OK)
+        status = kmm_unmap(kmm.config.vmap, MM_PAGE_SIZE);
     return status == MM_OK ? set_up_arena(&kmm.vmap, kmm.config.vmap, KMM_VMAP_BYTES, false)
                            : status;
 }
 
-static enum mm_status set_up_cache(struct mm_slab_cache *cache, const char *name, size_t size)
+static enum mm_status set_up_caches(void)
 {
-    struct mm_slab_cache_config config = {0};
-    config.name = name;
-    config.size = size;
-    config.align = 64;
-    return mm_slab_cache_init(cache, &kmm.heap, &config);
+    static const struct mm_slab_cache_config configs[KMM_CACHES] = {
+        {.name = "space", .size = sizeof(struct kmm_space), .align = 64},
+        {.name = "area", .size = sizeof(struct mm_vma), .align = 64},
+        {.name = "area_node", .size = sizeof(struct mm_vma_node), .align = 64}};
+    enum mm_status status = MM_OK;
+    unsigned i;
+    for (i = 0; i < KMM_CACHES && status == MM_OK; i++)
+        status = mm_slab_cache_init(&kmm.cache[i], &kmm.heap, &configs[i]);
+    return status;
 }
 
 static enum mm_status set_up_users(void)
@@ -561,33 +422,22 @@ static enum mm_status set_up_users(void)
     struct mm_vma_hooks hooks = {.nodes = {NULL, hook_node_alloc, hook_node_free},
                                  .area_alloc = hook_area_alloc,
                                  .area_free = hook_area_free,
-                                 .pt_map = hook_pt_map,
-                                 .pt_swap = hook_pt_swap,
-                                 .pt_protect = hook_pt_protect,
-                                 .pt_clear = hook_pt_clear,
-                                 .pt_next = hook_pt_next,
-                                 .pt_flush = hook_pt_flush,
                                  .frame_alloc = kmm_frame_alloc,
                                  .frame_free = kmm_frame_free,
                                  .frame_copy = hook_frame_copy,
                                  .frame = hook_frame,
                                  .mapped = kmm_frame_mapped};
-    const struct mm_frame_desc *first = mm_frame_desc_of(&kmm.pool, kmm.low);
-    const size_t count = (size_t)(mm_frame_desc_of(&kmm.pool, kmm.high - MM_PAGE_SIZE) - first) + 1;
     void *zero = kmm_own(MM_PAGE_SIZE);
-    enum mm_status status = MM_ERR_NOMEM;
-    kmm.records = kmm_own(count * sizeof *kmm.records);
+    enum mm_status status;
+    kmm.records = kmm_own(mm_frame_desc_count(&kmm.pool) * sizeof *kmm.records);
+    if (zero == NULL || kmm.records == NULL)
+        return MM_ERR_NOMEM;
+    kmm_table_hooks(&hooks);
     kmm_file_hooks(&hooks);
     kmm_swap_hooks(&hooks);
-    if (zero != NULL && kmm.records != NULL)
-        status = mm_vma_system_init(&kmm.vma, &hooks);
+    status = mm_vma_system_init(&kmm.vma, &hooks);
     kmm.vma.zero_frame = kmm_pa_of(zero);
-    if (status == MM_OK)
-        status = set_up_cache(&kmm.space_cache, "space", sizeof(struct kmm_space));
-    if (status == MM_OK)
-        status = set_up_cache(&kmm.area_cache, "area", sizeof(struct mm_vma));
-    return status == MM_OK ? set_up_cache(&kmm.node_cache, "area_node", sizeof(struct mm_vma_node))
-                           : status;
+    return status == MM_OK ? set_up_caches() : status;
 }
 
 enum mm_status kmm_init(const struct kmm_config *config)
@@ -606,46 +456,39 @@ enum mm_status kmm_init(const struct kmm_config *config)
 
 void kmm_fini(void)
 {
+    unsigned i;
     mm_vma_system_fini(&kmm.vma);
     (void)mm_pagetable_destroy(&kmm.kernel, true);
-    (void)mm_slab_cache_destroy(&kmm.space_cache, NULL);
-    (void)mm_slab_cache_destroy(&kmm.area_cache, NULL);
-    (void)mm_slab_cache_destroy(&kmm.node_cache, NULL);
+    for (i = 0; i < KMM_CACHES; i++)
+        (void)mm_slab_cache_destroy(&kmm.cache[i], NULL);
     (void)mm_slab_fini(&kmm.heap);
     kmm_trim();
-    while (kmm.own_count != 0) {
-        const struct kmm_run *own = &kmm.own[--kmm.own_count];
-        (void)give_run(KMM_KERNEL, own->pa, own->frames);
-    }
 }
 
-/* ---- User spaces ---------------------------------------------------------------------------------------------------------- */
+/* ---- User spaces ----------------------------------------------------------------------------- */
 
-/* The kernel's half: top-level entries of the kernel's table, lent. */
+/* The kernel's half, 256 of 512 entries: those that there are. */
 static enum mm_status lend_kernel(struct kmm_space *space)
 {
-    enum mm_status status = MM_OK;
-    unsigned i;
-    for (i = 0; i < kmm.lent_count && status == MM_OK; i++)
-        status = mm_pagetable_lend(&space->pt, &kmm.kernel, kmm.lent[i], kmm.lent_bytes);
-    return status;
+    const uint64_t half = mm_pagetable_size(&kmm.kernel, kmm.config.format->levels - 1) * 256;
+    return mm_pagetable_lend_present(&space->pt, &kmm.kernel, 0 - half, half);
 }
 
 static void space_drop(struct kmm_space *space)
 {
     (void)mm_pagetable_destroy(&space->pt, true);
-    (void)mm_slab_free(&kmm.space_cache, space);
+    (void)mm_slab_free(&kmm.cache[KMM_SPACE], space);
 }
 
 /* A space with page tables and quota, its mm_vma_space still raw memory. */
 static struct kmm_space *space_shell(uint64_t quota)
 {
-    struct kmm_space *space = mm_slab_alloc(&kmm.space_cache, MM_SLAB_ZERO);
+    struct kmm_space *space = mm_slab_alloc(&kmm.cache[KMM_SPACE], MM_SLAB_ZERO);
     if (space == NULL)
         return NULL;
     mm_frame_quota_init(&space->quota, NULL, quota != 0 ? quota : UINTPTR_MAX);
     if (table_init(&space->pt) != MM_OK)
-        (void)mm_slab_free(&kmm.space_cache, space);
+        (void)mm_slab_free(&kmm.cache[KMM_SPACE], space);
     else if (lend_kernel(space) != MM_OK)
         space_drop(space);
     else

@@ -42,10 +42,9 @@ struct kmm_mapping {
 struct kmm_config {
     const struct mm_frame_range *map; /* what the firmware told, and the kernel's own image */
     size_t map_count;
-    struct mm_frame_zone_config *zones; /* ascending, the first for DMA; watermarks are filled in */
+    const struct mm_frame_zone_config *zones; /* of KMM_ZONE, ascending; the first is for DMA */
     unsigned zone_count;
     const struct mm_pagetable_format *format;
-    uint32_t pt_flags; /* added to the defaults and W^X */
     uintptr_t
         direct;   /* where physical address 0 is, in the kernel's space; already there at boot */
     mm_va_t vmap; /* KMM_VMAP_BYTES of address space for kmm_map_device and the like */
@@ -58,12 +57,17 @@ struct kmm_config {
     void (*print)(const char *format, ...); /* as printf: %s, %u and %x of 64 bits, %% */
 };
 #define KMM_VMAP_BYTES ((uint64_t)64 << 20)
+/* A zone that keeps a few frames for page tables: they must not be what is missing under pressure. */
+#define KMM_ZONE(zone_name, from, to)                                                       \
+    {                                                                                       \
+        .name = (zone_name), .start = (from), .end = (to), .min = 16, .low = 32, .high = 64 \
+    }
 
-/* Takes over the memory of the boot map and builds the kernel's space; the caller loads kmm_kernel_root()
- * then. MM_OK, or what failed. */
+/* Takes over the memory of the boot map and builds the kernel's space, which is the upper half of every
+ * space; the caller loads kmm_kernel_root() then. MM_OK, or what failed. */
 enum mm_status kmm_init(const struct kmm_config *config);
 uint64_t kmm_kernel_root(void);
-/* Gives back all that kmm_init and the caches hold (for tests, and before another kernel is started). */
+/* Gives back the kernel's tables and what the caches hold; what kmm_init took for good (KMM_KERNEL) stays. */
 void kmm_fini(void);
 
 static inline void *kmm_pointer(uintptr_t direct, mm_pa_t pa)
@@ -160,8 +164,7 @@ struct kmm_stats {
     uint64_t slab_bytes, swapped, swap_slots, evicted, swapped_in, faults;
 };
 void kmm_get_stats(struct kmm_stats *stats);
-/* Frames that nobody uses, those among mm_buddy's page runs too, after the caches gave back what they can.
- * Nothing else may run. */
+/* Frames that nobody uses, after caches and page runs gave back what they can. Nothing else may run. */
 uint64_t kmm_free_frames(void);
 void kmm_summary(void); /* prints the above in MB and percent */
 

@@ -46,7 +46,7 @@ uint64_t kmm_free_frames(void)
     }
     kmm_trim();
     kmm_get_stats(&stats);
-    return stats.free + (mm_buddy_free_bytes(&kmm.buddy) >> MM_PAGE_SHIFT);
+    return stats.free;
 }
 
 #define MB(frames) /* two numbers for "%u.%u" */ \

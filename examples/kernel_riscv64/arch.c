@@ -263,14 +263,6 @@ uint64_t arch_image_pa(uintptr_t va)
     return va - BASE;
 }
 
-static void image_part(struct kmm_mapping *m, unsigned char *from, unsigned char *to, uint32_t attr)
-{
-    m->va = (uintptr_t)from;
-    m->pa = (uintptr_t)from - BASE;
-    m->bytes = (uint64_t)(to - from);
-    m->attr = attr | MM_PAGETABLE_READ | MM_PAGETABLE_GLOBAL;
-}
-
 /* Sv48 if the hart has it: a write of satp with an unknown mode has no effect. */
 static enum mm_pagetable_id choose_format(const char *options)
 {
@@ -284,41 +276,34 @@ static enum mm_pagetable_id choose_format(const char *options)
 static _Noreturn void start_first(mm_pa_t blob)
 {
     static struct mm_frame_range map[64];
-    static struct kmm_mapping mappings[4];
-    static struct mm_frame_zone_config zones[2];
-    static struct kmm_config config;
+    static const struct mm_frame_zone_config zones[] = {
+        /* say, devices with 24 address lines, memory being from 2 GiB on */
+        KMM_ZONE("DMA", UINT64_C(0x80000000), UINT64_C(0x81000000)),
+        KMM_ZONE("Normal", UINT64_C(0x81000000), MM_PA_NONE)};
+    const struct kmm_mapping mappings[] = {
+        image_part(image_text, image_rodata, MM_PAGETABLE_EXEC),
+        image_part(image_rodata, image_data, 0),
+        image_part(image_data, image_end, MM_PAGETABLE_WRITE),
+        {TEST_VA, TEST_DEVICE, MM_PAGE_SIZE,
+         MM_PAGETABLE_READ | MM_PAGETABLE_WRITE | MM_PAGETABLE_GLOBAL}};
+    struct kmm_config config = {.map = map,
+                                .zones = zones,
+                                .zone_count = 2,
+                                .direct = DIRECT,
+                                .vmap = VMAP,
+                                .mappings = mappings,
+                                .mapping_count = 4};
     const char *tree = kmm_pointer(DIRECT, blob);
     size_t n = 0;
     enum mm_status status = bootmap_fdt(tree, TREE_MAX, map, 62, &n);
     if (status != MM_OK)
         panic(mm_status_name(status), blob);
-    map[n].base = blob;
-    map[n].size = big32(tree + 4);
-    map[n++].type = MM_FRAME_BOOTLOADER;
-    map[n].base = boot_addresses[0];
-    map[n].size = (uintptr_t)image_end - BASE - boot_addresses[0];
-    map[n++].type = MM_FRAME_KERNEL;
-    image_part(&mappings[0], image_text, image_rodata, MM_PAGETABLE_EXEC);
-    image_part(&mappings[1], image_rodata, image_data, 0);
-    image_part(&mappings[2], image_data, image_end, MM_PAGETABLE_WRITE);
-    mappings[3].va = TEST_VA;
-    mappings[3].pa = TEST_DEVICE;
-    mappings[3].bytes = MM_PAGE_SIZE;
-    mappings[3].attr = MM_PAGETABLE_READ | MM_PAGETABLE_WRITE | MM_PAGETABLE_GLOBAL;
-    zones[0].name = "DMA"; /* say, devices with 27 address lines below the bridge */
-    zones[0].start = UINT64_C(0x80000000);
-    zones[0].end = zones[1].start = UINT64_C(0x81000000);
-    zones[1].name = "Normal";
-    zones[1].end = MM_PA_NONE;
-    config.map = map;
+    map[n++] = (struct mm_frame_range){blob, big32(tree + 4), MM_FRAME_BOOTLOADER};
+    map[n++] = (struct mm_frame_range){boot_addresses[0],
+                                       arch_image_pa((uintptr_t)image_end) - boot_addresses[0],
+                                       MM_FRAME_KERNEL};
     config.map_count = n;
-    config.zones = zones;
-    config.zone_count = 2;
     config.format = mm_pagetable_format_of(choose_format(tree_text(tree, "bootargs")));
-    config.direct = DIRECT;
-    config.vmap = VMAP;
-    config.mappings = mappings;
-    config.mapping_count = 4;
     kernel_main(&config);
 }
 

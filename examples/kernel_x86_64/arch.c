@@ -375,14 +375,6 @@ static const void *boot_view(void *ctx, mm_pa_t pa, size_t bytes)
     return pa >> 32 == 0 && (pa + bytes) >> 32 == 0 ? kmm_pointer(DIRECT, pa) : NULL;
 }
 
-static void add_range(struct mm_frame_range *range, mm_pa_t base, uint64_t size,
-                      enum mm_frame_type type)
-{
-    range->base = base;
-    range->size = size;
-    range->type = type;
-}
-
 static size_t read_map(struct mm_frame_range *map, size_t room)
 {
     const struct bootmap_view view = {boot_view, NULL};
@@ -390,50 +382,38 @@ static size_t read_map(struct mm_frame_range *map, size_t room)
     enum mm_status status = bootmap_pvh(boot_info, &view, map, room - 3, &n);
     if (status != MM_OK)
         panic(mm_status_name(status), boot_info);
-    add_range(&map[n++], 0, MM_PAGE_SIZE, MM_FRAME_RESERVED); /* the BIOS's data */
-    add_range(&map[n++], TRAMPOLINE, MM_PAGE_SIZE, MM_FRAME_KERNEL);
-    add_range(&map[n++], (uintptr_t)image_pa, (uintptr_t)image_end - BASE - (uintptr_t)image_pa,
-              MM_FRAME_KERNEL);
+    map[n++] = (struct mm_frame_range){0, MM_PAGE_SIZE, MM_FRAME_RESERVED}; /* the BIOS's data */
+    map[n++] = (struct mm_frame_range){TRAMPOLINE, MM_PAGE_SIZE, MM_FRAME_KERNEL};
+    map[n++] = (struct mm_frame_range){(uintptr_t)image_pa,
+                                       arch_image_pa((uintptr_t)image_end) - (uintptr_t)image_pa,
+                                       MM_FRAME_KERNEL};
     return n;
-}
-
-static void image_part(struct kmm_mapping *m, unsigned char *from, unsigned char *to, uint32_t attr)
-{
-    m->va = (uintptr_t)from;
-    m->pa = (uintptr_t)from - BASE;
-    m->bytes = (uint64_t)(to - from);
-    m->attr = attr | MM_PAGETABLE_READ | MM_PAGETABLE_GLOBAL;
 }
 
 static _Noreturn void start_first(void)
 {
     static struct mm_frame_range map[64];
-    static struct kmm_mapping mappings[3];
-    static struct mm_frame_zone_config zones[3];
-    static struct kmm_config config;
+    static const struct mm_frame_zone_config zones[] = {
+        KMM_ZONE("DMA", 0, 16 << 20), KMM_ZONE("DMA32", 16 << 20, UINT64_C(1) << 32),
+        KMM_ZONE("Normal", UINT64_C(1) << 32, MM_PA_NONE)};
+    const struct kmm_mapping mappings[] = {image_part(image_text, image_rodata, MM_PAGETABLE_EXEC),
+                                           image_part(image_rodata, image_data, 0),
+                                           image_part(image_data, image_end, MM_PAGETABLE_WRITE)};
+    struct kmm_config config = {.map = map,
+                                .zones = zones,
+                                .zone_count = 3,
+                                .format = mm_pagetable_format_of(boot_la57 != 0
+                                                                     ? MM_PAGETABLE_ID_X86_64_LA57
+                                                                     : MM_PAGETABLE_ID_X86_64),
+                                .direct = DIRECT,
+                                .vmap = VMAP,
+                                .mappings = mappings,
+                                .mapping_count = 3};
     out8(0x3f9, 0);
     out8(0x21, 0xff); /* no interrupts from the old controllers */
     out8(0xa1, 0xff);
     MM_MEMCPY(kmm_pointer(DIRECT, TRAMPOLINE), trampoline, (size_t)(trampoline_end - trampoline));
-    image_part(&mappings[0], image_text, image_rodata, MM_PAGETABLE_EXEC);
-    image_part(&mappings[1], image_rodata, image_data, 0);
-    image_part(&mappings[2], image_data, image_end, MM_PAGETABLE_WRITE);
-    zones[0].name = "DMA";
-    zones[0].end = zones[1].start = 16 << 20;
-    zones[1].name = "DMA32";
-    zones[1].end = zones[2].start = UINT64_C(1) << 32;
-    zones[2].name = "Normal";
-    zones[2].end = MM_PA_NONE;
-    config.map = map;
     config.map_count = read_map(map, 64);
-    config.zones = zones;
-    config.zone_count = 3;
-    config.format = mm_pagetable_format_of(boot_la57 != 0 ? MM_PAGETABLE_ID_X86_64_LA57
-                                                          : MM_PAGETABLE_ID_X86_64);
-    config.direct = DIRECT;
-    config.vmap = VMAP;
-    config.mappings = mappings;
-    config.mapping_count = 3;
     kernel_main(&config);
 }
 

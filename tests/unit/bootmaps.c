@@ -289,8 +289,10 @@ static void uefi_heeds_the_attributes(void **state)
     put_efi(7, 0x300000, 1, EFI_WB | 0x40000, 0);           /* specific purpose */
     put_efi(4, 0x400000, 1, EFI_WB | (uint64_t)1 << 63, 0); /* needed by runtime services */
     put_efi(11, 0x500000, 1, (uint64_t)1 << 63, 0);         /* a device that they use */
+    put_efi(12, 0x600000, 1, (uint64_t)1 << 63, 0);         /* its ports */
     assert_int_equal(uefi(length, 40), MM_OK);
-    assert_int_equal(count, 5);
+    assert_int_equal(count, 6);
+    assert_range(5, 0x600000, 0x1000, MM_FRAME_DEVICE);
     assert_range(0, 0x100000, 0x1000, MM_FRAME_USABLE);
     assert_range(1, 0x200000, 0x1000, MM_FRAME_RESERVED);
     assert_range(2, 0x300000, 0x1000, MM_FRAME_DEVICE);
@@ -1196,6 +1198,9 @@ static void fdt_refuses_a_tree_that_is_none(void **state)
     begin_node(""), memory_node(), end_node(), end_node(); /* closed twice */
     assert_int_equal(fdt_done(), MM_ERR_CORRUPT);
     fdt_start();
+    begin_node(""), memory_node(), end_node(), end_node(), begin_node(""); /* and then opened */
+    assert_int_equal(fdt_done(), MM_ERR_CORRUPT);
+    fdt_start();
     begin_node(""), memory_node(), put_be32(5), end_node(); /* no such token */
     assert_int_equal(fdt_done(), MM_ERR_CORRUPT);
     fdt_start();
@@ -1237,6 +1242,25 @@ static void fdt_skips_what_means_nothing(void **state)
     end_node(), put_be32(4);
     assert_int_equal(fdt_done(), MM_OK);
     assert_int_equal(count, 1);
+    fdt_start();
+    begin_node(""), memory_node(), begin_node("a"), begin_node("chosen"); /* not the one */
+    cells("linux,initrd-start", 0x5000), cells("linux,initrd-end", 0x6000);
+    end_node(), end_node(), end_node();
+    assert_int_equal(fdt_done(), MM_OK);
+    assert_int_equal(count, 1);
+}
+
+static void fdt_knows_two_words_for_a_node_in_use(void **state)
+{
+    static const char *const words[] = {"okay", "ok", "disabled", "okay?"};
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        fdt_start();
+        begin_node(""), begin_node("memory");
+        text_property("device_type", "memory"), text_property("status", words[i]);
+        cells("reg", 0, 0x1000, 0x2000), end_node(), end_node();
+        assert_int_equal(fdt_done(), i < 2 ? MM_OK : MM_ERR_NOENT);
+    }
 }
 
 static void fdt_reserves_only_what_is_in_reserved_memory(void **state)
@@ -1367,6 +1391,7 @@ int main(void)
         cmocka_unit_test(fdt_refuses_a_tree_that_is_none),
         cmocka_unit_test(fdt_reads_reservations_to_the_end),
         cmocka_unit_test(fdt_skips_what_means_nothing),
+        cmocka_unit_test(fdt_knows_two_words_for_a_node_in_use),
         cmocka_unit_test(fdt_reserves_only_what_is_in_reserved_memory),
         cmocka_unit_test(fdt_keeps_the_initial_ram_disk),
         cmocka_unit_test(fdt_refuses_a_header_that_leads_out),

@@ -203,16 +203,21 @@ static void descs_begin(struct lab *lab)
 
 static void each_frame_has_a_descriptor_of_its_own(void **state)
 {
+    unsigned char *own; /* a table beside the descriptors */
     struct lab lab;
 
     (void)state;
     descs_begin(&lab);
-    for (uint64_t i = 16; i < 116; i++) {
+    own = calloc(mm_frame_desc_count(&lab.pool), 1);
+    for (uint64_t i = 16; i < 6024; i = i == 115 ? 5000 : i + 1) {
         struct mm_frame_desc *desc = mm_frame_desc_of(&lab.pool, i * PAGE);
         assert_non_null(desc);
         assert_int_equal(desc->refs, 0);
         assert_int_equal(mm_frame_desc_pa(&lab.pool, desc), i * PAGE);
+        assert_true(mm_frame_desc_index(&lab.pool, desc) < mm_frame_desc_count(&lab.pool));
+        assert_int_equal(own[mm_frame_desc_index(&lab.pool, desc)]++, 0);
     }
+    free(own);
     assert_int_equal(mm_frame_desc_pa(&lab.pool, mm_frame_desc_of(&lab.pool, 6023 * PAGE)),
                      6023 * PAGE);
     assert_null(mm_frame_desc_of(&lab.pool, 15 * PAGE));
@@ -231,6 +236,7 @@ static void without_descriptors_nothing_is_counted(void **state)
     lab_simple(&lab, 10);
     pa = mm_frame_alloc(&lab.pool, 0);
     assert_null(mm_frame_desc_of(&lab.pool, pa));
+    assert_int_equal(mm_frame_desc_count(&lab.pool), 0);
     assert_refused(&lab, mm_frame_alloc_ref(&lab.pool, 0, 0), MM_PA_NONE);
     assert_refused(&lab, mm_frame_get(&lab.pool, pa), MM_ERR_INVALID);
     assert_refused(&lab, mm_frame_put(&lab.pool, pa), MM_ERR_INVALID);

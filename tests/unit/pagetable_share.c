@@ -208,6 +208,26 @@ static void a_lent_half_is_seen_by_the_borrower(void **state)
     end_two();
 }
 
+static void what_is_present_of_a_half_is_lent(void **state)
+{
+    const mm_va_t half = ~(mm_va_t)0 << 47, image = half + 255 * TOP;
+    (void)state;
+    begin_two(MM_PAGETABLE_ID_X86_64);
+    assert_int_equal(mm_pagetable_lend_present(&to.pt, &s.pt, half, 256 * TOP), MM_OK);
+    assert_true(nothing_at(&to, half)); /* there was nothing */
+    assert_int_equal(map(&s, half + TOP, 0x1000, PAGE, RW), MM_OK);
+    assert_int_equal(map(&s, image, 0x3000, PAGE, RW), MM_OK);
+    assert_int_equal(mm_pagetable_lend_present(&to.pt, &s.pt, half, 256 * TOP), MM_OK);
+    assert_int_equal(mm_pagetable_translate(&to.pt, half + TOP), 0x1000);
+    assert_int_equal(map(&s, image + GIB, 0x5000, PAGE, RW), MM_OK); /* later */
+    assert_int_equal(mm_pagetable_translate(&to.pt, image + GIB), 0x5000);
+    assert_int_equal(stats_of(&s).tables[2], 2); /* and no more were made */
+    assert_int_equal(mm_pagetable_lend_present(&to.pt, &s.pt, half, 256 * TOP), MM_ERR_PERM);
+    assert_int_equal(map(&to, half, 0x7000, PAGE, RW), MM_OK); /* what was not lent is its own */
+    assert_true(nothing_at(&s, half));
+    end_two();
+}
+
 /* ---- cursor, keeping empty tables, harvest ---- */
 
 static void a_cursor_maps_reads_and_unmaps(void **state)
@@ -430,6 +450,7 @@ int main(void)
         cmocka_unit_test(aarch64_breaks_before_it_makes),
         cmocka_unit_test(copy_on_write_takes_write_from_both),
         cmocka_unit_test(a_lent_half_is_seen_by_the_borrower),
+        cmocka_unit_test(what_is_present_of_a_half_is_lent),
         cmocka_unit_test(a_cursor_maps_reads_and_unmaps),
         cmocka_unit_test(a_harvest_that_clears_is_flushed),
         cmocka_unit_test(empty_tables_stay_until_they_are_swept),

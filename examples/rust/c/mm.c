@@ -17,13 +17,11 @@ extern _Thread_local unsigned mm_rust_cpu;
  * served without caches. A number belongs to one thread at a time, so there is nothing to pin. */
 _Thread_local unsigned mm_rust_cpu = MM_CPU_MAX;
 
-unsigned mm_rust_cpu_max(void);
 unsigned mm_rust_cpu_max(void)
 {
     return MM_CPU_MAX;
 }
 
-void mm_rust_cpu_set(unsigned cpu);
 void mm_rust_cpu_set(unsigned cpu)
 {
     mm_rust_cpu = cpu;
@@ -31,15 +29,12 @@ void mm_rust_cpu_set(unsigned cpu)
 
 /* ---- Buddy ------------------------------------------------------------------------------------- */
 
-size_t mm_rust_buddy_bytes(void);
 size_t mm_rust_buddy_bytes(void)
 {
     return sizeof(struct mm_buddy);
 }
 
 /* An arena over `bytes` bytes at `memory`, with its metadata inside. */
-enum mm_status mm_rust_buddy_init(struct mm_buddy *b, void *memory, size_t bytes,
-                                  unsigned min_shift);
 enum mm_status mm_rust_buddy_init(struct mm_buddy *b, void *memory, size_t bytes,
                                   unsigned min_shift)
 {
@@ -53,7 +48,6 @@ enum mm_status mm_rust_buddy_init(struct mm_buddy *b, void *memory, size_t bytes
 }
 
 /* Bytes in use. */
-uint64_t mm_rust_buddy_used(const struct mm_buddy *b);
 uint64_t mm_rust_buddy_used(const struct mm_buddy *b)
 {
     struct mm_buddy_stats stats;
@@ -83,13 +77,11 @@ static void slab_free(void *ctx, void *memory, size_t bytes)
     (void)mm_buddy_free((struct mm_buddy *)ctx, (mm_pa_t)(uintptr_t)memory);
 }
 
-size_t mm_rust_slab_bytes(void);
 size_t mm_rust_slab_bytes(void)
 {
     return sizeof(struct mm_rust_slab);
 }
 
-enum mm_status mm_rust_slab_init(struct mm_rust_slab *slab, struct mm_buddy *pages);
 enum mm_status mm_rust_slab_init(struct mm_rust_slab *slab, struct mm_buddy *pages)
 {
     static const struct mm_slab_hooks none;
@@ -104,7 +96,6 @@ enum mm_status mm_rust_slab_init(struct mm_rust_slab *slab, struct mm_buddy *pag
 }
 
 /* Bytes taken from the arena, after all that is cached was given back. */
-uint64_t mm_rust_slab_used(struct mm_rust_slab *slab);
 uint64_t mm_rust_slab_used(struct mm_rust_slab *slab)
 {
     struct mm_slab_stats stats;
@@ -119,7 +110,6 @@ uint64_t mm_rust_slab_used(struct mm_rust_slab *slab)
 
 /* ---- Frames ------------------------------------------------------------------------------------ */
 
-size_t mm_rust_frame_bytes(void);
 size_t mm_rust_frame_bytes(void)
 {
     return sizeof(struct mm_frame_pool);
@@ -136,7 +126,6 @@ static struct mm_frame_config frame_config(const struct mm_frame_range *range)
     return config;
 }
 
-size_t mm_rust_frame_meta(uint64_t base, uint64_t bytes);
 size_t mm_rust_frame_meta(uint64_t base, uint64_t bytes)
 {
     const struct mm_frame_range range = {base, bytes, MM_FRAME_USABLE};
@@ -145,8 +134,6 @@ size_t mm_rust_frame_meta(uint64_t base, uint64_t bytes)
     return mm_frame_meta_size(&config, &size) == MM_OK ? size : 0;
 }
 
-enum mm_status mm_rust_frame_init(struct mm_frame_pool *pool, uint64_t base, uint64_t bytes,
-                                  void *meta, size_t meta_bytes);
 enum mm_status mm_rust_frame_init(struct mm_frame_pool *pool, uint64_t base, uint64_t bytes,
                                   void *meta, size_t meta_bytes)
 {
