@@ -1083,7 +1083,9 @@ struct mm_pagetable_config {
     uint32_t flags;                         /* MM_PAGETABLE_NX ... */
     unsigned leaf_levels;       /* bit l: leaves of level l may be used; bit 0 must be set */
     unsigned pa_bits;           /* physical address width of the processor */
-    unsigned asid;              /* ASID, PCID, VMID: told to flush, and in the root register */
+    unsigned asid;              /* ASID, PCID, VMID: told to flush, and in the root register; not
+                                   wider than there: 12 bits on x86_64, 16 on AArch64 and RISC-V,
+                                   14 in its G-stage, 9 in Sv32 */
     uint64_t type_register;     /* IA32_PAT, or MAIR_EL1 */
     uint64_t flush_pages;       /* more pages than this in a batch become "all" */
     MM_PAGETABLE_LOCK_T *locks; /* one for each few top-level entries, lent; NULL: one in all */
@@ -1346,7 +1348,8 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_unmap(struct mm_pagetable *pt, mm_v
                                                    struct mm_pagetable_batch *batch);
 
 /* Gives every leaf of the range the attributes `attr` of the groups in `mask` (MM_PAGETABLE_PERMS,
- * _TYPES, _SOFTS, _KEYS); the rest stays: accessed, dirty, frames. Holes are skipped.
+ * _TYPES, _SOFTS, _KEYS); the rest stays: accessed, dirty, frames. Holes are skipped. With
+ * MM_PAGETABLE_PRESET_AD what is given WRITE is dirty too.
  * Returns MM_OK; MM_ERR_NOENT if nothing was mapped there; MM_ERR_INVALID too for a mask that is no
  * sum of groups; the shared errors. O(leaves). */
 MM_PAGETABLE_API enum mm_status mm_pagetable_protect(struct mm_pagetable *pt, mm_va_t va,
@@ -2601,17 +2604,25 @@ static inline uint64_t mmi_pt_descend(struct mmi_pt_iter *it)
     return mmi_pt_descend_to(it, it->off, mmi_pt_root_level(it->pt), &table);
 }
 
-/* Goes on to the next entry; goes down where the entry is a table, if there is one at the iterator.
- * False at the end of the range. */
+/* Goes down while there is a table at the iterator; returns the entry that is none. */
+static uint64_t mmi_pt_bottom(struct mmi_pt_iter *it)
+{
+    uint64_t e = mmi_pt_here(it);
+
+    while (mmi_pt_is_table(it->pt, e, it->level)) {
+        mmi_pt_down(it, mmi_pt_table_pa(it->pt, e));
+        e = mmi_pt_here(it);
+    }
+    return e;
+}
+
+/* The same, for those who go on from entry to entry. False at the end of the range. */
 static bool mmi_pt_next_leaf(struct mmi_pt_iter *it, uint64_t *e)
 {
-    while (it->off < it->end) {
-        *e = mmi_pt_here(it);
-        if (!mmi_pt_is_table(it->pt, *e, it->level))
-            return true;
-        mmi_pt_down(it, mmi_pt_table_pa(it->pt, *e));
-    }
-    return false;
+    if (it->off >= it->end)
+        return false;
+    *e = mmi_pt_bottom(it);
+    return true;
 }
 
 /* ---- Set-up ---------------------------------------------------------------------------------- */
@@ -2699,6 +2710,21 @@ static bool mmi_pt_hooks_ok(const struct mm_pagetable_hooks *hooks)
 #endif
 }
 
+/* Bits of the ASID, PCID or VMID in the root register; where that has none, it is only told. */
+static unsigned mmi_pt_asid_bits(const struct mm_pagetable_format *format)
+{
+    switch (format->family) {
+    case MM_PAGETABLE_FAMILY_X86:
+        return format->id == MM_PAGETABLE_ID_NPT ? 31 : 12;
+    case MM_PAGETABLE_FAMILY_RISCV:
+        if (format->entry_shift == 2)
+            return 9;
+        return format->user == 0 ? 14 : 16; /* hgatp has two bits fewer than satp */
+    default:
+        return format->family == MM_PAGETABLE_FAMILY_EPT ? 31 : 16;
+    }
+}
+
 /* Does the configuration ask for what its format has? */
 static bool mmi_pt_config_ok(const struct mm_pagetable_config *c)
 {
@@ -2714,6 +2740,8 @@ static bool mmi_pt_config_ok(const struct mm_pagetable_config *c)
     if ((c->leaf_levels & 1u) == 0 || c->pa_bits < 20 || c->pa_bits > format->pa_bits)
         return false;
     if (c->lock_count > MM_PAGETABLE_LOCKS_MAX || (c->lock_count != 0 && c->locks == NULL))
+        return false;
+    if (c->asid >> mmi_pt_asid_bits(format) != 0)
         return false;
     return mmi_pt_only_format() == NULL || format == mmi_pt_only_format();
 }
@@ -2770,16 +2798,16 @@ MM_PAGETABLE_API uint64_t mm_pagetable_root(const struct mm_pagetable *pt)
 
     switch (mmi_ptf_family(pt)) {
     case MM_PAGETABLE_FAMILY_X86: /* CR3 with CR4.PCIDE; nCR3 has no PCID */
-        return pt->root | (mmi_ptf_id(pt) == MM_PAGETABLE_ID_NPT ? 0 : asid & 0xfff);
+        return pt->root | (mmi_ptf_id(pt) == MM_PAGETABLE_ID_NPT ? 0 : asid);
     case MM_PAGETABLE_FAMILY_EPT: /* EPTP: write-back walks, length, A/D (SDM vol. 3, 25.6.11) */
         return pt->root | 6 | (uint64_t)(mmi_ptf_levels(pt) - 1) << 3 |
                ((pt->flags & MM_PAGETABLE_HW_AD) != 0 ? 0x40u : 0u);
     case MM_PAGETABLE_FAMILY_RISCV: /* satp, hgatp (privileged 4.1.11, 8.2.10) */
         if (mmi_ptf_entry_shift(pt) == 2)
-            return mode << 31 | (asid & 0x1ff) << 22 | pt->root >> MM_PAGETABLE_SHIFT;
-        return mode << 60 | (asid & 0xffff) << 44 | pt->root >> MM_PAGETABLE_SHIFT;
+            return mode << 31 | asid << 22 | pt->root >> MM_PAGETABLE_SHIFT;
+        return mode << 60 | asid << 44 | pt->root >> MM_PAGETABLE_SHIFT;
     default: /* TTBR, VTTBR (Arm ARM D17.2.144 and .170) */
-        return pt->root | (asid & 0xffff) << 48;
+        return pt->root | asid << 48;
     }
 }
 
@@ -2970,6 +2998,14 @@ static inline void mmi_pt_note_change(struct mm_pagetable_batch *b, uint64_t off
         b->global = true;
     b->changed = true;
     mmi_pt_note_range(b, off, bytes, level);
+}
+
+/* Before something new is stored: what left the tables under this batch may have stood there, and
+ * must be out of the TLBs by then where the format wants that. */
+static inline void mmi_pt_before_new(struct mm_pagetable_batch *b)
+{
+    if (mmi_ptf_break_first(b->pt) != 0 && (b->changed || b->unlinked))
+        mmi_pt_batch_flush(b);
 }
 
 /* New mappings: RISC-V lets a processor remember that there was none (privileged 4.2.1), unless it
@@ -3202,7 +3238,7 @@ static void mmi_pt_part_group(struct mm_pagetable *pt, uint64_t off, struct mm_p
     if (mmi_ptf_contig(pt) == 0 || (off >> MM_PAGETABLE_SHIFT & 15) == 0)
         return;
     mmi_pt_begin(&it, pt, off, off + 1);
-    (void)mmi_pt_next_leaf(&it, &e);
+    e = mmi_pt_bottom(&it);
     if (mmi_pt_in_group(&it, e))
         mmi_pt_ungroup(&it, b);
     mmi_pt_leave(&it);
@@ -3242,7 +3278,7 @@ static uint64_t mmi_pt_count_cut(struct mm_pagetable *pt, uint64_t off, uint64_t
     if ((off & (mmi_pt_size(pt, mmi_pt_root_level(pt)) - 1)) == 0)
         return 0;
     mmi_pt_begin(&it, pt, off, off + 1);
-    (void)mmi_pt_next_leaf(&it, &e);
+    e = mmi_pt_bottom(&it);
     level = it.level;
     mmi_pt_leave(&it);
     if (!mmi_pt_present(pt, e))
@@ -3466,6 +3502,7 @@ static void mmi_pt_reap(struct mm_pagetable_batch *b, mm_pa_t table, unsigned le
     uint64_t bytes = mmi_pt_size(pt, level + 1), e;
     struct mmi_pt_iter it;
 
+    b->unlinked = true; /* frames may go before it is buried: walk caches must not lead to them */
     if (pt->hooks->release == NULL) {
         mmi_pt_note_change(b, off, bytes, 0, mmi_pt_any_leaf(pt));
     } else {
@@ -3568,13 +3605,15 @@ MMI_PT_FOLDED bool mmi_pt_settle(const struct mmi_pt_iter *it, unsigned level, u
 MMI_PT_FOLDED void mmi_pt_shrunk(struct mmi_pt_iter *it, uint64_t off, uint32_t taken,
                                  struct mm_pagetable_batch *b)
 {
+    unsigned root = mmi_pt_root_level(it->pt);
+
     if ((it->pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0 || !mmi_pt_settle(it, 0, off, taken, b))
         return;
     mmi_pt_up(it);
-    if (it->top == 1 || !mmi_pt_settle(it, 1, off, 1, b))
+    if (root == 1 || !mmi_pt_settle(it, 1, off, 1, b))
         return;
     mmi_pt_up(it);
-    while (it->level != it->top && mmi_pt_settle(it, it->level, off, 1, b))
+    while (root > 2 && it->level != root && mmi_pt_settle(it, it->level, off, 1, b))
         mmi_pt_up(it);
 }
 
@@ -4128,6 +4167,7 @@ static enum mm_status mmi_pt_map_run(struct mmi_pt_map *m)
     struct mm_pagetable *pt = m->call.pt;
     enum mm_status status;
 
+    mmi_pt_before_new(m->call.batch);
     if (m->call.end - m->call.off == mmi_pt_size(pt, 0) && !m->replace)
         return mmi_pt_map_page(m);
     m->needed = 0;
@@ -4538,7 +4578,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va
     change.clear = 0;
     change.set = mmi_pt_ad_bits(pt, set);
     mmi_pt_begin(&it, pt, call.off, call.end);
-    (void)mmi_pt_next_leaf(&it, &e);
+    e = mmi_pt_bottom(&it);
     status = mmi_pt_present(pt, e) ? MM_OK : MM_ERR_NOENT;
     if (status == MM_OK)
         (void)mmi_pt_touch_leaf(&it, e, &change);
@@ -4564,7 +4604,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_split(struct mm_pagetable *pt, mm_v
     if (status != MM_OK)
         return status;
     mmi_pt_begin(&it, pt, call.off, call.end);
-    (void)mmi_pt_next_leaf(&it, &e);
+    e = mmi_pt_bottom(&it);
     status = mmi_pt_present(pt, e) ? MM_OK : MM_ERR_NOENT;
     if (status == MM_OK && it.level > level)
         status = mmi_pt_reserve(&call.spare, it.level - level);
@@ -4670,7 +4710,7 @@ static void mmi_pt_collapse_finish(struct mm_pagetable_batch *b, unsigned level)
         const struct mm_pagetable_extent *old = &b->extents[--b->extent_count];
         void *table = mmi_pt_open(pt, old->pa);
         mmi_pt_begin(&it, pt, old->bytes, old->bytes + 1);
-        (void)mmi_pt_next_leaf(&it, &e);
+        e = mmi_pt_bottom(&it);
         if (mmi_ptf_break_first(pt) != 0) {
             e = mmi_pt_joined(pt, table, level);
             mmi_pt_store(pt, it.table[level], mmi_pt_index(pt, it.off, level), e);
@@ -5097,6 +5137,8 @@ static void mmi_pt_lend_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
         MM_PAGETABLE_MEMSET(table, 0, (size_t)mmi_pt_table_bytes(pt, from->level - 1));
         mmi_pt_close(pt, table);
         e = mmi_pt_table_entry(pt, pa, MMI_PT_LENT);
+        mmi_pt_note_filled(s->from.batch, from->off, mmi_pt_size(pt, from->level), 0);
+        mmi_pt_note_linked(s->from.batch);
     }
     mmi_pt_link(pt, from->table[from->level], index, mmi_pt_with_note(pt, e, MMI_PT_LENT));
     mmi_pt_link(pt, to->table[to->level], index, mmi_pt_with_note(pt, e, MMI_PT_BORROWED));
@@ -5347,6 +5389,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map(struct mm_pagetable_curs
 
     if (!mmi_pt_cursor_here(cursor, off, &place))
         return MM_ERR_LIMIT;
+    mmi_pt_before_new(cursor->call.batch);
     usual = place.level == 0 && place.e == 0 && cursor->attr == attr;
     if (MM_UNLIKELY(!usual || (pa & (page - 1)) != 0 || pa >= cursor->pa_end)) {
         enum mm_status status = mmi_pt_cursor_prepare(cursor, pa, attr, place.e);
