@@ -2962,7 +2962,7 @@ static void mmi_pt_add_range(struct mm_pagetable_batch *b, uint64_t off, uint64_
         return;
     }
     va = mmi_pt_va(pt, off);
-    if (b->range_count != 0 && range[-1].va + range[-1].bytes == va) {
+    if (b->range_count != 0 && va != 0 && range[-1].va + range[-1].bytes == va) {
         range[-1].bytes += bytes;
         range[-1].level = level < range[-1].level ? level : range[-1].level;
         return;
