@@ -2984,6 +2984,18 @@ static inline void mmi_pt_note_range(struct mm_pagetable_batch *b, uint64_t off,
         mmi_pt_add_range(b, off, bytes, level);
 }
 
+/* A table that led to `off` goes. Walk caches forget it when an address below it is invalidated; the
+ * ranges that its entries left may have been flushed while it was still linked. */
+static inline void mmi_pt_note_table(struct mm_pagetable_batch *b, uint64_t off)
+{
+    const struct mm_pagetable_range *last = &b->ranges[b->range_count];
+    uint64_t page = mmi_pt_size(b->pt, 0);
+
+    if (b->all || (b->range_count != 0 && mmi_pt_va(b->pt, off) - last[-1].va < last[-1].bytes))
+        return;
+    mmi_pt_add_range(b, off & ~(page - 1), page, 0);
+}
+
 /* A leaf that may be global, where the leaves are not known. */
 static inline uint64_t mmi_pt_any_leaf(const struct mm_pagetable *pt)
 {
@@ -3486,6 +3498,10 @@ static uint64_t mmi_pt_take(struct mm_pagetable_batch *b, const struct mmi_pt_sp
         } else {
             if (clear)
                 mmi_pt_store(pt, span->table, i, 0);
+            /* no TLB has it, but walk caches have its table, which may go */
+            mmi_pt_note_range(
+                b, span->off + mmi_pt_shl(i - span->index, mmi_pt_shift(pt, span->level)),
+                mmi_pt_size(pt, span->level), span->level);
             mmi_pt_let_go(b, e >> MMI_PT_SWAP_SHIFT, mmi_pt_size(pt, span->level),
                           MM_PAGETABLE_SWAP);
         }
@@ -3502,13 +3518,13 @@ static void mmi_pt_reap(struct mm_pagetable_batch *b, mm_pa_t table, unsigned le
     uint64_t bytes = mmi_pt_size(pt, level + 1), e;
     struct mmi_pt_iter it;
 
-    b->unlinked = true; /* frames may go before it is buried: walk caches must not lead to them */
     if (pt->hooks->release == NULL) {
         mmi_pt_note_change(b, off, bytes, 0, mmi_pt_any_leaf(pt));
     } else {
         mmi_pt_begin_at(&it, pt, table, level, off, off + bytes);
         while (mmi_pt_next_leaf(&it, &e)) {
             struct mmi_pt_span span = mmi_pt_span_here(&it);
+            b->unlinked = true; /* a flush may come before it is buried */
             (void)mmi_pt_take(b, &span, false);
             mmi_pt_move(&it, mmi_pt_span_end(pt, &span));
         }
@@ -3591,6 +3607,7 @@ MMI_PT_FOLDED bool mmi_pt_settle(const struct mmi_pt_iter *it, unsigned level, u
         left = mmi_pt_left(it, level, off);
     if (left == 0) {
         mmi_pt_store(pt, parent, index, 0);
+        mmi_pt_note_table(b, off);
         mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[level], 0, /* as if: nothing is below */
                        mmi_ptf_entry_shift(pt) == 3 ? mmi_pt_index(pt, off, level) : 0);
         return true;
@@ -5288,6 +5305,7 @@ static MM_NOINLINE void mmi_pt_cursor_settle(struct mm_pagetable_cursor *cursor)
         return;
     }
     mmi_pt_store(pt, it->table[1], i, 0);
+    mmi_pt_note_table(b, at);
     mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[0], 0, mmi_pt_index(pt, at, 0));
     mmi_pt_set_note(pt, it->table[2], mmi_pt_index(pt, at, 2), up, above - 1);
 }

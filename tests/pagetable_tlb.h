@@ -25,7 +25,7 @@ struct tlb_page {
 struct tlb {
     const struct world *w;
     struct tlb_page page[CELLS];
-    bool negative; /* RISC-V without Svvptc */
+    bool riscv, negative; /* without Svvptc */
     unsigned long stale_frames, stale_tables, conflicts, left, drops;
 };
 static struct tlb the_tlb;
@@ -224,10 +224,33 @@ static bool tlb_hit(const struct mm_pagetable_range *r, uint64_t stride, mm_va_t
     return first - start < size && first - r->va < r->bytes;
 }
 
+/* Pointers to tables: on RISC-V a fence without an address reaches them; elsewhere an invalidation of
+ * any address that is translated through them. */
+static void tlb_forget_tables(const struct tlb *t, struct tlb_page *c, mm_va_t va,
+                              const struct mm_pagetable_flush *flush)
+{
+    const struct walker *k = &t->w->walker;
+    bool everything = flush->all || (flush->tables_unlink && t->riscv);
+
+    for (int l = 1; l < k->levels; l++) {
+        bool hit = everything;
+        for (unsigned i = 0; flush->tables_unlink && i < flush->count; i++) {
+            const struct mm_pagetable_range *r = &flush->ranges[i];
+            mm_va_t start = va >> walk_shift(k, l + 1) << walk_shift(k, l + 1);
+            mm_va_t last = start + (((mm_va_t)1 << walk_shift(k, l + 1)) - 1);
+            hit = hit || (start <= r->va + (r->bytes - 1) && last >= r->va);
+        }
+        if (hit)
+            c->tables[l] = 0;
+    }
+}
+
 static void tlb_flush(struct tlb *t, const struct mm_pagetable_flush *flush)
 {
     const struct walker *k = &t->w->walker;
 
+    for (unsigned i = 0; i < flush->count; i++) /* a loop over addresses must come to its end */
+        assert_true(flush->ranges[i].va + (flush->ranges[i].bytes - 1) >= flush->ranges[i].va);
     tlb_fill(t); /* a last look before it forgets */
     for (uint64_t p = 0; p < t->w->count; p++) {
         struct tlb_page *c = &t->page[p];
@@ -243,9 +266,9 @@ static void tlb_flush(struct tlb *t, const struct mm_pagetable_flush *flush)
             c->leaf = 0;
             t->drops++;
         }
+        tlb_forget_tables(t, c, va, flush);
         if (flush->tables_unlink || flush->all) {
             c->absent = 0;
-            memset(c->tables, 0, sizeof c->tables);
         } else if (hit && c->absent != 0) {
             struct tlb_page now;
             tlb_walk(k, tlb_off(t, p), NULL, &now);
@@ -312,8 +335,8 @@ static MM_TEST_UNUSED void tlb_begin(struct tlb *t, const struct world *w)
 {
     memset(t, 0, sizeof *t);
     t->w = w;
-    t->negative = (w->walker.kind == WALK_RISCV || w->walker.kind == WALK_GSTAGE) &&
-                  (w->s.config.flags & MM_PAGETABLE_SVVPTC) == 0;
+    t->riscv = w->walker.kind == WALK_RISCV || w->walker.kind == WALK_GSTAGE;
+    t->negative = t->riscv && (w->s.config.flags & MM_PAGETABLE_SVVPTC) == 0;
 }
 
 #endif

@@ -382,6 +382,11 @@ static void do_cursor(uint64_t p, uint64_t n)
             assert_int_equal(mm_pagetable_cursor_unmap(&cursor), expected);
             if (expected == MM_OK)
                 memset(c, 0, sizeof *c);
+            if (expected == MM_OK && attr_legal(&w, attr) && below(2) == 0) { /* and back again */
+                assert_int_equal(mm_pagetable_cursor_seek(&cursor, page_va(&w, i)), MM_OK);
+                assert_int_equal(mm_pagetable_cursor_map(&cursor, frame * PAGE, attr), MM_OK);
+                model_map(&w, i, 1, frame * PAGE, attr, 1, false);
+            }
         } else {
             status = mm_pagetable_cursor_next(&cursor, &entry);
             assert_int_equal(status, c->kind == CELL_NONE ? MM_ERR_NOENT : MM_OK);
@@ -679,8 +684,17 @@ static void foreign_entries(void **state)
                 walk_field(flipped, 50, 48) != 0)
                 continue; /* RES0: the check reports it, what processors do is their own affair */
             memcpy(at.entry, &flipped, (size_t)w.walker.entry_bytes);
-            for (uint64_t p = 0; p < 16; p++)
-                compare_access(&w, page_va(&w, p), access_of((unsigned)mm_test_rand(&rng)));
+            bool malformed = false;
+            for (uint64_t p = 0; p < 16; p++) {
+                unsigned how = (unsigned)mm_test_rand(&rng);
+                struct walked found = walk(&w.walker, page_va(&w, p), access_of(how));
+                compare_access(&w, page_va(&w, p), access_of(how));
+                malformed = malformed || found.result == WALK_RESERVED;
+                if (found.result == WALK_OK)
+                    assert_int_equal(mm_pagetable_translate(&w.s.pt, page_va(&w, p)), found.pa);
+            }
+            if (malformed)
+                assert_int_equal(mm_pagetable_check(&w.s.pt, NULL, 0, NULL), MM_ERR_CORRUPT);
             memcpy(at.entry, &e, (size_t)w.walker.entry_bytes);
         }
         space_end(&w.s);

@@ -2,6 +2,6 @@
  * to forget them: what each call tells, and when frames and tables go, for every format. */
 #define TLB
 #ifndef LESS
-#define LESS 8u /* all pages are looked at, several times a call */
+#define LESS 2u /* all pages are looked at, several times a call */
 #endif
 #include "pagetable_random.c"
