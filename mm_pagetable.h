@@ -4816,8 +4816,6 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_sweep(struct mm_pagetable *pt, mm_v
         }
     }
     mmi_pt_leave(&it);
-    if (gone != 0)
-        mmi_pt_note_change(call.batch, call.off, call.end - call.off, 0, mmi_ptf_base(pt));
     return mmi_pt_exit(&call, gone != 0 ? MM_OK : MM_ERR_NOENT);
 }
 

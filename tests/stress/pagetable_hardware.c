@@ -157,8 +157,10 @@ static uint64_t marking(void)
         uintptr_t n = __atomic_load_n(&asked, __ATOMIC_ACQUIRE);
         uint64_t e = __atomic_load_n(upper, __ATOMIC_RELAXED);
         uint64_t *at = upper;
-        if (n == done)
+        if (n == done) {
+            sched_yield();
             continue;
+        }
         if ((e & PRESENT) != 0 && (e & 0x80) == 0) {
             at = (uint64_t *)ram_at(s.ram, e & UINT64_C(0xffffffffff000)) + n % 512;
             e = __atomic_load_n(at, __ATOMIC_RELAXED);
@@ -192,7 +194,7 @@ static void count_dirty(void *ctx, const struct mm_pagetable_entry *entry)
  * collapsed. What it has written is dirty afterwards. */
 static uint64_t splitting(void)
 {
-    uint64_t rounds = mm_test_ops() / 50, lost = 0;
+    uint64_t rounds = mm_test_ops() / 250, lost = 0;
     for (uint64_t i = 0; i < rounds; i++) {
         uint64_t dirty = 0;
         (void)mm_pagetable_harvest(&s.pt, VA, 2 * MIB, 0xc0, 0xc0, NULL, NULL, NULL);
