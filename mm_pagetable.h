@@ -1039,7 +1039,8 @@ struct mm_pagetable_flush {
     bool all;           /* too much for ranges: everything of this ASID (and global entries) */
     bool filled_only;   /* entries were only added: RISC-V without Svvptc needs a fence */
     bool tables_unlink; /* tables left (RISC-V: or came): the entries that lead to them may sit in
-                           walk caches too; sfence.vma for an address does not reach those */
+                           walk caches too; an address below each that left is among the ranges, but
+                           sfence.vma for an address does not reach those */
     bool global;        /* leaves with MM_PAGETABLE_GLOBAL may be among them: an invalidation for an
                            ASID (sfence.vma, INVPCID of an address or a context) leaves those */
 };
@@ -1300,7 +1301,8 @@ MM_PAGETABLE_API void mm_pagetable_batch_init(struct mm_pagetable_batch *batch,
 
 /* Flushes what the batch gathered, waits for readers, then releases frames and frees tables; the
  * batch is empty and ready afterwards. Nothing is called for an empty batch. The caller keeps
- * others from mapping the same addresses anew before. O(what was gathered). Takes no lock. */
+ * others from mapping the same addresses anew before; its own mappings under this batch flush first
+ * where the format wants break-before-make. O(what was gathered). Takes no lock. */
 MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch);
 
 /* ---- Mapping --------------------------------------------------------------------------------
