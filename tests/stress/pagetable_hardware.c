@@ -152,13 +152,14 @@ static uintptr_t asked, answered;
 /* Marks the large leaf, or pages of the table in its place, and says that it has. */
 static uint64_t marking(void)
 {
-    uintptr_t done = 0;
+    uintptr_t done = 0, idle = 0;
     while (__atomic_load_n(&stop, __ATOMIC_ACQUIRE) == 0) {
         uintptr_t n = __atomic_load_n(&asked, __ATOMIC_ACQUIRE);
         uint64_t e = __atomic_load_n(upper, __ATOMIC_RELAXED);
         uint64_t *at = upper;
         if (n == done) {
-            sched_yield();
+            if (++idle % 4096 == 0)
+                sched_yield();
             continue;
         }
         if ((e & PRESENT) != 0 && (e & 0x80) == 0) {
@@ -194,12 +195,13 @@ static void count_dirty(void *ctx, const struct mm_pagetable_entry *entry)
  * collapsed. What it has written is dirty afterwards. */
 static uint64_t splitting(void)
 {
+    struct mm_test_rng rng = mm_test_rng(mm_test_seed(), 1);
     uint64_t rounds = mm_test_ops() / 250, lost = 0;
     for (uint64_t i = 0; i < rounds; i++) {
         uint64_t dirty = 0;
         (void)mm_pagetable_harvest(&s.pt, VA, 2 * MIB, 0xc0, 0xc0, NULL, NULL, NULL);
         __atomic_fetch_add(&asked, 1, __ATOMIC_SEQ_CST);
-        for (volatile uint64_t wait = 0; wait < i % 97; wait++)
+        for (volatile uint64_t wait = mm_test_below(&rng, 1000); wait != 0; wait--)
             continue;
         lost += (i % 2 == 0 ? mm_pagetable_split(&s.pt, VA, 0, NULL)
                             : mm_pagetable_collapse(&s.pt, VA, 2 * MIB, NULL)) != MM_OK;
