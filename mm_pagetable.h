@@ -2727,6 +2727,11 @@ static unsigned mmi_pt_asid_bits(const struct mm_pagetable_format *format)
     }
 }
 
+static bool mmi_pt_locks_ok(const struct mm_pagetable_config *c)
+{
+    return c->lock_count <= MM_PAGETABLE_LOCKS_MAX && (c->lock_count == 0 || c->locks != NULL);
+}
+
 /* Does the configuration ask for what its format has? */
 static bool mmi_pt_config_ok(const struct mm_pagetable_config *c)
 {
@@ -2741,9 +2746,7 @@ static bool mmi_pt_config_ok(const struct mm_pagetable_config *c)
         return false;
     if ((c->leaf_levels & 1u) == 0 || c->pa_bits < 20 || c->pa_bits > format->pa_bits)
         return false;
-    if (c->lock_count > MM_PAGETABLE_LOCKS_MAX || (c->lock_count != 0 && c->locks == NULL))
-        return false;
-    if (c->asid >> mmi_pt_asid_bits(format) != 0)
+    if (!mmi_pt_locks_ok(c) || c->asid >> mmi_pt_asid_bits(format) != 0)
         return false;
     return mmi_pt_only_format() == NULL || format == mmi_pt_only_format();
 }
