@@ -1039,7 +1039,8 @@ struct mm_pagetable_flush {
     bool all;           /* too much for ranges: everything of this ASID (and global entries) */
     bool filled_only;   /* entries were only added: RISC-V without Svvptc needs a fence */
     bool tables_unlink; /* tables left (RISC-V: or came): the entries that lead to them may sit in
-                           walk caches too; sfence.vma for an address does not reach those */
+                           walk caches too; an address below each that left is among the ranges, but
+                           sfence.vma for an address does not reach those */
     bool global;        /* leaves with MM_PAGETABLE_GLOBAL may be among them: an invalidation for an
                            ASID (sfence.vma, INVPCID of an address or a context) leaves those */
 };
@@ -1083,7 +1084,9 @@ struct mm_pagetable_config {
     uint32_t flags;                         /* MM_PAGETABLE_NX ... */
     unsigned leaf_levels;       /* bit l: leaves of level l may be used; bit 0 must be set */
     unsigned pa_bits;           /* physical address width of the processor */
-    unsigned asid;              /* ASID, PCID, VMID: told to flush, and in the root register */
+    unsigned asid;              /* ASID, PCID, VMID: told to flush, and in the root register; not
+                                   wider than there: 12 bits on x86_64, 16 on AArch64 and RISC-V,
+                                   14 in its G-stage, 9 in Sv32 */
     uint64_t type_register;     /* IA32_PAT, or MAIR_EL1 */
     uint64_t flush_pages;       /* more pages than this in a batch become "all" */
     MM_PAGETABLE_LOCK_T *locks; /* one for each few top-level entries, lent; NULL: one in all */
@@ -1298,7 +1301,8 @@ MM_PAGETABLE_API void mm_pagetable_batch_init(struct mm_pagetable_batch *batch,
 
 /* Flushes what the batch gathered, waits for readers, then releases frames and frees tables; the
  * batch is empty and ready afterwards. Nothing is called for an empty batch. The caller keeps
- * others from mapping the same addresses anew before. O(what was gathered). Takes no lock. */
+ * others from mapping the same addresses anew before; its own mappings under this batch flush first
+ * where the format wants break-before-make. O(what was gathered). Takes no lock. */
 MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch);
 
 /* ---- Mapping --------------------------------------------------------------------------------
@@ -1346,7 +1350,8 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_unmap(struct mm_pagetable *pt, mm_v
                                                    struct mm_pagetable_batch *batch);
 
 /* Gives every leaf of the range the attributes `attr` of the groups in `mask` (MM_PAGETABLE_PERMS,
- * _TYPES, _SOFTS, _KEYS); the rest stays: accessed, dirty, frames. Holes are skipped.
+ * _TYPES, _SOFTS, _KEYS); the rest stays: accessed, dirty, frames. Holes are skipped. With
+ * MM_PAGETABLE_PRESET_AD what is given WRITE is dirty too.
  * Returns MM_OK; MM_ERR_NOENT if nothing was mapped there; MM_ERR_INVALID too for a mask that is no
  * sum of groups; the shared errors. O(leaves). */
 MM_PAGETABLE_API enum mm_status mm_pagetable_protect(struct mm_pagetable *pt, mm_va_t va,
@@ -2606,17 +2611,25 @@ static inline uint64_t mmi_pt_descend(struct mmi_pt_iter *it)
     return mmi_pt_descend_to(it, it->off, mmi_pt_root_level(it->pt), &table);
 }
 
-/* Goes on to the next entry; goes down where the entry is a table, if there is one at the iterator.
- * False at the end of the range. */
+/* Goes down while there is a table at the iterator; returns the entry that is none. */
+static uint64_t mmi_pt_bottom(struct mmi_pt_iter *it)
+{
+    uint64_t e = mmi_pt_here(it);
+
+    while (mmi_pt_is_table(it->pt, e, it->level)) {
+        mmi_pt_down(it, mmi_pt_table_pa(it->pt, e));
+        e = mmi_pt_here(it);
+    }
+    return e;
+}
+
+/* The same, for those who go on from entry to entry. False at the end of the range. */
 static bool mmi_pt_next_leaf(struct mmi_pt_iter *it, uint64_t *e)
 {
-    while (it->off < it->end) {
-        *e = mmi_pt_here(it);
-        if (!mmi_pt_is_table(it->pt, *e, it->level))
-            return true;
-        mmi_pt_down(it, mmi_pt_table_pa(it->pt, *e));
-    }
-    return false;
+    if (it->off >= it->end)
+        return false;
+    *e = mmi_pt_bottom(it);
+    return true;
 }
 
 /* ---- Set-up ---------------------------------------------------------------------------------- */
@@ -2704,6 +2717,26 @@ static bool mmi_pt_hooks_ok(const struct mm_pagetable_hooks *hooks)
 #endif
 }
 
+/* Bits of the ASID, PCID or VMID in the root register; where that has none, it is only told. */
+static unsigned mmi_pt_asid_bits(const struct mm_pagetable_format *format)
+{
+    switch (format->family) {
+    case MM_PAGETABLE_FAMILY_X86:
+        return format->id == MM_PAGETABLE_ID_NPT ? 31 : 12;
+    case MM_PAGETABLE_FAMILY_RISCV:
+        if (format->entry_shift == 2)
+            return 9;
+        return format->user == 0 ? 14 : 16; /* hgatp has two bits fewer than satp */
+    default:
+        return format->family == MM_PAGETABLE_FAMILY_EPT ? 31 : 16;
+    }
+}
+
+static bool mmi_pt_locks_ok(const struct mm_pagetable_config *c)
+{
+    return c->lock_count <= MM_PAGETABLE_LOCKS_MAX && (c->lock_count == 0 || c->locks != NULL);
+}
+
 /* Does the configuration ask for what its format has? */
 static bool mmi_pt_config_ok(const struct mm_pagetable_config *c)
 {
@@ -2718,7 +2751,7 @@ static bool mmi_pt_config_ok(const struct mm_pagetable_config *c)
         return false;
     if ((c->leaf_levels & 1u) == 0 || c->pa_bits < 20 || c->pa_bits > format->pa_bits)
         return false;
-    if (c->lock_count > MM_PAGETABLE_LOCKS_MAX || (c->lock_count != 0 && c->locks == NULL))
+    if (!mmi_pt_locks_ok(c) || c->asid >> mmi_pt_asid_bits(format) != 0)
         return false;
     return mmi_pt_only_format() == NULL || format == mmi_pt_only_format();
 }
@@ -2775,16 +2808,16 @@ MM_PAGETABLE_API uint64_t mm_pagetable_root(const struct mm_pagetable *pt)
 
     switch (mmi_ptf_family(pt)) {
     case MM_PAGETABLE_FAMILY_X86: /* CR3 with CR4.PCIDE; nCR3 has no PCID */
-        return pt->root | (mmi_ptf_id(pt) == MM_PAGETABLE_ID_NPT ? 0 : asid & 0xfff);
+        return pt->root | (mmi_ptf_id(pt) == MM_PAGETABLE_ID_NPT ? 0 : asid);
     case MM_PAGETABLE_FAMILY_EPT: /* EPTP: write-back walks, length, A/D (SDM vol. 3, 25.6.11) */
         return pt->root | 6 | (uint64_t)(mmi_ptf_levels(pt) - 1) << 3 |
                ((pt->flags & MM_PAGETABLE_HW_AD) != 0 ? 0x40u : 0u);
     case MM_PAGETABLE_FAMILY_RISCV: /* satp, hgatp (privileged 4.1.11, 8.2.10) */
         if (mmi_ptf_entry_shift(pt) == 2)
-            return mode << 31 | (asid & 0x1ff) << 22 | pt->root >> MM_PAGETABLE_SHIFT;
-        return mode << 60 | (asid & 0xffff) << 44 | pt->root >> MM_PAGETABLE_SHIFT;
+            return mode << 31 | asid << 22 | pt->root >> MM_PAGETABLE_SHIFT;
+        return mode << 60 | asid << 44 | pt->root >> MM_PAGETABLE_SHIFT;
     default: /* TTBR, VTTBR (Arm ARM D17.2.144 and .170) */
-        return pt->root | (asid & 0xffff) << 48;
+        return pt->root | asid << 48;
     }
 }
 
@@ -2939,7 +2972,7 @@ static void mmi_pt_add_range(struct mm_pagetable_batch *b, uint64_t off, uint64_
         return;
     }
     va = mmi_pt_va(pt, off);
-    if (b->range_count != 0 && range[-1].va + range[-1].bytes == va) {
+    if (b->range_count != 0 && va != 0 && range[-1].va + range[-1].bytes == va) {
         range[-1].bytes += bytes;
         range[-1].level = level < range[-1].level ? level : range[-1].level;
         return;
@@ -2961,6 +2994,18 @@ static inline void mmi_pt_note_range(struct mm_pagetable_batch *b, uint64_t off,
         mmi_pt_add_range(b, off, bytes, level);
 }
 
+/* A table that led to `off` goes. Walk caches forget it when an address below it is invalidated; the
+ * ranges that its entries left may have been flushed while it was still linked. */
+static inline void mmi_pt_note_table(struct mm_pagetable_batch *b, uint64_t off)
+{
+    const struct mm_pagetable_range *last = &b->ranges[b->range_count];
+    uint64_t page = mmi_pt_size(b->pt, 0);
+
+    if (b->all || (b->range_count != 0 && mmi_pt_va(b->pt, off) - last[-1].va < last[-1].bytes))
+        return;
+    mmi_pt_add_range(b, off & ~(page - 1), page, 0);
+}
+
 /* A leaf that may be global, where the leaves are not known. */
 static inline uint64_t mmi_pt_any_leaf(const struct mm_pagetable *pt)
 {
@@ -2975,6 +3020,14 @@ static inline void mmi_pt_note_change(struct mm_pagetable_batch *b, uint64_t off
         b->global = true;
     b->changed = true;
     mmi_pt_note_range(b, off, bytes, level);
+}
+
+/* Before something new is stored: what left the tables under this batch may have stood there, and
+ * must be out of the TLBs by then where the format wants that. */
+static inline void mmi_pt_before_new(struct mm_pagetable_batch *b)
+{
+    if (mmi_ptf_break_first(b->pt) != 0 && (b->changed || b->unlinked))
+        mmi_pt_batch_flush(b);
 }
 
 /* New mappings: RISC-V lets a processor remember that there was none (privileged 4.2.1), unless it
@@ -3207,7 +3260,7 @@ static void mmi_pt_part_group(struct mm_pagetable *pt, uint64_t off, struct mm_p
     if (mmi_ptf_contig(pt) == 0 || (off >> MM_PAGETABLE_SHIFT & 15) == 0)
         return;
     mmi_pt_begin(&it, pt, off, off + 1);
-    (void)mmi_pt_next_leaf(&it, &e);
+    e = mmi_pt_bottom(&it);
     if (mmi_pt_in_group(&it, e))
         mmi_pt_ungroup(&it, b);
     mmi_pt_leave(&it);
@@ -3247,7 +3300,7 @@ static uint64_t mmi_pt_count_cut(struct mm_pagetable *pt, uint64_t off, uint64_t
     if ((off & (mmi_pt_size(pt, mmi_pt_root_level(pt)) - 1)) == 0)
         return 0;
     mmi_pt_begin(&it, pt, off, off + 1);
-    (void)mmi_pt_next_leaf(&it, &e);
+    e = mmi_pt_bottom(&it);
     level = it.level;
     mmi_pt_leave(&it);
     if (!mmi_pt_present(pt, e))
@@ -3455,6 +3508,10 @@ static uint64_t mmi_pt_take(struct mm_pagetable_batch *b, const struct mmi_pt_sp
         } else {
             if (clear)
                 mmi_pt_store(pt, span->table, i, 0);
+            /* no TLB has it, but walk caches have its table, which may go */
+            mmi_pt_note_range(
+                b, span->off + mmi_pt_shl(i - span->index, mmi_pt_shift(pt, span->level)),
+                mmi_pt_size(pt, span->level), span->level);
             mmi_pt_let_go(b, e >> MMI_PT_SWAP_SHIFT, mmi_pt_size(pt, span->level),
                           MM_PAGETABLE_SWAP);
         }
@@ -3477,6 +3534,7 @@ static void mmi_pt_reap(struct mm_pagetable_batch *b, mm_pa_t table, unsigned le
         mmi_pt_begin_at(&it, pt, table, level, off, off + bytes);
         while (mmi_pt_next_leaf(&it, &e)) {
             struct mmi_pt_span span = mmi_pt_span_here(&it);
+            b->unlinked = true; /* a flush may come before it is buried */
             (void)mmi_pt_take(b, &span, false);
             mmi_pt_move(&it, mmi_pt_span_end(pt, &span));
         }
@@ -3559,6 +3617,7 @@ MMI_PT_FOLDED bool mmi_pt_settle(const struct mmi_pt_iter *it, unsigned level, u
         left = mmi_pt_left(it, level, off);
     if (left == 0) {
         mmi_pt_store(pt, parent, index, 0);
+        mmi_pt_note_table(b, off);
         mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[level], 0, /* as if: nothing is below */
                        mmi_ptf_entry_shift(pt) == 3 ? mmi_pt_index(pt, off, level) : 0);
         return true;
@@ -3573,13 +3632,15 @@ MMI_PT_FOLDED bool mmi_pt_settle(const struct mmi_pt_iter *it, unsigned level, u
 MMI_PT_FOLDED void mmi_pt_shrunk(struct mmi_pt_iter *it, uint64_t off, uint32_t taken,
                                  struct mm_pagetable_batch *b)
 {
+    unsigned root = mmi_pt_root_level(it->pt);
+
     if ((it->pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0 || !mmi_pt_settle(it, 0, off, taken, b))
         return;
     mmi_pt_up(it);
-    if (it->top == 1 || !mmi_pt_settle(it, 1, off, 1, b))
+    if (root == 1 || !mmi_pt_settle(it, 1, off, 1, b))
         return;
     mmi_pt_up(it);
-    while (it->level != it->top && mmi_pt_settle(it, it->level, off, 1, b))
+    while (root > 2 && it->level != root && mmi_pt_settle(it, it->level, off, 1, b))
         mmi_pt_up(it);
 }
 
@@ -4133,6 +4194,7 @@ static enum mm_status mmi_pt_map_run(struct mmi_pt_map *m)
     struct mm_pagetable *pt = m->call.pt;
     enum mm_status status;
 
+    mmi_pt_before_new(m->call.batch);
     if (m->call.end - m->call.off == mmi_pt_size(pt, 0) && !m->replace)
         return mmi_pt_map_page(m);
     m->needed = 0;
@@ -4543,7 +4605,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va
     change.clear = 0;
     change.set = mmi_pt_ad_bits(pt, set);
     mmi_pt_begin(&it, pt, call.off, call.end);
-    (void)mmi_pt_next_leaf(&it, &e);
+    e = mmi_pt_bottom(&it);
     status = mmi_pt_present(pt, e) ? MM_OK : MM_ERR_NOENT;
     if (status == MM_OK)
         (void)mmi_pt_touch_leaf(&it, e, &change);
@@ -4569,7 +4631,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_split(struct mm_pagetable *pt, mm_v
     if (status != MM_OK)
         return status;
     mmi_pt_begin(&it, pt, call.off, call.end);
-    (void)mmi_pt_next_leaf(&it, &e);
+    e = mmi_pt_bottom(&it);
     status = mmi_pt_present(pt, e) ? MM_OK : MM_ERR_NOENT;
     if (status == MM_OK && it.level > level)
         status = mmi_pt_reserve(&call.spare, it.level - level);
@@ -4675,7 +4737,7 @@ static void mmi_pt_collapse_finish(struct mm_pagetable_batch *b, unsigned level)
         const struct mm_pagetable_extent *old = &b->extents[--b->extent_count];
         void *table = mmi_pt_open(pt, old->pa);
         mmi_pt_begin(&it, pt, old->bytes, old->bytes + 1);
-        (void)mmi_pt_next_leaf(&it, &e);
+        e = mmi_pt_bottom(&it);
         if (mmi_ptf_break_first(pt) != 0) {
             e = mmi_pt_joined(pt, table, level);
             mmi_pt_store(pt, it.table[level], mmi_pt_index(pt, it.off, level), e);
@@ -4764,8 +4826,6 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_sweep(struct mm_pagetable *pt, mm_v
         }
     }
     mmi_pt_leave(&it);
-    if (gone != 0)
-        mmi_pt_note_change(call.batch, call.off, call.end - call.off, 0, mmi_ptf_base(pt));
     return mmi_pt_exit(&call, gone != 0 ? MM_OK : MM_ERR_NOENT);
 }
 
@@ -5105,6 +5165,8 @@ static void mmi_pt_lend_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
         MM_PAGETABLE_MEMSET(table, 0, (size_t)mmi_pt_table_bytes(pt, from->level - 1));
         mmi_pt_close(pt, table);
         e = mmi_pt_table_entry(pt, pa, MMI_PT_LENT);
+        mmi_pt_note_filled(s->from.batch, from->off, mmi_pt_size(pt, from->level), 0);
+        mmi_pt_note_linked(s->from.batch);
     }
     mmi_pt_link(pt, from->table[from->level], index, mmi_pt_with_note(pt, e, MMI_PT_LENT));
     mmi_pt_link(pt, to->table[to->level], index, mmi_pt_with_note(pt, e, MMI_PT_BORROWED));
@@ -5268,6 +5330,7 @@ static MM_NOINLINE void mmi_pt_cursor_settle(struct mm_pagetable_cursor *cursor)
         return;
     }
     mmi_pt_store(pt, it->table[1], i, 0);
+    mmi_pt_note_table(b, at);
     mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[0], 0, mmi_pt_index(pt, at, 0));
     mmi_pt_set_note(pt, it->table[2], mmi_pt_index(pt, at, 2), up, above - 1);
 }
@@ -5369,6 +5432,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map(struct mm_pagetable_curs
 
     if (!mmi_pt_cursor_here(cursor, off, &place))
         return MM_ERR_LIMIT;
+    mmi_pt_before_new(cursor->call.batch);
     usual = place.level == 0 && place.e == 0 && cursor->attr == attr;
     if (MM_UNLIKELY(!usual || (pa & (page - 1)) != 0 || pa >= cursor->pa_end)) {
         enum mm_status status = mmi_pt_cursor_prepare(cursor, pa, attr, place.e);

@@ -2,6 +2,9 @@
  * levels are reached, against a plain map and a walker of its own; the processor sets accessed and
  * dirty bits in between; table allocations fail at random, and then nothing has changed. */
 #include "pagetable_model.h"
+#ifdef TLB
+#include "pagetable_tlb.h"
+#endif
 
 #ifndef LESS
 #define LESS 1u /* one of so many operations, where they take long */
@@ -10,6 +13,8 @@
 static struct world w;
 static struct mm_test_rng rng;
 static struct cell before[CELLS];
+static struct space to;                  /* what is shared with */
+static struct mm_pagetable_batch *batch; /* of several calls; NULL: each flushes */
 
 static uint64_t below(uint64_t n)
 {
@@ -53,6 +58,25 @@ static void random_range(uint64_t *p, uint64_t *n)
         *n = w.count - *p;
 }
 
+/* The first of n frames, and room to move it by less than `align`. A processor's caches tell frames
+ * apart by their numbers alone: there each mapping has frames of its own. */
+static uint64_t random_frame(uint64_t n, uint64_t align, uint64_t most)
+{
+#ifdef TLB
+    static uint64_t next;
+    uint64_t first = (next + align - 1) & ~(align - 1);
+    (void)most;
+    if (first + n + align > (uint64_t)1 << (w.walker.max_pa - 13))
+        first = 0;
+    next = first + n + align;
+    return first;
+#else
+    (void)n;
+    (void)align;
+    return below(most);
+#endif
+}
+
 /* Does the range lie in one piece of the address space? */
 static bool in_one_half(uint64_t p, uint64_t n)
 {
@@ -84,8 +108,8 @@ static void do_map(uint64_t p, uint64_t n)
     unsigned max = below(4) == 0 ? (unsigned)below((unsigned)w.walker.levels) : 7, levels, l;
     unsigned how =
         (replace ? MM_PAGETABLE_REPLACE : 0) | (max != 7 ? MM_PAGETABLE_LEAF_MAX(max) : 0);
-    uint64_t frame = below((uint64_t)1 << (w.walker.max_pa - 13)),
-             align = level_pages(&w, (unsigned)below(4));
+    uint64_t align = level_pages(&w, (unsigned)below(4));
+    uint64_t frame = random_frame(n, align, (uint64_t)1 << (w.walker.max_pa - 13));
     enum mm_status expected = MM_OK, status;
 
     frame = frame - frame % align + absolute(&w, p) % align;
@@ -93,7 +117,7 @@ static void do_map(uint64_t p, uint64_t n)
         expected = MM_ERR_INVALID;
     else if (!replace && model_any(&w, p, n, false))
         expected = MM_ERR_EXISTS;
-    status = mm_pagetable_map(&w.s.pt, page_va(&w, p), frame * PAGE, n * PAGE, attr, how, NULL);
+    status = mm_pagetable_map(&w.s.pt, page_va(&w, p), frame * PAGE, n * PAGE, attr, how, batch);
     if (refused(status, expected))
         return;
     levels = w.s.config.leaf_levels;
@@ -117,12 +141,12 @@ static void do_map_frames(uint64_t p, uint64_t n)
 
     n = n > 64 ? 64 : n;
     for (uint64_t i = 0; i < n; i++)
-        frames[i] = below(1000) * PAGE;
+        frames[i] = random_frame(1, 1, 1000) * PAGE;
     if (!attr_legal(&w, attr) || !in_one_half(p, n))
         expected = MM_ERR_INVALID;
     else if (!replace && model_any(&w, p, n, false))
         expected = MM_ERR_EXISTS;
-    status = mm_pagetable_map_frames(&w.s.pt, page_va(&w, p), frames, n, attr, replace, NULL);
+    status = mm_pagetable_map_frames(&w.s.pt, page_va(&w, p), frames, n, attr, replace, batch);
     if (refused(status, expected))
         return;
     if (replace) {
@@ -138,7 +162,7 @@ static void do_unmap(uint64_t p, uint64_t n)
     enum mm_status expected = !in_one_half(p, n)           ? MM_ERR_INVALID
                               : model_any(&w, p, n, false) ? MM_OK
                                                            : MM_ERR_NOENT;
-    enum mm_status status = mm_pagetable_unmap(&w.s.pt, page_va(&w, p), n * PAGE, NULL);
+    enum mm_status status = mm_pagetable_unmap(&w.s.pt, page_va(&w, p), n * PAGE, batch);
 
     if (refused(status, expected))
         return;
@@ -162,7 +186,7 @@ static void do_protect(uint64_t p, uint64_t n)
         expected = MM_ERR_INVALID;
     else if (!model_any(&w, p, n, true))
         expected = MM_ERR_NOENT;
-    status = mm_pagetable_protect(&w.s.pt, page_va(&w, p), n * PAGE, attr, mask, NULL);
+    status = mm_pagetable_protect(&w.s.pt, page_va(&w, p), n * PAGE, attr, mask, batch);
     if (refused(status, expected))
         return;
     model_cut(&w, p);
@@ -180,7 +204,7 @@ static void do_protect(uint64_t p, uint64_t n)
 static void do_swap(uint64_t p)
 {
     uint64_t value = mm_test_rand(&rng) >> (w.walker.entry_bytes == 4 ? 44 : 12);
-    enum mm_status status = mm_pagetable_swap(&w.s.pt, page_va(&w, p), value, NULL);
+    enum mm_status status = mm_pagetable_swap(&w.s.pt, page_va(&w, p), value, batch);
 
     if (refused(status, MM_OK))
         return;
@@ -195,7 +219,7 @@ static void do_split(uint64_t p)
     struct cell *c = &w.cell[p];
     uint64_t size, start, q;
     enum mm_status expected = c->kind == CELL_MAPPED ? MM_OK : MM_ERR_NOENT;
-    enum mm_status status = mm_pagetable_split(&w.s.pt, page_va(&w, p) + below(PAGE), level, NULL);
+    enum mm_status status = mm_pagetable_split(&w.s.pt, page_va(&w, p) + below(PAGE), level, batch);
 
     if (refused(status, expected))
         return;
@@ -229,7 +253,7 @@ static void do_collapse(uint64_t p, uint64_t n)
     enum mm_status status;
 
     if (!in_one_half(p, n)) {
-        refused(mm_pagetable_collapse(&w.s.pt, page_va(&w, p), n * PAGE, NULL), MM_ERR_INVALID);
+        refused(mm_pagetable_collapse(&w.s.pt, page_va(&w, p), n * PAGE, batch), MM_ERR_INVALID);
         return;
     }
     memcpy(before, w.cell, sizeof before);
@@ -248,7 +272,7 @@ static void do_collapse(uint64_t p, uint64_t n)
                 w.cell[i].group = false;
             }
         }
-    status = mm_pagetable_collapse(&w.s.pt, page_va(&w, p), n * PAGE, NULL);
+    status = mm_pagetable_collapse(&w.s.pt, page_va(&w, p), n * PAGE, batch);
     refused(status, any ? MM_OK : MM_ERR_NOENT);
 }
 
@@ -289,7 +313,7 @@ static void do_harvest(uint64_t p, uint64_t n)
         size -= i - start;
     }
     status = mm_pagetable_harvest(&w.s.pt, page_va(&w, p), n * PAGE, which, clear, count_leaf,
-                                  &found, NULL);
+                                  &found, batch);
     refused(status, expected != 0 ? MM_OK : MM_ERR_NOENT);
     assert_int_equal(found, expected);
 }
@@ -338,11 +362,11 @@ static void do_cursor(uint64_t p, uint64_t n)
     if (!in_one_half(p, n))
         return;
     w.s.ram->fail = (struct mm_test_fail){0, 0};
-    assert_int_equal(mm_pagetable_cursor_begin(&cursor, &w.s.pt, page_va(&w, p), n * PAGE, NULL),
+    assert_int_equal(mm_pagetable_cursor_begin(&cursor, &w.s.pt, page_va(&w, p), n * PAGE, batch),
                      MM_OK);
     for (uint64_t i = p; i < p + n; i++) {
         struct cell *c = &w.cell[i];
-        uint64_t kind = below(4), frame = below(1000);
+        uint64_t kind = below(4), frame = random_frame(1, 1, 1000);
         assert_int_equal(mm_pagetable_cursor_seek(&cursor, page_va(&w, i)), MM_OK);
         if (kind == 0) {
             expected = !attr_legal(&w, attr)  ? MM_ERR_INVALID
@@ -358,6 +382,11 @@ static void do_cursor(uint64_t p, uint64_t n)
             assert_int_equal(mm_pagetable_cursor_unmap(&cursor), expected);
             if (expected == MM_OK)
                 memset(c, 0, sizeof *c);
+            if (expected == MM_OK && attr_legal(&w, attr) && below(2) == 0) { /* and back again */
+                assert_int_equal(mm_pagetable_cursor_seek(&cursor, page_va(&w, i)), MM_OK);
+                assert_int_equal(mm_pagetable_cursor_map(&cursor, frame * PAGE, attr), MM_OK);
+                model_map(&w, i, 1, frame * PAGE, attr, 1, false);
+            }
         } else {
             status = mm_pagetable_cursor_next(&cursor, &entry);
             assert_int_equal(status, c->kind == CELL_NONE ? MM_ERR_NOENT : MM_OK);
@@ -368,13 +397,79 @@ static void do_cursor(uint64_t p, uint64_t n)
     mm_pagetable_cursor_end(&cursor);
 }
 
-static void step(void)
+/* Is this page in `to` what it is in the first table? */
+static void compare_shared(uint64_t p, bool inside)
+{
+    const struct cell *c = &w.cell[p];
+    struct mm_pagetable_entry entry;
+    enum mm_status status = mm_pagetable_query(&to.pt, page_va(&w, p), &entry);
+
+    assert_int_equal(status, inside && c->kind != CELL_NONE ? MM_OK : MM_ERR_NOENT);
+    if (status != MM_OK)
+        return;
+    assert_int_equal(entry.attr, c->kind == CELL_SWAP
+                                     ? MM_PAGETABLE_SWAP
+                                     : c->attr | (c->group ? MM_PAGETABLE_CONTIG : 0));
+    assert_int_equal(entry.pa + (page_va(&w, p) - entry.va), c->pa);
+    assert_int_equal(entry.level, c->level);
+}
+
+/* A copy for copy-on-write, into an empty table, which is thrown away again. */
+static void do_share(uint64_t p, uint64_t n)
+{
+    uint64_t mapped = 0, in_use, i;
+    enum mm_status expected = !in_one_half(p, n)           ? MM_ERR_INVALID
+                              : model_any(&w, p, n, false) ? MM_OK
+                                                           : MM_ERR_NOENT;
+    enum mm_status status;
+    struct mm_test_fail fail = w.s.ram->fail;
+
+    w.s.ram->fail = (struct mm_test_fail){0, 0};
+    space_begin(&to, w.s.ram, &w.format);
+    to.config = w.s.config;
+    to.config.hooks = &to.hooks;
+    space_make(&to);
+    in_use = w.s.ram->in_use;
+    w.s.ram->fail = fail;
+    status = mm_pagetable_share_cow(&to.pt, &w.s.pt, page_va(&w, p), n * PAGE, batch);
+    if (refused(status, expected)) {
+        assert_int_equal(w.s.ram->in_use, in_use);
+    } else {
+        model_cut(&w, p);
+        model_cut(&w, p + n);
+        for (i = p; i < p + n; i++) {
+            struct cell *c = &w.cell[i];
+            mapped += c->kind == CELL_MAPPED;
+            if (c->kind == CELL_MAPPED && (c->attr & MM_PAGETABLE_WRITE) != 0)
+                c->attr = (c->attr & ~MM_PAGETABLE_WRITE) | MM_PAGETABLE_COW;
+        }
+        for (i = 0; i < w.count; i++)
+            compare_shared(i, i >= p && i < p + n);
+    }
+    assert_int_equal(to.referenced_pages, mapped);
+    space_check(&to);
+    assert_int_equal(mm_pagetable_destroy(&to.pt, false), MM_OK);
+}
+
+/* Empty tables, which the model does not know. */
+static void do_sweep(uint64_t p, uint64_t n)
+{
+    enum mm_status status = mm_pagetable_sweep(&w.s.pt, page_va(&w, p), n * PAGE, batch);
+    if (!in_one_half(p, n))
+        assert_int_equal(status, MM_ERR_INVALID);
+    else if ((w.s.config.flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
+        assert_int_equal(status, MM_ERR_NOENT);
+    else
+        assert_true(status == MM_OK || status == MM_ERR_NOENT);
+}
+
+static void operate(void)
 {
     uint64_t p, n;
 
     random_range(&p, &n);
     prepare_failure();
-    switch (below(16)) {
+    switch (below(18)) {
     case 0:
     case 1:
     case 2:
@@ -409,14 +504,72 @@ static void step(void)
     case 13:
         do_cursor(p, n);
         break;
+    case 14:
+        do_share(p, n);
+        break;
+    case 15:
+        do_sweep(p, n);
+        break;
     default:
         do_touch(p);
         break;
     }
     w.s.ram->fail = (struct mm_test_fail){0, 0};
+}
+
+#ifdef TLB
+static void flush_tlb(void *ctx, const struct mm_pagetable_flush *flush)
+{
+    (void)ctx;
+    tlb_flush(&the_tlb, flush);
+}
+
+static void release_frames(void *ctx, const struct mm_pagetable_extent *extent)
+{
+    (void)ctx;
+    if ((extent->attr & MM_PAGETABLE_SWAP) == 0)
+        tlb_release(&the_tlb, extent->pa, extent->bytes);
+}
+
+static void free_table(void *ctx, mm_pa_t table, uint64_t bytes)
+{
+    tlb_free(&the_tlb, table);
+    ram_free(ctx, table, bytes);
+}
+
+/* One call, or some under one batch; what the processor keeps is looked at whenever it is told to
+ * forget something, when something goes, and at the end. */
+static void step(void)
+{
+    static struct mm_pagetable_batch shared;
+    struct mm_pagetable_extent extents[3];
+    uint64_t calls = below(3) == 0 ? 2 + below(4) : 1;
+
+    batch = NULL;
+    if (calls > 1 || below(4) == 0) {
+        batch = &shared;
+        if (below(2) == 0)
+            mm_pagetable_batch_init(batch, &w.s.pt, extents, 1 + below(3));
+        else
+            mm_pagetable_batch_init(batch, &w.s.pt, NULL, 0);
+    }
+    for (; calls != 0; calls--) {
+        tlb_fill(&the_tlb);
+        tlb_touch(&the_tlb);
+        operate();
+    }
+    if (batch != NULL)
+        mm_pagetable_batch_finish(batch);
+    tlb_settled(&the_tlb);
+}
+#else
+static void step(void)
+{
+    operate();
     for (unsigned i = 0; i < 4; i++)
         compare_page(&w, below(w.count), (unsigned)mm_test_rand(&rng));
 }
+#endif
 
 /* Flags of the processor at random, where the format has them. */
 static void random_flags(void)
@@ -431,6 +584,10 @@ static void random_flags(void)
         w.s.config.flags &= ~MM_PAGETABLE_CONTIGUOUS;
     if (below(4) == 0)
         w.s.config.leaf_levels &= 3;
+    if (below(8) == 0) { /* which tables stay the model does not know, so that leaves are small */
+        w.s.config.flags |= MM_PAGETABLE_KEEP_EMPTY;
+        w.s.config.leaf_levels = 1;
+    }
     if (below(4) == 0)
         w.s.config.flush_pages = below(2000);
 }
@@ -441,18 +598,32 @@ static void run(enum mm_pagetable_id id, unsigned index_bits, uint64_t ops)
 
     world_begin(&w, ram_make(), id, index_bits);
     random_flags();
+#ifdef TLB
+    w.s.hooks.flush = flush_tlb;
+    w.s.hooks.free = free_table;
+    w.s.hooks.release = below(4) == 0 ? NULL : release_frames;
+#endif
     world_make(&w);
     pages = (uint64_t)1 << (walk_va_bits(&w.walker) - 12);
     w.count = pages < 1024 ? (unsigned)pages : index_bits == 0 ? 2048 : 1024;
     if (LESS > 1 && w.count > 128)
         w.count = 128;
     w.first = pages <= w.count ? 0 : pages / 2 - w.count / 2; /* around the hole in the middle */
+#ifdef TLB
+    tlb_begin(&the_tlb, &w);
+#endif
     for (i = 0; i < ops; i++) {
         step();
         if (i % 256 == 255)
             compare_all(&w, (unsigned)mm_test_rand(&rng));
     }
     compare_all(&w, 0);
+#ifdef TLB
+    assert_true(the_tlb.drops != 0);
+    w.s.hooks.flush = NULL; /* all goes */
+    w.s.hooks.free = ram_free;
+    w.s.hooks.release = NULL;
+#endif
     space_end(&w.s);
 }
 
@@ -477,6 +648,7 @@ static void tables_of_sixteen_entries(void **state)
     all_formats(4);
 }
 
+#ifndef TLB
 static void real_tables(void **state)
 {
     (void)state;
@@ -512,21 +684,33 @@ static void foreign_entries(void **state)
                 walk_field(flipped, 50, 48) != 0)
                 continue; /* RES0: the check reports it, what processors do is their own affair */
             memcpy(at.entry, &flipped, (size_t)w.walker.entry_bytes);
-            for (uint64_t p = 0; p < 16; p++)
-                compare_access(&w, page_va(&w, p), access_of((unsigned)mm_test_rand(&rng)));
+            bool malformed = false;
+            for (uint64_t p = 0; p < 16; p++) {
+                unsigned how = (unsigned)mm_test_rand(&rng);
+                struct walked found = walk(&w.walker, page_va(&w, p), access_of(how));
+                compare_access(&w, page_va(&w, p), access_of(how));
+                malformed = malformed || found.result == WALK_RESERVED;
+                if (found.result == WALK_OK)
+                    assert_int_equal(mm_pagetable_translate(&w.s.pt, page_va(&w, p)), found.pa);
+            }
+            if (malformed)
+                assert_int_equal(mm_pagetable_check(&w.s.pt, NULL, 0, NULL), MM_ERR_CORRUPT);
             memcpy(at.entry, &e, (size_t)w.walker.entry_bytes);
         }
         space_end(&w.s);
     }
 }
+#endif
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tables_of_four_entries),
         cmocka_unit_test(tables_of_sixteen_entries),
+#ifndef TLB
         cmocka_unit_test(real_tables),
         cmocka_unit_test(foreign_entries),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

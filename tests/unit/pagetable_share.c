@@ -228,6 +228,88 @@ static void what_is_present_of_a_half_is_lent(void **state)
     end_two();
 }
 
+/* One page at the top of the address space, the same in every one (xv6's trampoline). */
+static void a_trampoline_page_is_in_every_space(void **state)
+{
+    static struct space many[8];
+    const mm_va_t page = ~(mm_va_t)0 - PAGE + 1, entry = ~(mm_va_t)0 << 30;
+    (void)state;
+    begin(MM_PAGETABLE_ID_SV39);
+    assert_int_equal(map(&s, page, 0x80007000, PAGE, RX | MM_PAGETABLE_GLOBAL), MM_OK);
+    for (unsigned i = 0; i < 8; i++) {
+        space_begin(&many[i], s.ram, mm_pagetable_format_of(MM_PAGETABLE_ID_SV39));
+        space_make(&many[i]);
+        assert_int_equal(mm_pagetable_lend(&many[i].pt, &s.pt, entry, GIB), MM_OK);
+        assert_int_equal(map(&many[i], VA, i * PAGE, PAGE, RW | MM_PAGETABLE_USER), MM_OK);
+        assert_int_equal(mm_pagetable_translate(&many[i].pt, page + 5), 0x80007005);
+        assert_int_equal(mm_pagetable_unmap(&many[i].pt, page, PAGE, NULL), MM_ERR_PERM);
+    }
+    assert_int_equal(
+        mm_pagetable_map(&s.pt, page, 0x80009000, PAGE, RX, MM_PAGETABLE_REPLACE, NULL), MM_OK);
+    for (unsigned i = 0; i < 8; i++) {
+        assert_int_equal(mm_pagetable_translate(&many[i].pt, page), 0x80009000);
+        assert_int_equal(mm_pagetable_destroy(&many[i].pt, false), MM_OK);
+        assert_int_equal(mm_pagetable_translate(&s.pt, page), 0x80009000);
+    }
+    space_end(&s);
+}
+
+/* Both sides may have known that there was nothing (RISC-V privileged 4.2.1). */
+static void riscv_is_told_on_both_sides_of_a_new_table_that_is_lent(void **state)
+{
+    (void)state;
+    begin_two(MM_PAGETABLE_ID_SV39);
+    assert_int_equal(mm_pagetable_lend(&to.pt, &s.pt, 5 * GIB, GIB), MM_OK);
+    assert_true(s.fill_flushes == 1 && s.last.tables_unlink);
+    assert_true(to.fill_flushes == 1 && to.last.tables_unlink);
+    s.fill_flushes = 0;
+    assert_int_equal(mm_pagetable_give_back(&to.pt, 5 * GIB, GIB, NULL), MM_OK);
+    assert_int_equal(mm_pagetable_lend(&to.pt, &s.pt, 5 * GIB, GIB), MM_OK);
+    assert_int_equal(s.fill_flushes, 0); /* it was there */
+    end_two();
+}
+
+/* A full table below the root that others point to stays a table. */
+static void a_lent_table_is_not_collapsed(void **state)
+{
+    (void)state;
+    begin_two(MM_PAGETABLE_ID_SV39);
+    assert_int_equal(
+        mm_pagetable_map(&s.pt, 5 * GIB, 4 * GIB, GIB, RW, MM_PAGETABLE_LEAF_MAX(1), NULL), MM_OK);
+    assert_int_equal(mm_pagetable_lend(&to.pt, &s.pt, 5 * GIB, GIB), MM_OK);
+    assert_int_equal(mm_pagetable_collapse(&s.pt, 5 * GIB, GIB, NULL), MM_ERR_NOENT);
+    assert_int_equal(mm_pagetable_collapse(&to.pt, 5 * GIB, GIB, NULL), MM_ERR_PERM);
+    assert_int_equal(entry_at(&s, 5 * GIB).level, 1);
+    assert_int_equal(mm_pagetable_translate(&to.pt, 5 * GIB + 7), 4 * GIB + 7);
+    assert_int_equal(mm_pagetable_map(&s.pt, 5 * GIB, 8 * GIB, GIB, RW, MM_PAGETABLE_REPLACE, NULL),
+                     MM_OK);
+    assert_int_equal(entry_at(&s, 5 * GIB).level, 1); /* nor replaced by a leaf */
+    assert_int_equal(mm_pagetable_translate(&to.pt, 5 * GIB + 7), 8 * GIB + 7);
+    end_two();
+}
+
+static void identity_and_linear_mappings(void **state)
+{
+    const uint64_t offset = UINT64_C(0xffff800000000000), pa = 6 * GIB;
+    (void)state;
+    begin(MM_PAGETABLE_ID_X86_64);
+    assert_int_equal(mm_pagetable_map_linear(&s.pt, pa, 2 * GIB, offset, RW, 0, NULL), MM_OK);
+    assert_int_equal(mm_pagetable_map_linear(&s.pt, pa, 4 * MIB, 0, RX, 0, NULL), MM_OK);
+    assert_int_equal(mm_pagetable_translate(&s.pt, offset + pa + 123), pa + 123);
+    assert_int_equal(mm_pagetable_translate(&s.pt, pa + 4 * MIB - 1), pa + 4 * MIB - 1);
+    assert_int_equal(entry_at(&s, offset + pa).level, 2);
+    assert_int_equal(entry_at(&s, pa).level, 1);
+    /* into the hole, over the end, beyond the width */
+    assert_int_equal(mm_pagetable_map_linear(&s.pt, pa, PAGE, (uint64_t)1 << 47, RW, 0, NULL),
+                     MM_ERR_INVALID);
+    assert_int_equal(mm_pagetable_map_linear(&s.pt, pa, 2 * PAGE, 0 - pa - PAGE, RW, 0, NULL),
+                     MM_ERR_INVALID);
+    assert_int_equal(mm_pagetable_map_linear(&s.pt, (mm_pa_t)1 << 52, PAGE, 0 - ((uint64_t)1 << 52),
+                                             RW, 0, NULL),
+                     MM_ERR_INVALID);
+    space_end(&s);
+}
+
 /* ---- cursor, keeping empty tables, harvest ---- */
 
 static void a_cursor_maps_reads_and_unmaps(void **state)
@@ -451,6 +533,10 @@ int main(void)
         cmocka_unit_test(copy_on_write_takes_write_from_both),
         cmocka_unit_test(a_lent_half_is_seen_by_the_borrower),
         cmocka_unit_test(what_is_present_of_a_half_is_lent),
+        cmocka_unit_test(a_trampoline_page_is_in_every_space),
+        cmocka_unit_test(riscv_is_told_on_both_sides_of_a_new_table_that_is_lent),
+        cmocka_unit_test(a_lent_table_is_not_collapsed),
+        cmocka_unit_test(identity_and_linear_mappings),
         cmocka_unit_test(a_cursor_maps_reads_and_unmaps),
         cmocka_unit_test(a_harvest_that_clears_is_flushed),
         cmocka_unit_test(empty_tables_stay_until_they_are_swept),
