@@ -2034,18 +2034,32 @@ static uintptr_t mmi_vma_follower(const struct mm_vma_cursor *c, const struct mm
     return mmi_vma_behind(c, map, 0);
 }
 
+/* The leaf before the path's, or NULL. */
+static const struct mm_vma_node *mmi_vma_leaf_below(const struct mm_vma_cursor *c,
+                                                    const struct mm_vma_map *map)
+{
+    const struct mm_vma_node *node;
+    uintptr_t level = 1;
+
+    while (level <= map->height && c->at[level] == 0)
+        level++;
+    if (level > map->height)
+        return NULL;
+    node = c->node[level]->u.inner.child[c->at[level] - 1];
+    while (--level != 0)
+        node = node->u.inner.child[node->u.inner.count - 1];
+    return node;
+}
+
 /* The area in slot at[0] - 1, or the last of the leaf before, or NULL. */
 static struct mm_vma *mmi_vma_pred(const struct mm_vma_cursor *c, const struct mm_vma_map *map)
 {
-    struct mm_vma_cursor before;
+    const struct mm_vma_node *leaf;
 
     if (c->at[0] != 0)
         return mmi_vma_leaf_area(c->node[0], c->at[0] - 1);
-    if (map->height == 0)
-        return NULL;
-    before = *c;
-    return mmi_vma_leaf_before(&before, map) ? mmi_vma_leaf_area(before.node[0], before.at[0])
-                                             : NULL;
+    leaf = mmi_vma_leaf_below(c, map);
+    return leaf != NULL ? mmi_vma_leaf_area(leaf, leaf->u.leaf.count - 1) : NULL;
 }
 
 /* The area in slot at[0], or the first of the leaf after, or NULL. */
@@ -2620,7 +2634,9 @@ static void mmi_vma_set_flags(struct mm_vma_map *map, struct mm_vma *vma, uintpt
 struct mmi_vma_patch {
     struct mm_vma_cursor c;
     unsigned i, j;
-    bool beyond; /* it does */
+    bool beyond;     /* it does */
+    bool first;      /* the leaf's first start may change, which stands in keys above */
+    uintptr_t floor; /* where the area before that ends, or 0 */
 };
 
 /* Whether all slots end within the leaf's stretch and the patch's can become `more` and what is left of the first and the last of them. */
@@ -2636,6 +2652,18 @@ static bool mmi_vma_patch_fits(const struct mmi_vma_patch *p, uintptr_t start, u
         more += (unsigned)(l->start[p->i] < (uint32_t)start) +
                 (unsigned)(l->last[p->j - 1] >= (uint32_t)end);
     return gone != l->count && l->count + more <= gone + MM_VMA_LEAF_AREAS;
+}
+
+/* The first slot is the patch's. False: there is none, or a new area might join what lies before it
+ * in another leaf. */
+static bool mmi_vma_patch_first(struct mmi_vma_patch *p, const struct mm_vma_map *map,
+                                uintptr_t start, unsigned more)
+{
+    const struct mm_vma_node *below = mmi_vma_leaf_below(&p->c, map);
+
+    p->first = true;
+    p->floor = below != NULL ? mmi_vma_leaf_end(below, below->u.leaf.count - 1) : 0;
+    return p->j != 0 && (more == 0 || p->floor != start);
 }
 
 /* Finds [start, end), which `more` areas are to take. False: it is not so, or there is no room, or
@@ -2660,9 +2688,10 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
         continue;
     p->i = i;
     p->j = j;
+    p->first = false;
     if (map->height != 0) {
-        if (i == 0 && l->start[0] >= (uint32_t)start)
-            return false; /* the key above would change */
+        if (i == 0 && l->start[0] >= (uint32_t)start && !mmi_vma_patch_first(p, map, start, more))
+            return false;
         if (j == count)
             behind = mmi_vma_behind(&p->c, map, 0);
     }
@@ -2684,6 +2713,18 @@ static uint32_t mmi_vma_gap_of(const struct mm_vma_node *leaf, unsigned i, unsig
     return max;
 }
 
+/* The leaf's first start was `was`: keys above and the gap before follow. */
+static void mmi_vma_patch_head(struct mmi_vma_patch *p, struct mm_vma_map *map, uintptr_t was)
+{
+    uintptr_t now = mmi_vma_leaf_start(p->c.node[0], 0);
+
+    if (now == was)
+        return;
+    mmi_vma_fix_first(&p->c, map);
+    p->c.at[0] = 0;
+    mmi_vma_gap_before_changed(&p->c, map, was - p->floor, now - p->floor);
+}
+
 /* Puts `n` areas into the place of slots [i, j) of the leaf that mmi_vma_patch_find found, and does
  * with the path what that asks for. At least one slot of the leaf is left. */
 static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, unsigned i,
@@ -2691,8 +2732,8 @@ static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, u
 {
     struct mm_vma_node *leaf = p->c.node[0];
     unsigned before = i - (unsigned)(i != 0), k;
+    uintptr_t first = mmi_vma_leaf_start(leaf, 0), next = 0;
     uint32_t was = 0, now, noted;
-    uintptr_t next = 0;
 
     if (map->height != 0) {
         next = mmi_vma_follower(&p->c, map, j - 1);
@@ -2708,12 +2749,14 @@ static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, u
     map->count -= j;
     if (map->height == 0)
         return;
-    now = mmi_vma_gap_of(leaf, before, i + n, next);
+    now = i + n != 0 ? mmi_vma_gap_of(leaf, before, i + n, next) : 0;
     noted = p->c.node[1]->u.inner.gap[p->c.at[1]];
     if (now > noted)
         mmi_vma_raise(&p->c, map, now);
     else if (was == noted && now < was)
         mmi_vma_fix_gaps(&p->c, map, false);
+    if (MM_UNLIKELY(p->first))
+        mmi_vma_patch_head(p, map, first);
     if (i + n < j && leaf->u.leaf.count < MMI_VMA_FEW_AREAS)
         mmi_vma_shrink(&p->c, map, 0);
 }
