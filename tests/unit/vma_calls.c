@@ -689,27 +689,31 @@ static void a_grown_stack_has_an_identity(void **state)
     }
 }
 
-/* Wherever in the map the three areas stand, also where a leaf ends between them. */
+/* Rule 1 of the manual, wherever in the map the three areas stand, also where a leaf ends between them: an identity is
+ * kept, and of two the left one's area takes the new one. */
 static void joined_memory_keeps_its_identity(void **state)
 {
     const mm_va_t base = 0x200000, step = 3 * PAGE;
     const struct mm_vma *whole;
 
     (void)state;
-    for (unsigned touched = 0; touched < 2; touched++)
+    for (unsigned touched = 1; touched <= 3; touched++) /* the left, the right, both */
         for (unsigned k = 0; k + 1 < 60; k++) {
+            mm_va_t left = base + k * step, right = left + step;
+
             mm_vma_clear(&f->space);
             for (unsigned i = 0; i < 60; i++)
                 assert_true(map(base + i * step, PAGE, 3, MM_VMA_MAP_FIXED) > 0);
-            assert_int_equal(mm_vma_fault(&f->space, base + (k + touched) * step, MM_VMA_WRITE),
-                             MM_VMA_FAULT_OK);
-            assert_true(map(base + k * step + PAGE, 2 * PAGE, 3, MM_VMA_MAP_FIXED) > 0);
-            assert_int_equal(areas(), 59);
-            assert_int_equal(mm_vma_mprotect(&f->space, base + k * step, step + PAGE, 1),
-                             MM_VMA_OK);
-            whole = mm_vma_find(&f->space, base + k * step);
-            assert_int_equal(mm_vma_bytes(whole), step + PAGE);
-            assert_true((whole->flags & MM_VMA_ACCOUNT) != 0); /* it was touched */
+            if ((touched & 1) != 0)
+                assert_int_equal(mm_vma_fault(&f->space, left, MM_VMA_WRITE), MM_VMA_FAULT_OK);
+            if ((touched & 2) != 0)
+                assert_int_equal(mm_vma_fault(&f->space, right, MM_VMA_WRITE), MM_VMA_FAULT_OK);
+            assert_true(map(left + PAGE, 2 * PAGE, 3, MM_VMA_MAP_FIXED) > 0);
+            assert_int_equal(areas(), touched == 3 ? 60 : 59);
+            whole = mm_vma_find(&f->space, left);
+            assert_int_equal(mm_vma_bytes(whole), touched == 3 ? step : step + PAGE);
+            assert_int_equal(mm_vma_mprotect(&f->space, left, mm_vma_bytes(whole), 1), MM_VMA_OK);
+            assert_true((mm_vma_find(&f->space, left)->flags & MM_VMA_ACCOUNT) != 0);
         }
 }
 
