@@ -767,7 +767,7 @@ extern "C" {
  *
  * A1  start < end, and no two areas of a space overlap
  * A2  anonymous private memory has offset == start until it was moved with pages in it
- * A3  `anon` is 0 until the first page of anonymous memory is there */
+ * A3  `anon` is 0 until the first page of anonymous memory is there, or a stack has grown */
 struct mm_vma {
     uintptr_t start;     /* first page: address >> MM_PAGE_SHIFT */
     uintptr_t end;       /* first page behind it */
@@ -925,7 +925,7 @@ MM_VMA_API enum mm_status mm_vma_map_highest(const struct mm_vma_map *map, mm_va
  * NULL. O(log n); then each step O(1) amortised. Lock for reading. */
 MM_VMA_API struct mm_vma *mm_vma_cursor_seek(struct mm_vma_cursor *cursor, struct mm_vma_map *map,
                                              mm_va_t va);
-/* The next (previous) area, or NULL at the end; the cursor stays there then. */
+/* The next (previous) area, or NULL at the end; the cursor stays there then. Touches no area. */
 MM_VMA_INLINE struct mm_vma *mm_vma_cursor_next(struct mm_vma_cursor *cursor);
 MM_VMA_API struct mm_vma *mm_vma_cursor_prev(struct mm_vma_cursor *cursor);
 /* The lowest six flags of the area at the cursor, without touching the area. O(1). */
@@ -939,7 +939,8 @@ MM_VMA_API enum mm_status
 mm_vma_map_dup(struct mm_vma_map *to, struct mm_vma_map *from,
                struct mm_vma *(*copy)(void *ctx, struct mm_vma *area, bool *failed), void *ctx);
 
-/* MM_OK if M1 to M6 and A1 hold and the pool's count is right, else MM_ERR_CORRUPT. O(n). Lock for reading. */
+/* MM_OK if M1 to M6 and A1 hold and the pool's count is right, else MM_ERR_CORRUPT. O(n). Lock for
+ * reading. */
 MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map);
 
 /* ---- Results and hooks --------------------------------------------------------------------- */
@@ -2639,7 +2640,8 @@ struct mmi_vma_patch {
     uintptr_t floor; /* where the area before that ends, or 0 */
 };
 
-/* Whether all slots end within the leaf's stretch and the patch's can become `more` and what is left of the first and the last of them. */
+/* Whether all slots end within the leaf's stretch and the patch's can become `more` and what is left
+ * of the first and the last of them. */
 static bool mmi_vma_patch_fits(const struct mmi_vma_patch *p, uintptr_t start, uintptr_t end,
                                unsigned more)
 {

@@ -602,6 +602,41 @@ static void map_functions_refuse_what_is_wrong(void **state)
     assert_int_equal(mm_vma_map_access(&f->space.map, 0), -1);
 }
 
+/* Copies areas until *ctx of them are through; then it fails, and must not be asked again. */
+static struct mm_vma *copy_until(void *ctx, struct mm_vma *area, bool *failed)
+{
+    unsigned *left = ctx;
+
+    assert_false(*failed);
+    *failed = (*left)-- == 0;
+    return *failed ? NULL : area;
+}
+
+static void a_copy_stops_where_it_is_told(void **state)
+{
+    static struct mm_vma area[60];
+    struct mm_vma_map map, copy;
+
+    (void)state;
+    mm_vma_map_init(&map, &f->source.hooks);
+    mm_vma_map_init(&copy, &f->source.hooks);
+    for (unsigned i = 0; i < 60; i++) {
+        area[i].start = 100 + 3 * i;
+        area[i].end = area[i].start + 2;
+        assert_int_equal(mm_vma_map_insert(&map, &area[i]), MM_OK);
+    }
+    for (unsigned stop = 0; stop <= 60; stop++) {
+        unsigned left = stop;
+
+        assert_int_equal(mm_vma_map_dup(&copy, &map, copy_until, &left),
+                         stop < 60 ? MM_ERR_NOMEM : MM_OK);
+        assert_int_equal(copy.count, stop);
+        assert_int_equal(mm_vma_map_check(&copy), MM_OK);
+        mm_vma_map_fini(&copy);
+    }
+    mm_vma_map_fini(&map);
+}
+
 /* Everything that can lack memory, lacking it at its first, second, third ... time: nothing has changed then. */
 static int call(unsigned which)
 {
@@ -718,7 +753,7 @@ static void joined_memory_keeps_its_identity(void **state)
 }
 
 #if UINTPTR_MAX > 0xffffffff
-#define STRETCH_PAGES 256u
+#define STRETCH_PAGES 4096u
 static unsigned stretch[STRETCH_PAGES]; /* rights + 1, or 0 */
 static struct mm_test_rng stretch_rng;
 
@@ -767,6 +802,24 @@ static void stretch_call(mm_va_t base, unsigned from, unsigned to, unsigned prot
     }
 }
 
+static void what_lies_below_all_others_gets_a_leaf_of_its_own(void **state)
+{
+    static struct mm_vma area[41];
+    struct mm_vma_map map;
+
+    (void)state;
+    mm_vma_map_init(&map, &f->source.hooks);
+    for (unsigned i = 0; i < 41; i++) {
+        area[i].start = i < 40 ? ((uintptr_t)1 << 32) + 3 * i : 100;
+        area[i].end = area[i].start + 2;
+        assert_int_equal(mm_vma_map_insert(&map, &area[i]), MM_OK);
+        assert_int_equal(mm_vma_map_check(&map), MM_OK);
+    }
+    for (unsigned i = 0; i < 41; i++)
+        assert_ptr_equal(mm_vma_map_find(&map, mm_vma_start(&area[i])), &area[i]);
+    mm_vma_map_fini(&map);
+}
+
 /* A leaf's pages share the bits from 2^32 up: calls on both sides of such a border, and across it, do as elsewhere. */
 static void calls_cross_the_border_of_a_stretch(void **state)
 {
@@ -781,7 +834,7 @@ static void calls_cross_the_border_of_a_stretch(void **state)
     assert_int_equal(mm_vma_space_init(&f->space, &f->sys, &c), MM_OK);
     memset(stretch, 0, sizeof stretch);
     stretch_rng = mm_test_rng(mm_test_seed(), 1);
-    for (unsigned n = 0; n < 6000; n++) {
+    for (unsigned n = 0; n < 20000; n++) {
         unsigned from = stretch_below(STRETCH_PAGES), to;
 
         if (stretch_below(4) == 0) /* at the border */
@@ -790,7 +843,7 @@ static void calls_cross_the_border_of_a_stretch(void **state)
         to = to < STRETCH_PAGES ? to : STRETCH_PAGES;
         stretch_call(base, from, to, stretch_below(4) % 3);
         assert_int_equal(areas(), stretch_areas());
-        if (n % 16 != 0)
+        if (n % 256 != 255)
             continue;
         for (unsigned i = 0; i < STRETCH_PAGES; i++) {
             vma = mm_vma_find(&f->space, base + i * PAGE);
@@ -824,9 +877,11 @@ int main(void)
         T(presets_have_their_rights),
         T(map_functions_refuse_what_is_wrong),
         T(a_call_without_memory_changes_nothing),
+        T(a_copy_stops_where_it_is_told),
         T(a_grown_stack_has_an_identity),
         T(joined_memory_keeps_its_identity),
 #if UINTPTR_MAX > 0xffffffff
+        T(what_lies_below_all_others_gets_a_leaf_of_its_own),
         T(calls_cross_the_border_of_a_stretch),
 #endif
     };
