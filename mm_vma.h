@@ -2640,8 +2640,8 @@ struct mmi_vma_patch {
     uintptr_t floor; /* where the area before that ends, or 0 */
 };
 
-/* Whether all slots end within the leaf's stretch and the patch's can become `more` and what is left
- * of the first and the last of them. */
+/* Whether all slots end within the leaf's stretch, and the patch's can become `more` and what is
+ * left of the first and the last of them. */
 static bool mmi_vma_patch_fits(const struct mmi_vma_patch *p, uintptr_t start, uintptr_t end,
                                unsigned more)
 {
@@ -3310,8 +3310,8 @@ static void mmi_vma_build_leaf(struct mmi_vma_build *b, uintptr_t next)
     b->open[0] = NULL;
 }
 
-/* A copy of a leaf, with the areas that `copy` returns in the place of its own: bounds are the same,
- * so that only addresses and flags are new. NULL if there is none. */
+/* A copy of a leaf, with the areas that `copy` returns in the place of its own: bounds are the
+ * same, so that only addresses and flags are new. NULL if there is none. */
 static struct mm_vma_node *mmi_vma_build_copy(struct mmi_vma_build *b,
                                               const struct mm_vma_node *from)
 {
@@ -3637,8 +3637,8 @@ static bool mmi_vma_is_data(uintptr_t flags)
     return (flags & (MM_VMA_WRITE | MM_VMA_SHARED | MM_VMA_GROWSDOWN)) == MM_VMA_WRITE;
 }
 
-/* S1: `pages` of an area with these flags come (or go: 0 - pages). Common flags take no branch: which
- * come next nobody can guess. */
+/* S1: `pages` of an area with these flags come (or go: 0 - pages). Common flags take no branch:
+ * which come next nobody can guess. */
 MMI_VMA_HERE void mmi_vma_account(struct mm_vma_space *space, uintptr_t flags, uintptr_t pages)
 {
     uintptr_t write = flags / MM_VMA_WRITE & 1, exec = flags / MM_VMA_EXEC & 1;
@@ -6102,7 +6102,8 @@ static enum mm_vma_fault mmi_vma_copy(struct mm_vma_space *space, const struct m
     return MM_VMA_FAULT_OK;
 }
 
-/* The page at the locked spot gets the rights of its area, for writing if that is meant. Unlocks. */
+/* The page at the locked spot gets the rights of its area, for writing if that is meant.
+ * Unlocks. */
 static enum mm_vma_fault mmi_vma_grant(struct mm_vma_space *space, const struct mm_vma *vma,
                                        struct mmi_vma_spot *spot, bool write)
 {
