@@ -2663,7 +2663,6 @@ static bool mmi_vma_patch_first(struct mmi_vma_patch *p, const struct mm_vma_map
 {
     const struct mm_vma_node *below = mmi_vma_leaf_below(&p->c, map);
 
-    p->first = true;
     p->floor = below != NULL ? mmi_vma_leaf_end(below, below->u.leaf.count - 1) : 0;
     return p->j != 0 && (more == 0 || p->floor != start);
 }
@@ -2677,12 +2676,12 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
     uintptr_t behind = MMI_VMA_TOP;
     unsigned i, j, count;
 
-    if (MM_UNLIKELY(map->root == NULL))
+    if (MM_UNLIKELY(map->root == NULL || MMI_VMA_HIGH(start) != MMI_VMA_HIGH(end)))
         return false;
     mmi_vma_seek_here(&p->c, map, start);
     l = &p->c.node[0]->u.leaf;
     count = l->count;
-    if (l->high != MMI_VMA_HIGH(start) || l->high != MMI_VMA_HIGH(end))
+    if (l->high != MMI_VMA_HIGH(start))
         return false;
     i = p->c.at[0];
     i -= (unsigned)(i != 0 && l->last[i - (i != 0)] >= (uint32_t)start);
@@ -2690,13 +2689,11 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
         continue;
     p->i = i;
     p->j = j;
-    p->first = false;
-    if (map->height != 0) {
-        if (i == 0 && l->start[0] >= (uint32_t)start && !mmi_vma_patch_first(p, map, start, more))
-            return false;
-        if (j == count)
-            behind = mmi_vma_behind(&p->c, map, 0);
-    }
+    p->first = map->height != 0 && i == 0 && l->start[0] >= (uint32_t)start;
+    if (p->first && !mmi_vma_patch_first(p, map, start, more))
+        return false;
+    if (j == count)
+        behind = mmi_vma_behind(&p->c, map, 0);
     p->beyond = behind == end;
     return behind >= end && mmi_vma_patch_fits(p, start, end, more);
 }
@@ -2706,8 +2703,11 @@ static uint32_t mmi_vma_gap_of(const struct mm_vma_node *leaf, unsigned i, unsig
                                uintptr_t next)
 {
     const struct mmi_vma_leaf *l = &leaf->u.leaf;
-    uint32_t gap, max = mmi_vma_sat(next - mmi_vma_page_at(l->high, l->last[j - 1]) - 1);
+    uint32_t gap, max;
 
+    if (j == 0)
+        return 0;
+    max = mmi_vma_sat(next - mmi_vma_page_at(l->high, l->last[j - 1]) - 1);
     for (i++; i < j; i++) {
         gap = l->start[i] - l->last[i - 1] - 1;
         max = gap > max ? gap : max;
@@ -2751,7 +2751,7 @@ static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, u
     map->count -= j;
     if (map->height == 0)
         return;
-    now = i + n != 0 ? mmi_vma_gap_of(leaf, before, i + n, next) : 0;
+    now = mmi_vma_gap_of(leaf, before, i + n, next);
     noted = p->c.node[1]->u.inner.gap[p->c.at[1]];
     if (now > noted)
         mmi_vma_raise(&p->c, map, now);
@@ -4405,8 +4405,9 @@ static uintptr_t mmi_vma_accountable(uintptr_t flags)
                : 0;
 }
 
-/* Pages of areas within [start, end). */
-static uint64_t mmi_vma_mapped(const struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+/* Pages of areas within [start, end): all, or those that count as data. */
+static uint64_t mmi_vma_mapped(const struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                               bool data)
 {
     struct mm_vma_cursor c;
     const struct mm_vma *vma;
@@ -4418,7 +4419,8 @@ static uint64_t mmi_vma_mapped(const struct mm_vma_space *space, uintptr_t start
         vma = mmi_vma_leaf_area(c.node[0], c.at[0]);
         if (vma->start >= end)
             break;
-        pages += mmi_vma_min(vma->end, end) - mmi_vma_max(vma->start, start);
+        if (!data || mmi_vma_is_data(vma->flags))
+            pages += mmi_vma_min(vma->end, end) - mmi_vma_max(vma->start, start);
         more = ++c.at[0] < c.node[0]->u.leaf.count || mmi_vma_leaf_after(&c, &space->map);
     }
     return pages;
@@ -4527,8 +4529,8 @@ static int mmi_vma_admit(const struct mm_vma_space *space, const struct mm_vma_r
     if (result != MM_VMA_OK)
         return result;
     if (!mmi_vma_may_expand(space, *flags, pages) && /* what is there makes room */
-        (!fixed ||
-         !mmi_vma_may_expand(space, *flags, pages - mmi_vma_mapped(space, start, start + pages))))
+        (!fixed || !mmi_vma_may_expand(space, *flags,
+                                       pages - mmi_vma_mapped(space, start, start + pages, false))))
         return MM_VMA_ENOMEM;
     *flags |= mmi_vma_accountable(*flags);
     return MM_VMA_OK;
@@ -5200,6 +5202,20 @@ static int mmi_vma_remap_move(const struct mmi_vma_remap *r, struct mm_vma *vma)
     return MM_VMA_OK;
 }
 
+/* Whether the limits have room for the pages that DONTUNMAP adds, once `freed` of the target's are
+ * free. */
+static bool mmi_vma_remap_room(const struct mmi_vma_remap *r, uintptr_t flags, uintptr_t freed)
+{
+    const struct mm_vma_space *space = r->space;
+    uint64_t all = mmi_vma_mapped(space, r->target, r->target + freed, false);
+    uint64_t data = mmi_vma_mapped(space, r->target, r->target + freed, true);
+
+    if (space->total + r->pages - all > space->limits.total >> MM_PAGE_SHIFT)
+        return false;
+    return !mmi_vma_is_data(flags) ||
+           space->data + r->pages - data <= space->limits.data >> MM_PAGE_SHIFT;
+}
+
 /* Chooses the place, frees it and moves there: FIXED, DONTUNMAP, or because growth in place
  * failed. */
 static int mmi_vma_remap_to(struct mmi_vma_remap *r)
@@ -5215,9 +5231,7 @@ static int mmi_vma_remap_to(struct mmi_vma_remap *r)
     if (space->map.count + 3 > space->limits.areas)
         return MM_VMA_ENOMEM;
     if ((r->flags & MM_VMA_REMAP_DONTUNMAP) != 0 &&
-        !mmi_vma_may_expand(
-            space, vma->flags,
-            r->pages - (fixed ? mmi_vma_mapped(space, r->target, r->target + r->pages) : 0)))
+        !mmi_vma_remap_room(r, vma->flags, fixed ? r->pages : 0))
         return MM_VMA_ENOMEM;
     if (!fixed) {
         r->target = mmi_vma_place_any(space, r->target, r->pages, 0, 0);

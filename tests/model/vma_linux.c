@@ -714,7 +714,7 @@ static bool do_mremap(struct run *r)
     snprintf(r->what, sizeof r->what, "mremap(%lx, %zx, %zx, %x, %lx)", old, old_length, length,
              flags, target);
     locked = (flags & MREMAP_DONTUNMAP) != 0 &&
-             mmi_vma_locked_in(r->space, old >> 12, (old + old_length) >> 12) != 0;
+             mmi_vma_locked_in(r->space, old >> 12, (old + old_length + PS - 1) >> 12) != 0;
     real = result(syscall(SYS_mremap, old, old_length, length, flags, target));
     mine = mm_vma_mremap(r->space, old, old_length, length, flags, target, &va);
     if (real == mine && (flags & MREMAP_FIXED) != 0 &&

@@ -602,6 +602,30 @@ static void map_functions_refuse_what_is_wrong(void **state)
     assert_int_equal(mm_vma_map_access(&f->space.map, 0), -1);
 }
 
+/* Only what counts as data makes room for data at the target. */
+static void a_move_over_data_or_over_other_memory(void **state)
+{
+    struct mm_vma_limits limits = f->space.limits;
+    mm_va_t va;
+
+    (void)state;
+    limits.data = 8 * PAGE;
+    mm_vma_set_limits(&f->space, &limits);
+    for (unsigned data = 0; data < 2; data++) {
+        mm_vma_clear(&f->space);
+        assert_int_equal(map(0x200000, 4 * PAGE, 3, MM_VMA_MAP_FIXED), 0x200000);
+        assert_int_equal(map(0x300000, 4 * PAGE, data ? 3 : 1, MM_VMA_MAP_FIXED), 0x300000);
+        if (!data)
+            assert_int_equal(map(0x400000, 2 * PAGE, 3, MM_VMA_MAP_FIXED), 0x400000);
+        assert_int_equal(
+            mm_vma_mremap(&f->space, 0x200000, 4 * PAGE, 4 * PAGE,
+                          MM_VMA_REMAP_MAYMOVE | MM_VMA_REMAP_FIXED | MM_VMA_REMAP_DONTUNMAP,
+                          0x300000, &va),
+            data ? MM_VMA_OK : MM_VMA_ENOMEM);
+        assert_int_equal(mm_vma_find(&f->space, 0x300000)->flags & MM_VMA_PROT, data ? 3 : 1);
+    }
+}
+
 /* Copies areas until *ctx of them are through; then it fails, and must not be asked again. */
 static struct mm_vma *copy_until(void *ctx, struct mm_vma *area, bool *failed)
 {
@@ -877,6 +901,7 @@ int main(void)
         T(presets_have_their_rights),
         T(map_functions_refuse_what_is_wrong),
         T(a_call_without_memory_changes_nothing),
+        T(a_move_over_data_or_over_other_memory),
         T(a_copy_stops_where_it_is_told),
         T(a_grown_stack_has_an_identity),
         T(joined_memory_keeps_its_identity),
