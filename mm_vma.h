@@ -767,7 +767,7 @@ extern "C" {
  *
  * A1  start < end, and no two areas of a space overlap
  * A2  anonymous private memory has offset == start until it was moved with pages in it
- * A3  `anon` is 0 until the first page of anonymous memory is there */
+ * A3  `anon` is 0 until the first page of anonymous memory is there, or a stack has grown */
 struct mm_vma {
     uintptr_t start;     /* first page: address >> MM_PAGE_SHIFT */
     uintptr_t end;       /* first page behind it */
@@ -925,7 +925,7 @@ MM_VMA_API enum mm_status mm_vma_map_highest(const struct mm_vma_map *map, mm_va
  * NULL. O(log n); then each step O(1) amortised. Lock for reading. */
 MM_VMA_API struct mm_vma *mm_vma_cursor_seek(struct mm_vma_cursor *cursor, struct mm_vma_map *map,
                                              mm_va_t va);
-/* The next (previous) area, or NULL at the end; the cursor stays there then. */
+/* The next (previous) area, or NULL at the end; the cursor stays there then. Touches no area. */
 MM_VMA_INLINE struct mm_vma *mm_vma_cursor_next(struct mm_vma_cursor *cursor);
 MM_VMA_API struct mm_vma *mm_vma_cursor_prev(struct mm_vma_cursor *cursor);
 /* The lowest six flags of the area at the cursor, without touching the area. O(1). */
@@ -939,7 +939,8 @@ MM_VMA_API enum mm_status
 mm_vma_map_dup(struct mm_vma_map *to, struct mm_vma_map *from,
                struct mm_vma *(*copy)(void *ctx, struct mm_vma *area, bool *failed), void *ctx);
 
-/* MM_OK if M1 to M6 and A1 hold and the pool's count is right, else MM_ERR_CORRUPT. O(n). Lock for reading. */
+/* MM_OK if M1 to M6 and A1 hold and the pool's count is right, else MM_ERR_CORRUPT. O(n). Lock for
+ * reading. */
 MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map);
 
 /* ---- Results and hooks --------------------------------------------------------------------- */
@@ -1624,6 +1625,11 @@ static uintptr_t mmi_vma_page_at(uint32_t high, uint32_t low)
     return (uintptr_t)((uint64_t)high << 32 | low);
 }
 
+static uintptr_t mmi_vma_min(uintptr_t a, uintptr_t b)
+{
+    return a < b ? a : b;
+}
+
 /* A length as the nodes note it (M4). */
 static uint32_t mmi_vma_sat(uintptr_t pages)
 {
@@ -1722,6 +1728,21 @@ MMI_VMA_HERE void mmi_vma_four_store(const struct mmi_vma_four *four, struct mm_
 #endif
 }
 
+static void mmi_vma_leaf_copy(struct mm_vma_node *to, const struct mm_vma_node *from)
+{
+    struct mmi_vma_four four;
+    unsigned i;
+
+    for (i = 0; i + 4 <= MM_VMA_LEAF_AREAS; i += 4) {
+        mmi_vma_four_load(&four, from, i);
+        mmi_vma_four_store(&four, to, i);
+    }
+    mmi_vma_four_load(&four, from, MM_VMA_LEAF_AREAS - 4);
+    mmi_vma_four_store(&four, to, MM_VMA_LEAF_AREAS - 4);
+    mmi_vma_put32(&to->u.leaf.count, from->u.leaf.count);
+    mmi_vma_put32(&to->u.leaf.high, from->u.leaf.high);
+}
+
 /* Opens `n` slots at i, from the top down in fours; the lowest four overlap. */
 MMI_VMA_HERE void mmi_vma_leaf_open(struct mm_vma_node *leaf, unsigned i, unsigned n)
 {
@@ -1812,18 +1833,35 @@ static uint32_t mmi_vma_inner_gap(const struct mm_vma_node *node)
     return max;
 }
 
+/* Longest gap between slot i and slot j - 1 of a leaf, in fours as far as they go. */
+MMI_VMA_HERE uint32_t mmi_vma_gap_between(const struct mmi_vma_leaf *l, unsigned i, unsigned j)
+{
+    mmi_vma_v32 gaps, more, most = {0, 0, 0, 0};
+    uint32_t gap, max = 0;
+
+    for (i++; i + 4 <= j; i += 4) {
+        gaps = *(const mmi_vma_v32 *)(const void *)&l->start[i] -
+               *(const mmi_vma_v32 *)(const void *)&l->last[i - 1] - 1;
+        more = (mmi_vma_v32)(gaps > most);
+        most = (gaps & more) | (most & ~more);
+    }
+    for (; i < j; i++) {
+        gap = l->start[i] - l->last[i - 1] - 1;
+        max = gap > max ? gap : max;
+    }
+    for (i = 0; i < 4; i++)
+        max = most[i] > max ? most[i] : max;
+    return max;
+}
+
 /* `next` is the start of the first area behind the leaf, or MMI_VMA_TOP. */
 static uint32_t mmi_vma_leaf_gap(const struct mm_vma_node *leaf, uintptr_t next)
 {
     const struct mmi_vma_leaf *l = &leaf->u.leaf;
-    uint32_t gap, max = mmi_vma_sat(next - mmi_vma_leaf_end(leaf, l->count - 1));
-    unsigned i;
+    uint32_t behind = mmi_vma_sat(next - mmi_vma_leaf_end(leaf, l->count - 1));
+    uint32_t between = mmi_vma_gap_between(l, 0, l->count);
 
-    for (i = 1; i < l->count; i++) {
-        gap = l->start[i] - l->last[i - 1] - 1;
-        max = gap > max ? gap : max;
-    }
-    return max;
+    return behind > between ? behind : between;
 }
 
 static uintptr_t mmi_vma_first(const struct mm_vma_node *node, uintptr_t level)
@@ -1849,26 +1887,42 @@ static enum mm_status mmi_vma_pool_fill(struct mm_vma_map *map, uintptr_t nodes)
 }
 
 /* Only after a reservation: the pool is not empty. */
-static struct mm_vma_node *mmi_vma_node_take(struct mm_vma_map *map, bool leaf)
+static struct mm_vma_node *mmi_vma_node_take(struct mm_vma_map *map)
 {
     struct mm_vma_node *node = map->pool;
-    unsigned i;
 
     MM_VMA_ASSERT(node != NULL);
     map->pool = node->u.next;
     map->pooled--;
     map->nodes++;
-    if (leaf) {
-        for (i = 0; i < MM_VMA_LEAF_AREAS; i++) {
-            mmi_vma_put32(&node->u.leaf.start[i], MMI_VMA_NO_START);
-            mm_store(&node->u.leaf.area[i], 0);
-        }
-        mmi_vma_put32(&node->u.leaf.count, 0);
-    } else {
-        for (i = 0; i < MM_VMA_INNER_CHILDREN; i++)
-            mm_store(&node->u.inner.key[i], UINTPTR_MAX);
-        mmi_vma_put32(&node->u.inner.count, 0);
-    }
+    return node;
+}
+
+static struct mm_vma_node *mmi_vma_leaf_take(struct mm_vma_map *map, uint32_t high)
+{
+    static const struct mmi_vma_four unused = {
+        {MMI_VMA_NO_START, MMI_VMA_NO_START, MMI_VMA_NO_START, MMI_VMA_NO_START},
+        {0, 0, 0, 0},
+        {0, 0, 0, 0}};
+    struct mm_vma_node *leaf = mmi_vma_node_take(map);
+    unsigned i;
+
+    for (i = 0; i + 4 <= MM_VMA_LEAF_AREAS; i += 4)
+        mmi_vma_four_store(&unused, leaf, i);
+    mmi_vma_four_store(&unused, leaf, MM_VMA_LEAF_AREAS - 4);
+    mmi_vma_put32(&leaf->u.leaf.count, 0);
+    mmi_vma_put32(&leaf->u.leaf.high, high);
+    return leaf;
+}
+
+static struct mm_vma_node *mmi_vma_inner_take(struct mm_vma_map *map)
+{
+    struct mm_vma_node *node = mmi_vma_node_take(map);
+    unsigned i;
+
+    for (i = 0; i < MM_VMA_INNER_CHILDREN; i++)
+        mm_store(&node->u.inner.key[i], UINTPTR_MAX);
+    mmi_vma_put32(&node->u.inner.count, 0);
     return node;
 }
 
@@ -1981,18 +2035,32 @@ static uintptr_t mmi_vma_follower(const struct mm_vma_cursor *c, const struct mm
     return mmi_vma_behind(c, map, 0);
 }
 
+/* The leaf before the path's, or NULL. */
+static const struct mm_vma_node *mmi_vma_leaf_below(const struct mm_vma_cursor *c,
+                                                    const struct mm_vma_map *map)
+{
+    const struct mm_vma_node *node;
+    uintptr_t level = 1;
+
+    while (level <= map->height && c->at[level] == 0)
+        level++;
+    if (level > map->height)
+        return NULL;
+    node = c->node[level]->u.inner.child[c->at[level] - 1];
+    while (--level != 0)
+        node = node->u.inner.child[node->u.inner.count - 1];
+    return node;
+}
+
 /* The area in slot at[0] - 1, or the last of the leaf before, or NULL. */
 static struct mm_vma *mmi_vma_pred(const struct mm_vma_cursor *c, const struct mm_vma_map *map)
 {
-    struct mm_vma_cursor before;
+    const struct mm_vma_node *leaf;
 
     if (c->at[0] != 0)
         return mmi_vma_leaf_area(c->node[0], c->at[0] - 1);
-    if (map->height == 0)
-        return NULL;
-    before = *c;
-    return mmi_vma_leaf_before(&before, map) ? mmi_vma_leaf_area(before.node[0], before.at[0])
-                                             : NULL;
+    leaf = mmi_vma_leaf_below(c, map);
+    return leaf != NULL ? mmi_vma_leaf_area(leaf, leaf->u.leaf.count - 1) : NULL;
 }
 
 /* The area in slot at[0], or the first of the leaf after, or NULL. */
@@ -2096,7 +2164,7 @@ static void mmi_vma_gap_before_changed(struct mm_vma_cursor *c, const struct mm_
 static void mmi_vma_grow(struct mm_vma_map *map, struct mm_vma_node *child, uintptr_t key,
                          uint32_t gap_left, uint32_t gap)
 {
-    struct mm_vma_node *root = mmi_vma_node_take(map, false);
+    struct mm_vma_node *root = mmi_vma_inner_take(map);
 
     mmi_vma_inner_put(root, 0, mmi_vma_first(map->root, map->height), map->root, gap_left);
     mmi_vma_inner_put(root, 1, key, child, gap);
@@ -2121,7 +2189,7 @@ static void mmi_vma_add_child(struct mm_vma_cursor *c, struct mm_vma_map *map, u
             mmi_vma_inner_put(left, at, key, child, gap);
             return;
         }
-        right = mmi_vma_node_take(map, false);
+        right = mmi_vma_inner_take(map);
         /* nodes that are filled in order stay full */
         keep = at == MM_VMA_INNER_CHILDREN ? at - 2 : at == 1 ? 2 : MM_VMA_INNER_CHILDREN / 2;
         for (i = keep; i < MM_VMA_INNER_CHILDREN; i++)
@@ -2223,8 +2291,7 @@ static void mmi_vma_make_room(struct mm_vma_cursor *c, struct mm_vma_map *map)
         keep = 1;
     else if (mmi_vma_spill(c, map))
         return;
-    right = mmi_vma_node_take(map, true);
-    mmi_vma_put32(&right->u.leaf.high, leaf->u.leaf.high);
+    right = mmi_vma_leaf_take(map, leaf->u.leaf.high);
     mmi_vma_shift_right(leaf, right, MM_VMA_LEAF_AREAS - keep);
     first = mmi_vma_leaf_start(right, 0);
     mmi_vma_add_child(c, map, 1, right, first, mmi_vma_leaf_gap(leaf, first),
@@ -2235,21 +2302,21 @@ static void mmi_vma_make_room(struct mm_vma_cursor *c, struct mm_vma_map *map)
  * where that is the first. */
 static void mmi_vma_insert_leaf(struct mm_vma_cursor *c, struct mm_vma_map *map, struct mm_vma *vma)
 {
-    struct mm_vma_node *leaf = c->node[0], *added = mmi_vma_node_take(map, true);
+    struct mm_vma_node *leaf = c->node[0], *added, *own;
+    uint32_t high = MMI_VMA_HIGH(vma->start);
     uintptr_t behind = mmi_vma_behind(c, map, 0);
+    bool first = c->at[0] == 0;
 
-    if (c->at[0] == 0) { /* swap roles: the leaf's areas move to the new one */
-        mmi_vma_put32(&added->u.leaf.high, leaf->u.leaf.high);
+    added = mmi_vma_leaf_take(map, first ? leaf->u.leaf.high : high);
+    own = first ? leaf : added;
+    if (first) { /* swap roles: the leaf's areas move to the new one */
         mmi_vma_shift_left(added, leaf, leaf->u.leaf.count);
-        mmi_vma_put32(&leaf->u.leaf.high, MMI_VMA_HIGH(vma->start));
-        mmi_vma_leaf_put(leaf, 0, vma);
-        mmi_vma_put32(&leaf->u.leaf.count, 1);
-        mmi_vma_fix_first(c, map);
-    } else {
-        mmi_vma_put32(&added->u.leaf.high, MMI_VMA_HIGH(vma->start));
-        mmi_vma_leaf_put(added, 0, vma);
-        mmi_vma_put32(&added->u.leaf.count, 1);
+        mmi_vma_put32(&leaf->u.leaf.high, high);
     }
+    mmi_vma_leaf_put(own, 0, vma);
+    mmi_vma_put32(&own->u.leaf.count, 1);
+    if (first)
+        mmi_vma_fix_first(c, map);
     mmi_vma_add_child(c, map, 1, added, mmi_vma_leaf_start(added, 0),
                       mmi_vma_leaf_gap(leaf, mmi_vma_leaf_start(added, 0)),
                       mmi_vma_leaf_gap(added, behind));
@@ -2303,8 +2370,7 @@ static void mmi_vma_insert_at(struct mm_vma_cursor *c, struct mm_vma_map *map, s
 
     vma->link = NULL;
     if (map->root == NULL) {
-        leaf = mmi_vma_node_take(map, true);
-        mmi_vma_put32(&leaf->u.leaf.high, MMI_VMA_HIGH(vma->start));
+        leaf = mmi_vma_leaf_take(map, MMI_VMA_HIGH(vma->start));
         mmi_vma_leaf_put(leaf, 0, vma);
         mmi_vma_put32(&leaf->u.leaf.count, 1);
         mmi_vma_put_child(&map->root, leaf);
@@ -2569,10 +2635,13 @@ static void mmi_vma_set_flags(struct mm_vma_map *map, struct mm_vma *vma, uintpt
 struct mmi_vma_patch {
     struct mm_vma_cursor c;
     unsigned i, j;
-    bool beyond; /* it does */
+    bool beyond;     /* it does */
+    bool first;      /* the leaf's first start may change, which stands in keys above */
+    uintptr_t floor; /* where the area before that ends, or 0 */
 };
 
-/* Whether all slots end within the leaf's stretch and the patch's can become `more` and what is left of the first and the last of them. */
+/* Whether all slots end within the leaf's stretch, and the patch's can become `more` and what is
+ * left of the first and the last of them. */
 static bool mmi_vma_patch_fits(const struct mmi_vma_patch *p, uintptr_t start, uintptr_t end,
                                unsigned more)
 {
@@ -2587,6 +2656,17 @@ static bool mmi_vma_patch_fits(const struct mmi_vma_patch *p, uintptr_t start, u
     return gone != l->count && l->count + more <= gone + MM_VMA_LEAF_AREAS;
 }
 
+/* The first slot is the patch's. False: there is none, or a new area might join what lies before it
+ * in another leaf. */
+static bool mmi_vma_patch_first(struct mmi_vma_patch *p, const struct mm_vma_map *map,
+                                uintptr_t start, unsigned more)
+{
+    const struct mm_vma_node *below = mmi_vma_leaf_below(&p->c, map);
+
+    p->floor = below != NULL ? mmi_vma_leaf_end(below, below->u.leaf.count - 1) : 0;
+    return p->j != 0 && (more == 0 || p->floor != start);
+}
+
 /* Finds [start, end), which `more` areas are to take. False: it is not so, or there is no room, or
  * no slot would be left. */
 static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map *map,
@@ -2596,12 +2676,12 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
     uintptr_t behind = MMI_VMA_TOP;
     unsigned i, j, count;
 
-    if (MM_UNLIKELY(map->root == NULL))
+    if (MM_UNLIKELY(map->root == NULL || MMI_VMA_HIGH(start) != MMI_VMA_HIGH(end)))
         return false;
     mmi_vma_seek_here(&p->c, map, start);
     l = &p->c.node[0]->u.leaf;
     count = l->count;
-    if (l->high != MMI_VMA_HIGH(start) || l->high != MMI_VMA_HIGH(end))
+    if (l->high != MMI_VMA_HIGH(start))
         return false;
     i = p->c.at[0];
     i -= (unsigned)(i != 0 && l->last[i - (i != 0)] >= (uint32_t)start);
@@ -2609,12 +2689,11 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
         continue;
     p->i = i;
     p->j = j;
-    if (map->height != 0) {
-        if (i == 0 && l->start[0] >= (uint32_t)start)
-            return false; /* the key above would change */
-        if (j == count)
-            behind = mmi_vma_behind(&p->c, map, 0);
-    }
+    p->first = map->height != 0 && i == 0 && l->start[0] >= (uint32_t)start;
+    if (p->first && !mmi_vma_patch_first(p, map, start, more))
+        return false;
+    if (j == count)
+        behind = mmi_vma_behind(&p->c, map, 0);
     p->beyond = behind == end;
     return behind >= end && mmi_vma_patch_fits(p, start, end, more);
 }
@@ -2624,13 +2703,28 @@ static uint32_t mmi_vma_gap_of(const struct mm_vma_node *leaf, unsigned i, unsig
                                uintptr_t next)
 {
     const struct mmi_vma_leaf *l = &leaf->u.leaf;
-    uint32_t gap, max = mmi_vma_sat(next - mmi_vma_page_at(l->high, l->last[j - 1]) - 1);
+    uint32_t gap, max;
 
+    if (j == 0)
+        return 0;
+    max = mmi_vma_sat(next - mmi_vma_page_at(l->high, l->last[j - 1]) - 1);
     for (i++; i < j; i++) {
         gap = l->start[i] - l->last[i - 1] - 1;
         max = gap > max ? gap : max;
     }
     return max;
+}
+
+/* The leaf's first start was `was`: keys above and the gap before follow. */
+static void mmi_vma_patch_head(struct mmi_vma_patch *p, struct mm_vma_map *map, uintptr_t was)
+{
+    uintptr_t now = mmi_vma_leaf_start(p->c.node[0], 0);
+
+    if (now == was)
+        return;
+    mmi_vma_fix_first(&p->c, map);
+    p->c.at[0] = 0;
+    mmi_vma_gap_before_changed(&p->c, map, was - p->floor, now - p->floor);
 }
 
 /* Puts `n` areas into the place of slots [i, j) of the leaf that mmi_vma_patch_find found, and does
@@ -2640,8 +2734,8 @@ static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, u
 {
     struct mm_vma_node *leaf = p->c.node[0];
     unsigned before = i - (unsigned)(i != 0), k;
+    uintptr_t first = mmi_vma_leaf_start(leaf, 0), next = 0;
     uint32_t was = 0, now, noted;
-    uintptr_t next = 0;
 
     if (map->height != 0) {
         next = mmi_vma_follower(&p->c, map, j - 1);
@@ -2663,6 +2757,8 @@ static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, u
         mmi_vma_raise(&p->c, map, now);
     else if (was == noted && now < was)
         mmi_vma_fix_gaps(&p->c, map, false);
+    if (MM_UNLIKELY(p->first))
+        mmi_vma_patch_head(p, map, first);
     if (i + n < j && leaf->u.leaf.count < MMI_VMA_FEW_AREAS)
         mmi_vma_shrink(&p->c, map, 0);
 }
@@ -3096,6 +3192,19 @@ MM_VMA_API enum mm_status mm_vma_map_highest(const struct mm_vma_map *map, mm_va
 
 /* ---- Map: walking ---------------------------------------------------------------------------- */
 
+/* The path to the first leaf. */
+static void mmi_vma_leftmost(struct mm_vma_cursor *c, const struct mm_vma_map *map)
+{
+    uintptr_t level;
+
+    c->node[map->height] = map->root;
+    c->at[map->height] = 0;
+    for (level = map->height; level != 0; level--) {
+        c->node[level - 1] = c->node[level]->u.inner.child[0];
+        c->at[level - 1] = 0;
+    }
+}
+
 /* Slot of the first area that ends behind `page`, or false. */
 static bool mmi_vma_seek_area(struct mm_vma_cursor *c, const struct mm_vma_map *map, uintptr_t page)
 {
@@ -3123,18 +3232,29 @@ MM_VMA_API struct mm_vma *mm_vma_cursor_seek(struct mm_vma_cursor *cursor, struc
     return mmi_vma_leaf_area(cursor->node[0], cursor->at[0]);
 }
 
+/* A walk has come to a leaf: starts on the leaves behind it, unless the map is small. Areas are not
+ * fetched: their addresses come from the leaf, so that their latencies overlap by themselves. */
+static void mmi_vma_ahead(const struct mm_vma_cursor *c, const struct mm_vma_map *map)
+{
+    const struct mmi_vma_inner *n;
+    unsigned at;
+
+    if (map->height < 2)
+        return;
+    n = &c->node[1]->u.inner;
+    at = c->at[1];
+    if (at == 0 && n->count > 1)
+        mmi_vma_fetch(n->child[1]);
+    if (at + 2 < n->count)
+        mmi_vma_fetch(n->child[at + 2]);
+}
+
 MM_VMA_API struct mm_vma *mmi_vma_cursor_leaf_next(struct mm_vma_cursor *cursor)
 {
-    const struct mm_vma_node *leaf;
-    unsigned i;
-
     if (cursor->node[0] == NULL || !mmi_vma_leaf_after(cursor, cursor->map))
         return NULL;
-    leaf = cursor->node[0];
-    if (cursor->map->height > 1) /* areas lie anywhere: their latencies overlap */
-        for (i = 0; i < leaf->u.leaf.count; i++)
-            MMI_VMA_PREFETCH(mmi_vma_leaf_area(leaf, i));
-    return mmi_vma_leaf_area(leaf, 0);
+    mmi_vma_ahead(cursor, cursor->map);
+    return mmi_vma_leaf_area(cursor->node[0], 0);
 }
 
 MM_VMA_API struct mm_vma *mm_vma_cursor_prev(struct mm_vma_cursor *cursor)
@@ -3155,6 +3275,9 @@ struct mmi_vma_build {
     struct mm_vma_map *map;
     struct mm_vma_node *open[MM_VMA_LEVELS];
     uintptr_t top;
+    struct mm_vma *(*copy)(void *ctx, struct mm_vma *area, bool *failed);
+    void *ctx;
+    bool failed;
 };
 
 /* Hangs the open node of `level` below the open one above it, which has room. */
@@ -3163,7 +3286,7 @@ static void mmi_vma_build_hang(struct mmi_vma_build *b, uintptr_t level, uint32_
     struct mm_vma_node *parent = b->open[level + 1];
 
     if (parent == NULL) {
-        parent = mmi_vma_node_take(b->map, false);
+        parent = mmi_vma_inner_take(b->map);
         b->open[level + 1] = parent;
         b->top = level + 1;
     }
@@ -3181,30 +3304,39 @@ static void mmi_vma_build_leaf(struct mmi_vma_build *b, uintptr_t next)
         level++;
     for (; level != 0; level--) {
         mmi_vma_build_hang(b, level, mmi_vma_inner_gap(b->open[level]));
-        b->open[level] = mmi_vma_node_take(b->map, false);
+        b->open[level] = mmi_vma_inner_take(b->map);
     }
     mmi_vma_build_hang(b, 0, mmi_vma_leaf_gap(b->open[0], next));
     b->open[0] = NULL;
 }
 
-/* Adds an area behind all others. */
-static void mmi_vma_build_push(struct mmi_vma_build *b, struct mm_vma *vma)
+/* A copy of a leaf, with the areas that `copy` returns in the place of its own: bounds are the
+ * same, so that only addresses and flags are new. NULL if there is none. */
+static struct mm_vma_node *mmi_vma_build_copy(struct mmi_vma_build *b,
+                                              const struct mm_vma_node *from)
 {
-    struct mm_vma_node *leaf = b->open[0];
+    struct mm_vma_node *leaf = mmi_vma_node_take(b->map);
+    unsigned i, n = 0, count = from->u.leaf.count;
+    struct mm_vma *twin;
 
-    if (leaf != NULL && (leaf->u.leaf.count == MM_VMA_LEAF_AREAS ||
-                         leaf->u.leaf.high != MMI_VMA_HIGH(vma->start))) {
-        mmi_vma_build_leaf(b, vma->start);
-        leaf = NULL;
+    mmi_vma_leaf_copy(leaf, from);
+    for (i = 0; i < count; i++) {
+        twin = b->copy(b->ctx, mmi_vma_leaf_area(from, i), &b->failed);
+        if (MM_UNLIKELY(b->failed))
+            break;
+        if (MM_UNLIKELY(twin == NULL))
+            continue;
+        if (MM_UNLIKELY(n != i))
+            mmi_vma_leaf_move(leaf, n, from, i);
+        mm_store(&leaf->u.leaf.area[n], (uintptr_t)twin | (twin->flags & MM_VMA_INLINE_FLAGS));
+        n++;
     }
-    if (leaf == NULL) {
-        leaf = mmi_vma_node_take(b->map, true);
-        mmi_vma_put32(&leaf->u.leaf.high, MMI_VMA_HIGH(vma->start));
-        b->open[0] = leaf;
-    }
-    mmi_vma_leaf_put(leaf, leaf->u.leaf.count, vma);
-    mmi_vma_put32(&leaf->u.leaf.count, leaf->u.leaf.count + 1);
-    b->map->count++;
+    mmi_vma_leaf_cut(leaf, n);
+    b->map->count += n;
+    if (n != 0)
+        return leaf;
+    mmi_vma_node_drop(b->map, leaf);
+    return NULL;
 }
 
 static void mmi_vma_build_end(struct mmi_vma_build *b)
@@ -3221,15 +3353,15 @@ static void mmi_vma_build_end(struct mmi_vma_build *b)
     mm_store(&b->map->height, b->top);
 }
 
-/* A packed copy has at most as many nodes as the map that it is made from. */
+/* A copy has at most as many nodes as the map that it is made from. */
 MM_VMA_API enum mm_status
 mm_vma_map_dup(struct mm_vma_map *to, struct mm_vma_map *from,
                struct mm_vma *(*copy)(void *ctx, struct mm_vma *area, bool *failed), void *ctx)
 {
     struct mmi_vma_build build;
     struct mm_vma_cursor c;
-    struct mm_vma *vma, *twin;
-    bool failed = false;
+    struct mm_vma_node *leaf;
+    bool more = from->root != NULL;
     unsigned level;
 
     if (to->root != NULL)
@@ -3238,19 +3370,26 @@ mm_vma_map_dup(struct mm_vma_map *to, struct mm_vma_map *from,
         return MM_ERR_NOMEM;
     build.map = to;
     build.top = 0;
+    build.copy = copy;
+    build.ctx = ctx;
+    build.failed = false;
     for (level = 0; level < MM_VMA_LEVELS; level++)
         build.open[level] = NULL;
-    for (vma = mm_vma_cursor_seek(&c, from, 0); vma != NULL; vma = mm_vma_cursor_next(&c)) {
-        twin = copy(ctx, vma, &failed);
-        if (failed)
-            break;
-        if (twin != NULL)
-            mmi_vma_build_push(&build, twin);
+    if (more)
+        mmi_vma_leftmost(&c, from);
+    for (; more && !build.failed; more = mmi_vma_leaf_after(&c, from)) {
+        mmi_vma_ahead(&c, from);
+        leaf = mmi_vma_build_copy(&build, c.node[0]);
+        if (leaf == NULL)
+            continue;
+        if (build.open[0] != NULL)
+            mmi_vma_build_leaf(&build, mmi_vma_leaf_start(leaf, 0));
+        build.open[0] = leaf;
     }
     mmi_vma_write_begin(to);
     mmi_vma_build_end(&build);
     mmi_vma_write_end(to);
-    return failed ? MM_ERR_NOMEM : MM_OK;
+    return build.failed ? MM_ERR_NOMEM : MM_OK;
 }
 
 /* ---- Map: check ------------------------------------------------------------------------------ */
@@ -3305,19 +3444,6 @@ static bool mmi_vma_inner_sound(const struct mm_vma_node *node, uintptr_t level)
         if (n->key[i] != UINTPTR_MAX)
             return false;
     return true;
-}
-
-/* The path to the first leaf. */
-static void mmi_vma_leftmost(struct mm_vma_cursor *c, const struct mm_vma_map *map)
-{
-    uintptr_t level;
-
-    c->node[map->height] = map->root;
-    c->at[map->height] = 0;
-    for (level = map->height; level != 0; level--) {
-        c->node[level - 1] = c->node[level]->u.inner.child[0];
-        c->at[level - 1] = 0;
-    }
 }
 
 /* The inner nodes that the walk enters with this leaf, and the leaf's gaps. Counts nodes. */
@@ -3400,11 +3526,6 @@ static uint64_t mmi_vma_pages(uint64_t bytes)
 static mm_va_t mmi_vma_va(uintptr_t page)
 {
     return (mm_va_t)page << MM_PAGE_SHIFT;
-}
-
-static uintptr_t mmi_vma_min(uintptr_t a, uintptr_t b)
-{
-    return a < b ? a : b;
 }
 
 static uint64_t mmi_vma_min64(uint64_t a, uint64_t b)
@@ -3516,8 +3637,8 @@ static bool mmi_vma_is_data(uintptr_t flags)
     return (flags & (MM_VMA_WRITE | MM_VMA_SHARED | MM_VMA_GROWSDOWN)) == MM_VMA_WRITE;
 }
 
-/* S1: `pages` of an area with these flags come (or go: 0 - pages). Common flags take no branch: which
- * come next nobody can guess. */
+/* S1: `pages` of an area with these flags come (or go: 0 - pages). Common flags take no branch:
+ * which come next nobody can guess. */
 MMI_VMA_HERE void mmi_vma_account(struct mm_vma_space *space, uintptr_t flags, uintptr_t pages)
 {
     uintptr_t write = flags / MM_VMA_WRITE & 1, exec = flags / MM_VMA_EXEC & 1;
@@ -4284,8 +4405,9 @@ static uintptr_t mmi_vma_accountable(uintptr_t flags)
                : 0;
 }
 
-/* Pages of areas within [start, end). */
-static uint64_t mmi_vma_mapped(const struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+/* Pages of areas within [start, end): all, or those that count as data. */
+static uint64_t mmi_vma_mapped(const struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                               bool data)
 {
     struct mm_vma_cursor c;
     const struct mm_vma *vma;
@@ -4297,7 +4419,8 @@ static uint64_t mmi_vma_mapped(const struct mm_vma_space *space, uintptr_t start
         vma = mmi_vma_leaf_area(c.node[0], c.at[0]);
         if (vma->start >= end)
             break;
-        pages += mmi_vma_min(vma->end, end) - mmi_vma_max(vma->start, start);
+        if (!data || mmi_vma_is_data(vma->flags))
+            pages += mmi_vma_min(vma->end, end) - mmi_vma_max(vma->start, start);
         more = ++c.at[0] < c.node[0]->u.leaf.count || mmi_vma_leaf_after(&c, &space->map);
     }
     return pages;
@@ -4406,8 +4529,8 @@ static int mmi_vma_admit(const struct mm_vma_space *space, const struct mm_vma_r
     if (result != MM_VMA_OK)
         return result;
     if (!mmi_vma_may_expand(space, *flags, pages) && /* what is there makes room */
-        (!fixed ||
-         !mmi_vma_may_expand(space, *flags, pages - mmi_vma_mapped(space, start, start + pages))))
+        (!fixed || !mmi_vma_may_expand(space, *flags,
+                                       pages - mmi_vma_mapped(space, start, start + pages, false))))
         return MM_VMA_ENOMEM;
     *flags |= mmi_vma_accountable(*flags);
     return MM_VMA_OK;
@@ -5079,6 +5202,20 @@ static int mmi_vma_remap_move(const struct mmi_vma_remap *r, struct mm_vma *vma)
     return MM_VMA_OK;
 }
 
+/* Whether the limits have room for the pages that DONTUNMAP adds, once `freed` of the target's are
+ * free. */
+static bool mmi_vma_remap_room(const struct mmi_vma_remap *r, uintptr_t flags, uintptr_t freed)
+{
+    const struct mm_vma_space *space = r->space;
+    uint64_t all = mmi_vma_mapped(space, r->target, r->target + freed, false);
+    uint64_t data = mmi_vma_mapped(space, r->target, r->target + freed, true);
+
+    if (space->total + r->pages - all > space->limits.total >> MM_PAGE_SHIFT)
+        return false;
+    return !mmi_vma_is_data(flags) ||
+           space->data + r->pages - data <= space->limits.data >> MM_PAGE_SHIFT;
+}
+
 /* Chooses the place, frees it and moves there: FIXED, DONTUNMAP, or because growth in place
  * failed. */
 static int mmi_vma_remap_to(struct mmi_vma_remap *r)
@@ -5094,9 +5231,7 @@ static int mmi_vma_remap_to(struct mmi_vma_remap *r)
     if (space->map.count + 3 > space->limits.areas)
         return MM_VMA_ENOMEM;
     if ((r->flags & MM_VMA_REMAP_DONTUNMAP) != 0 &&
-        !mmi_vma_may_expand(
-            space, vma->flags,
-            r->pages - (fixed ? mmi_vma_mapped(space, r->target, r->target + r->pages) : 0)))
+        !mmi_vma_remap_room(r, vma->flags, fixed ? r->pages : 0))
         return MM_VMA_ENOMEM;
     if (!fixed) {
         r->target = mmi_vma_place_any(space, r->target, r->pages, 0, 0);
@@ -5981,7 +6116,8 @@ static enum mm_vma_fault mmi_vma_copy(struct mm_vma_space *space, const struct m
     return MM_VMA_FAULT_OK;
 }
 
-/* The page at the locked spot gets the rights of its area, for writing if that is meant. Unlocks. */
+/* The page at the locked spot gets the rights of its area, for writing if that is meant.
+ * Unlocks. */
 static enum mm_vma_fault mmi_vma_grant(struct mm_vma_space *space, const struct mm_vma *vma,
                                        struct mmi_vma_spot *spot, bool write)
 {

@@ -714,7 +714,7 @@ static bool do_mremap(struct run *r)
     snprintf(r->what, sizeof r->what, "mremap(%lx, %zx, %zx, %x, %lx)", old, old_length, length,
              flags, target);
     locked = (flags & MREMAP_DONTUNMAP) != 0 &&
-             mmi_vma_locked_in(r->space, old >> 12, (old + old_length) >> 12) != 0;
+             mmi_vma_locked_in(r->space, old >> 12, (old + old_length + PS - 1) >> 12) != 0;
     real = result(syscall(SYS_mremap, old, old_length, length, flags, target));
     mine = mm_vma_mremap(r->space, old, old_length, length, flags, target, &va);
     if (real == mine && (flags & MREMAP_FIXED) != 0 &&
@@ -800,16 +800,12 @@ static bool do_brk(struct run *r)
 }
 
 /* An access by the kernel on the child's behalf: a byte read into, or written from, the address. */
-static bool do_touch(struct run *r)
+static bool touch(struct run *r, uintptr_t va, bool write)
 {
-    uintptr_t va = some_page(r) - (r->plan.stacks && chance(r, 30) ? below(r, 8) * PS : 0);
-    bool write = chance(r, 60);
     unsigned char byte = (unsigned char)(1 + below(r, 255)), value = byte;
     enum mm_vma_fault fault;
     long real;
 
-    if (va < r->window)
-        va = r->window;
     snprintf(r->what, sizeof r->what, "%s at %lx", write ? "write" : "read", va);
     if (write) {
         if (syscall(SYS_write, r->pipe[1], &byte, 1) != 1)
@@ -833,6 +829,53 @@ static bool do_touch(struct run *r)
             return printf("# %s: the kernel reads %u, mm_vma %u\n", r->what, byte, *mine) < 0;
     }
     return agree(r, real == 1 ? 0 : real, fault == MM_VMA_FAULT_OK ? 0 : -EFAULT);
+}
+
+static bool do_touch(struct run *r)
+{
+    uintptr_t va = some_page(r) - (r->plan.stacks && chance(r, 30) ? below(r, 8) * PS : 0);
+
+    return touch(r, va < r->window ? r->window : va, chance(r, 60));
+}
+
+/* A hole between two areas is filled exactly, by a new area like the one below it, or by that one's growth: often both
+ * join, and often they have identities of their own. */
+static bool do_fill(struct run *r)
+{
+    struct mm_vma *vma = mmi_vma_from(r->space, some_page(r) >> 12), *next;
+    unsigned long start, end, above, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    struct mm_vma_request q;
+    mm_va_t va = 0;
+    long real, mine;
+
+    next = vma == NULL ? NULL : mmi_vma_from(r->space, vma->end);
+    if (next == NULL || next->start == vma->end || next->start - vma->end >= HUGE / PS ||
+        vma->file != NULL)
+        return true;
+    start = mm_vma_start(vma);
+    end = mm_vma_end(vma);
+    above = mm_vma_start(next);
+    memset(&q, 0, sizeof q);
+    q.prot = vma->flags & MM_VMA_PROT;
+    flags |= (vma->flags & MM_VMA_NORESERVE) != 0 ? MAP_NORESERVE : 0;
+    if (chance(r, 40) && !touch(r, end - PS, true))
+        return false;
+    if (chance(r, 40) && !touch(r, above, true))
+        return false;
+    snprintf(r->what, sizeof r->what, "fill %lx-%lx", end, above);
+    if (chance(r, 50)) {
+        q.hint = end;
+        q.bytes = above - end;
+        q.flags = (unsigned)flags;
+        real = result(syscall(SYS_mmap, end, above - end, q.prot, flags, -1, 0));
+        mine = mm_vma_mmap(r->space, &q, &va);
+        if (real == -ENOMEM && mine == -ENOMEM)
+            split_as_linux(r, end, above - end);
+    } else {
+        real = result(syscall(SYS_mremap, start, end - start, above - start, 0));
+        mine = mm_vma_mremap(r->space, start, end - start, above - start, 0, 0, &va);
+    }
+    return agree(r, real, mine < 0 ? mine : (long)va);
 }
 
 /* ---- limits ---------------------------------------------------------------------------------------- */
@@ -941,6 +984,8 @@ static bool step(struct run *r)
         return do_mlock(r);
     if (dice < 94)
         return do_brk(r);
+    if (dice < 96)
+        return do_fill(r);
     return do_touch(r);
 }
 

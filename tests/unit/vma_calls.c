@@ -602,6 +602,65 @@ static void map_functions_refuse_what_is_wrong(void **state)
     assert_int_equal(mm_vma_map_access(&f->space.map, 0), -1);
 }
 
+/* Only what counts as data makes room for data at the target. */
+static void a_move_over_data_or_over_other_memory(void **state)
+{
+    struct mm_vma_limits limits = f->space.limits;
+    mm_va_t va;
+
+    (void)state;
+    limits.data = 8 * PAGE;
+    mm_vma_set_limits(&f->space, &limits);
+    for (unsigned data = 0; data < 2; data++) {
+        mm_vma_clear(&f->space);
+        assert_int_equal(map(0x200000, 4 * PAGE, 3, MM_VMA_MAP_FIXED), 0x200000);
+        assert_int_equal(map(0x300000, 4 * PAGE, data ? 3 : 1, MM_VMA_MAP_FIXED), 0x300000);
+        if (!data)
+            assert_int_equal(map(0x400000, 2 * PAGE, 3, MM_VMA_MAP_FIXED), 0x400000);
+        assert_int_equal(
+            mm_vma_mremap(&f->space, 0x200000, 4 * PAGE, 4 * PAGE,
+                          MM_VMA_REMAP_MAYMOVE | MM_VMA_REMAP_FIXED | MM_VMA_REMAP_DONTUNMAP,
+                          0x300000, &va),
+            data ? MM_VMA_OK : MM_VMA_ENOMEM);
+        assert_int_equal(mm_vma_find(&f->space, 0x300000)->flags & MM_VMA_PROT, data ? 3 : 1);
+    }
+}
+
+/* Copies areas until *ctx of them are through; then it fails, and must not be asked again. */
+static struct mm_vma *copy_until(void *ctx, struct mm_vma *area, bool *failed)
+{
+    unsigned *left = ctx;
+
+    assert_false(*failed);
+    *failed = (*left)-- == 0;
+    return *failed ? NULL : area;
+}
+
+static void a_copy_stops_where_it_is_told(void **state)
+{
+    static struct mm_vma area[60];
+    struct mm_vma_map map, copy;
+
+    (void)state;
+    mm_vma_map_init(&map, &f->source.hooks);
+    mm_vma_map_init(&copy, &f->source.hooks);
+    for (unsigned i = 0; i < 60; i++) {
+        area[i].start = 100 + 3 * i;
+        area[i].end = area[i].start + 2;
+        assert_int_equal(mm_vma_map_insert(&map, &area[i]), MM_OK);
+    }
+    for (unsigned stop = 0; stop <= 60; stop++) {
+        unsigned left = stop;
+
+        assert_int_equal(mm_vma_map_dup(&copy, &map, copy_until, &left),
+                         stop < 60 ? MM_ERR_NOMEM : MM_OK);
+        assert_int_equal(copy.count, stop);
+        assert_int_equal(mm_vma_map_check(&copy), MM_OK);
+        mm_vma_map_fini(&copy);
+    }
+    mm_vma_map_fini(&map);
+}
+
 /* Everything that can lack memory, lacking it at its first, second, third ... time: nothing has changed then. */
 static int call(unsigned which)
 {
@@ -672,6 +731,153 @@ static void a_call_without_memory_changes_nothing(void **state)
         }
 }
 
+/* Rule 3 of the manual: also without rights, and before its first page. Untouched memory that becomes read-only would
+ * not count as committed any more. */
+static void a_grown_stack_has_an_identity(void **state)
+{
+    (void)state;
+    for (unsigned grown = 0; grown < 2; grown++) {
+        mm_vma_clear(&f->space);
+        assert_int_equal(map(0x300000, PAGE, 0, MM_VMA_MAP_FIXED | MM_VMA_MAP_GROWSDOWN), 0x300000);
+        assert_int_equal(mm_vma_fault(&f->space, grown ? 0x2ff000 : 0x300000, MM_VMA_READ),
+                         MM_VMA_FAULT_READ);
+        assert_int_equal(mm_vma_mprotect(&f->space, 0x300000, PAGE, 3), MM_VMA_OK);
+        assert_int_equal(mm_vma_mprotect(&f->space, 0x300000, PAGE, 1), MM_VMA_OK);
+        assert_int_equal(mm_vma_find(&f->space, 0x300000)->flags & MM_VMA_ACCOUNT,
+                         grown ? MM_VMA_ACCOUNT : 0);
+    }
+}
+
+/* Rule 1 of the manual, wherever in the map the three areas stand, also where a leaf ends between them: an identity is
+ * kept, and of two the left one's area takes the new one. */
+static void joined_memory_keeps_its_identity(void **state)
+{
+    const mm_va_t base = 0x200000, step = 3 * PAGE;
+    const struct mm_vma *whole;
+
+    (void)state;
+    for (unsigned touched = 1; touched <= 3; touched++) /* the left, the right, both */
+        for (unsigned k = 0; k + 1 < 60; k++) {
+            mm_va_t left = base + k * step, right = left + step;
+
+            mm_vma_clear(&f->space);
+            for (unsigned i = 0; i < 60; i++)
+                assert_true(map(base + i * step, PAGE, 3, MM_VMA_MAP_FIXED) > 0);
+            if ((touched & 1) != 0)
+                assert_int_equal(mm_vma_fault(&f->space, left, MM_VMA_WRITE), MM_VMA_FAULT_OK);
+            if ((touched & 2) != 0)
+                assert_int_equal(mm_vma_fault(&f->space, right, MM_VMA_WRITE), MM_VMA_FAULT_OK);
+            assert_true(map(left + PAGE, 2 * PAGE, 3, MM_VMA_MAP_FIXED) > 0);
+            assert_int_equal(areas(), touched == 3 ? 60 : 59);
+            whole = mm_vma_find(&f->space, left);
+            assert_int_equal(mm_vma_bytes(whole), touched == 3 ? step : step + PAGE);
+            assert_int_equal(mm_vma_mprotect(&f->space, left, mm_vma_bytes(whole), 1), MM_VMA_OK);
+            assert_true((mm_vma_find(&f->space, left)->flags & MM_VMA_ACCOUNT) != 0);
+        }
+}
+
+#if UINTPTR_MAX > 0xffffffff
+#define STRETCH_PAGES 4096u
+static unsigned stretch[STRETCH_PAGES]; /* rights + 1, or 0 */
+static struct mm_test_rng stretch_rng;
+
+static unsigned stretch_below(unsigned n)
+{
+    return (unsigned)mm_test_below(&stretch_rng, n);
+}
+
+/* Areas that the pages make: all that touch and are alike have joined. */
+static uint64_t stretch_areas(void)
+{
+    uint64_t count = 0;
+
+    for (unsigned i = 0; i < STRETCH_PAGES; i++)
+        count += stretch[i] != 0 && (i == 0 || stretch[i - 1] != stretch[i]);
+    return count;
+}
+
+static void stretch_set(unsigned from, unsigned to, unsigned value)
+{
+    for (unsigned i = from; i < to; i++)
+        stretch[i] = value;
+}
+
+/* One random call over pages from..to of the window at `base`. */
+static void stretch_call(mm_va_t base, unsigned from, unsigned to, unsigned prot)
+{
+    mm_va_t va = base + from * PAGE;
+    unsigned end = from;
+
+    switch (stretch_below(4)) {
+    case 0:
+        assert_int_equal(mm_vma_munmap(&f->space, va, (to - from) * PAGE), MM_VMA_OK);
+        stretch_set(from, to, 0);
+        break;
+    case 1:
+        while (end < to && stretch[end] != 0)
+            end++;
+        assert_int_equal(mm_vma_mprotect(&f->space, va, (to - from) * PAGE, prot),
+                         end == to ? MM_VMA_OK : MM_VMA_ENOMEM);
+        stretch_set(from, end, prot + 1);
+        break;
+    default:
+        assert_int_equal(map(va, (to - from) * PAGE, prot, MM_VMA_MAP_FIXED), va);
+        stretch_set(from, to, prot + 1);
+    }
+}
+
+static void what_lies_below_all_others_gets_a_leaf_of_its_own(void **state)
+{
+    static struct mm_vma area[41];
+    struct mm_vma_map map;
+
+    (void)state;
+    mm_vma_map_init(&map, &f->source.hooks);
+    for (unsigned i = 0; i < 41; i++) {
+        area[i].start = i < 40 ? ((uintptr_t)1 << 32) + 3 * i : 100;
+        area[i].end = area[i].start + 2;
+        assert_int_equal(mm_vma_map_insert(&map, &area[i]), MM_OK);
+        assert_int_equal(mm_vma_map_check(&map), MM_OK);
+    }
+    for (unsigned i = 0; i < 41; i++)
+        assert_ptr_equal(mm_vma_map_find(&map, mm_vma_start(&area[i])), &area[i]);
+    mm_vma_map_fini(&map);
+}
+
+/* A leaf's pages share the bits from 2^32 up: calls on both sides of such a border, and across it, do as elsewhere. */
+static void calls_cross_the_border_of_a_stretch(void **state)
+{
+    const mm_va_t base = (UINT64_C(1) << (32 + MM_PAGE_SHIFT)) - STRETCH_PAGES / 2 * PAGE;
+    const struct mm_vma *vma;
+    struct mm_vma_config c;
+
+    (void)state;
+    assert_true(mm_vma_leave(&f->space));
+    config_of(&c);
+    c.top = c.mmap_base = UINT64_C(1) << 46;
+    assert_int_equal(mm_vma_space_init(&f->space, &f->sys, &c), MM_OK);
+    memset(stretch, 0, sizeof stretch);
+    stretch_rng = mm_test_rng(mm_test_seed(), 1);
+    for (unsigned n = 0; n < 20000; n++) {
+        unsigned from = stretch_below(STRETCH_PAGES), to;
+
+        if (stretch_below(4) == 0) /* at the border */
+            from = STRETCH_PAGES / 2 - 4 + stretch_below(8);
+        to = from + 1 + stretch_below(stretch_below(8) == 0 ? 60 : 4);
+        to = to < STRETCH_PAGES ? to : STRETCH_PAGES;
+        stretch_call(base, from, to, stretch_below(4) % 3);
+        assert_int_equal(areas(), stretch_areas());
+        if (n % 256 != 255)
+            continue;
+        for (unsigned i = 0; i < STRETCH_PAGES; i++) {
+            vma = mm_vma_find(&f->space, base + i * PAGE);
+            assert_int_equal(vma == NULL ? 0 : (vma->flags & MM_VMA_PROT) + 1, stretch[i]);
+        }
+        assert_int_equal(mm_vma_check(&f->space), MM_OK);
+    }
+}
+#endif
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -695,6 +901,14 @@ int main(void)
         T(presets_have_their_rights),
         T(map_functions_refuse_what_is_wrong),
         T(a_call_without_memory_changes_nothing),
+        T(a_move_over_data_or_over_other_memory),
+        T(a_copy_stops_where_it_is_told),
+        T(a_grown_stack_has_an_identity),
+        T(joined_memory_keeps_its_identity),
+#if UINTPTR_MAX > 0xffffffff
+        T(what_lies_below_all_others_gets_a_leaf_of_its_own),
+        T(calls_cross_the_border_of_a_stretch),
+#endif
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -198,6 +198,38 @@ static void a_write_before_eviction_is_kept(void **state)
     w->racing = false;
 }
 
+/* The page goes while a writer waits for a frame for its copy. */
+static mm_pa_t evict_and_alloc(void *ctx, bool zero)
+{
+    if (seen != MM_PA_NONE) {
+        nested = mm_vma_evict(&w->sys, seen);
+        seen = MM_PA_NONE;
+    }
+    return frame_alloc(ctx, zero);
+}
+
+static void a_page_that_goes_before_it_is_copied_comes_back(void **state)
+{
+    uint64_t value = 8;
+
+    (void)state;
+    page_with(3, 7);
+    assert_int_equal(mm_vma_fork(&w->space[1], &w->space[0], &w->table[1]), MM_VMA_OK);
+    w->alive[1] = true;
+    memcpy(w->model[1], w->model[0], sizeof w->model[0]);
+    seen = frame_of(3);
+    w->sys.hooks.frame_alloc = evict_and_alloc;
+    assert_int_equal(mm_vma_fault(&w->space[0], va_of(3), MM_VMA_WRITE), MM_VMA_FAULT_OK);
+    w->sys.hooks.frame_alloc = frame_alloc;
+    assert_int_equal(nested, MM_OK);
+    assert_false(w->table[0].page[3].present);
+    assert_int_equal(access_page(0, 3, MM_VMA_WRITE, &value), MM_VMA_FAULT_OK);
+    w->model[0][3].value = 8;
+    reads(3, 8);
+    assert_int_equal(access_page(1, 3, MM_VMA_READ, &value), MM_VMA_FAULT_OK);
+    assert_int_equal(value, 7);
+}
+
 static unsigned named;
 
 static mm_pa_t victim(void *ctx)
@@ -267,6 +299,7 @@ int main(void)
         T(a_write_keeps_the_page),
         T(a_stale_copy_is_not_taken_for_a_new_page),
         T(a_write_before_eviction_is_kept),
+        T(a_page_that_goes_before_it_is_copied_comes_back),
         T(reclaim_goes_on_until_enough_or_no_more),
         T(a_walk_over_maps_stops_when_told),
     };
