@@ -706,6 +706,9 @@ extern "C" {
 #ifndef MM_SLAB_HARDEN
 #define MM_SLAB_HARDEN 0
 #endif
+#ifndef MM_SLAB_SHARE
+#define MM_SLAB_SHARE 192
+#endif
 
 #define MM_SLAB_BYTES     ((size_t)1 << MM_SLAB_SHIFT)
 #define MM_SLAB_MAX_SHIFT (MM_SLAB_SHIFT < 16 ? MM_SLAB_SHIFT - 3 : 13)
@@ -1903,8 +1906,11 @@ MMI_SLAB_PRIVATE struct mm_slab_cache *mmi_slab_class_at(const void *p)
 {
     const struct mmi_slab *s = mmi_slab_of(p);
     const uintptr_t at = (uintptr_t)p - (uintptr_t)s;
-    const unsigned tag =
-        __atomic_load_n(&mmi_slab_share(s)->tag[at / MMI_SLAB_WINDOW], __ATOMIC_RELAXED);
+    unsigned tag;
+
+    if (s->cache->kind != MMI_SLAB_POOL)
+        return NULL;
+    tag = __atomic_load_n(&mmi_slab_share(s)->tag[at / MMI_SLAB_WINDOW], __ATOMIC_RELAXED);
     if (tag == 0 || at % MMI_SLAB_WINDOW != tag % 8 * MMI_SLAB_UNIT)
         return NULL;
     return &s->cache->heap->cls[tag / 8];
@@ -1913,9 +1919,8 @@ MMI_SLAB_PRIVATE struct mm_slab_cache *mmi_slab_class_at(const void *p)
 /* The cache of an object, or what it would be. */
 static struct mm_slab_cache *mmi_slab_cache_of(const void *p)
 {
-    struct mm_slab_cache *cache = mmi_slab_of(p)->cache;
-    struct mm_slab_cache *cls = cache->kind == MMI_SLAB_POOL ? mmi_slab_class_at(p) : NULL;
-    return cls != NULL ? cls : cache;
+    struct mm_slab_cache *cls = mmi_slab_class_at(p);
+    return cls != NULL ? cls : mmi_slab_of(p)->cache;
 }
 
 MM_SLAB_API size_t mmi_slab_usable(const void *p)
@@ -2133,12 +2138,11 @@ MMI_SLAB_PRIVATE void mmi_slab_add_free(struct mm_slab_cache *cache, uintptr_t n
     mm_store(&cache->free, cache->free + n);
 }
 
-/* May the cache have one slab more, or a class that shares slabs one object? */
-static bool mmi_slab_within_quota(const struct mm_slab_cache *cache)
+/* May the cache have so many bytes more? */
+static bool mmi_slab_within_quota(const struct mm_slab_cache *cache, size_t more)
 {
-    const size_t next =
-        cache->pool != NULL ? (cache->runs + 1) * cache->size : (cache->slabs + 1) * MM_SLAB_BYTES;
-    return cache->quota == 0 || next <= cache->quota;
+    return cache->quota == 0 ||
+           cache->slabs * MM_SLAB_BYTES + cache->runs * cache->size + more <= cache->quota;
 }
 
 /* ---- Shared slabs: runs of units, with the pool's lock held ---------------------------------- */
@@ -2332,16 +2336,15 @@ static uintptr_t mmi_slab_cut_any(struct mm_slab_cache *cls, uintptr_t *to, uint
     return got;
 }
 
-/* Up to n objects of a class that shares slabs. */
+/* Up to n objects of a class out of shared slabs, but not many more than are needed. */
 static uintptr_t mmi_slab_take_runs(struct mm_slab_cache *cls, uintptr_t *to, uintptr_t n)
 {
-    const uintptr_t most = cls->quota / cls->size;
+    const uintptr_t few = (cls->slots + 3) / 4;
     uintptr_t got = 0, more = 1;
 
-    if (cls->quota != 0 && n > most - cls->runs)
-        n = most > cls->runs ? most - cls->runs : 0;
-    while (got < n && more != 0) {
-        more = mmi_slab_cut_any(cls, to + got, n - got);
+    n = n < few ? n : few;
+    while (got < n && more != 0 && mmi_slab_within_quota(cls, cls->size)) {
+        more = mmi_slab_cut_any(cls, to + got, cls->quota != 0 ? 1 : n - got);
         got += more;
     }
     return got;
@@ -2354,8 +2357,6 @@ static uintptr_t mmi_slab_take(struct mm_slab_cache *cache, uintptr_t *to, uintp
 {
     uintptr_t got = 0;
 
-    if (cache->pool != NULL)
-        got = mmi_slab_take_runs(cache, to, n);
     while (got < n && cache->partial.first != NULL) {
         struct mmi_slab *s = cache->partial.first;
         got += mmi_slab_take_from(s, to + got, n - got);
@@ -2364,8 +2365,9 @@ static uintptr_t mmi_slab_take(struct mm_slab_cache *cache, uintptr_t *to, uintp
             mmi_slab_link(&cache->full, s, true);
         }
     }
-    if (cache->pool == NULL)
-        mmi_slab_add_free(cache, 0 - got);
+    mmi_slab_add_free(cache, 0 - got);
+    if (got == 0 && cache->pool != NULL)
+        got = mmi_slab_take_runs(cache, to, n);
     if (cache->flags & MM_SLAB_SHUFFLE)
         mmi_slab_shuffle(cache, to, got);
     return got;
@@ -2454,7 +2456,7 @@ static void mmi_slab_put_back(struct mm_slab_cache *cache, uintptr_t object,
     uintptr_t *bits = mmi_slab_bits(s);
     const uintptr_t bit = mm_bit(n & (MM_WORD_BITS - 1));
 
-    if (cache->pool != NULL || cache->kind == MMI_SLAB_POOL) {
+    if (s->cache->kind == MMI_SLAB_POOL) {
         mmi_slab_put_run(cache, object, after);
         return;
     }
@@ -2604,15 +2606,16 @@ static char *mmi_slab_take_first(struct mm_slab_cache *cache, struct mmi_slab *s
  * (C2). NULL if there is no memory or no quota. */
 static void *mmi_slab_grow(struct mm_slab_cache *cache, unsigned flags)
 {
-    struct mm_slab_cache *owner = cache->pool != NULL ? cache->pool : cache;
     struct mm_slab_heap *heap = cache->heap;
+    const bool share = cache->pool != NULL && mm_load(&heap->slabs) >= MM_SLAB_SHARE;
+    struct mm_slab_cache *owner = share ? cache->pool : cache;
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab *s;
     uintptr_t object = 0;
     bool fits;
 
     MM_SLAB_LOCK(mmi_slab_guard(cache), state);
-    fits = mmi_slab_within_quota(cache);
+    fits = mmi_slab_within_quota(cache, share ? cache->size : MM_SLAB_BYTES);
     owner->slabs += fits;
     MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     if (!fits)
@@ -2633,7 +2636,7 @@ static void *mmi_slab_grow(struct mm_slab_cache *cache, unsigned flags)
     MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     mmi_slab_add_free(owner, s->count);
     mmi_slab_link(&owner->partial, s, false);
-    if (cache->pool != NULL)
+    if (share)
         (void)mmi_slab_cut(cache, s, &object, 1);
     else
         object = (uintptr_t)mmi_slab_take_first(cache, s);
@@ -3085,8 +3088,7 @@ static uintptr_t mmi_slab_load(struct mm_slab_cache *cache, uintptr_t *end, uint
         cache->spare = b;
         cache->spares++;
     } else {
-        n = n < ((cache->slots + 3) / 4) ? n : ((cache->slots + 3) / 4);
-        if (cache->pool == NULL && cache->free < n)
+        if (cache->free < n && (cache->free != 0 || cache->pool == NULL))
             n = cache->free;
         more = mmi_slab_take(cache, end - n, n);
         for (i = more; more != n && i-- > 0;)
@@ -3435,7 +3437,7 @@ static bool mmi_slab_quota_met(struct mm_slab_cache *cache)
     bool met;
 
     MM_SLAB_LOCK(mmi_slab_guard(cache), state);
-    met = !mmi_slab_within_quota(cache);
+    met = !mmi_slab_within_quota(cache, cache->pool != NULL ? cache->size : MM_SLAB_BYTES);
     MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     return met;
 }
@@ -3523,9 +3525,11 @@ static enum mm_status mmi_slab_give(struct mm_slab_cache *cache, struct mmi_slab
 
     if (n >= s->count || cache->kind == MMI_SLAB_INNER)
         return mmi_slab_refuse(heap, where, "free of no object", MM_ERR_INVALID, cache, NULL, p);
-    if (inside != 0 || (cache->pool != NULL && mmi_slab_class_at(p) == NULL))
+    if (s->cache != cache && mmi_slab_class_at(p) == NULL)
+        return mmi_slab_refuse(heap, where, "free inside an object", MM_ERR_ALIGN, cache, NULL, p);
+    if (s->cache == cache && inside != 0)
         return mmi_slab_refuse(heap, where, "free inside an object", MM_ERR_ALIGN, cache,
-                               cache->pool == NULL ? mmi_slab_object(s, n) : NULL, p);
+                               mmi_slab_object(s, n), p);
     if (cache->flags & MM_SLAB_DEBUG_ALL)
         return mmi_slab_debug_free(cache, s, n, where, caller);
     if (cache->kind == MMI_SLAB_POOL || mmi_slab_test(mmi_slab_bits(s), n))
@@ -5042,8 +5046,8 @@ MM_SLAB_API void mm_slab_cache_get_stats(struct mm_slab_cache *cache,
     stats->size = cache->size;
     stats->stride = cache->stride;
     stats->slabs = cache->slabs;
-    stats->objects = cache->pool != NULL ? cache->runs : cache->slabs * cache->count;
-    stats->bytes = cache->pool != NULL ? cache->runs * cache->size : cache->slabs * MM_SLAB_BYTES;
+    stats->objects = cache->slabs * cache->count + cache->runs;
+    stats->bytes = cache->slabs * MM_SLAB_BYTES + cache->runs * cache->size;
     stats->quota = cache->quota;
     stats->refills = cache->refills;
     stats->flushes = cache->flushes;
@@ -5109,7 +5113,7 @@ MM_SLAB_API void mm_slab_dump(struct mm_slab_heap *heap, void (*print)(void *ctx
         column[0] = stats.active;
         column[1] = stats.objects;
         column[2] = stats.size;
-        column[3] = cache->pool != NULL ? 0 : cache->count;
+        column[3] = cache->count;
         column[4] = stats.slabs;
         at = mmi_slab_column(line, 0, stats.name, MM_SLAB_NAME_MAX - 1, false);
         for (i = 0; i < 5; i++)
@@ -5132,7 +5136,7 @@ static void mmi_slab_tell_slab(struct mm_slab_cache *cache, struct mmi_slab *s,
     for (n = 0; n < s->count; n++) {
         if (mmi_slab_test(mmi_slab_bits(s), n) || (debug && mmi_slab_test(mmi_slab_held(s), n)))
             continue;
-        if (cache->pool != NULL && mmi_slab_class_at(mmi_slab_object(s, n)) != cache)
+        if (s->cache != cache && mmi_slab_class_at(mmi_slab_object(s, n)) != cache)
             continue;
         object.cache = cache;
         object.object = mmi_slab_object(s, n);
@@ -5153,14 +5157,16 @@ MM_SLAB_API size_t mm_slab_cache_leaks(struct mm_slab_cache *cache,
                                        void (*fn)(void *ctx, const struct mm_slab_object *object),
                                        void *ctx)
 {
-    struct mm_slab_cache *owner = cache->pool != NULL ? cache->pool : cache;
+    const struct mm_slab_cache *owner;
     struct mmi_slab *s;
 
     mmi_slab_unload_all(cache);
-    for (s = owner->partial.first; s != NULL; s = s->next)
-        mmi_slab_tell_slab(cache, s, fn, ctx);
-    for (s = owner->full.first; s != NULL; s = s->next)
-        mmi_slab_tell_slab(cache, s, fn, ctx);
+    for (owner = cache; owner != NULL; owner = owner->pool) {
+        for (s = owner->partial.first; s != NULL; s = s->next)
+            mmi_slab_tell_slab(cache, s, fn, ctx);
+        for (s = owner->full.first; s != NULL; s = s->next)
+            mmi_slab_tell_slab(cache, s, fn, ctx);
+    }
     return mmi_slab_live(cache);
 }
 
@@ -5286,12 +5292,11 @@ static bool mmi_slab_flip(struct mm_slab_cache *cache, uintptr_t object, bool se
     uint32_t inside, n;
     uintptr_t *word, bit;
 
-    if (!mmi_slab_registered(cache->heap, s) ||
-        s->cache != (cache->pool != NULL ? cache->pool : cache))
+    if (!mmi_slab_registered(cache->heap, s) || (s->cache != cache && s->cache != cache->pool))
         return false;
     if (s->cache->kind == MMI_SLAB_POOL) {
         const struct mm_slab_cache *cls = mmi_slab_class_at((const void *)object);
-        if (cls == NULL || (cls != cache && cache->pool != NULL))
+        if (cls == NULL || (cls != cache && s->cache != cache))
             return false;
     }
     n = mmi_slab_index(s, (const void *)object, &inside);
