@@ -76,7 +76,10 @@
  *   MM_SLAB_STATIC            all functions are static: for use inside one file
  *   MM_SLAB_SHIFT             log2 of a slab's bytes, 12 to 17 (16)
  *   MM_SLAB_SLOTS             slots of a CPU's array for the classes up to 128 bytes: 8 to 128, a
- *                             power of two (128); larger classes have fewer
+ *                             power of two (128); half as many for each doubling above, two at
+ *                             least
+ *   MM_SLAB_SHARE             slabs of a heap from which on the classes above 256 bytes share new
+ *                             ones (192)
  *   MM_SLAB_HARDEN            1: the inlined free also tells addresses inside an object from its
  *                             start, and objects that are free in their slab, and reads nothing
  *                             below or above all that the hook gave (0)
@@ -106,6 +109,14 @@
  *   Slab             2^MM_SLAB_SHIFT bytes at a multiple of that, all for one cache: a header, then
  *                    objects side by side. The header has a bit for each object, set where it is
  *                    free in the slab. Clearing an address's low bits leads to its header.
+ *   Shared slab      In a heap of more than MM_SLAB_SHARE slabs the classes above 256 bytes, without
+ *                    debug flags, take what their own slabs do not have out of slabs that they
+ *                    share: an object is a run of units of 32 bytes there, and what one class left
+ *                    another can use. A run is cut from a slab whose largest hole is as small as can
+ *                    be, and there from the smallest hole. The header tells where objects begin and
+ *                    their classes. What is freed there goes into one small array of the CPU first;
+ *                    when that is full, or one of the classes wants something, it is sorted into
+ *                    the arrays of the classes.
  *   Cache            objects of one size, with a name; slabs in two lists (some free, none free).
  *   Heap             what caches have in common: the source of memory, and one cache for each size
  *                    class of kmalloc: 8, then multiples of 16 to 128, then eight to each doubling
@@ -137,8 +148,8 @@
  *   Errors     A call that fails changes nothing; free objects may have moved between the arrays
  *              and the slabs. Refused in every build: addresses outside the heap's slabs and large
  *              requests, objects of other caches and heaps, misaligned addresses (less aligned than
- *              the largest power of two that divides the class, or 64), and what was freed last on
- *              this CPU. Other double frees and other addresses that are no object's first are
+ *              the largest power of two that divides the class, or 64; in shared slabs 32), and what
+ *              was freed last on this CPU. Other double frees and other addresses that are no object's first are
  *              dropped and counted when they reach the slab, where all is exact, unless they were
  *              handed out before. With MM_SLAB_HARDEN every address but an object's first and every
  *              object that is free in its slab are refused on the spot; with debug flags every
@@ -148,9 +159,10 @@
  *              asked only between the lowest and the highest address that the hook gave, with
  *              MM_SLAB_DEBUG from 1 up nowhere: a table is looked up first.
  *   Time       Hot paths: see there. The rest is O(slots) under the cache's lock.
- *   Memory     a slab's header is 192 bytes and a bit an object. Waste by rounding is at most
- *              12.5 % above 128 bytes. Free objects in arrays: see MM_SLAB_SLOTS; in the depot at
- *              most 64 KiB a class. Empty slabs above `reserve` go back at once.
+ *   Memory     a slab's header is 192 bytes and a bit an object, a shared slab's 1 KiB. Waste by
+ *              rounding is at most 12.5 % above 128 bytes. Free objects in arrays: see
+ *              MM_SLAB_SLOTS; in the depot at most 64 KiB a class. Empty slabs above `reserve` go
+ *              back at once.
  *              A slab's rest behind its last object, header included, is a sixteenth of it at most,
  *              but for the classes of 6656 and 8192 bytes (8.6 and 12.5 %; with MM_SLAB_SHIFT 17
  *              for none): `make count-build && build/bench/count-objects --waste` prints it. All
@@ -755,8 +767,8 @@ extern "C" {
 #define MMI_SLAB_INNER 2u
 #define MMI_SLAB_POOL  3u
 
-/* Slabs that the classes above 256 bytes share: an object is a run of units. Two objects never
- * begin in one window. */
+/* Slabs that the classes above 256 bytes share: an object is a run of units, and longer than a
+ * window, so that never two begin in one. */
 #define MMI_SLAB_UNIT   32u
 #define MMI_SLAB_WINDOW 256u
 #define MMI_SLAB_COMMON 16u /* entries of a CPU's array for all of them */
@@ -845,10 +857,11 @@ struct mm_slab_cache_stats {
     size_t size;        /* bytes of an object as asked for */
     size_t stride;      /* bytes from one object to the next */
     size_t slabs;       /* slabs of the cache */
-    size_t objects;     /* objects in them */
-    size_t active;      /* objects handed out (and in quarantine or waiting for readers) */
+    size_t objects;     /* objects in them, and those out of shared slabs that are not free there */
+    size_t active;      /* objects handed out (and in quarantine, waiting for readers, or in the
+                           array for all shared classes of another CPU) */
     size_t cached;      /* objects in CPUs' arrays and in the depot */
-    size_t bytes;       /* memory of the slabs */
+    size_t bytes;       /* memory of the slabs, and of objects out of shared ones */
     size_t quota;       /* in bytes, 0: none */
     uintptr_t refills;  /* times that the lock was taken to allocate */
     uintptr_t flushes;  /* times that the lock was taken to free */
@@ -1895,7 +1908,7 @@ static uint32_t mmi_slab_bit_words(uint32_t count)
     return (count + MM_WORD_BITS - 1) >> MM_WORD_SHIFT;
 }
 
-MMI_SLAB_PRIVATE struct mmi_slab_share *mmi_slab_share(const struct mmi_slab *s)
+MMI_SLAB_PRIVATE struct mmi_slab_share *mmi_slab_share_of(const struct mmi_slab *s)
 {
     return (struct mmi_slab_share *)((uintptr_t)(s + 1) + MM_SLAB_BYTES / MMI_SLAB_UNIT / 8);
 }
@@ -1910,7 +1923,7 @@ MMI_SLAB_PRIVATE struct mm_slab_cache *mmi_slab_class_at(const void *p)
 
     if (s->cache->kind != MMI_SLAB_POOL)
         return NULL;
-    tag = __atomic_load_n(&mmi_slab_share(s)->tag[at / MMI_SLAB_WINDOW], __ATOMIC_RELAXED);
+    tag = __atomic_load_n(&mmi_slab_share_of(s)->tag[at / MMI_SLAB_WINDOW], __ATOMIC_RELAXED);
     if (tag == 0 || at % MMI_SLAB_WINDOW != tag % 8 * MMI_SLAB_UNIT)
         return NULL;
     return &s->cache->heap->cls[tag / 8];
@@ -2204,7 +2217,7 @@ static uint32_t mmi_slab_bin(uint32_t units)
 /* Notes the length of the slab's largest hole. */
 static void mmi_slab_rank(struct mm_slab_cache *pool, struct mmi_slab *s, uint32_t largest)
 {
-    struct mmi_slab_share *share = mmi_slab_share(s);
+    struct mmi_slab_share *share = mmi_slab_share_of(s);
     struct mmi_slab **first;
     const uint32_t bin = mmi_slab_bin(largest);
 
@@ -2212,10 +2225,10 @@ static void mmi_slab_rank(struct mm_slab_cache *pool, struct mmi_slab *s, uint32
     if (bin == share->bin)
         return;
     if (share->bin != 0) {
-        *(share->prev != NULL ? &mmi_slab_share(share->prev)->next
+        *(share->prev != NULL ? &mmi_slab_share_of(share->prev)->next
                               : &pool->heap->holes[share->bin]) = share->next;
         if (share->next != NULL)
-            mmi_slab_share(share->next)->prev = share->prev;
+            mmi_slab_share_of(share->next)->prev = share->prev;
     }
     share->bin = bin;
     if (bin == 0)
@@ -2224,12 +2237,12 @@ static void mmi_slab_rank(struct mm_slab_cache *pool, struct mmi_slab *s, uint32
     share->prev = NULL;
     share->next = *first;
     if (*first != NULL)
-        mmi_slab_share(*first)->prev = s;
+        mmi_slab_share_of(*first)->prev = s;
     *first = s;
 }
 
-/* The holes of a slab: the smallest that has room for `units` at a multiple of `align` (or end = 0),
- * and the lengths of the two largest. */
+/* The holes of a slab: the smallest that has room for an object (end = 0: none has), and the lengths
+ * of the two largest. */
 struct mmi_slab_holes {
     uint32_t at, end, start; /* where the hole begins and ends, and the place in it */
     uint32_t largest, second;
@@ -2285,7 +2298,7 @@ static uintptr_t mmi_slab_cut(struct mm_slab_cache *cls, struct mmi_slab *s, uin
 {
     const uint32_t units = cls->size / MMI_SLAB_UNIT;
     const struct mmi_slab_holes h = mmi_slab_look(cls, s);
-    uint16_t *tag = mmi_slab_share(s)->tag;
+    uint16_t *tag = mmi_slab_share_of(s)->tag;
     uint32_t largest = h.largest, end = h.start;
     uintptr_t got;
 
@@ -2330,7 +2343,7 @@ static uintptr_t mmi_slab_cut_any(struct mm_slab_cache *cls, uintptr_t *to, uint
         s = cls->heap->holes[bin];
         for (looks = 4; s != NULL && got == 0 && looks != 0; looks--) {
             got = mmi_slab_cut(cls, s, to, n);
-            s = mmi_slab_share(s)->next;
+            s = mmi_slab_share_of(s)->next;
         }
     }
     return got;
@@ -2425,7 +2438,7 @@ static void mmi_slab_put_run(struct mm_slab_cache *cache, uintptr_t object,
 {
     struct mmi_slab *s = mmi_slab_of((const void *)object);
     struct mm_slab_cache *cls = mmi_slab_class_at((const void *)object);
-    struct mmi_slab_share *share = mmi_slab_share(s);
+    struct mmi_slab_share *share = mmi_slab_share_of(s);
     uintptr_t *bits = mmi_slab_bits(s);
     uint32_t n, units, at, end;
 
@@ -2525,7 +2538,7 @@ static void mmi_slab_format(struct mm_slab_cache *cache, struct mmi_slab *s)
     s->hint = 0;
     s->grace = 0;
     if (cache->kind == MMI_SLAB_POOL)
-        mmi_slab_zero(mmi_slab_share(s), sizeof(struct mmi_slab_share));
+        mmi_slab_zero(mmi_slab_share_of(s), sizeof(struct mmi_slab_share));
     for (i = 0; i < words; i++)
         bits[i] = ~(uintptr_t)0;
     if ((s->count & (MM_WORD_BITS - 1)) != 0)
@@ -2601,13 +2614,25 @@ static char *mmi_slab_take_first(struct mm_slab_cache *cache, struct mmi_slab *s
     return object;
 }
 
+/* Has the heap so many slabs that classes share? */
+static bool mmi_slab_many(struct mm_slab_heap *heap)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    bool many;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    many = heap->slabs + 1 > MM_SLAB_SHARE;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return many;
+}
+
 /* Gives the cache a slab more and takes one object of it. It is taken before other CPUs see the
  * slab: one that nobody needs any more would otherwise stay, wholly free, among the partial ones
  * (C2). NULL if there is no memory or no quota. */
 static void *mmi_slab_grow(struct mm_slab_cache *cache, unsigned flags)
 {
     struct mm_slab_heap *heap = cache->heap;
-    const bool share = cache->pool != NULL && mm_load(&heap->slabs) >= MM_SLAB_SHARE;
+    const bool share = cache->pool != NULL && mmi_slab_many(heap);
     struct mm_slab_cache *owner = share ? cache->pool : cache;
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab *s;
@@ -3200,7 +3225,7 @@ static bool mmi_slab_rests(const uintptr_t *l, const void *p)
            (n < s->count && mmi_slab_test((const uintptr_t *)(s + 1), n));
 }
 
-/* Distributes what is in the array l for all shared classes to the arrays of each, the oldest first.
+/* Sorts what is in the array l for all shared classes into the arrays of each, the oldest first.
  * What no object begins at, or is free already, is dropped and counted. */
 static bool mmi_slab_sort(struct mm_slab_cache *pool, uintptr_t *l)
 {
@@ -4000,7 +4025,7 @@ static const struct mmi_slab_entry *mmi_slab_around(const struct mm_slab_heap *h
 /* The same in a shared slab: the object begins in p's window or one before. */
 static void mmi_slab_locate_run(const void *p, struct mmi_slab_place *place)
 {
-    const uint16_t *tag = mmi_slab_share(place->slab)->tag;
+    const uint16_t *tag = mmi_slab_share_of(place->slab)->tag;
     const size_t at = (uintptr_t)p - (uintptr_t)place->slab;
     size_t w = at / MMI_SLAB_WINDOW, back;
 
@@ -5039,8 +5064,15 @@ MM_SLAB_API void mm_slab_cache_get_stats(struct mm_slab_cache *cache,
 {
     const struct mmi_slab_batch *b;
     MM_SLAB_LOCK_STATE_T state;
+    MM_SLAB_CPU_STATE_T pin;
     unsigned cpu;
+    bool work;
 
+    MM_SLAB_CPU_PIN(pin);
+    work = cache->pool != NULL && mmi_slab_sort_own(cache->pool);
+    MM_SLAB_CPU_UNPIN(pin);
+    if (work)
+        mmi_slab_trim(cache->heap);
     MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     stats->name = cache->name;
     stats->size = cache->size;
@@ -5228,7 +5260,7 @@ static bool mmi_slab_sound_header(const struct mm_slab_cache *cache, struct mmi_
 /* S3 and S4. */
 static bool mmi_slab_sound_share(const struct mm_slab_cache *pool, struct mmi_slab *s)
 {
-    const struct mmi_slab_share *share = mmi_slab_share(s);
+    const struct mmi_slab_share *share = mmi_slab_share_of(s);
     const uintptr_t *bits = mmi_slab_bits(s);
     const struct mmi_slab *other = pool->heap->holes[share->bin];
     uint32_t w, at, end, taken = 0, largest = 0;
@@ -5251,7 +5283,7 @@ static bool mmi_slab_sound_share(const struct mm_slab_cache *pool, struct mmi_sl
         largest = end - at > largest ? end - at : largest;
     }
     while (other != NULL && other != s)
-        other = mmi_slab_share(other)->next;
+        other = mmi_slab_share_of(other)->next;
     return taken == s->count - s->free && largest == share->largest &&
            mmi_slab_bin(largest) == share->bin && (share->bin == 0 || other == s);
 }
