@@ -4151,7 +4151,7 @@ static bool mmi_slab_free_between(struct mm_slab_cache *cache, char *p, enum mm_
     return true;
 }
 
-/* Frees p, if it is an object of class c in a shared slab, into the CPU's arrays of that class. */
+/* Frees p, if it is an object of class c in a shared slab, into the CPU's array for those. */
 static bool mmi_slab_free_run_of(struct mm_slab_heap *heap, void *p, unsigned c,
                                  enum mm_status *status)
 {
@@ -4161,10 +4161,10 @@ static bool mmi_slab_free_run_of(struct mm_slab_heap *heap, void *p, unsigned c,
 
     if (cache->pool == NULL || !mmi_slab_trusted(heap, p) ||
         !mmi_slab_marked(p, mmi_slab_token(heap), &offset) || offset != cache->pool->offset ||
-        mmi_slab_class_at(p) != cache)
+        !mmi_slab_starts(p) || mmi_slab_class_at(p) != cache)
         return false;
     MM_SLAB_CPU_PIN(pin);
-    l = mmi_slab_arrays(cache);
+    l = mmi_slab_arrays(cache->pool);
     if (l == NULL) {
         MM_SLAB_CPU_UNPIN(pin);
         return false;
