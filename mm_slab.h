@@ -4022,6 +4022,24 @@ static const struct mmi_slab_entry *mmi_slab_around(const struct mm_slab_heap *h
     return NULL;
 }
 
+/* The object of place->slab that holds the byte at p. */
+static void mmi_slab_locate_object(const void *p, struct mmi_slab_place *place)
+{
+    uint32_t inside;
+    const uint32_t n = mmi_slab_index(place->slab, p, &inside);
+
+    if (n >= place->slab->count)
+        return;
+    place->start = mmi_slab_object(place->slab, n);
+    place->bytes = place->cache->size;
+    place->live = !mmi_slab_test(mmi_slab_bits(place->slab), n);
+    if (place->cache->flags & MM_SLAB_DEBUG_ALL) {
+        place->live = place->live && !mmi_slab_test(mmi_slab_held(place->slab), n);
+        if (place->live)
+            place->bytes = mmi_slab_track_of(place->cache, place->start)->size;
+    }
+}
+
 /* The same in a shared slab: the object begins in p's window or one before. */
 static void mmi_slab_locate_run(const void *p, struct mmi_slab_place *place)
 {
@@ -4049,7 +4067,6 @@ static void mmi_slab_locate(struct mm_slab_heap *heap, const void *p, struct mmi
     const uintptr_t base = (uintptr_t)mmi_slab_of(p);
     const struct mmi_slab_entry *e;
     MM_SLAB_LOCK_STATE_T state;
-    uint32_t inside, n;
 
     mmi_slab_zero(place, sizeof *place);
     MM_SLAB_LOCK(&heap->lock, state);
@@ -4067,21 +4084,10 @@ static void mmi_slab_locate(struct mm_slab_heap *heap, const void *p, struct mmi
     MM_SLAB_UNLOCK(&heap->lock, state);
     if (place->cache == NULL)
         return;
-    if (place->cache->kind == MMI_SLAB_POOL) {
+    if (place->cache->kind == MMI_SLAB_POOL)
         mmi_slab_locate_run(p, place);
-        return;
-    }
-    n = mmi_slab_index(place->slab, p, &inside);
-    if (n >= place->slab->count)
-        return;
-    place->start = mmi_slab_object(place->slab, n);
-    place->bytes = place->cache->size;
-    place->live = !mmi_slab_test(mmi_slab_bits(place->slab), n);
-    if (place->cache->flags & MM_SLAB_DEBUG_ALL) {
-        place->live = place->live && !mmi_slab_test(mmi_slab_held(place->slab), n);
-        if (place->live)
-            place->bytes = mmi_slab_track_of(place->cache, place->start)->size;
-    }
+    else
+        mmi_slab_locate_object(p, place);
 }
 
 /* A large request ends, if p is the start of one (and it has `bytes`, if that is not 0); else
@@ -5257,26 +5263,35 @@ static bool mmi_slab_sound_header(const struct mm_slab_cache *cache, struct mmi_
     return set == s->free && (last == 0 || (bits[words - 1] & ~mm_mask(last)) == 0);
 }
 
-/* S3 and S4. */
-static bool mmi_slab_sound_share(const struct mm_slab_cache *pool, struct mmi_slab *s)
+/* S3. */
+static bool mmi_slab_sound_tags(const struct mm_slab_cache *pool, struct mmi_slab *s)
+{
+    const uint16_t *tag = mmi_slab_share_of(s)->tag;
+    uint32_t w, at, end, taken = 0;
+
+    for (w = 0; w < MM_SLAB_BYTES / MMI_SLAB_WINDOW; w++) {
+        const struct mm_slab_cache *cls = &pool->heap->cls[tag[w] / 8u % MM_SLAB_CLASSES];
+        if (tag[w] == 0)
+            continue;
+        if (tag[w] / 8u >= MM_SLAB_CLASSES || cls->pool != pool)
+            return false;
+        at = (w * MMI_SLAB_WINDOW + tag[w] % 8u * MMI_SLAB_UNIT - s->first) / MMI_SLAB_UNIT;
+        end = at + cls->size / MMI_SLAB_UNIT;
+        if (end > s->count || mmi_slab_next_bit(mmi_slab_bits(s), at, end, true) != end)
+            return false;
+        taken += end - at;
+    }
+    return taken == s->count - s->free;
+}
+
+/* S4. */
+static bool mmi_slab_sound_rank(const struct mm_slab_cache *pool, struct mmi_slab *s)
 {
     const struct mmi_slab_share *share = mmi_slab_share_of(s);
     const uintptr_t *bits = mmi_slab_bits(s);
-    const struct mmi_slab *other = pool->heap->holes[share->bin];
-    uint32_t w, at, end, taken = 0, largest = 0;
+    const struct mmi_slab *other = pool->heap->holes[share->bin % MMI_SLAB_BINS];
+    uint32_t at, end, largest = 0;
 
-    for (w = 0; w < MM_SLAB_BYTES / MMI_SLAB_WINDOW; w++) {
-        const unsigned c = share->tag[w] / 8u;
-        if (share->tag[w] == 0)
-            continue;
-        if (c >= MM_SLAB_CLASSES || pool->heap->cls[c].pool != pool)
-            return false;
-        end = pool->heap->cls[c].size / MMI_SLAB_UNIT;
-        at = (w * MMI_SLAB_WINDOW + share->tag[w] % 8u * MMI_SLAB_UNIT - s->first) / MMI_SLAB_UNIT;
-        if (at + end > s->count || mmi_slab_next_bit(bits, at, at + end, true) != at + end)
-            return false;
-        taken += end;
-    }
     for (at = mmi_slab_next_bit(bits, 0, s->count, true); at < s->count;
          at = mmi_slab_next_bit(bits, end, s->count, true)) {
         end = mmi_slab_next_bit(bits, at, s->count, false);
@@ -5284,8 +5299,8 @@ static bool mmi_slab_sound_share(const struct mm_slab_cache *pool, struct mmi_sl
     }
     while (other != NULL && other != s)
         other = mmi_slab_share_of(other)->next;
-    return taken == s->count - s->free && largest == share->largest &&
-           mmi_slab_bin(largest) == share->bin && (share->bin == 0 || other == s);
+    return largest == share->largest && mmi_slab_bin(largest) == share->bin &&
+           (share->bin == 0 || other == s);
 }
 
 static bool mmi_slab_sound(struct mm_slab_cache *cache, struct mmi_slab *s)
@@ -5293,7 +5308,8 @@ static bool mmi_slab_sound(struct mm_slab_cache *cache, struct mmi_slab *s)
     return ((uintptr_t)s & (MM_SLAB_BYTES - 1)) == 0 && mmi_slab_registered(cache->heap, s) &&
            s->cache == cache && s->count == cache->count && s->stride == cache->stride &&
            mmi_slab_sound_header(cache, s) &&
-           (cache->kind != MMI_SLAB_POOL || mmi_slab_sound_share(cache, s)) &&
+           (cache->kind != MMI_SLAB_POOL ||
+            (mmi_slab_sound_tags(cache, s) && mmi_slab_sound_rank(cache, s))) &&
            mmi_slab_sound_objects(cache, s, "mm_slab_check");
 }
 
