@@ -2,8 +2,8 @@
  *
  * A free list for each class and thread, never given back. With the size known at the free that is
  * all (`ideal`). Where a pointer alone is freed (`ideal-owner`), 64 KiB of one class begin with its
- * owner and its list there; what another thread frees is gathered and goes to the owner's list in batches,
- * by one exchange. No checks of any kind. */
+ * owner and its list there; what another thread frees is gathered and goes to the owner's list in
+ * batches, by one exchange. No checks of any kind. */
 #include "adapt.h"
 
 #include <stdio.h>
