@@ -166,6 +166,30 @@ static void leaks_are_told(void **state)
     heap_end();
 }
 
+static void free_pages_are_purged_each_time(void **state)
+{
+    static void *p[60];
+    (void)state;
+    if (SLAB_ASAN)
+        skip();
+    heap_plain();
+    void *held = mm_slab_kmalloc(&heap, 600, 0);
+    memset(held, 7, 600);
+    for (unsigned round = 1; round <= 2; round++) {
+        for (unsigned i = 0; i < 60; i++)
+            memset(p[i] = mm_slab_kmalloc(&heap, 900, 0), (int)i, 900);
+        for (unsigned i = 0; i < 60; i++) {
+            assert_int_equal(*(unsigned char *)p[i], i);
+            assert_int_equal(mm_slab_kfree(&heap, p[i]), MM_OK);
+        }
+        mm_slab_shrink(&heap);
+        assert_true(source.purged >= round * (MM_SLAB_BYTES * 13 / 16));
+    }
+    assert_int_equal(((unsigned char *)held)[599], 7);
+    assert_int_equal(mm_slab_kfree(&heap, held), MM_OK);
+    heap_end();
+}
+
 /* S3, S4: each field that is changed is found. */
 static void the_check_finds_damage(void **state)
 {
@@ -204,6 +228,7 @@ int main(void)
         cmocka_unit_test(a_last_free_is_known_after_it_was_sorted),
         cmocka_unit_test(a_class_keeps_to_its_quota),
         cmocka_unit_test(leaks_are_told),
+        cmocka_unit_test(free_pages_are_purged_each_time),
         cmocka_unit_test(the_check_finds_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
