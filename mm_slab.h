@@ -76,7 +76,10 @@
  *   MM_SLAB_STATIC            all functions are static: for use inside one file
  *   MM_SLAB_SHIFT             log2 of a slab's bytes, 12 to 17 (16)
  *   MM_SLAB_SLOTS             slots of a CPU's array for the classes up to 128 bytes: 8 to 128, a
- *                             power of two (128); larger classes have fewer
+ *                             power of two (128); half as many for each doubling above, two at
+ *                             least
+ *   MM_SLAB_SHARE             slabs of a heap from which on the classes above 256 bytes share new
+ *                             ones (192)
  *   MM_SLAB_HARDEN            1: the inlined free also tells addresses inside an object from its
  *                             start, and objects that are free in their slab, and reads nothing
  *                             below or above all that the hook gave (0)
@@ -106,6 +109,14 @@
  *   Slab             2^MM_SLAB_SHIFT bytes at a multiple of that, all for one cache: a header, then
  *                    objects side by side. The header has a bit for each object, set where it is
  *                    free in the slab. Clearing an address's low bits leads to its header.
+ *   Shared slab      In a heap of more than MM_SLAB_SHARE slabs the classes above 256 bytes, without
+ *                    debug flags, take what their own slabs do not have out of slabs that they
+ *                    share: an object is a run of units of 32 bytes there, and what one class left
+ *                    another can use. A run is cut from a slab whose largest hole is as small as can
+ *                    be, and there from the smallest hole. The header tells where objects begin and
+ *                    their classes. What is freed there goes into one small array of the CPU first;
+ *                    when that is full, or one of the classes wants something, it is sorted into
+ *                    the arrays of the classes.
  *   Cache            objects of one size, with a name; slabs in two lists (some free, none free).
  *   Heap             what caches have in common: the source of memory, and one cache for each size
  *                    class of kmalloc: 8, then multiples of 16 to 128, then eight to each doubling
@@ -137,8 +148,8 @@
  *   Errors     A call that fails changes nothing; free objects may have moved between the arrays
  *              and the slabs. Refused in every build: addresses outside the heap's slabs and large
  *              requests, objects of other caches and heaps, misaligned addresses (less aligned than
- *              the largest power of two that divides the class, or 64), and what was freed last on
- *              this CPU. Other double frees and other addresses that are no object's first are
+ *              the largest power of two that divides the class, or 64; in shared slabs 32), and what
+ *              was freed last on this CPU. Other double frees and other addresses that are no object's first are
  *              dropped and counted when they reach the slab, where all is exact, unless they were
  *              handed out before. With MM_SLAB_HARDEN every address but an object's first and every
  *              object that is free in its slab are refused on the spot; with debug flags every
@@ -148,9 +159,10 @@
  *              asked only between the lowest and the highest address that the hook gave, with
  *              MM_SLAB_DEBUG from 1 up nowhere: a table is looked up first.
  *   Time       Hot paths: see there. The rest is O(slots) under the cache's lock.
- *   Memory     a slab's header is 192 bytes and a bit an object. Waste by rounding is at most
- *              12.5 % above 128 bytes. Free objects in arrays: see MM_SLAB_SLOTS; in the depot at
- *              most 64 KiB a class. Empty slabs above `reserve` go back at once.
+ *   Memory     a slab's header is 192 bytes and a bit an object, a shared slab's 1 KiB. Waste by
+ *              rounding is at most 12.5 % above 128 bytes. Free objects in arrays: see
+ *              MM_SLAB_SLOTS; in the depot at most 64 KiB a class. Empty slabs above `reserve` go
+ *              back at once.
  *              A slab's rest behind its last object, header included, is a sixteenth of it at most,
  *              but for the classes of 6656 and 8192 bytes (8.6 and 12.5 %; with MM_SLAB_SHIFT 17
  *              for none): `make count-build && build/bench/count-objects --waste` prints it. All
@@ -706,6 +718,9 @@ extern "C" {
 #ifndef MM_SLAB_HARDEN
 #define MM_SLAB_HARDEN 0
 #endif
+#ifndef MM_SLAB_SHARE
+#define MM_SLAB_SHARE 192
+#endif
 
 #define MM_SLAB_BYTES     ((size_t)1 << MM_SLAB_SHIFT)
 #define MM_SLAB_MAX_SHIFT (MM_SLAB_SHIFT < 16 ? MM_SLAB_SHIFT - 3 : 13)
@@ -746,6 +761,18 @@ extern "C" {
 #define MM_SLAB_DEBUG_ALL        0x1f00u
 
 #define MM_SLAB_NAME_MAX 24 /* bytes of a cache's name with its end */
+
+#define MMI_SLAB_CLASS 0u /* kinds of caches */
+#define MMI_SLAB_NAMED 1u
+#define MMI_SLAB_INNER 2u
+#define MMI_SLAB_POOL  3u
+
+/* Slabs that the classes above 256 bytes share: an object is a run of units, and longer than a
+ * window, so that never two begin in one. */
+#define MMI_SLAB_UNIT   32u
+#define MMI_SLAB_WINDOW 256u
+#define MMI_SLAB_COMMON 16u /* entries of a CPU's array for all of them */
+#define MMI_SLAB_BINS   ((MM_SLAB_MAX_SHIFT - 8) * 8 + 1) /* of holes by length */
 
 struct mm_slab_heap;
 struct mm_slab_cache;
@@ -830,10 +857,11 @@ struct mm_slab_cache_stats {
     size_t size;        /* bytes of an object as asked for */
     size_t stride;      /* bytes from one object to the next */
     size_t slabs;       /* slabs of the cache */
-    size_t objects;     /* objects in them */
-    size_t active;      /* objects handed out (and in quarantine or waiting for readers) */
+    size_t objects;     /* objects in them, and those out of shared slabs that are not free there */
+    size_t active;      /* objects handed out (and in quarantine, waiting for readers, or in the
+                           array for all shared classes of another CPU) */
     size_t cached;      /* objects in CPUs' arrays and in the depot */
-    size_t bytes;       /* memory of the slabs */
+    size_t bytes;       /* memory of the slabs, and of objects out of shared ones */
     size_t quota;       /* in bytes, 0: none */
     uintptr_t refills;  /* times that the lock was taken to allocate */
     uintptr_t flushes;  /* times that the lock was taken to free */
@@ -892,11 +920,12 @@ struct mmi_slab_list {
 struct mm_slab_cache {
     uintptr_t *cpu[MM_CPU_MAX]; /* the arrays of each CPU; NULL: none (yet) */
     struct mm_slab_heap *heap;
-    uint32_t size;    /* bytes of an object */
-    uint32_t stride;  /* bytes from one to the next */
-    uint32_t first;   /* offset of the first object in its slab, without colour */
-    uint32_t count;   /* objects in a slab */
-    uint32_t inverse; /* 2^32 / stride, rounded up */
+    struct mm_slab_cache *pool; /* whose slabs and lock a class shares; NULL: it has its own */
+    uint32_t size;              /* bytes of an object */
+    uint32_t stride;            /* bytes from one to the next */
+    uint32_t first;             /* offset of the first object in its slab, without colour */
+    uint32_t count;             /* objects in a slab */
+    uint32_t inverse;           /* 2^32 / stride, rounded up */
     uint32_t align;
     uint32_t left;  /* bytes of red zone before an object */
     uint32_t slots; /* entries of an array */
@@ -918,6 +947,7 @@ struct mm_slab_cache {
     struct mmi_slab_list full;
     size_t slabs;
     uintptr_t free; /* changed by mmi_slab_add_free */
+    size_t runs;    /* objects that a class has out of its pool's slabs */
     size_t quota;
     uintptr_t random;
     size_t copy_offset, copy_bytes;
@@ -934,7 +964,7 @@ struct mm_slab_cache {
 /* Words of a CPU's arrays for S slots; see Hot paths. */
 #define MMI_SLAB_ARRAY_WORDS(s) (2u * (s) + 16u)
 #define MMI_SLAB_SLOTS_OF(group) \
-    ((MM_SLAB_SLOTS >> (group)) < 8 ? 8u : (unsigned)MM_SLAB_SLOTS >> (group))
+    ((MM_SLAB_SLOTS >> (group)) < 2 ? 2u : (unsigned)MM_SLAB_SLOTS >> (group))
 #define MMI_SLAB_GROUP_WORDS(group, classes) \
     ((classes)*MMI_SLAB_ARRAY_WORDS(MMI_SLAB_SLOTS_OF(group)))
 #define MMI_SLAB_WORDS_BEFORE(group) /* group 0: classes 0 to 8; then eight each */ \
@@ -945,7 +975,8 @@ struct mm_slab_cache {
      ((group) > 4 ? MMI_SLAB_GROUP_WORDS(4, 8u) : 0u) +                             \
      ((group) > 5 ? MMI_SLAB_GROUP_WORDS(5, 8u) : 0u) +                             \
      ((group) > 6 ? MMI_SLAB_GROUP_WORDS(6, 8u) : 0u))
-#define MMI_SLAB_CPU_WORDS MMI_SLAB_WORDS_BEFORE(MM_SLAB_MAX_SHIFT - 7 + 1)
+#define MMI_SLAB_CLASS_WORDS MMI_SLAB_WORDS_BEFORE(MM_SLAB_MAX_SHIFT - 7 + 1)
+#define MMI_SLAB_CPU_WORDS   (MMI_SLAB_CLASS_WORDS + MMI_SLAB_ARRAY_WORDS(MMI_SLAB_COMMON))
 
 /* The arrays of one CPU for the size classes. */
 struct mm_slab_cpu {
@@ -985,6 +1016,8 @@ struct mm_slab_heap {
     uint32_t flags;
     struct mm_slab_cache *caches; /* all, the newest first */
     struct mm_slab_cache cls[MM_SLAB_CLASSES];
+    struct mm_slab_cache pool;             /* of slabs that classes share */
+    struct mmi_slab *holes[MMI_SLAB_BINS]; /* those slabs by the bin of their largest hole */
     struct mm_slab_cache inner[MMI_SLAB_INNERS];
 };
 
@@ -1405,6 +1438,18 @@ struct mmi_slab {
     uintptr_t purged; /* a bit for each page of the slab whose content was given away */
 };
 
+/* What a shared slab's header has behind the bits, one for each unit.
+ *
+ * S3  tag[w] is not 0 where an object begins in window w: its class * 8 + its first unit there; all
+ *     units of the object are taken, and no others are
+ * S4  `largest` is the length of the largest hole, and the slab is in the list of its bin        */
+struct mmi_slab_share {
+    struct mmi_slab *next, *prev;
+    uint32_t largest;
+    uint32_t bin; /* 0: in no list */
+    uint16_t tag[MM_SLAB_BYTES / MMI_SLAB_WINDOW];
+};
+
 MMI_SLAB_PRIVATE struct mmi_slab *mmi_slab_of(const void *p)
 {
     return (struct mmi_slab *)((uintptr_t)p & ~(uintptr_t)(MM_SLAB_BYTES - 1));
@@ -1444,7 +1489,8 @@ MMI_SLAB_PRIVATE bool mmi_slab_starts(const void *p)
     const uintptr_t *bits = (const uintptr_t *)(s + 1);
     uint32_t inside;
     const uint32_t n = mmi_slab_index(s, p, &inside);
-    if (n >= s->count || inside != 0)
+    if (n >= s->count || inside != 0 ||
+        (s->cache->kind == MMI_SLAB_POOL && mmi_slab_usable(p) == 0))
         return false;
     return (mm_load(&bits[n >> MM_WORD_SHIFT]) >> (n & (MM_WORD_BITS - 1)) & 1) == 0;
 #else
@@ -1669,13 +1715,11 @@ MM_STATIC_ASSERT((sizeof(struct mmi_slab_mark) & (sizeof(struct mmi_slab_mark) -
                  "marks are found by masking");
 MM_STATIC_ASSERT(sizeof(struct mm_slab_cpu) < 65536, "see struct mmi_slab_mark");
 
-#define MMI_SLAB_CLASS       0u /* kinds of caches */
-#define MMI_SLAB_NAMED       1u
-#define MMI_SLAB_INNER       2u
 #define MMI_SLAB_ENTRIES     0u /* inner caches */
 #define MMI_SLAB_BATCHES     1u
 #define MMI_SLAB_ARRAYS      2u
 #define MMI_SLAB_DEPOT_BYTES 65536u /* of free objects of a cache, at most, in its depot */
+#define MMI_SLAB_LONG_RUN    16u
 #define MMI_SLAB_LIST_BYTES  32768u /* in an array, at most */
 #define MMI_SLAB_GRANULE            /* at least 2^12 bytes, and so at most 32 in a slab */ \
     ((size_t)1 << (MM_PAGE_SHIFT < MM_SLAB_SHIFT ? MM_PAGE_SHIFT : MM_SLAB_SHIFT))
@@ -1862,9 +1906,43 @@ MM_SLAB_API bool mmi_slab_knows(struct mm_slab_heap *heap, const void *p)
     return mmi_slab_find(heap, p) != NULL;
 }
 
+static uint32_t mmi_slab_bit_words(uint32_t count)
+{
+    return (count + MM_WORD_BITS - 1) >> MM_WORD_SHIFT;
+}
+
+MMI_SLAB_PRIVATE struct mmi_slab_share *mmi_slab_share_of(const struct mmi_slab *s)
+{
+    return (struct mmi_slab_share *)((uintptr_t)(s + 1) + MM_SLAB_BYTES / MMI_SLAB_UNIT / 8);
+}
+
+/* The class of the object that begins at p in a shared slab; NULL: none does. Without a lock for an
+ * object that nobody else frees. */
+MMI_SLAB_PRIVATE struct mm_slab_cache *mmi_slab_class_at(const void *p)
+{
+    const struct mmi_slab *s = mmi_slab_of(p);
+    const uintptr_t at = (uintptr_t)p - (uintptr_t)s;
+    unsigned tag;
+
+    if (s->cache->kind != MMI_SLAB_POOL)
+        return NULL;
+    tag = __atomic_load_n(&mmi_slab_share_of(s)->tag[at / MMI_SLAB_WINDOW], __ATOMIC_RELAXED);
+    if (tag == 0 || at % MMI_SLAB_WINDOW != tag % 8 * MMI_SLAB_UNIT)
+        return NULL;
+    return &s->cache->heap->cls[tag / 8];
+}
+
+/* The cache of an object, or what it would be. */
+static struct mm_slab_cache *mmi_slab_cache_of(const void *p)
+{
+    struct mm_slab_cache *cls = mmi_slab_class_at(p);
+    return cls != NULL ? cls : mmi_slab_of(p)->cache;
+}
+
 MM_SLAB_API size_t mmi_slab_usable(const void *p)
 {
-    return mmi_slab_of(p)->cache->size;
+    const struct mm_slab_cache *cache = mmi_slab_cache_of(p);
+    return cache->kind != MMI_SLAB_POOL ? cache->size : 0;
 }
 
 /* ---- Memory of the source -------------------------------------------------------------------- */
@@ -1970,16 +2048,17 @@ static void mmi_slab_widen(struct mm_slab_heap *heap, size_t buckets)
         mmi_slab_sink(heap, old, old_bytes);
 }
 
+/* The lock of a cache. */
+MMI_SLAB_PRIVATE MM_SLAB_LOCK_T *mmi_slab_guard(struct mm_slab_cache *cache)
+{
+    return cache->pool != NULL ? &cache->pool->lock : &cache->lock;
+}
+
 /* ---- Slabs: all with the cache's lock held --------------------------------------------------- */
 
 static uintptr_t *mmi_slab_bits(struct mmi_slab *s)
 {
     return (uintptr_t *)(s + 1);
-}
-
-static uint32_t mmi_slab_bit_words(uint32_t count)
-{
-    return (count + MM_WORD_BITS - 1) >> MM_WORD_SHIFT;
 }
 
 /* Bits of the objects that rest or were withdrawn; only with debug flags. */
@@ -2013,11 +2092,11 @@ static void mmi_slab_unlink(struct mmi_slab_list *list, struct mmi_slab *s)
 }
 
 /* The pages of objects that leave the slab have content again. */
-static void mmi_slab_unpurge(struct mmi_slab *s, const char *from)
+static void mmi_slab_unpurge(struct mmi_slab *s, const char *from, size_t bytes)
 {
     const uintptr_t at = (uintptr_t)from - (uintptr_t)s;
     const unsigned a = (unsigned)(at / MMI_SLAB_GRANULE);
-    const unsigned z = (unsigned)((at + s->stride - 1) / MMI_SLAB_GRANULE);
+    const unsigned z = (unsigned)((at + bytes - 1) / MMI_SLAB_GRANULE);
     s->purged &= ~(mm_mask(z + 1) & ~mm_mask(a));
 }
 
@@ -2037,7 +2116,7 @@ static uintptr_t mmi_slab_take_from(struct mmi_slab *s, uintptr_t *to, uintptr_t
             word &= word - 1;
             to[got++] = (uintptr_t)object;
             if (MM_UNLIKELY(s->purged != 0))
-                mmi_slab_unpurge(s, object);
+                mmi_slab_unpurge(s, object, s->stride);
         }
         mm_store(&bits[w], word);
         if (word == 0)
@@ -2075,6 +2154,220 @@ MMI_SLAB_PRIVATE void mmi_slab_add_free(struct mm_slab_cache *cache, uintptr_t n
     mm_store(&cache->free, cache->free + n);
 }
 
+/* May the cache have so many bytes more? */
+static bool mmi_slab_within_quota(const struct mm_slab_cache *cache, size_t more)
+{
+    return cache->quota == 0 ||
+           cache->slabs * MM_SLAB_BYTES + cache->runs * cache->size + more <= cache->quota;
+}
+
+/* ---- Shared slabs: runs of units, with the pool's lock held ---------------------------------- */
+
+/* The first bit from `at` up that is set (or clear); `end` if there is none before. */
+static uint32_t mmi_slab_next_bit(const uintptr_t *bits, uint32_t at, uint32_t end, bool set)
+{
+    uintptr_t word;
+
+    if (at >= end)
+        return end;
+    word = (set ? bits[at >> MM_WORD_SHIFT] : ~bits[at >> MM_WORD_SHIFT]) &
+           ~mm_mask(at & (MM_WORD_BITS - 1));
+    at &= ~(uint32_t)(MM_WORD_BITS - 1);
+    while (word == 0) {
+        at += MM_WORD_BITS;
+        if (at >= end)
+            return end;
+        word = set ? bits[at >> MM_WORD_SHIFT] : ~bits[at >> MM_WORD_SHIFT];
+    }
+    at += mm_ctz(word);
+    return at < end ? at : end;
+}
+
+/* Where the hole begins that unit `at` is in, or that ends before it. */
+static uint32_t mmi_slab_hole_start(const uintptr_t *bits, uint32_t at)
+{
+    while (at > 0) {
+        const uint32_t w = (at - 1) >> MM_WORD_SHIFT;
+        const uintptr_t taken = ~bits[w] & (mm_mask(((at - 1) & (MM_WORD_BITS - 1)) + 1));
+        if (taken != 0)
+            return (w << MM_WORD_SHIFT) + mm_fls(taken) + 1;
+        at = w << MM_WORD_SHIFT;
+    }
+    return 0;
+}
+
+/* Sets (or clears) the bits of the units from `at` to `end`. */
+static void mmi_slab_set_bits(uintptr_t *bits, uint32_t at, uint32_t end, bool set)
+{
+    while (at < end) {
+        const uint32_t w = at >> MM_WORD_SHIFT, low = at & (MM_WORD_BITS - 1);
+        const uint32_t n = end - at < MM_WORD_BITS - low ? end - at : MM_WORD_BITS - low;
+        const uintptr_t mask = mm_mask(n) << low;
+        mm_store(&bits[w], set ? bits[w] | mask : bits[w] & ~mask);
+        at += n;
+    }
+}
+
+/* Bins of holes: eight to each doubling, as classes. 0: too small for any. */
+static uint32_t mmi_slab_bin(uint32_t units)
+{
+    const uint32_t most = (uint32_t)(MM_SLAB_MAX / MMI_SLAB_UNIT);
+    const uint32_t n = units < most ? units : most;
+    const unsigned high = n < 8 ? 3 : mm_fls(n);
+    return n < 8 ? 0 : (high - 3) * 8 + ((n >> (high - 3)) & 7);
+}
+
+/* Notes the length of the slab's largest hole. */
+static void mmi_slab_rank(struct mm_slab_cache *pool, struct mmi_slab *s, uint32_t largest)
+{
+    struct mmi_slab_share *share = mmi_slab_share_of(s);
+    struct mmi_slab **first;
+    const uint32_t bin = mmi_slab_bin(largest);
+
+    share->largest = largest;
+    if (bin == share->bin)
+        return;
+    if (share->bin != 0) {
+        *(share->prev != NULL ? &mmi_slab_share_of(share->prev)->next
+                              : &pool->heap->holes[share->bin]) = share->next;
+        if (share->next != NULL)
+            mmi_slab_share_of(share->next)->prev = share->prev;
+    }
+    share->bin = bin;
+    if (bin == 0)
+        return;
+    first = &pool->heap->holes[bin];
+    share->prev = NULL;
+    share->next = *first;
+    if (*first != NULL)
+        mmi_slab_share_of(*first)->prev = s;
+    *first = s;
+}
+
+/* The holes of a slab: the smallest that has room for an object (end = 0: none has), and the lengths
+ * of the two largest. */
+struct mmi_slab_holes {
+    uint32_t at, end, start; /* where the hole begins and ends, and the place in it */
+    uint32_t largest, second;
+};
+
+static void mmi_slab_see_hole(struct mmi_slab_holes *h, uint32_t at, uint32_t end, uint32_t units,
+                              uint32_t shift, uint32_t align)
+{
+    const uint32_t start = ((at + shift + align - 1) & ~(align - 1)) - shift, n = end - at;
+
+    if (start + units <= end && (h->end == 0 || n < h->end - h->at)) {
+        h->at = at;
+        h->end = end;
+        h->start = start;
+    }
+    if (n > h->largest) {
+        h->second = h->largest;
+        h->largest = n;
+    } else if (n > h->second) {
+        h->second = n;
+    }
+}
+
+static struct mmi_slab_holes mmi_slab_look(const struct mm_slab_cache *cls, struct mmi_slab *s)
+{
+    const uint32_t units = cls->size / MMI_SLAB_UNIT, shift = s->first / MMI_SLAB_UNIT;
+    const uint32_t words = mmi_slab_bit_words(s->count), align = cls->align / MMI_SLAB_UNIT;
+    const uintptr_t *bits = mmi_slab_bits(s);
+    struct mmi_slab_holes h = {0, 0, 0, 0, 0};
+    uint32_t w, at = 0;
+    bool inside = false;
+
+    for (w = 0; w < words; w++) {
+        const uintptr_t word = bits[w];
+        uintptr_t edges = word ^ (word << 1 | inside); /* where holes begin and end */
+        for (; edges != 0; edges &= edges - 1) {
+            const uint32_t here = (w << MM_WORD_SHIFT) + mm_ctz(edges);
+            if (inside)
+                mmi_slab_see_hole(&h, at, here, units, shift, align);
+            at = here;
+            inside = !inside;
+        }
+    }
+    if (inside)
+        mmi_slab_see_hole(&h, at, s->count, units, shift, align);
+    return h;
+}
+
+/* Takes up to n objects of the class out of the smallest hole of slab s that has room; 0: none
+ * has. */
+static uintptr_t mmi_slab_cut(struct mm_slab_cache *cls, struct mmi_slab *s, uintptr_t *to,
+                              uintptr_t n)
+{
+    const uint32_t units = cls->size / MMI_SLAB_UNIT;
+    const struct mmi_slab_holes h = mmi_slab_look(cls, s);
+    uint16_t *tag = mmi_slab_share_of(s)->tag;
+    uint32_t largest = h.largest, end = h.start;
+    uintptr_t got;
+
+    if (h.end == 0)
+        return 0;
+    for (got = 0; got < n && end + units <= h.end; got++) {
+        const uint32_t at = s->first + end * MMI_SLAB_UNIT;
+        __atomic_store_n(
+            &tag[at / MMI_SLAB_WINDOW],
+            (uint16_t)((unsigned)(cls - cls->heap->cls) * 8 + at % MMI_SLAB_WINDOW / MMI_SLAB_UNIT),
+            __ATOMIC_RELAXED);
+        to[got] = (uintptr_t)s + at;
+        end += units;
+    }
+    mmi_slab_set_bits(mmi_slab_bits(s), h.start, end, false);
+    if (MM_UNLIKELY(s->purged != 0))
+        mmi_slab_unpurge(s, (const char *)to[0], got * cls->size);
+    if (h.end - h.at == largest) {
+        largest = h.second > h.start - h.at ? h.second : h.start - h.at;
+        largest = largest > h.end - end ? largest : h.end - end;
+    }
+    mmi_slab_rank(cls->pool, s, largest);
+    mmi_slab_add_free(cls->pool, 0 - (uintptr_t)(end - h.start));
+    s->free -= end - h.start;
+    if (s->free == 0) {
+        mmi_slab_unlink(&cls->pool->partial, s);
+        mmi_slab_link(&cls->pool->full, s, true);
+    }
+    cls->runs += got;
+    return got;
+}
+
+/* The same out of a slab whose largest hole is as small as can be. Only in the lowest bins may
+ * alignment be in the way. */
+static uintptr_t mmi_slab_cut_any(struct mm_slab_cache *cls, uintptr_t *to, uintptr_t n)
+{
+    uint32_t bin = mmi_slab_bin(cls->size / MMI_SLAB_UNIT), looks;
+    struct mmi_slab *s;
+    uintptr_t got = 0;
+
+    for (; bin < MMI_SLAB_BINS && got == 0; bin++) {
+        s = cls->heap->holes[bin];
+        for (looks = 4; s != NULL && got == 0 && looks != 0; looks--) {
+            got = mmi_slab_cut(cls, s, to, n);
+            s = mmi_slab_share_of(s)->next;
+        }
+    }
+    return got;
+}
+
+/* Up to n objects of a class out of shared slabs, but not many more than are needed. */
+static uintptr_t mmi_slab_take_runs(struct mm_slab_cache *cls, uintptr_t *to, uintptr_t n)
+{
+    const uintptr_t few = (cls->slots + 3) / 4;
+    uintptr_t got = 0, more = 1;
+
+    n = n < few ? n : few;
+    while (got < n && more != 0 && mmi_slab_within_quota(cls, cls->size)) {
+        more = mmi_slab_cut_any(cls, to + got, cls->quota != 0 ? 1 : n - got);
+        got += more;
+    }
+    return got;
+}
+
+/* ---- Slabs: taking and putting back ---------------------------------------------------------- */
+
 /* Takes up to n objects out of the cache's slabs. */
 static uintptr_t mmi_slab_take(struct mm_slab_cache *cache, uintptr_t *to, uintptr_t n)
 {
@@ -2089,6 +2382,8 @@ static uintptr_t mmi_slab_take(struct mm_slab_cache *cache, uintptr_t *to, uintp
         }
     }
     mmi_slab_add_free(cache, 0 - got);
+    if (got == 0 && cache->pool != NULL)
+        got = mmi_slab_take_runs(cache, to, n);
     if (cache->flags & MM_SLAB_SHUFFLE)
         mmi_slab_shuffle(cache, to, got);
     return got;
@@ -2107,12 +2402,63 @@ static void mmi_slab_retire(struct mm_slab_cache *cache, struct mmi_slab *s,
     unsigned i;
 
     mmi_slab_unlink(&cache->partial, s);
+    if (cache->kind == MMI_SLAB_POOL)
+        mmi_slab_rank(cache, s, 0);
     cache->slabs--;
     mmi_slab_add_free(cache, 0 - (uintptr_t)s->count);
     for (i = 0; i < MMI_SLAB_MARKS; i++)
         mm_store(&s->mark[i].token, 0);
     s->next = after->retired;
     after->retired = s;
+}
+
+static void mmi_slab_put_refused(struct mm_slab_cache *cache, uintptr_t object,
+                                 struct mmi_slab_after *after)
+{
+    if (after->misuse < 8)
+        after->twice[after->misuse] = object;
+    after->misuse++;
+    (void)__atomic_fetch_add(&cache->misuse, 1, __ATOMIC_RELAXED);
+}
+
+/* A slab has a free object more. Its bit is set. */
+static void mmi_slab_came_back(struct mm_slab_cache *cache, struct mmi_slab *s, uint32_t n,
+                               struct mmi_slab_after *after)
+{
+    mmi_slab_add_free(cache, n);
+    s->free += n;
+    if (s->free == n) {
+        mmi_slab_unlink(&cache->full, s);
+        mmi_slab_link(&cache->partial, s, true);
+    }
+    if (s->free == s->count && (cache->slabs > 1 || !(cache->flags & MM_SLAB_DEBUG_ALL)))
+        mmi_slab_retire(cache, s, after);
+}
+
+/* The same for a shared slab: `cache` is the class, or the pool for any. */
+static void mmi_slab_put_run(struct mm_slab_cache *cache, uintptr_t object,
+                             struct mmi_slab_after *after)
+{
+    struct mmi_slab *s = mmi_slab_of((const void *)object);
+    struct mm_slab_cache *cls = mmi_slab_class_at((const void *)object);
+    struct mmi_slab_share *share = mmi_slab_share_of(s);
+    uintptr_t *bits = mmi_slab_bits(s);
+    uint32_t n, units, at, end;
+
+    if (MM_UNLIKELY(cls == NULL || (cls != cache && cache->kind != MMI_SLAB_POOL))) {
+        mmi_slab_put_refused(cache, object, after);
+        return;
+    }
+    n = (uint32_t)(object - (uintptr_t)s - s->first) / MMI_SLAB_UNIT;
+    units = cls->size / MMI_SLAB_UNIT;
+    __atomic_store_n(&share->tag[(object - (uintptr_t)s) / MMI_SLAB_WINDOW], 0, __ATOMIC_RELAXED);
+    mmi_slab_set_bits(bits, n, n + units, true);
+    at = mmi_slab_hole_start(bits, n);
+    end = mmi_slab_next_bit(bits, n + units, s->count, false);
+    if (end - at > share->largest)
+        mmi_slab_rank(cls->pool, s, end - at);
+    cls->runs--;
+    mmi_slab_came_back(cls->pool, s, units, after);
 }
 
 /* Puts an object back into its slab. */
@@ -2126,24 +2472,18 @@ static void mmi_slab_put_back(struct mm_slab_cache *cache, uintptr_t object,
     uintptr_t *bits = mmi_slab_bits(s);
     const uintptr_t bit = mm_bit(n & (MM_WORD_BITS - 1));
 
+    if (s->cache->kind == MMI_SLAB_POOL) {
+        mmi_slab_put_run(cache, object, after);
+        return;
+    }
     if (MM_UNLIKELY(s->cache != cache || n >= s->count || inside != 0 || (bits[w] & bit) != 0)) {
-        if (after->misuse < 8)
-            after->twice[after->misuse] = object;
-        after->misuse++;
-        cache->misuse++;
+        mmi_slab_put_refused(cache, object, after);
         return;
     }
     mm_store(&bits[w], bits[w] | bit);
     if (w < s->hint)
         s->hint = w;
-    mmi_slab_add_free(cache, 1);
-    s->free++;
-    if (s->free == 1) {
-        mmi_slab_unlink(&cache->full, s);
-        mmi_slab_link(&cache->partial, s, true);
-    }
-    if (s->free == s->count && (cache->slabs > 1 || !(cache->flags & MM_SLAB_DEBUG_ALL)))
-        mmi_slab_retire(cache, s, after);
+    mmi_slab_came_back(cache, s, 1, after);
 }
 
 /* After the lock: hands retired slabs to the heap, reports misuse. True if the heap has work left
@@ -2163,7 +2503,7 @@ static bool mmi_slab_finish(struct mm_slab_cache *cache, struct mmi_slab_after *
             s->next = heap->retired;
             heap->retired = s;
             heap->slabs--;
-            cache->finishing++;
+            s->cache->finishing++;
         }
         MM_SLAB_UNLOCK(&heap->lock, state);
     }
@@ -2174,6 +2514,11 @@ static bool mmi_slab_finish(struct mm_slab_cache *cache, struct mmi_slab_after *
 }
 
 /* ---- Slabs: their making and end ------------------------------------------------------------- */
+
+static void mmi_slab_zero(void *p, size_t bytes)
+{
+    (void)MM_SLAB_MEMSET(p, 0, bytes);
+}
 
 static void mmi_slab_format(struct mm_slab_cache *cache, struct mmi_slab *s)
 {
@@ -2195,6 +2540,8 @@ static void mmi_slab_format(struct mm_slab_cache *cache, struct mmi_slab *s)
     s->free = cache->count;
     s->hint = 0;
     s->grace = 0;
+    if (cache->kind == MMI_SLAB_POOL)
+        mmi_slab_zero(mmi_slab_share_of(s), sizeof(struct mmi_slab_share));
     for (i = 0; i < words; i++)
         bits[i] = ~(uintptr_t)0;
     if ((s->count & (MM_WORD_BITS - 1)) != 0)
@@ -2253,47 +2600,76 @@ static bool mmi_slab_sound_objects(struct mm_slab_cache *cache, struct mmi_slab 
 #define mmi_slab_sound_objects(cache, s, where) true
 #endif
 
+/* The first object, or any one, of a new slab. */
+static char *mmi_slab_take_first(struct mm_slab_cache *cache, struct mmi_slab *s)
+{
+    const uint32_t n = cache->flags & MM_SLAB_SHUFFLE ? mmi_slab_random(cache, s->count) : 0;
+    char *object = mmi_slab_object(s, n);
+
+    mmi_slab_bits(s)[n >> MM_WORD_SHIFT] &= ~mm_bit(n & (MM_WORD_BITS - 1));
+    mmi_slab_unpurge(s, object, s->stride);
+    mmi_slab_add_free(cache, 0 - (uintptr_t)1);
+    s->free--;
+    if (s->free == 0) {
+        mmi_slab_unlink(&cache->partial, s);
+        mmi_slab_link(&cache->full, s, false);
+    }
+    return object;
+}
+
+/* Has the heap so many slabs that classes share? */
+static bool mmi_slab_many(struct mm_slab_heap *heap)
+{
+    MM_SLAB_LOCK_STATE_T state;
+    bool many;
+
+    MM_SLAB_LOCK(&heap->lock, state);
+    many = heap->slabs + 1 > MM_SLAB_SHARE;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+    return many;
+}
+
 /* Gives the cache a slab more and takes one object of it. It is taken before other CPUs see the
  * slab: one that nobody needs any more would otherwise stay, wholly free, among the partial ones
  * (C2). NULL if there is no memory or no quota. */
 static void *mmi_slab_grow(struct mm_slab_cache *cache, unsigned flags)
 {
     struct mm_slab_heap *heap = cache->heap;
+    const bool share = cache->pool != NULL && mmi_slab_many(heap);
+    struct mm_slab_cache *owner = share ? cache->pool : cache;
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab *s;
-    char *object;
-    uint32_t n;
+    uintptr_t object = 0;
     bool fits;
 
-    MM_SLAB_LOCK(&cache->lock, state);
-    fits = cache->quota == 0 || (cache->slabs + 1) * MM_SLAB_BYTES <= cache->quota;
-    cache->slabs += fits;
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
+    fits = mmi_slab_within_quota(cache, share ? cache->size : MM_SLAB_BYTES);
+    owner->slabs += fits;
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     if (!fits)
         return NULL;
     s = mmi_slab_new(heap, flags);
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     if (s == NULL)
-        cache->slabs--;
+        owner->slabs--;
     else
-        mmi_slab_format(cache, s);
-    MM_SLAB_UNLOCK(&cache->lock, state);
+        mmi_slab_format(owner, s);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     if (s == NULL)
         return NULL;
-    mmi_slab_dress(cache, s);
+    mmi_slab_dress(owner, s);
     MM_SLAB_LOCK(&heap->lock, state);
-    s->cache = cache;
+    s->cache = owner;
     MM_SLAB_UNLOCK(&heap->lock, state);
-    MM_SLAB_LOCK(&cache->lock, state);
-    n = cache->flags & MM_SLAB_SHUFFLE ? mmi_slab_random(cache, s->count) : 0;
-    object = mmi_slab_object(s, n);
-    mmi_slab_bits(s)[n >> MM_WORD_SHIFT] &= ~mm_bit(n & (MM_WORD_BITS - 1));
-    mmi_slab_unpurge(s, object);
-    s->free--;
-    mmi_slab_add_free(cache, s->free);
-    mmi_slab_link(s->free != 0 ? &cache->partial : &cache->full, s, false);
-    MM_SLAB_UNLOCK(&cache->lock, state);
-    return object;
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
+    mmi_slab_add_free(owner, s->count);
+    mmi_slab_link(&owner->partial, s, false);
+    if (share)
+        (void)mmi_slab_cut(cache, s, &object, 1);
+    else
+        object = (uintptr_t)mmi_slab_take_first(cache, s);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
+    return (void *)object;
 }
 
 /* A slab that left its cache: destructors, then into the reserve or among those that wait. */
@@ -2490,9 +2866,9 @@ static bool mmi_slab_debug_alloc(struct mm_slab_cache *cache, char *object, size
         struct mmi_slab *s = mmi_slab_of(object);
         MM_SLAB_LOCK_STATE_T state;
         uint32_t inside, n = mmi_slab_index(s, object, &inside);
-        MM_SLAB_LOCK(&cache->lock, state);
+        MM_SLAB_LOCK(mmi_slab_guard(cache), state);
         mmi_slab_hold(s, n, true);
-        MM_SLAB_UNLOCK(&cache->lock, state);
+        MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
         return false;
     }
     track->size = size;
@@ -2542,14 +2918,14 @@ static bool mmi_slab_wake_all(struct mm_slab_cache *cache)
     MM_SLAB_LOCK_STATE_T state;
     bool any;
 
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     ring = cache->rest;
     any = ring != NULL && ring->n != 0;
     for (; any && ring->n != 0; ring->n--) {
         mmi_slab_wake(cache, ring->slot[ring->grace], &after);
         ring->grace = (ring->grace + 1) % MM_SLAB_SLOTS;
     }
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     if (mmi_slab_finish(cache, &after))
         mmi_slab_trim(cache->heap);
     return any;
@@ -2585,11 +2961,11 @@ static enum mm_status mmi_slab_debug_free(struct mm_slab_cache *cache, struct mm
     MM_SLAB_LOCK_STATE_T state;
     bool twice;
 
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     twice = mmi_slab_test(mmi_slab_bits(s), n) || mmi_slab_test(mmi_slab_held(s), n);
     if (!twice)
         mmi_slab_hold(s, n, true);
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     if (twice)
         return mmi_slab_refuse(cache->heap, where, "double free", MM_ERR_INVALID, cache, object,
                                object);
@@ -2599,9 +2975,9 @@ static enum mm_status mmi_slab_debug_free(struct mm_slab_cache *cache, struct mm
     track->free_cpu = mmi_slab_cpu_now();
     mmi_slab_freed_state(cache, object);
     MM_SLAB_POISON(object, mmi_slab_extent(cache->size));
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     mmi_slab_rest(cache, (uintptr_t)object, &after);
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     if (mmi_slab_finish(cache, &after))
         mmi_slab_trim(cache->heap);
     return MM_OK;
@@ -2681,6 +3057,8 @@ static void mmi_slab_turn(struct mm_slab_cache *cache, bool flushing)
         return;
     }
     swing = cache->run < cache->last_run ? cache->run : cache->last_run;
+    if (cache->pool != NULL && swing < MMI_SLAB_LONG_RUN) /* large objects lie there for more */
+        swing = 0;
     cache->last_run = cache->run;
     cache->run = 1;
     cache->flushing = flushing;
@@ -2721,9 +3099,10 @@ static uintptr_t mmi_slab_load(struct mm_slab_cache *cache, uintptr_t *end, uint
     const unsigned cpu = MM_SLAB_CPU_ID();
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab_batch **at, *b;
+    uintptr_t more, i;
     bool foreign = false;
 
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     mmi_slab_turn(cache, false);
     at = mmi_slab_nearest(&cache->depot, cpu);
     b = *at;
@@ -2737,10 +3116,14 @@ static uintptr_t mmi_slab_load(struct mm_slab_cache *cache, uintptr_t *end, uint
         cache->spare = b;
         cache->spares++;
     } else {
-        n = n < cache->free ? n : cache->free;
-        (void)mmi_slab_take(cache, end - n, n);
+        if (cache->free < n && (cache->free != 0 || cache->pool == NULL))
+            n = cache->free;
+        more = mmi_slab_take(cache, end - n, n);
+        for (i = more; more != n && i-- > 0;)
+            *(end - (more - i)) = *(end - (n - i));
+        n = more;
     }
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     if (foreign)
         mmi_slab_fetch(end - n, n);
     return n;
@@ -2780,7 +3163,7 @@ static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *fr
 
     after.retired = NULL;
     after.misuse = 0;
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     mmi_slab_turn(cache, true);
     at = mmi_slab_nearest(&cache->spare, cpu);
     b = cache->batches < cache->limit ? *at : NULL;
@@ -2797,7 +3180,7 @@ static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *fr
         for (i = 0; i < n; i++)
             mmi_slab_put_back(cache, from[i], &after);
     }
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     return mmi_slab_finish(cache, &after);
 }
 
@@ -2805,7 +3188,7 @@ static bool mmi_slab_unload_run(struct mm_slab_cache *cache, const uintptr_t *fr
  * was freed last stays here, to be handed out first: all of `in` where `out` is empty, the later
  * half before what `out` has where that is little, else all in the place of what `out` has. So at
  * least half of an array stays for what comes next, whether that frees or allocates. */
-MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
+static bool mmi_slab_flush_own(uintptr_t *l)
 {
     struct mm_slab_cache *cache = (struct mm_slab_cache *)l[MMI_SLAB_CACHE];
     const uintptr_t slots = l[MMI_SLAB_SLOTS];
@@ -2826,18 +3209,82 @@ MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
     return work;
 }
 
+/* Where the array for all shared classes is l: the same CPU's arrays of one of them. */
+static uintptr_t *mmi_slab_sorted(const uintptr_t *l, const struct mm_slab_cache *cls)
+{
+    return (uintptr_t *)((uintptr_t)l - cls->pool->offset + cls->offset);
+}
+
+/* Is p, which was freed last here or long ago, at an end of the arrays l, or free in its slab? */
+static bool mmi_slab_rests(const uintptr_t *l, const void *p)
+{
+    const struct mmi_slab *s = mmi_slab_of(p);
+    uint32_t inside;
+    const uint32_t n = mmi_slab_index(s, p, &inside);
+    const uintptr_t room = mmi_slab_room(l);
+
+    return (room != l[MMI_SLAB_SLOTS] && l[room] == (uintptr_t)p) ||
+           l[(intptr_t)l[MMI_SLAB_POP]] == (uintptr_t)p ||
+           (n < s->count && mmi_slab_test((const uintptr_t *)(s + 1), n));
+}
+
+/* Sorts what is in the array l for all shared classes into the arrays of each, the oldest first.
+ * What no object begins at, or is free already, is dropped and counted. */
+static bool mmi_slab_sort(struct mm_slab_cache *pool, uintptr_t *l)
+{
+    const uintptr_t room = mmi_slab_room(l);
+    struct mmi_slab_after after = {NULL, {0}, 0};
+    uintptr_t i = l[MMI_SLAB_SLOTS];
+    bool work = false;
+
+    while (i-- > room) {
+        void *p = (void *)l[i];
+        struct mm_slab_cache *cls = mmi_slab_class_at(p);
+        uintptr_t *to = cls != NULL ? mmi_slab_sorted(l, cls) : NULL;
+        int pushed = to == NULL ? -1 : mmi_slab_push(to, p);
+        if (MM_UNLIKELY(pushed < 0 && to != NULL && !mmi_slab_rests(to, p))) {
+            to[to[MMI_SLAB_SLOTS]] = 0; /* it was handed out since it was freed last */
+            pushed = mmi_slab_push(to, p);
+        }
+        if (pushed > 0)
+            work = mmi_slab_flush_own(to) || work;
+        if (MM_UNLIKELY(pushed < 0))
+            mmi_slab_put_refused(pool, (uintptr_t)p, &after);
+    }
+    l[l[MMI_SLAB_SLOTS]] = l[room];
+    mmi_slab_set_room(l, l[MMI_SLAB_SLOTS]);
+    (void)mmi_slab_finish(pool, &after);
+    return work;
+}
+
+/* The same for this CPU's. Pinned. */
+static bool mmi_slab_sort_own(struct mm_slab_cache *pool)
+{
+    uintptr_t *l = mmi_slab_arrays(pool);
+    return l != NULL && mmi_slab_room(l) != l[MMI_SLAB_SLOTS] && mmi_slab_sort(pool, l);
+}
+
+MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
+{
+    struct mm_slab_cache *cache = (struct mm_slab_cache *)l[MMI_SLAB_CACHE];
+    return cache->kind == MMI_SLAB_POOL ? mmi_slab_sort(cache, l) : mmi_slab_flush_own(l);
+}
+
 /* p is on top of `in`: is it free already? If `in` is empty, p was the last to be freed before, and
  * then first in `out` (mmi_slab_flush); if it is there no more, nor free in its slab, it was handed
  * out again and is now freed, which is done here. Pinned. */
 MM_SLAB_API bool mmi_slab_again(uintptr_t *l, void *p)
 {
-    struct mmi_slab *s = mmi_slab_of(p);
-    uint32_t inside;
-    const uint32_t n = mmi_slab_index(s, p, &inside);
+    const bool empty = mmi_slab_room(l) == l[MMI_SLAB_SLOTS];
+    const struct mm_slab_cache *cls;
 
-    if (mmi_slab_room(l) != l[MMI_SLAB_SLOTS] || l[(intptr_t)l[MMI_SLAB_POP]] == (uintptr_t)p ||
-        (n < s->count && mmi_slab_test(mmi_slab_bits(s), n)))
+    if (((const struct mm_slab_cache *)l[MMI_SLAB_CACHE])->kind == MMI_SLAB_POOL && empty) {
+        cls = mmi_slab_class_at(p);
+        if (cls == NULL || mmi_slab_rests(mmi_slab_sorted(l, cls), p))
+            return true;
+    } else if (mmi_slab_rests(l, p)) {
         return true;
+    }
     l[l[MMI_SLAB_SLOTS]] = 0;
     (void)mmi_slab_push(l, p); /* not the last that fits: there are two slots at least */
     return false;
@@ -2849,7 +3296,7 @@ static void *mmi_slab_take_one(struct mm_slab_cache *cache)
     MM_SLAB_LOCK_STATE_T state;
     uintptr_t p = 0;
 
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     if (mmi_slab_take(cache, &p, 1) == 0 && cache->depot != NULL) {
         struct mmi_slab_batch *b = cache->depot;
         p = b->slot[--b->n];
@@ -2861,7 +3308,7 @@ static void *mmi_slab_take_one(struct mm_slab_cache *cache)
             cache->spares++;
         }
     }
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     return (void *)p;
 }
 
@@ -2872,9 +3319,9 @@ static bool mmi_slab_put_one(struct mm_slab_cache *cache, void *p)
     MM_SLAB_LOCK_STATE_T state;
     bool twice;
 
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     mmi_slab_put_back(cache, (uintptr_t)p, &after);
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     twice = after.misuse != 0;
     after.misuse = 0;
     if (mmi_slab_finish(cache, &after))
@@ -2931,13 +3378,13 @@ static void mmi_slab_equip(struct mm_slab_cache *cache)
         b = (struct mmi_slab_batch *)mmi_slab_inner_alloc(heap, MMI_SLAB_BATCHES, MM_SLAB_NOWAIT);
         if (b == NULL)
             return;
-        MM_SLAB_LOCK(&cache->lock, state);
+        MM_SLAB_LOCK(mmi_slab_guard(cache), state);
         b->grace = cpu;
         b->next = cache->spare;
         cache->spare = b;
         cache->spares++;
         mm_store(&cache->want, cache->batches + cache->spares < cache->limit);
-        MM_SLAB_UNLOCK(&cache->lock, state);
+        MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     }
 }
 
@@ -2956,12 +3403,12 @@ static void mmi_slab_equip_rest(struct mm_slab_cache *cache)
         return;
     b->n = 0;
     b->grace = 0;
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     if (cache->rest == NULL) {
         __atomic_store_n(&cache->rest, b, __ATOMIC_RELAXED);
         b = NULL;
     }
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     if (b != NULL)
         mmi_slab_inner_free(cache->heap, MMI_SLAB_BATCHES, b);
 }
@@ -2972,10 +3419,15 @@ static void *mmi_slab_swap(struct mm_slab_cache *cache)
     MM_SLAB_CPU_STATE_T pin;
     uintptr_t *l, slots, room;
     void *p = NULL;
+    bool work = false;
 
     MM_SLAB_CPU_PIN(pin);
     l = mmi_slab_arrays(cache);
-    if (l != NULL) {
+    if (l != NULL && cache->pool != NULL) {
+        work = mmi_slab_sort_own(cache->pool);
+        p = mmi_slab_pop(l);
+    }
+    if (l != NULL && p == NULL) {
         slots = l[MMI_SLAB_SLOTS];
         room = mmi_slab_room(l);
         if (mmi_slab_ready(l) == 0 && room <= slots / 2) {
@@ -2984,6 +3436,8 @@ static void *mmi_slab_swap(struct mm_slab_cache *cache)
         }
     }
     MM_SLAB_CPU_UNPIN(pin);
+    if (work)
+        mmi_slab_trim(cache->heap);
     return p;
 }
 
@@ -3010,9 +3464,9 @@ static bool mmi_slab_quota_met(struct mm_slab_cache *cache)
     MM_SLAB_LOCK_STATE_T state;
     bool met;
 
-    MM_SLAB_LOCK(&cache->lock, state);
-    met = cache->quota != 0 && (cache->slabs + 1) * MM_SLAB_BYTES > cache->quota;
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
+    met = !mmi_slab_within_quota(cache, cache->pool != NULL ? cache->size : MM_SLAB_BYTES);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     return met;
 }
 
@@ -3058,9 +3512,9 @@ static void *mmi_slab_get(struct mm_slab_cache *cache, size_t size, unsigned fla
             if (mmi_slab_wake_all(cache) ||
                 mmi_slab_reclaim(cache->heap, cache, MM_SLAB_BYTES, flags, &tried))
                 continue;
-            MM_SLAB_LOCK(&cache->lock, state);
+            MM_SLAB_LOCK(mmi_slab_guard(cache), state);
             cache->failures++;
-            MM_SLAB_UNLOCK(&cache->lock, state);
+            MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
             return NULL;
         }
         if (cache->flags & MM_SLAB_DEBUG_ALL) {
@@ -3099,12 +3553,14 @@ static enum mm_status mmi_slab_give(struct mm_slab_cache *cache, struct mmi_slab
 
     if (n >= s->count || cache->kind == MMI_SLAB_INNER)
         return mmi_slab_refuse(heap, where, "free of no object", MM_ERR_INVALID, cache, NULL, p);
-    if (inside != 0)
+    if (s->cache != cache && mmi_slab_class_at(p) == NULL)
+        return mmi_slab_refuse(heap, where, "free inside an object", MM_ERR_ALIGN, cache, NULL, p);
+    if (s->cache == cache && inside != 0)
         return mmi_slab_refuse(heap, where, "free inside an object", MM_ERR_ALIGN, cache,
                                mmi_slab_object(s, n), p);
     if (cache->flags & MM_SLAB_DEBUG_ALL)
         return mmi_slab_debug_free(cache, s, n, where, caller);
-    if (mmi_slab_test(mmi_slab_bits(s), n))
+    if (cache->kind == MMI_SLAB_POOL || mmi_slab_test(mmi_slab_bits(s), n))
         return mmi_slab_refuse(heap, where, "double free", MM_ERR_INVALID, cache, (char *)p, p);
     mmi_slab_equip(cache);
     MM_SLAB_CPU_PIN(pin);
@@ -3146,17 +3602,14 @@ MM_SLAB_API void mm_slab_config_init(struct mm_slab_config *config,
     config->seed = 0x9e3779b9u;
 }
 
-static void mmi_slab_zero(void *p, size_t bytes)
-{
-    (void)MM_SLAB_MEMSET(p, 0, bytes);
-}
-
 /* Lays a cache out: `size` and `align` of an object. False if a slab has no room for one. */
 static bool mmi_slab_lay_out(struct mm_slab_cache *cache, size_t size, size_t align)
 {
     size_t stride = size, header = sizeof(struct mmi_slab), count;
     const bool debug = (cache->flags & MM_SLAB_DEBUG_ALL) != 0;
 
+    if (cache->kind == MMI_SLAB_POOL)
+        header += sizeof(struct mmi_slab_share) + sizeof(uintptr_t); /* bits for all units */
     cache->left = 0;
     if (cache->flags & MM_SLAB_DEBUG_ZONES) {
         cache->left = (uint32_t)(align > 16 ? align : 16);
@@ -3207,7 +3660,7 @@ static void mmi_slab_own_cache(struct mm_slab_heap *heap, struct mm_slab_cache *
     cache->random = heap->random | 1;
     MM_SLAB_LOCK_INIT(&cache->lock);
     (void)mmi_slab_lay_out(cache, size, size & (0 - size));
-    cache->token = kind == MMI_SLAB_CLASS ? mmi_slab_token(heap) : 0;
+    cache->token = kind != MMI_SLAB_INNER ? mmi_slab_token(heap) : 0;
     cache->next = heap->caches;
     heap->caches = cache;
 }
@@ -3218,8 +3671,22 @@ static void mmi_slab_own_class(struct mm_slab_heap *heap, unsigned c, unsigned f
     const size_t words = mmi_slab_class_words(c);
 
     mmi_slab_own_cache(heap, cache, mmi_slab_class_bytes(c), MMI_SLAB_CLASS, flags);
+    cache->slots = MMI_SLAB_SLOTS_OF(c <= 8 ? 0 : 1 + ((c - 9) >> 3));
+    if (cache->size > MMI_SLAB_WINDOW && !(flags & MM_SLAB_DEBUG_ALL))
+        cache->pool = &heap->pool;
     mmi_slab_set_name(cache, "kmalloc-", cache->size);
     cache->offset = words * sizeof(uintptr_t);
+}
+
+/* The cache whose slabs classes share: of units. */
+static void mmi_slab_own_pool(struct mm_slab_heap *heap)
+{
+    struct mm_slab_cache *pool = &heap->pool;
+
+    mmi_slab_own_cache(heap, pool, MMI_SLAB_UNIT, MMI_SLAB_POOL, 0);
+    mmi_slab_set_name(pool, "kmalloc-shared", 0);
+    pool->slots = MMI_SLAB_COMMON;
+    pool->offset = (MMI_SLAB_CLASS_WORDS + MMI_SLAB_COMMON + 8) * sizeof(uintptr_t);
 }
 
 MM_SLAB_API enum mm_status mm_slab_online(struct mm_slab_heap *heap, unsigned cpu)
@@ -3234,6 +3701,11 @@ MM_SLAB_API enum mm_status mm_slab_online(struct mm_slab_heap *heap, unsigned cp
         mmi_slab_prepare(cache, l);
         if (!(cache->flags & MM_SLAB_DEBUG_ALL)) /* else they only have to be empty */
             __atomic_store_n(&cache->cpu[cpu], l, __ATOMIC_RELEASE);
+    }
+    if (heap->pool.cpu[cpu] == NULL) {
+        uintptr_t *l = (uintptr_t *)((uintptr_t)&heap->cpu[cpu] + heap->pool.offset);
+        mmi_slab_prepare(&heap->pool, l);
+        __atomic_store_n(&heap->pool.cpu[cpu], l, __ATOMIC_RELEASE);
     }
     return MM_OK;
 }
@@ -3268,6 +3740,7 @@ MM_SLAB_API enum mm_status mm_slab_init(struct mm_slab_heap *heap,
                            0);
         mmi_slab_set_name(&heap->inner[i], "heap-own-", sizes[i]);
     }
+    mmi_slab_own_pool(heap);
     for (c = MM_SLAB_CLASSES; c-- > 0;)
         mmi_slab_own_class(heap, c, config->flags);
     for (c = 0; c < MM_CPU_MAX && !config->offline; c++)
@@ -3297,12 +3770,12 @@ static void mmi_slab_unload(struct mm_slab_cache *cache, uintptr_t *l)
         return;
     after.retired = NULL;
     after.misuse = 0;
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     for (; i < slots; i++)
         mmi_slab_put_back(cache, l[i], &after);
     for (; n > 0; n--)
         mmi_slab_put_back(cache, *(l + MMI_SLAB_END - n), &after);
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     mmi_slab_set_room(l, slots);
     mmi_slab_set_ready(l, 0);
     (void)mmi_slab_finish(cache, &after);
@@ -3318,7 +3791,7 @@ static void mmi_slab_unload_depot(struct mm_slab_cache *cache)
 
     after.retired = NULL;
     after.misuse = 0;
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     while ((b = cache->depot) != NULL) {
         cache->depot = b->next;
         for (i = 0; i < b->n; i++)
@@ -3332,7 +3805,7 @@ static void mmi_slab_unload_depot(struct mm_slab_cache *cache)
     cache->spares = 0;
     cache->limit = 0;
     mm_store(&cache->want, 0);
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     (void)mmi_slab_finish(cache, &after);
     while ((b = spare) != NULL) {
         spare = b->next;
@@ -3344,9 +3817,12 @@ static void mmi_slab_unload_depot(struct mm_slab_cache *cache)
 static void mmi_slab_unload_all(struct mm_slab_cache *cache)
 {
     unsigned cpu;
-    for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
+    for (cpu = 0; cpu < MM_CPU_MAX; cpu++) {
+        if (cache->pool != NULL && cache->pool->cpu[cpu] != NULL)
+            mmi_slab_unload(cache->pool, cache->pool->cpu[cpu]);
         if (cache->cpu[cpu] != NULL)
             mmi_slab_unload(cache, cache->cpu[cpu]);
+    }
     mmi_slab_unload_depot(cache);
     (void)mmi_slab_wake_all(cache);
     mmi_slab_trim(cache->heap);
@@ -3364,7 +3840,7 @@ static uint32_t mmi_slab_live_in(const struct mm_slab_cache *cache, struct mmi_s
 static size_t mmi_slab_live(const struct mm_slab_cache *cache)
 {
     struct mmi_slab *s;
-    size_t live = 0;
+    size_t live = cache->runs;
     for (s = cache->partial.first; s != NULL; s = s->next)
         live += mmi_slab_live_in(cache, s);
     for (s = cache->full.first; s != NULL; s = s->next)
@@ -3381,7 +3857,7 @@ static void mmi_slab_dissolve(struct mm_slab_cache *cache)
 
     after.retired = NULL;
     after.misuse = 0;
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     while ((s = cache->full.first) != NULL) {
         mmi_slab_unlink(&cache->full, s);
         mmi_slab_link(&cache->partial, s, true);
@@ -3390,7 +3866,7 @@ static void mmi_slab_dissolve(struct mm_slab_cache *cache)
         mmi_slab_add_free(cache, s->count - s->free);
         mmi_slab_retire(cache, s, &after);
     }
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     (void)mmi_slab_finish(cache, &after);
     mmi_slab_trim(cache->heap);
     if (cache->rest != NULL)
@@ -3429,6 +3905,7 @@ MM_SLAB_API enum mm_status mm_slab_fini(struct mm_slab_heap *heap)
     }
     for (c = 0; c < MM_SLAB_CLASSES; c++)
         mmi_slab_dissolve(&heap->cls[c]);
+    mmi_slab_dissolve(&heap->pool);
     for (c = 0; c < MMI_SLAB_INNERS; c++)
         mmi_slab_dissolve(&heap->inner[c]);
     (void)mmi_slab_trim_to(heap, 0);
@@ -3548,12 +4025,51 @@ static const struct mmi_slab_entry *mmi_slab_around(const struct mm_slab_heap *h
     return NULL;
 }
 
+/* The object of place->slab that holds the byte at p. */
+static void mmi_slab_locate_object(const void *p, struct mmi_slab_place *place)
+{
+    uint32_t inside;
+    const uint32_t n = mmi_slab_index(place->slab, p, &inside);
+
+    if (n >= place->slab->count)
+        return;
+    place->start = mmi_slab_object(place->slab, n);
+    place->bytes = place->cache->size;
+    place->live = !mmi_slab_test(mmi_slab_bits(place->slab), n);
+    if (place->cache->flags & MM_SLAB_DEBUG_ALL) {
+        place->live = place->live && !mmi_slab_test(mmi_slab_held(place->slab), n);
+        if (place->live)
+            place->bytes = mmi_slab_track_of(place->cache, place->start)->size;
+    }
+}
+
+/* The same in a shared slab: the object begins in p's window or one before. */
+static void mmi_slab_locate_run(const void *p, struct mmi_slab_place *place)
+{
+    const uint16_t *tag = mmi_slab_share_of(place->slab)->tag;
+    const size_t at = (uintptr_t)p - (uintptr_t)place->slab;
+    size_t w = at / MMI_SLAB_WINDOW, back;
+
+    for (back = 0; back <= MM_SLAB_MAX / MMI_SLAB_WINDOW && back <= w; back++) {
+        const unsigned t = __atomic_load_n(&tag[w - back], __ATOMIC_RELAXED);
+        const size_t start = (w - back) * MMI_SLAB_WINDOW + t % 8 * MMI_SLAB_UNIT;
+        if (t == 0 || start > at)
+            continue;
+        if (at - start < place->cache->heap->cls[t / 8].size) {
+            place->cache = &place->cache->heap->cls[t / 8];
+            place->start = (char *)place->slab + start;
+            place->bytes = place->cache->size;
+            place->live = true;
+        }
+        return;
+    }
+}
+
 static void mmi_slab_locate(struct mm_slab_heap *heap, const void *p, struct mmi_slab_place *place)
 {
     const uintptr_t base = (uintptr_t)mmi_slab_of(p);
     const struct mmi_slab_entry *e;
     MM_SLAB_LOCK_STATE_T state;
-    uint32_t inside, n;
 
     mmi_slab_zero(place, sizeof *place);
     MM_SLAB_LOCK(&heap->lock, state);
@@ -3571,17 +4087,10 @@ static void mmi_slab_locate(struct mm_slab_heap *heap, const void *p, struct mmi
     MM_SLAB_UNLOCK(&heap->lock, state);
     if (place->cache == NULL)
         return;
-    n = mmi_slab_index(place->slab, p, &inside);
-    if (n >= place->slab->count)
-        return;
-    place->start = mmi_slab_object(place->slab, n);
-    place->bytes = place->cache->size;
-    place->live = !mmi_slab_test(mmi_slab_bits(place->slab), n);
-    if (place->cache->flags & MM_SLAB_DEBUG_ALL) {
-        place->live = place->live && !mmi_slab_test(mmi_slab_held(place->slab), n);
-        if (place->live)
-            place->bytes = mmi_slab_track_of(place->cache, place->start)->size;
-    }
+    if (place->cache->kind == MMI_SLAB_POOL)
+        mmi_slab_locate_run(p, place);
+    else
+        mmi_slab_locate_object(p, place);
 }
 
 /* A large request ends, if p is the start of one (and it has `bytes`, if that is not 0); else
@@ -3651,6 +4160,28 @@ static bool mmi_slab_free_between(struct mm_slab_cache *cache, char *p, enum mm_
     return true;
 }
 
+/* Frees p, if it is an object of class c in a shared slab, into the CPU's array for those. */
+static bool mmi_slab_free_run_of(struct mm_slab_heap *heap, void *p, unsigned c,
+                                 enum mm_status *status)
+{
+    struct mm_slab_cache *cache = &heap->cls[c];
+    MM_SLAB_CPU_STATE_T pin;
+    uintptr_t offset = 0, *l;
+
+    if (cache->pool == NULL || !mmi_slab_trusted(heap, p) ||
+        !mmi_slab_marked(p, mmi_slab_token(heap), &offset) || offset != cache->pool->offset ||
+        !mmi_slab_starts(p) || mmi_slab_class_at(p) != cache)
+        return false;
+    MM_SLAB_CPU_PIN(pin);
+    l = mmi_slab_arrays(cache->pool);
+    if (l == NULL) {
+        MM_SLAB_CPU_UNPIN(pin);
+        return false;
+    }
+    *status = mmi_slab_free_into(heap, l, p, pin);
+    return true;
+}
+
 MM_SLAB_API enum mm_status mmi_slab_kfree_slow(struct mm_slab_heap *heap, void *p)
 {
     enum mm_status status;
@@ -3666,6 +4197,8 @@ MM_SLAB_API enum mm_status mmi_slab_kfree_sized_slow(struct mm_slab_heap *heap, 
     enum mm_status status = MM_ERR_NOENT;
 
     if (size <= 8 && mmi_slab_free_between(&heap->cls[0], (char *)p, &status))
+        return status;
+    if (size <= MM_SLAB_MAX && mmi_slab_free_run_of(heap, p, mmi_slab_class(size), &status))
         return status;
     if (size > MM_SLAB_MAX && size <= PTRDIFF_MAX)
         status =
@@ -3683,7 +4216,7 @@ MM_SLAB_API enum mm_status mmi_slab_kfree_sized_slow(struct mm_slab_heap *heap, 
 MM_SLAB_API enum mm_status mmi_slab_twice(struct mm_slab_heap *heap, void *p)
 {
     return mmi_slab_refuse(heap, "mm_slab_kfree", "double free", MM_ERR_INVALID,
-                           mmi_slab_of(p)->cache, (char *)p, p);
+                           mmi_slab_cache_of(p), (char *)p, p);
 }
 
 /* A change of size in place; false if the object has to move, as a large one with a red zone. */
@@ -4084,9 +4617,9 @@ MM_SLAB_API enum mm_status mm_slab_free_bulk(struct mm_slab_cache *cache, void *
 MM_SLAB_API void mm_slab_cache_set_quota(struct mm_slab_cache *cache, size_t bytes)
 {
     MM_SLAB_LOCK_STATE_T state;
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     cache->quota = bytes;
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
 }
 
 /* ---- Readers without locks ------------------------------------------------------------------- */
@@ -4382,7 +4915,7 @@ static size_t mmi_slab_purge(struct mm_slab_cache *cache)
     if (hooks->purge == NULL || cache->construct != NULL || MMI_SLAB_SANITIZE ||
         (cache->flags & (MM_SLAB_DEBUG_ALL | MM_SLAB_TYPE_STABLE)) != 0)
         return 0;
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     for (left = cache->slabs; left > 0 && (s = cache->partial.first) != NULL; left--) {
         uintptr_t pages;
         mmi_slab_unlink(&cache->partial, s);
@@ -4395,7 +4928,7 @@ static size_t mmi_slab_purge(struct mm_slab_cache *cache)
             pages &= ~(mm_mask(n) << a);
         }
     }
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     return given;
 }
 
@@ -4421,12 +4954,12 @@ static void mmi_slab_part(struct mm_slab_cache *cache)
     struct mmi_slab *s;
     MM_SLAB_LOCK_STATE_T state;
 
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     for (s = cache->partial.first; s != NULL && s->free != s->count;)
         s = s->next;
     if (s != NULL)
         mmi_slab_retire(cache, s, &after);
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     (void)mmi_slab_finish(cache, &after);
 }
 
@@ -4446,11 +4979,15 @@ static size_t mmi_slab_shrink_rest(struct mm_slab_cache *cache)
 MM_SLAB_API size_t mm_slab_cache_shrink(struct mm_slab_cache *cache)
 {
     const struct mm_slab_hooks *hooks = cache->heap->hooks;
+    size_t given = 0;
 
-    if (hooks->each_cpu != NULL)
-        hooks->each_cpu(hooks->ctx, mmi_slab_unload_here, cache);
-    mmi_slab_unload_own(cache);
-    return mmi_slab_shrink_rest(cache);
+    for (; cache != NULL; cache = cache->pool) {
+        if (hooks->each_cpu != NULL)
+            hooks->each_cpu(hooks->ctx, mmi_slab_unload_here, cache);
+        mmi_slab_unload_own(cache);
+        given += mmi_slab_shrink_rest(cache);
+    }
+    return given;
 }
 
 MM_SLAB_API size_t mm_slab_shrink(struct mm_slab_heap *heap)
@@ -4546,15 +5083,22 @@ MM_SLAB_API void mm_slab_cache_get_stats(struct mm_slab_cache *cache,
 {
     const struct mmi_slab_batch *b;
     MM_SLAB_LOCK_STATE_T state;
+    MM_SLAB_CPU_STATE_T pin;
     unsigned cpu;
+    bool work;
 
-    MM_SLAB_LOCK(&cache->lock, state);
+    MM_SLAB_CPU_PIN(pin);
+    work = cache->pool != NULL && mmi_slab_sort_own(cache->pool);
+    MM_SLAB_CPU_UNPIN(pin);
+    if (work)
+        mmi_slab_trim(cache->heap);
+    MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     stats->name = cache->name;
     stats->size = cache->size;
     stats->stride = cache->stride;
     stats->slabs = cache->slabs;
-    stats->objects = cache->slabs * cache->count;
-    stats->bytes = cache->slabs * MM_SLAB_BYTES;
+    stats->objects = cache->slabs * cache->count + cache->runs;
+    stats->bytes = cache->slabs * MM_SLAB_BYTES + cache->runs * cache->size;
     stats->quota = cache->quota;
     stats->refills = cache->refills;
     stats->flushes = cache->flushes;
@@ -4570,7 +5114,7 @@ MM_SLAB_API void mm_slab_cache_get_stats(struct mm_slab_cache *cache,
     }
     stats->active = stats->objects - cache->free;
     stats->active -= stats->cached < stats->active ? stats->cached : stats->active;
-    MM_SLAB_UNLOCK(&cache->lock, state);
+    MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
 }
 
 MM_SLAB_API struct mm_slab_cache *mm_slab_next_cache(struct mm_slab_heap *heap,
@@ -4615,7 +5159,7 @@ MM_SLAB_API void mm_slab_dump(struct mm_slab_heap *heap, void (*print)(void *ctx
     while ((cache = mmi_slab_walk(heap, cache)) != NULL) {
         uintptr_t column[5];
         mm_slab_cache_get_stats(cache, &stats);
-        if (stats.slabs == 0)
+        if (stats.objects == 0)
             continue;
         column[0] = stats.active;
         column[1] = stats.objects;
@@ -4643,6 +5187,8 @@ static void mmi_slab_tell_slab(struct mm_slab_cache *cache, struct mmi_slab *s,
     for (n = 0; n < s->count; n++) {
         if (mmi_slab_test(mmi_slab_bits(s), n) || (debug && mmi_slab_test(mmi_slab_held(s), n)))
             continue;
+        if (s->cache != cache && mmi_slab_class_at(mmi_slab_object(s, n)) != cache)
+            continue;
         object.cache = cache;
         object.object = mmi_slab_object(s, n);
         object.size = cache->size;
@@ -4662,13 +5208,16 @@ MM_SLAB_API size_t mm_slab_cache_leaks(struct mm_slab_cache *cache,
                                        void (*fn)(void *ctx, const struct mm_slab_object *object),
                                        void *ctx)
 {
+    const struct mm_slab_cache *owner;
     struct mmi_slab *s;
 
     mmi_slab_unload_all(cache);
-    for (s = cache->partial.first; s != NULL; s = s->next)
-        mmi_slab_tell_slab(cache, s, fn, ctx);
-    for (s = cache->full.first; s != NULL; s = s->next)
-        mmi_slab_tell_slab(cache, s, fn, ctx);
+    for (owner = cache; owner != NULL; owner = owner->pool) {
+        for (s = owner->partial.first; s != NULL; s = s->next)
+            mmi_slab_tell_slab(cache, s, fn, ctx);
+        for (s = owner->full.first; s != NULL; s = s->next)
+            mmi_slab_tell_slab(cache, s, fn, ctx);
+    }
     return mmi_slab_live(cache);
 }
 
@@ -4682,7 +5231,7 @@ MM_SLAB_API size_t mm_slab_leaks(struct mm_slab_heap *heap,
     size_t n = 0, i;
 
     while ((cache = mm_slab_next_cache(heap, cache)) != NULL)
-        if (cache->kind != MMI_SLAB_INNER)
+        if (cache->kind < MMI_SLAB_INNER)
             n += mm_slab_cache_leaks(cache, fn, ctx);
     for (i = 0; i < heap->buckets; i++) {
         for (e = heap->table[i]; e != NULL; e = e->next) {
@@ -4727,11 +5276,54 @@ static bool mmi_slab_sound_header(const struct mm_slab_cache *cache, struct mmi_
     return set == s->free && (last == 0 || (bits[words - 1] & ~mm_mask(last)) == 0);
 }
 
+/* S3. */
+static bool mmi_slab_sound_tags(const struct mm_slab_cache *pool, struct mmi_slab *s)
+{
+    const uint16_t *tag = mmi_slab_share_of(s)->tag;
+    uint32_t w, at, end, taken = 0;
+
+    for (w = 0; w < MM_SLAB_BYTES / MMI_SLAB_WINDOW; w++) {
+        const struct mm_slab_cache *cls = &pool->heap->cls[tag[w] / 8u % MM_SLAB_CLASSES];
+        if (tag[w] == 0)
+            continue;
+        if (tag[w] / 8u >= MM_SLAB_CLASSES || cls->pool != pool)
+            return false;
+        at = (w * MMI_SLAB_WINDOW + tag[w] % 8u * MMI_SLAB_UNIT - s->first) / MMI_SLAB_UNIT;
+        end = at + cls->size / MMI_SLAB_UNIT;
+        if (end > s->count || mmi_slab_next_bit(mmi_slab_bits(s), at, end, true) != end)
+            return false;
+        taken += end - at;
+    }
+    return taken == s->count - s->free;
+}
+
+/* S4. */
+static bool mmi_slab_sound_rank(const struct mm_slab_cache *pool, struct mmi_slab *s)
+{
+    const struct mmi_slab_share *share = mmi_slab_share_of(s);
+    const uintptr_t *bits = mmi_slab_bits(s);
+    const struct mmi_slab *other = pool->heap->holes[share->bin % MMI_SLAB_BINS];
+    uint32_t at, end, largest = 0;
+
+    for (at = mmi_slab_next_bit(bits, 0, s->count, true); at < s->count;
+         at = mmi_slab_next_bit(bits, end, s->count, true)) {
+        end = mmi_slab_next_bit(bits, at, s->count, false);
+        largest = end - at > largest ? end - at : largest;
+    }
+    while (other != NULL && other != s)
+        other = mmi_slab_share_of(other)->next;
+    return largest == share->largest && mmi_slab_bin(largest) == share->bin &&
+           (share->bin == 0 || other == s);
+}
+
 static bool mmi_slab_sound(struct mm_slab_cache *cache, struct mmi_slab *s)
 {
     return ((uintptr_t)s & (MM_SLAB_BYTES - 1)) == 0 && mmi_slab_registered(cache->heap, s) &&
            s->cache == cache && s->count == cache->count && s->stride == cache->stride &&
-           mmi_slab_sound_header(cache, s) && mmi_slab_sound_objects(cache, s, "mm_slab_check");
+           mmi_slab_sound_header(cache, s) &&
+           (cache->kind != MMI_SLAB_POOL ||
+            (mmi_slab_sound_tags(cache, s) && mmi_slab_sound_rank(cache, s))) &&
+           mmi_slab_sound_objects(cache, s, "mm_slab_check");
 }
 
 /* C2: a list and the slabs in it. Adds up their number and their free objects. */
@@ -4761,8 +5353,13 @@ static bool mmi_slab_flip(struct mm_slab_cache *cache, uintptr_t object, bool se
     uint32_t inside, n;
     uintptr_t *word, bit;
 
-    if (!mmi_slab_registered(cache->heap, s) || s->cache != cache)
+    if (!mmi_slab_registered(cache->heap, s) || (s->cache != cache && s->cache != cache->pool))
         return false;
+    if (s->cache->kind == MMI_SLAB_POOL) {
+        const struct mm_slab_cache *cls = mmi_slab_class_at((const void *)object);
+        if (cls == NULL || (cls != cache && s->cache != cache))
+            return false;
+    }
     n = mmi_slab_index(s, (const void *)object, &inside);
     if (n >= s->count || inside != 0)
         return false;

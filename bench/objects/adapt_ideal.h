@@ -2,8 +2,8 @@
  *
  * A free list for each class and thread, never given back. With the size known at the free that is
  * all (`ideal`). Where a pointer alone is freed (`ideal-owner`), 64 KiB of one class begin with its
- * class and owner; what another thread frees is gathered and goes to the owner's list in batches,
- * by one exchange. No checks of any kind. */
+ * owner and its list there; what another thread frees is gathered and goes to the owner's list in
+ * batches, by one exchange. No checks of any kind. */
 #include "adapt.h"
 
 #include <stdio.h>
@@ -58,18 +58,20 @@ struct object {
 struct thread_lists {
     struct object *list[CLASSES];
     struct object *away[CLASSES], *away_last[CLASSES]; /* another's, not yet handed over */
-    int away_owner[CLASSES], away_count[CLASSES];
+    struct thread_lists *away_owner[CLASSES];
+    int away_count[CLASSES];
     struct object *returned[CLASSES] __attribute__((aligned(128))); /* others push */
 } __attribute__((aligned(128)));
 
 struct chunk {
-    int owner;
+    struct thread_lists *owner;
+    struct object **list; /* of its class, there */
     unsigned class;
 };
 
 static struct thread_lists lists[THREADS];
 static char *arena, *arena_end;
-static __thread int me;
+static __thread struct thread_lists *me;
 
 #define OBJ_REAL 1
 #ifdef OBJ_IDEAL_OWNER
@@ -94,7 +96,7 @@ static void obj_open(void)
 
 static inline void obj_cpu(int t)
 {
-    me = t;
+    me = &lists[t];
 }
 
 /* 16, 32, ... 128, then four classes a doubling up to 32 KiB. */
@@ -113,7 +115,7 @@ static inline size_t class_bytes(unsigned class)
 
 __attribute__((noinline)) static void *refill(unsigned class)
 {
-    struct thread_lists *l = &lists[me];
+    struct thread_lists *l = me;
     size_t bytes = class_bytes(class);
     l->list[class] = __atomic_exchange_n(&l->returned[class], NULL, __ATOMIC_ACQUIRE);
     if (l->list[class] == NULL) {
@@ -122,7 +124,8 @@ __attribute__((noinline)) static void *refill(unsigned class)
             fprintf(stderr, "bench: the ideal allocator's arena is used up\n");
             exit(1);
         }
-        ((struct chunk *)chunk)->owner = me;
+        ((struct chunk *)chunk)->owner = l;
+        ((struct chunk *)chunk)->list = &l->list[class];
         ((struct chunk *)chunk)->class = class;
         for (size_t at = 64; at + bytes <= CHUNK_BYTES; at += bytes) {
             struct object *o = (struct object *)(chunk + at);
@@ -147,7 +150,7 @@ static inline void *obj_alloc(size_t size)
     if (size > 32768)
         return large(size);
     unsigned class = class_of(size);
-    struct thread_lists *l = &lists[me];
+    struct thread_lists *l = me;
     struct object *o = l->list[class];
     if (__builtin_expect(o == NULL, 0))
         return refill(class);
@@ -159,7 +162,7 @@ static inline void *obj_alloc(size_t size)
 /* The batch of this class goes to its owner. */
 __attribute__((noinline)) static void hand_over(struct thread_lists *l, unsigned class)
 {
-    struct object **to = &lists[l->away_owner[class]].returned[class];
+    struct object **to = &l->away_owner[class]->returned[class];
     struct object *first = __atomic_load_n(to, __ATOMIC_RELAXED);
     do
         l->away_last[class]->next = first;
@@ -171,7 +174,7 @@ __attribute__((noinline)) static void hand_over(struct thread_lists *l, unsigned
 
 __attribute__((noinline)) static void free_away(struct object *o, const struct chunk *c)
 {
-    struct thread_lists *l = &lists[me];
+    struct thread_lists *l = me;
     unsigned class = c->class;
     if (l->away_count[class] > 0 && l->away_owner[class] != c->owner)
         hand_over(l, class);
@@ -198,12 +201,12 @@ static inline void obj_free(void *p, size_t size)
         free_away(o, c);
         return;
     }
-    unsigned class = c->class;
+    struct object **list = c->list;
 #else
-    unsigned class = class_of(size);
+    struct object **list = &me->list[class_of(size)];
 #endif
-    o->next = lists[me].list[class];
-    lists[me].list[class] = o;
+    o->next = *list;
+    *list = o;
 }
 #endif
 

@@ -1,0 +1,235 @@
+/* Slabs that the classes above 256 bytes share. */
+#define MM_SLAB_SHARE 0
+#define SLAB_CPU_NOW  cpu_now
+#include "slab_test.h"
+
+static struct mm_slab_cache_stats class_stats(size_t size)
+{
+    struct mm_slab_cache_stats stats;
+    mm_slab_cache_get_stats(&heap.cls[mmi_slab_class(size)], &stats);
+    return stats;
+}
+
+static void one_slab_serves_all_large_classes(void **state)
+{
+    void *p[MM_SLAB_CLASSES];
+    unsigned n = 0;
+    (void)state;
+    heap_simple();
+    for (size_t size = 288; size <= 2048; size += 352)
+        p[n++] = mm_slab_kmalloc(&heap, size, 0);
+    if (!SLAB_DEBUGGED)
+        for (unsigned i = 1; i < n; i++)
+            assert_ptr_equal(mmi_slab_of(p[i]), mmi_slab_of(p[0]));
+    assert_int_equal(mm_slab_check(&heap), MM_OK);
+    assert_int_equal(mm_slab_kfree_bulk(&heap, p, n), MM_OK);
+    heap_end();
+}
+
+/* What one class left another can use: no memory more is taken. */
+static void what_one_class_left_serves_another(void **state)
+{
+    static void *p[1000];
+    (void)state;
+    if (SLAB_DEBUGGED)
+        skip();
+    heap_simple();
+    for (unsigned i = 0; i < 1000; i++)
+        p[i] = mm_slab_kmalloc(&heap, 512, 0);
+    for (unsigned i = 0; i < 1000; i++)
+        if (i % 16 != 0)
+            assert_int_equal(mm_slab_kfree(&heap, p[i]), MM_OK);
+    mm_slab_shrink(&heap);
+    const size_t before = heap_stats().slabs;
+    for (unsigned i = 0; i < 1000; i++)
+        if (i % 16 >= 1 && i % 16 <= 4)
+            p[i] = mm_slab_kmalloc(&heap, 1500, 0);
+    assert_true(heap_stats().slabs <= before);
+    assert_int_equal(mm_slab_check(&heap), MM_OK);
+    for (unsigned i = 0; i < 1000; i++)
+        if (i % 16 <= 4)
+            assert_int_equal(mm_slab_kfree(&heap, p[i]), MM_OK);
+    mm_slab_shrink(&heap);
+    assert_int_equal(heap.pool.slabs, 0);
+    heap_end();
+}
+
+static void every_class_is_aligned_and_known(void **state)
+{
+    (void)state;
+    heap_simple();
+    for (unsigned c = 17; c < MM_SLAB_CLASSES; c++) {
+        const size_t size = mmi_slab_class_bytes(c);
+        char *p[6], *end;
+        void *start;
+        size_t bytes;
+        for (unsigned i = 0; i < 6; i++) {
+            p[i] = mm_slab_kmalloc(&heap, size, 0);
+            memset(p[i], (int)i, size);
+            assert_int_equal((uintptr_t)p[i] & ((size & (0 - size)) - 1), 0);
+            assert_int_equal(mm_slab_ksize(&heap, p[i]), size);
+            assert_int_equal(mm_slab_usable(&heap, p[i]), size);
+            for (size_t at = 0; at < size; at += 31) {
+                assert_int_equal(mm_slab_bounds(&heap, p[i] + at, &start, &bytes), MM_OK);
+                assert_ptr_equal(start, p[i]);
+                assert_int_equal(bytes, size);
+            }
+            end = p[i] + size;
+            if (mm_slab_bounds(&heap, end, &start, &bytes) == MM_OK)
+                assert_true((char *)start >= end);
+        }
+        if (!SLAB_DEBUGGED)
+            assert_int_equal(class_stats(size).active, 6);
+        assert_int_equal(mm_slab_check(&heap), MM_OK);
+        for (unsigned i = 0; i < 6; i++) {
+            for (size_t at = 0; at < size; at++)
+                assert_int_equal(p[i][at], i);
+            assert_int_equal(mm_slab_kfree_sized(&heap, p[i], size - 5), MM_OK);
+        }
+        assert_true(SLAB_DEBUGGED || class_stats(size).active == 0);
+    }
+    heap_end();
+}
+
+/* Dropped where they are sorted: inside an object, and freed before others of the class. */
+static void bad_frees_are_dropped_and_counted(void **state)
+{
+    (void)state;
+    heap_simple();
+    char *a = mm_slab_kmalloc(&heap, 1000, 0), *b = mm_slab_kmalloc(&heap, 1000, 0);
+    void *c = mm_slab_kmalloc(&heap, 600, 0);
+    (void)mm_slab_kfree(&heap, a + 64);
+    assert_int_equal(mm_slab_kfree_sized(&heap, c, 1000), MM_ERR_INVALID);
+    assert_int_equal(mm_slab_kfree(&heap, a), MM_OK);
+    assert_int_equal(mm_slab_kfree(&heap, b), MM_OK);
+    (void)mm_slab_kfree(&heap, a);
+    mm_slab_shrink(&heap);
+    assert_int_equal(misuse_total(), 3);
+    assert_int_equal(mm_slab_check(&heap), MM_OK);
+    assert_int_equal(mm_slab_kfree_sized(&heap, a, 1000), MM_ERR_INVALID);
+    memset(c, 1, 600);
+    assert_int_equal(mm_slab_kfree(&heap, c), MM_OK);
+    heap_end();
+}
+
+static void a_last_free_is_known_after_it_was_sorted(void **state)
+{
+    void *p[MMI_SLAB_COMMON];
+    (void)state;
+    heap_simple();
+    for (unsigned i = 0; i < MMI_SLAB_COMMON; i++)
+        p[i] = mm_slab_kmalloc(&heap, 300 + 400 * (i % 4), 0);
+    for (unsigned i = 0; i < MMI_SLAB_COMMON; i++)
+        assert_int_equal(mm_slab_kfree(&heap, p[i]), MM_OK);
+    assert_int_equal(mm_slab_kfree(&heap, p[MMI_SLAB_COMMON - 1]), MM_ERR_INVALID);
+    void *q = mm_slab_kmalloc(&heap, 300 + 400 * ((MMI_SLAB_COMMON - 1) % 4), 0);
+    assert_int_equal(mm_slab_kfree(&heap, q), MM_OK); /* handed out since */
+    assert_int_equal(misuse_total(), 1);
+    heap_end();
+}
+
+static void a_class_keeps_to_its_quota(void **state)
+{
+    void *p[12];
+    unsigned n = 0;
+    (void)state;
+    if (SLAB_DEBUGGED)
+        skip();
+    heap_simple();
+    mm_slab_cache_set_quota(&heap.cls[mmi_slab_class(1024)], 10 * 1024);
+    while (n < 12 && (p[n] = mm_slab_kmalloc(&heap, 1024, 0)) != NULL)
+        n++;
+    assert_int_equal(n, 10);
+    assert_int_equal(mm_slab_kfree_bulk(&heap, p, n), MM_OK);
+    heap_end();
+}
+
+static unsigned told;
+static void tell(void *ctx, const struct mm_slab_object *object)
+{
+    assert_ptr_equal(object->object, *(void **)ctx);
+    assert_int_equal(object->size, SLAB_DEBUGGED ? 700 : 704);
+    told++;
+}
+
+static void leaks_are_told(void **state)
+{
+    (void)state;
+    heap_simple();
+    void *p = mm_slab_kmalloc(&heap, 700, 0), *q = mm_slab_kmalloc(&heap, 900, 0);
+    assert_int_equal(mm_slab_kfree(&heap, q), MM_OK);
+    told = 0;
+    assert_int_equal(mm_slab_leaks(&heap, tell, &p), 1);
+    assert_int_equal(told, 1);
+    assert_int_equal(mm_slab_fini(&heap), MM_ERR_BUSY);
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+    heap_end();
+}
+
+static void free_pages_are_purged_each_time(void **state)
+{
+    static void *p[60];
+    (void)state;
+    if (SLAB_ASAN)
+        skip();
+    heap_plain();
+    void *held = mm_slab_kmalloc(&heap, 600, 0);
+    memset(held, 7, 600);
+    for (unsigned round = 1; round <= 2; round++) {
+        for (unsigned i = 0; i < 60; i++)
+            memset(p[i] = mm_slab_kmalloc(&heap, 900, 0), (int)i, 900);
+        for (unsigned i = 0; i < 60; i++) {
+            assert_int_equal(*(unsigned char *)p[i], i);
+            assert_int_equal(mm_slab_kfree(&heap, p[i]), MM_OK);
+        }
+        mm_slab_shrink(&heap);
+        assert_true(source.purged >= round * (MM_SLAB_BYTES * 13 / 16));
+    }
+    assert_int_equal(((unsigned char *)held)[599], 7);
+    assert_int_equal(mm_slab_kfree(&heap, held), MM_OK);
+    heap_end();
+}
+
+/* S3, S4: each field that is changed is found. */
+static void the_check_finds_damage(void **state)
+{
+    (void)state;
+    if (SLAB_DEBUGGED)
+        skip();
+    heap_simple();
+    void *p = mm_slab_kmalloc(&heap, 700, 0);
+    struct mmi_slab_share *share = mmi_slab_share_of(mmi_slab_of(p));
+    uint16_t *tag = &share->tag[((uintptr_t)p & (MM_SLAB_BYTES - 1)) / MMI_SLAB_WINDOW];
+    assert_int_equal(mm_slab_check(&heap), MM_OK);
+    *tag = (uint16_t)(*tag + 8);
+    assert_int_equal(mm_slab_check(&heap), MM_ERR_CORRUPT);
+    *tag = (uint16_t)(*tag - 8);
+    share->tag[200] = 20 * 8;
+    assert_int_equal(mm_slab_check(&heap), MM_ERR_CORRUPT);
+    share->tag[200] = 0;
+    share->largest--;
+    assert_int_equal(mm_slab_check(&heap), MM_ERR_CORRUPT);
+    share->largest++;
+    heap.holes[share->bin] = NULL;
+    assert_int_equal(mm_slab_check(&heap), MM_ERR_CORRUPT);
+    heap.holes[share->bin] = mmi_slab_of(p);
+    assert_int_equal(mm_slab_check(&heap), MM_OK);
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+    heap_end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_slab_serves_all_large_classes),
+        cmocka_unit_test(what_one_class_left_serves_another),
+        cmocka_unit_test(every_class_is_aligned_and_known),
+        cmocka_unit_test(bad_frees_are_dropped_and_counted),
+        cmocka_unit_test(a_last_free_is_known_after_it_was_sorted),
+        cmocka_unit_test(a_class_keeps_to_its_quota),
+        cmocka_unit_test(leaks_are_told),
+        cmocka_unit_test(free_pages_are_purged_each_time),
+        cmocka_unit_test(the_check_finds_damage),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
