@@ -5319,7 +5319,7 @@ static MM_NOINLINE void mmi_pt_cursor_settle(struct mm_pagetable_cursor *cursor)
     left = mmi_pt_note(pt, e) - cursor->taken;
     up = mmi_pt_load(pt, it->table[2], mmi_pt_index(pt, at, 2));
     above = mmi_pt_note(pt, up);
-    if (left == none - cursor->taken || (left == 0 && (above == none || above == 1)) ||
+    if (left == none - cursor->taken || (left == 0 && (above == none || above == 1 || !b->all)) ||
         b->dead_count >= MMI_PT_DEAD_MAX) {
         mmi_pt_cursor_settle_any(cursor);
         return;
@@ -5330,7 +5330,6 @@ static MM_NOINLINE void mmi_pt_cursor_settle(struct mm_pagetable_cursor *cursor)
         return;
     }
     mmi_pt_store(pt, it->table[1], i, 0);
-    mmi_pt_note_table(b, at);
     mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[0], 0, mmi_pt_index(pt, at, 0));
     mmi_pt_set_note(pt, it->table[2], mmi_pt_index(pt, at, 2), up, above - 1);
 }

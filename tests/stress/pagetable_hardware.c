@@ -155,7 +155,7 @@ static uint64_t marking(void)
     uintptr_t done = 0, idle = 0;
     while (__atomic_load_n(&stop, __ATOMIC_ACQUIRE) == 0) {
         uintptr_t n = __atomic_load_n(&asked, __ATOMIC_ACQUIRE);
-        uint64_t e = __atomic_load_n(upper, __ATOMIC_RELAXED);
+        uint64_t e = __atomic_load_n(upper, __ATOMIC_ACQUIRE); /* leads to what was filled */
         uint64_t *at = upper;
         if (n == done) {
             if (++idle % 4096 == 0)
