@@ -2496,9 +2496,12 @@ static void mmi_vma_drop_leaf(struct mm_vma_cursor *c, struct mm_vma_map *map, u
         return;
     }
     mmi_vma_shrink(c, map, level);
-    mmi_vma_seek(c, map, page); /* the gap's owner, or the first area of all */
+    /* to the gap's owner; or, where the leaf's key still stands above, to what is first below that */
+    mmi_vma_seek(c, map, page);
     mmi_vma_fix_first(c, map);
     mmi_vma_fix_gaps(c, map, true);
+    if (c->at[0] == 0 && mmi_vma_leaf_before(c, map))
+        mmi_vma_fix_gaps(c, map, true);
 }
 
 /* Takes out the area in slot at[0] of the path. True: the path stands, and its slot is what
@@ -2656,15 +2659,15 @@ static bool mmi_vma_patch_fits(const struct mmi_vma_patch *p, uintptr_t start, u
     return gone != l->count && l->count + more <= gone + MM_VMA_LEAF_AREAS;
 }
 
-/* The first slot is the patch's. False: there is none, or a new area might join what lies before it
- * in another leaf. */
+/* The patch begins at or before the first slot. False: there is another leaf, and the patch has no
+ * slot, or a new area might join what lies before it there. */
 static bool mmi_vma_patch_first(struct mmi_vma_patch *p, const struct mm_vma_map *map,
                                 uintptr_t start, unsigned more)
 {
     const struct mm_vma_node *below = mmi_vma_leaf_below(&p->c, map);
 
     p->floor = below != NULL ? mmi_vma_leaf_end(below, below->u.leaf.count - 1) : 0;
-    return p->j != 0 && (more == 0 || p->floor != start);
+    return map->height == 0 || (p->j != 0 && (more == 0 || p->floor != start));
 }
 
 /* Finds [start, end), which `more` areas are to take. False: it is not so, or there is no room, or
@@ -2689,7 +2692,7 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
         continue;
     p->i = i;
     p->j = j;
-    p->first = map->height != 0 && i == 0 && l->start[0] >= (uint32_t)start;
+    p->first = i == 0 && l->start[0] >= (uint32_t)start;
     if (p->first && !mmi_vma_patch_first(p, map, start, more))
         return false;
     if (j == count)
