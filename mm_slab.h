@@ -158,7 +158,8 @@
  *              readable, as they are in a kernel's map of all memory. With MM_SLAB_HARDEN that is
  *              asked only between the lowest and the highest address that the hook gave, with
  *              MM_SLAB_DEBUG from 1 up nowhere: a table is looked up first.
- *   Time       Hot paths: see there. The rest is O(slots) under the cache's lock.
+ *   Time       Hot paths: see there. The rest is O(slots) under the cache's lock; for an object out
+ *              of a shared slab a few slabs are looked through, however many there are.
  *   Memory     a slab's header is 192 bytes and a bit an object, a shared slab's 1 KiB. Waste by
  *              rounding is at most 12.5 % above 128 bytes. Free objects in arrays: see
  *              MM_SLAB_SLOTS; in the depot at most 64 KiB a class. Empty slabs above `reserve` go
