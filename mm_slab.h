@@ -2473,7 +2473,7 @@ static void mmi_slab_put_back(struct mm_slab_cache *cache, uintptr_t object,
     uintptr_t *bits = mmi_slab_bits(s);
     const uintptr_t bit = mm_bit(n & (MM_WORD_BITS - 1));
 
-    if (s->cache->kind == MMI_SLAB_POOL) {
+    if (cache->pool != NULL && s->cache == cache->pool) {
         mmi_slab_put_run(cache, object, after);
         return;
     }
