@@ -1918,19 +1918,20 @@ MMI_SLAB_PRIVATE struct mmi_slab_share *mmi_slab_share_of(const struct mmi_slab 
 }
 
 /* The class of the object that begins at p in a shared slab; NULL: none does. Without a lock for an
- * object that nobody else frees. */
+ * object that nobody else frees; after a double free the slab may have left its cache. */
 MMI_SLAB_PRIVATE struct mm_slab_cache *mmi_slab_class_at(const void *p)
 {
     const struct mmi_slab *s = mmi_slab_of(p);
+    const struct mm_slab_cache *cache = s->cache;
     const uintptr_t at = (uintptr_t)p - (uintptr_t)s;
     unsigned tag;
 
-    if (s->cache->kind != MMI_SLAB_POOL)
+    if (cache == NULL || cache->kind != MMI_SLAB_POOL)
         return NULL;
     tag = __atomic_load_n(&mmi_slab_share_of(s)->tag[at / MMI_SLAB_WINDOW], __ATOMIC_RELAXED);
     if (tag == 0 || at % MMI_SLAB_WINDOW != tag % 8 * MMI_SLAB_UNIT)
         return NULL;
-    return &s->cache->heap->cls[tag / 8];
+    return &cache->heap->cls[tag / 8];
 }
 
 /* The cache of an object, or what it would be. */
@@ -2473,7 +2474,7 @@ static void mmi_slab_put_back(struct mm_slab_cache *cache, uintptr_t object,
     uintptr_t *bits = mmi_slab_bits(s);
     const uintptr_t bit = mm_bit(n & (MM_WORD_BITS - 1));
 
-    if (cache->pool != NULL && s->cache == cache->pool) {
+    if (s->cache != NULL && s->cache == (cache->kind == MMI_SLAB_POOL ? cache : cache->pool)) {
         mmi_slab_put_run(cache, object, after);
         return;
     }
