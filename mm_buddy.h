@@ -1615,8 +1615,8 @@ static uint32_t mmi_buddy_region_of(const struct mm_buddy *b, uint32_t n)
 {
     return ((n >> b->pb_order) + b->pb_skew) >> b->region_shift;
 }
-/* Its first number, modulo 2^32: region 0 may begin below number 0. And how far the last one is from
- * there. */
+/* Its first number, modulo 2^32: region 0 may begin below number 0. And how far the last one is
+ * from there. */
 static uint32_t mmi_buddy_region_start(const struct mm_buddy *b, uint32_t region)
 {
     return ((region << b->region_shift) - b->pb_skew) << b->pb_order;
@@ -1816,9 +1816,9 @@ static MM_NOINLINE void mmi_buddy_pb_merge(struct mm_buddy *b, uint32_t word, un
         mmi_buddy_pb_hint(b, pb, hint);
 }
 
-/* After blocks of `order`, `units` in all, were given to the word, the first of them at `bit`, which
- * is `bits` now: count, hint, merge. A single new block can complete larger ones only where it lies
- * itself. */
+/* After blocks of `order`, `units` in all, were given to the word, the first of them at `bit`,
+ * which is `bits` now: count, hint, merge. A single new block can complete larger ones only where
+ * it lies itself. */
 static inline void mmi_buddy_pb_freed(struct mm_buddy *b, uint32_t word, uintptr_t bits,
                                       unsigned bit, uint32_t units, unsigned order)
 {

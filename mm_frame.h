@@ -1084,7 +1084,8 @@ MM_FRAME_API mm_pa_t mm_frame_desc_pa(const struct mm_frame_pool *pool,
  * O(1). */
 MM_FRAME_API size_t mm_frame_desc_index(const struct mm_frame_pool *pool,
                                         const struct mm_frame_desc *desc);
-/* How many descriptors there are, those of memory that may come later too; 0: they are off. O(1). */
+/* How many descriptors there are, those of memory that may come later too; 0: they are off.
+ * O(1). */
 MM_FRAME_API size_t mm_frame_desc_count(const struct mm_frame_pool *pool);
 /* Allocates 2^order frames with one reference on the first; its other fields are cleared.
  * MM_PA_NONE as mm_frame_alloc_order, or without descriptors. */
@@ -3719,7 +3720,8 @@ static enum mm_status mmi_frame_free_reported(struct mm_frame_pool *pool, mm_pa_
 }
 
 /* Frees frame `at` of a locked section that stays nobody's, whose sets have it already if it had a
- * free frame. False if it is free, in a huge block, or the last one in use: the long way decides. */
+ * free frame. False if it is free, in a huge block, or the last one in use: the long way
+ * decides. */
 static bool mmi_frame_put_one(const struct mm_frame_pool *pool, struct mm_frame_section *section,
                               uintptr_t at)
 {

@@ -1484,8 +1484,8 @@ MM_PAGETABLE_API void mm_pagetable_cursor_end(struct mm_pagetable_cursor *cursor
 MM_PAGETABLE_INLINE mm_pa_t mm_pagetable_translate(const struct mm_pagetable *pt, mm_va_t va);
 
 /* Begins to load the entry for `va`, and does not wait for it: for single pages here and there that
- * are known in advance. Some eight pages ahead of the calls that use them it hides their misses. Any
- * `va`; changes nothing. O(levels). No locking. */
+ * are known in advance. Some eight pages ahead of the calls that use them it hides their misses.
+ * Any `va`; changes nothing. O(levels). No locking. */
 MM_PAGETABLE_INLINE void mm_pagetable_prefetch(const struct mm_pagetable *pt, mm_va_t va);
 
 /* What stands at `va`. Returns MM_OK (a leaf, or a swap entry), MM_ERR_NOENT for a hole (and how
@@ -2576,8 +2576,8 @@ static uint64_t mmi_pt_entry_end(const struct mmi_pt_iter *it)
 }
 
 /* Goes down from the table of level `from`, a constant, to the entry that `off` ends with, which it
- * returns; *table: that of level 0. The same as mmi_pt_next_leaf, for those who want one page: about
- * nine instructions a level. */
+ * returns; *table: that of level 0. The same as mmi_pt_next_leaf, for those who want one page:
+ * about nine instructions a level. */
 MMI_PT_FOLDED uint64_t mmi_pt_descend_to(struct mmi_pt_iter *it, uint64_t off, unsigned from,
                                          void **table)
 {
@@ -2828,9 +2828,9 @@ MM_PAGETABLE_API uint64_t mm_pagetable_size(const struct mm_pagetable *pt, unsig
 
 /* ---- Batches: what waits for the flush ------------------------------------------------------- */
 
-/* A link to a dead table (I5): where it is, its level in bits 3 to 5, and from bit 54 up which of its
- * entries has the link to the next one. Entries of 32 bits have no room for that: there it is always
- * the first. Not present in any format. */
+/* A link to a dead table (I5): where it is, its level in bits 3 to 5, and from bit 54 up which of
+ * its entries has the link to the next one. Entries of 32 bits have no room for that: there it is
+ * always the first. Not present in any format. */
 #define MMI_PT_LINK_SHIFT 54
 #define MMI_PT_LINK_LEVEL 3
 #define MMI_PT_LINK_END   (UINT64_C(7) << MMI_PT_LINK_LEVEL)
@@ -2994,8 +2994,8 @@ static inline void mmi_pt_note_range(struct mm_pagetable_batch *b, uint64_t off,
         mmi_pt_add_range(b, off, bytes, level);
 }
 
-/* A table that led to `off` goes. Walk caches forget it when an address below it is invalidated; the
- * ranges that its entries left may have been flushed while it was still linked. */
+/* A table that led to `off` goes. Walk caches forget it when an address below it is invalidated;
+ * the ranges that its entries left may have been flushed while it was still linked. */
 static inline void mmi_pt_note_table(struct mm_pagetable_batch *b, uint64_t off)
 {
     const struct mm_pagetable_range *last = &b->ranges[b->range_count];
@@ -5460,8 +5460,8 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_next(struct mm_pagetable_cur
 }
 
 /* An entry that is not the plain leaf known. Plain are leaves that hardware does not change, that
- * are in no group, not global, and whose frames nobody asks for: all that is to be done for those is
- * to clear the entry. */
+ * are in no group, not global, and whose frames nobody asks for: all that is to be done for those
+ * is to clear the entry. */
 static MM_NOINLINE enum mm_status mmi_pt_cursor_unmap_other(struct mm_pagetable_cursor *cursor,
                                                             uint64_t e)
 {

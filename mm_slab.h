@@ -109,14 +109,14 @@
  *   Slab             2^MM_SLAB_SHIFT bytes at a multiple of that, all for one cache: a header, then
  *                    objects side by side. The header has a bit for each object, set where it is
  *                    free in the slab. Clearing an address's low bits leads to its header.
- *   Shared slab      In a heap of more than MM_SLAB_SHARE slabs the classes above 256 bytes, without
- *                    debug flags, take what their own slabs do not have out of slabs that they
- *                    share: an object is a run of units of 32 bytes there, and what one class left
- *                    another can use. A run is cut from a slab whose largest hole is as small as can
- *                    be, and there from the smallest hole. The header tells where objects begin and
- *                    their classes. What is freed there goes into one small array of the CPU first;
- *                    when that is full, or one of the classes wants something, it is sorted into
- *                    the arrays of the classes.
+ *   Shared slab      In a heap of more than MM_SLAB_SHARE slabs the classes above 256 bytes,
+ *                    without debug flags, take what their own slabs do not have out of slabs that
+ *                    they share: an object is a run of units of 32 bytes there, and what one class
+ *                    left another can use. A run is cut from a slab whose largest hole is as small
+ *                    as can be, and there from the smallest hole. The header tells where objects
+ *                    begin and their classes. What is freed there goes into one small array of the
+ *                    CPU first; when that is full, or one of the classes wants something, it is
+ *                    sorted into the arrays of the classes.
  *   Cache            objects of one size, with a name; slabs in two lists (some free, none free).
  *   Heap             what caches have in common: the source of memory, and one cache for each size
  *                    class of kmalloc: 8, then multiples of 16 to 128, then eight to each doubling
@@ -148,12 +148,12 @@
  *   Errors     A call that fails changes nothing; free objects may have moved between the arrays
  *              and the slabs. Refused in every build: addresses outside the heap's slabs and large
  *              requests, objects of other caches and heaps, misaligned addresses (less aligned than
- *              the largest power of two that divides the class, or 64; in shared slabs 32), and what
- *              was freed last on this CPU. Other double frees and other addresses that are no object's first are
- *              dropped and counted when they reach the slab, where all is exact, unless they were
- *              handed out before. With MM_SLAB_HARDEN every address but an object's first and every
- *              object that is free in its slab are refused on the spot; with debug flags every
- *              misuse is.
+ *              the largest power of two that divides the class, or 64; in shared slabs 32), and
+ *              what was freed last on this CPU. Other double frees and other addresses that are no
+ *              object's first are dropped and counted when they reach the slab, where all is exact,
+ *              unless they were handed out before. With MM_SLAB_HARDEN every address but an
+ *              object's first and every object that is free in its slab are refused on the spot;
+ *              with debug flags every misuse is.
  *   Wild frees The first 64 bytes at the address with its low MM_SLAB_SHIFT bits cleared must be
  *              readable, as they are in a kernel's map of all memory. With MM_SLAB_HARDEN that is
  *              asked only between the lowest and the highest address that the hook gave, with
@@ -2246,8 +2246,8 @@ static void mmi_slab_rank(struct mm_slab_cache *pool, struct mmi_slab *s, uint32
     *first = s;
 }
 
-/* The holes of a slab: the smallest that has room for an object (end = 0: none has), and the lengths
- * of the two largest. */
+/* The holes of a slab: the smallest that has room for an object (end = 0: none has), and the
+ * lengths of the two largest. */
 struct mmi_slab_holes {
     uint32_t at, end, start; /* where the hole begins and ends, and the place in it */
     uint32_t largest, second;
@@ -3083,8 +3083,8 @@ static void mmi_slab_fetch(const uintptr_t *object, uintptr_t n)
     }
 }
 
-/* Where a list of batches has, near its start, one that this CPU filled: its lines, and its objects'
- * lines, may still be in the CPU's own cache. Else the list's start. */
+/* Where a list of batches has, near its start, one that this CPU filled: its lines, and its
+ * objects' lines, may still be in the CPU's own cache. Else the list's start. */
 static struct mmi_slab_batch **mmi_slab_nearest(struct mmi_slab_batch **list, unsigned cpu)
 {
     struct mmi_slab_batch **at = list;
@@ -4140,8 +4140,8 @@ static enum mm_status mmi_slab_kfree_any(struct mm_slab_heap *heap, void *p, con
     return mmi_slab_refuse(heap, where, "wild free", MM_ERR_INVALID, NULL, NULL, p);
 }
 
-/* Objects aligned to 8 lie between the marks where these are of 16 bytes: then the mark of the place
- * before tells. Frees p of this cache into the CPU's arrays if it is such a one. */
+/* Objects aligned to 8 lie between the marks where these are of 16 bytes: then the mark of the
+ * place before tells. Frees p of this cache into the CPU's arrays if it is such a one. */
 static bool mmi_slab_free_between(struct mm_slab_cache *cache, char *p, enum mm_status *status)
 {
     struct mm_slab_heap *heap = cache->heap;

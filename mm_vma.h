@@ -2496,7 +2496,8 @@ static void mmi_vma_drop_leaf(struct mm_vma_cursor *c, struct mm_vma_map *map, u
         return;
     }
     mmi_vma_shrink(c, map, level);
-    /* to the gap's owner; or, where the leaf's key still stands above, to what is first below that */
+    /* to the gap's owner; or, where the leaf's key still stands above, to what is first below
+     * that */
     mmi_vma_seek(c, map, page);
     mmi_vma_fix_first(c, map);
     mmi_vma_fix_gaps(c, map, true);

@@ -1,5 +1,5 @@
-/* adapt_pagetable.c - mm_pagetable.h with one format alone: x86_64, unless a file that includes this
- * one chose another */
+/* adapt_pagetable.c - mm_pagetable.h with one format alone: x86_64, unless a file that includes
+ * this one chose another */
 #include "pagetable.h"
 
 #ifndef ADAPT_NAME

@@ -9,7 +9,7 @@
 
 _Static_assert(sizeof(struct mm_vma) == sizeof(struct area), "an area is an area");
 
-/* ---- nodes: blocks that grow with the map ----------------------------------------------------------- */
+/* ---- nodes: blocks that grow with the map ---------------------------------------------------- */
 
 struct pool {
     struct mm_vma_node *free;
@@ -68,7 +68,7 @@ static void area_free(void *ctx, struct mm_vma *vma)
     area_give((struct area *)(void *)vma);
 }
 
-/* ---- the map ------------------------------------------------------------------------------------------ */
+/* ---- the map --------------------------------------------------------------------------------- */
 
 struct bench_map {
     struct mm_vma_map map;
@@ -175,7 +175,7 @@ static size_t bytes(void *map)
     return (m->map.nodes + m->map.pooled) * sizeof(struct mm_vma_node);
 }
 
-/* ---- whole calls ---------------------------------------------------------------------------------------- */
+/* ---- whole calls ----------------------------------------------------------------------------- */
 
 struct bench_space {
     struct mm_vma_space space;

@@ -8,8 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* An area as the workloads know it: 64 bytes, its place in memory random, in pages. What comes behind `flags` is the
- * map's own; mm_vma's areas begin alike. */
+/* An area as the workloads know it: 64 bytes, its place in memory random, in pages. What comes
+ * behind `flags` is the map's own; mm_vma's areas begin alike. */
 struct area {
     uint64_t start, end;
     uint32_t flags, gap, longest, unused;
@@ -59,7 +59,8 @@ extern const struct area_row area_rows[];
 void run_vma_trace(gb_state *st, const struct area_row *row, const struct area_ops *ops);
 void run_vma_faults(gb_state *st, const struct area_row *row, const struct area_ops *ops);
 
-/* Objects in random memory order, for the maps that split areas; never more than twice the areas. */
+/* Objects in random memory order, for the maps that split areas; never more than twice the
+ * areas. */
 struct area *area_take(void);
 void area_give(struct area *a);
 

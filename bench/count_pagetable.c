@@ -2,8 +2,8 @@
  * default lock
  *
  * Each operation is a function of the page's number; every call goes through count_op(), whose
- * inclusive cost callgrind knows. The pages lie scattered in 128 GiB, so that nearly each has a leaf
- * table of its own; PER_TABLE of them are neighbours. */
+ * inclusive cost callgrind knows. The pages lie scattered in 128 GiB, so that nearly each has a
+ * leaf table of its own; PER_TABLE of them are neighbours. */
 #define MM_PAGETABLE_X86_64
 #define MM_PAGETABLE_STATIC
 #include "mm_pagetable.h"
@@ -137,8 +137,8 @@ static void op_cursor_unmap(uint32_t i)
 
 /* ---- rows ---- */
 
-/* Which tables stand before: with those of pages above them, each leaf table has one entry more than
- * are counted, and stays. */
+/* Which tables stand before: with those of pages above them, each leaf table has one entry more
+ * than are counted, and stays. */
 static const struct table_row {
     const char *name;
     void (*op)(uint32_t i);

@@ -1,5 +1,5 @@
-/* count_vma.c - the hot paths of mm_vma.h under callgrind, for count.c: each row is one kind of call, through
- * count_op(), whose own cost the row `empty` tells */
+/* count_vma.c - the hot paths of mm_vma.h under callgrind, for count.c: each row is one kind of
+ * call, through count_op(), whose own cost the row `empty` tells */
 #define MM_VMA_STATIC
 #include "mm_vma.h"
 
@@ -27,7 +27,7 @@ static struct {
     uint32_t order[CALLS];
 } world;
 
-/* ---- hooks: as little as does -------------------------------------------------------------------- */
+/* ---- hooks: as little as does ---------------------------------------------------------------- */
 
 static struct mm_vma_node *node_alloc(void *ctx)
 {
@@ -127,7 +127,7 @@ static struct mm_vma_frame *frame(void *ctx, mm_pa_t pa)
     return &world.frames[pa >> MM_PAGE_SHIFT];
 }
 
-/* ---- what is counted: call i of a row ------------------------------------------------------------- */
+/* ---- what is counted: call i of a row -------------------------------------------------------- */
 
 static void require(bool done)
 {

@@ -1,4 +1,5 @@
-/* vma_trace.h - reads the recorded memory calls of bench/traces/vma (format: bench/traces/README.md). */
+/* vma_trace.h - reads the recorded memory calls of bench/traces/vma (format:
+ * bench/traces/README.md). */
 #ifndef VMA_TRACE_H
 #define VMA_TRACE_H
 

@@ -1,7 +1,9 @@
-/* work_area.c - maps of areas: finding, changing, gaps, mmap/munmap/mprotect mixes, walking, copying
+/* work_area.c - maps of areas: finding, changing, gaps, mmap/munmap/mprotect mixes, walking,
+ * copying
  *
- * Areas of 1 to 16 pages. Layout: half of the neighbours touch, the others have gaps of 1 to 16 pages between them,
- * and one gap in 1,024 has 32. Objects of 64 bytes lie in random order in memory. */
+ * Areas of 1 to 16 pages. Layout: half of the neighbours touch, the others have gaps of 1 to 16
+ * pages between them, and one gap in 1,024 has 32. Objects of 64 bytes lie in random order in
+ * memory. */
 #include "areas.h"
 #include "driver.h"
 
@@ -19,7 +21,7 @@ const struct area_ops *const bench_area_maps[] = {
 
 static volatile uint64_t sink;
 
-/* ---- objects -------------------------------------------------------------------------------------- */
+/* ---- objects --------------------------------------------------------------------------------- */
 
 static struct area *objects;
 static struct area **free_objects;
@@ -57,7 +59,7 @@ void area_give(struct area *a)
     free_objects[nfree++] = a;
 }
 
-/* ---- the layout -------------------------------------------------------------------------------------- */
+/* ---- the layout ------------------------------------------------------------------------------ */
 
 struct layout {
     const struct area_ops *ops;
@@ -118,7 +120,7 @@ static inline struct area *some(struct layout *l)
     return l->area[below(next_random(&l->rng), (uint32_t)l->n)];
 }
 
-/* ---- workloads ----------------------------------------------------------------------------------------- */
+/* ---- workloads ------------------------------------------------------------------------------- */
 
 #define ASK 4096u
 
@@ -262,7 +264,7 @@ static void d_rare_down(gb_state *st, const struct area_row *row, const struct a
     gaps(st, row, ops, false, true);
 }
 
-/* ---- whole calls, for maps that have none of their own ------------------------------------------------ */
+/* ---- whole calls, for maps that have none of their own --------------------------------------- */
 
 static void plain_unmap(const struct area_ops *ops, void *map, uint64_t start, uint64_t end)
 {
@@ -373,8 +375,8 @@ static void call_protect(struct calls_on *c, uint64_t page, uint64_t random, uin
     }
 }
 
-/* 30 % mmap at the highest place, 40 % munmap, 30 % mprotect; or 50 % mmap anywhere over what is there, 20 %
- * munmap, 30 % mprotect. */
+/* 30 % mmap at the highest place, 40 % munmap, 30 % mprotect; or 50 % mmap anywhere over what is
+ * there, 20 % munmap, 30 % mprotect. */
 static void mix_step(struct calls_on *c, uint64_t *rng, bool fixed)
 {
     uint64_t random = next_random(rng), more = next_random(rng);

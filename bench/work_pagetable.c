@@ -1,5 +1,5 @@
-/* work_pagetable.c - page tables: 1 GiB mapped, translated, protected, unmapped; single pages here and
- * there in 128 GiB */
+/* work_pagetable.c - page tables: 1 GiB mapped, translated, protected, unmapped; single pages here
+ * and there in 128 GiB */
 #include "pagetable.h"
 #include "rows.h"
 

@@ -1,4 +1,5 @@
-/* work_vma.c - rows that only mm_vma.h has: recorded memory calls of programs, and faults over a plain frame source */
+/* work_vma.c - rows that only mm_vma.h has: recorded memory calls of programs, and faults over a
+ * plain frame source */
 #include "areas.h"
 #include "vma_trace.h"
 
@@ -7,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- what spaces need: nodes and areas from free lists ----------------------------------------------- */
+/* ---- what spaces need: nodes and areas from free lists --------------------------------------- */
 
 struct list {
     void *free;
@@ -77,7 +78,7 @@ static void base_hooks(struct mm_vma_hooks *h)
     h->shared = shared_new;
 }
 
-/* ---- recorded calls ------------------------------------------------------------------------------------ */
+/* ---- recorded calls -------------------------------------------------------------------------- */
 
 struct replay {
     struct mm_vma_system sys;
@@ -251,7 +252,7 @@ void run_vma_trace(gb_state *st, const struct area_row *row, const struct area_o
     free(t.ops);
 }
 
-/* ---- faults ------------------------------------------------------------------------------------------------ */
+/* ---- faults ---------------------------------------------------------------------------------- */
 
 #define PAGES 4096u
 #define BASE  0x100u /* page of the first */
@@ -351,8 +352,8 @@ static void touch_all(struct mm_vma_space *space)
             abort();
 }
 
-/* Demand zero: 4,096 pages of one area touched for the first time. Copy on write: touched again after a fork. Only the
- * faults are timed. */
+/* Demand zero: 4,096 pages of one area touched for the first time. Copy on write: touched again
+ * after a fork. Only the faults are timed. */
 void run_vma_faults(gb_state *st, const struct area_row *row, const struct area_ops *ops)
 {
     struct mm_vma_space *space = aligned_alloc(64, sizeof *space),

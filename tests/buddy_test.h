@@ -22,7 +22,8 @@ struct arena {
     size_t meta_bytes;
 };
 
-/* `pages` pages from BASE in one region, page blocks of 64, no per-CPU lists: call arena_make next. */
+/* `pages` pages from BASE in one region, page blocks of 64, no per-CPU lists: call arena_make
+ * next. */
 static MM_TEST_UNUSED void arena_begin(struct arena *a, uint64_t pages)
 {
     memset(a, 0, sizeof *a);

@@ -1,5 +1,6 @@
-/* fence.h - the hook MM_FENCE_CPUS() in a process: membarrier(2). Include it before the header under test
- * and call mm_test_prepare_fence() once; with MM_TEST_NO_FENCE the hook stays undefined. */
+/* fence.h - the hook MM_FENCE_CPUS() in a process: membarrier(2). Include it before the header
+ * under test and call mm_test_prepare_fence() once; with MM_TEST_NO_FENCE the hook stays
+ * undefined. */
 #ifndef MM_TEST_FENCE_H
 #define MM_TEST_FENCE_H
 

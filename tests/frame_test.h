@@ -25,7 +25,7 @@ static void lab_report(const struct mm_report *report);
 #define PAGE   MM_PAGE_SIZE
 #define NO_CPU ((unsigned)MM_CPU_MAX)
 
-/* ---- this thread's last misuse that was reported (MM_DEBUG >= 1) --------------------------------- */
+/* ---- this thread's last misuse that was reported (MM_DEBUG >= 1) ----------------------------- */
 
 static MM_TEST_UNUSED __thread struct mm_report lab_last_report;
 static MM_TEST_UNUSED __thread unsigned lab_reports;
@@ -36,7 +36,7 @@ static MM_TEST_UNUSED void lab_report(const struct mm_report *report)
     lab_reports++;
 }
 
-/* ---- a pool ------------------------------------------------------------------------------------ */
+/* ---- a pool ---------------------------------------------------------------------------------- */
 
 struct lab {
     struct mm_frame_pool pool;
@@ -154,8 +154,9 @@ static MM_TEST_UNUSED mm_pa_t lab_run(struct lab *lab, uint64_t count, uint64_t 
     return mm_frame_alloc_run(&lab->pool, &request);
 }
 
-/* ---- pictures ------------------------------------------------------------------------------------
- * A refused call changes nothing. Of a pool and its metadata every byte is compared, but for
+/* ---- pictures
+ * ------------------------------------------------------------------------------------ A refused
+ * call changes nothing. Of a pool and its metadata every byte is compared, but for
  *   what a CPU has besides its cursors'     counts of refused calls and of sections taken away, the
  *   words, sections and counters            remembered look-up of the last free, hints for searches
  *   failures of a zone                      counts failed calls

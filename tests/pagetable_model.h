@@ -1,5 +1,5 @@
-/* pagetable_model.h - a plain map of page -> (frame, attributes, size of leaf), changed by the rules
- * of mm_pagetable.h's contracts, and compared with the tables through the walker. */
+/* pagetable_model.h - a plain map of page -> (frame, attributes, size of leaf), changed by the
+ * rules of mm_pagetable.h's contracts, and compared with the tables through the walker. */
 #ifndef PAGETABLE_MODEL_H
 #define PAGETABLE_MODEL_H
 
@@ -61,7 +61,8 @@ static MM_TEST_UNUSED mm_va_t page_va(const struct world *w, uint64_t page)
     return off;
 }
 
-/* Prepares a world of this format; index_bits 0: the format's own. Then set flags, then world_make. */
+/* Prepares a world of this format; index_bits 0: the format's own. Then set flags, then
+ * world_make. */
 static MM_TEST_UNUSED void world_begin(struct world *w, struct ram *ram, enum mm_pagetable_id id,
                                        unsigned index_bits)
 {
@@ -102,7 +103,7 @@ static MM_TEST_UNUSED uint64_t level_pages(const struct world *w, unsigned level
     return (uint64_t)1 << (level * (unsigned)w->walker.index_bits);
 }
 
-/* ---- attributes: what each format can express, from the manuals -------------------------------- */
+/* ---- attributes: what each format can express, from the manuals ------------------------------ */
 
 static MM_TEST_UNUSED bool attr_legal(const struct world *w, uint32_t attr)
 {
@@ -180,7 +181,7 @@ static MM_TEST_UNUSED uint32_t attr_preset(const struct world *w, uint32_t attr)
     return attr;
 }
 
-/* ---- the model's rules -------------------------------------------------------------------------- */
+/* ---- the model's rules ----------------------------------------------------------------------- */
 
 /* Page `p` of the window, counted in the whole address space. */
 static inline uint64_t absolute(const struct world *w, uint64_t p)
@@ -265,7 +266,7 @@ static MM_TEST_UNUSED void model_map(struct world *w, uint64_t p, uint64_t n, ui
     }
 }
 
-/* ---- comparing ------------------------------------------------------------------------------------ */
+/* ---- comparing ------------------------------------------------------------------------------- */
 
 static struct walk_access access_of(unsigned n)
 {

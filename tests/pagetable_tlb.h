@@ -1,6 +1,7 @@
 /* pagetable_tlb.h - a processor that keeps every translation that it may keep, until it is told
  * otherwise: leaves, pointers to tables, and on RISC-V also that there was nothing. It walks by the
- * specifications, as pagetable_walker.h does. The hooks of a world tell it what to forget; it objects
+ * specifications, as pagetable_walker.h does. The hooks of a world tell it what to forget; it
+ * objects
  *
  *   when a frame or a table goes that it can still reach,
  *   when a new leaf meets an old one that differs (AArch64: break before make),
@@ -112,8 +113,8 @@ static bool tlb_global(const struct walker *k, uint64_t e)
     return k->kind == WALK_ARM1 && !walk_bit(e, 11);
 }
 
-/* Walks for one page, from the lowest table that it still knows if `cached`, and says what it finds;
- * the tables on the way go into `out`. */
+/* Walks for one page, from the lowest table that it still knows if `cached`, and says what it
+ * finds; the tables on the way go into `out`. */
 static void tlb_walk(const struct walker *k, uint64_t off, const struct tlb_page *known,
                      struct tlb_page *out)
 {
@@ -224,8 +225,8 @@ static bool tlb_hit(const struct mm_pagetable_range *r, uint64_t stride, mm_va_t
     return first - start < size && first - r->va < r->bytes;
 }
 
-/* Pointers to tables: on RISC-V a fence without an address reaches them; elsewhere an invalidation of
- * any address that is translated through them. */
+/* Pointers to tables: on RISC-V a fence without an address reaches them; elsewhere an invalidation
+ * of any address that is translated through them. */
 static void tlb_forget_tables(const struct tlb *t, struct tlb_page *c, mm_va_t va,
                               const struct mm_pagetable_flush *flush)
 {

@@ -1,7 +1,7 @@
-/* vma_world.h - a machine of arrays for the tests of mm_vma.h's pages: page tables, frames, files and swap, programs
- * that access their memory through a TLB that forgets only what it is told to (a flush too few shows as wrong
- * content), and a plain array of pages that says what each of them must read. Every hook that can fail does so at
- * the call that w->fail names. */
+/* vma_world.h - a machine of arrays for the tests of mm_vma.h's pages: page tables, frames, files
+ * and swap, programs that access their memory through a TLB that forgets only what it is told to (a
+ * flush too few shows as wrong content), and a plain array of pages that says what each of them
+ * must read. Every hook that can fail does so at the call that w->fail names. */
 #ifndef VMA_WORLD_H
 #define VMA_WORLD_H
 
@@ -82,7 +82,7 @@ static MM_TEST_UNUSED bool chance(unsigned percent)
     return mm_test_chance(&w->rng, percent);
 }
 
-/* ---- hooks ------------------------------------------------------------------------------------ */
+/* ---- hooks ----------------------------------------------------------------------------------- */
 
 static struct mm_vma_node *node_alloc(void *ctx)
 {
@@ -391,7 +391,7 @@ static void swap_free(void *ctx, uint64_t slot)
     w->slot_refs[slot]--;
 }
 
-/* ---- the model ------------------------------------------------------------------------------------ */
+/* ---- the model ------------------------------------------------------------------------------- */
 
 static mm_va_t va_of(unsigned page)
 {
@@ -468,7 +468,7 @@ static void meddle(mm_pa_t pa)
         }
 }
 
-/* ---- what must hold after each step --------------------------------------------------------------- */
+/* ---- what must hold after each step ---------------------------------------------------------- */
 
 static bool count_map(void *ctx, struct mm_vma_space *space, mm_va_t va)
 {
@@ -539,8 +539,8 @@ static MM_TEST_UNUSED void check_world(void)
         assert_int_equal(w->slot_refs[i], slots[i]);
 }
 
-/* A world of one empty space with `pages` pages, in a range of PAGES; a trampoline, if it has one, lies behind
- * them. */
+/* A world of one empty space with `pages` pages, in a range of PAGES; a trampoline, if it has one,
+ * lies behind them. */
 static MM_TEST_UNUSED void set_up(bool zero_frame, unsigned pages,
                                   const struct mm_vma_global *global)
 {
@@ -605,8 +605,8 @@ static MM_TEST_UNUSED void tear_down(void)
     free(w);
 }
 
-/* Populating and locking give private writable memory of files copies of its own at once, as Linux does: what the
- * file had then stands there from now on. */
+/* Populating and locking give private writable memory of files copies of its own at once, as Linux
+ * does: what the file had then stands there from now on. */
 static MM_TEST_UNUSED void note_copies(unsigned s)
 {
     for (unsigned p = 0; p < PAGES; p++) {

@@ -1,5 +1,5 @@
-/* areas_rbtree.c - areas in BSD's red-black tree (sys/tree.h), augmented with the longest gap before an area of
- * each subtree, as Linux had it before its maple tree */
+/* areas_rbtree.c - areas in BSD's red-black tree (sys/tree.h), augmented with the longest gap
+ * before an area of each subtree, as Linux had it before its maple tree */
 #include "../areas.h"
 
 #include <stdlib.h>

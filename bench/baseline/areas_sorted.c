@@ -1,4 +1,5 @@
-/* areas_sorted.c - areas in a sorted array (binary search), and in an unsorted one of 256 entries */
+/* areas_sorted.c - areas in a sorted array (binary search), and in an unsorted one of 256
+ * entries */
 #include "../areas.h"
 
 #include <stdlib.h>
@@ -160,7 +161,7 @@ const struct area_ops baseline_areas_sorted = {.name = "sorted",
                                                .bytes = bytes,
                                                .resized = resized};
 
-/* ---- 256 entries in no order, as small kernels have them ------------------------------------------- */
+/* ---- 256 entries in no order, as small kernels have them ------------------------------------- */
 
 static void array_insert(void *map, struct area *a)
 {

@@ -1,5 +1,5 @@
-/* pagetable_bare.c - the floor: loops over leaf tables that were found in advance, one 64-bit store an
- * entry, no check; for single pages a walk by hand. x86_64, four levels. */
+/* pagetable_bare.c - the floor: loops over leaf tables that were found in advance, one 64-bit store
+ * an entry, no check; for single pages a walk by hand. x86_64, four levels. */
 #include "../pagetable.h"
 
 #include <string.h>

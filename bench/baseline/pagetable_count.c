@@ -1,6 +1,6 @@
-/* pagetable_count.c - the floor of single pages whose tables are freed when they get empty: a walk by
- * hand without checks, the number of a table's entries in the ignored bits 52 to 62 of the entry that
- * leads to it. x86_64, four levels. */
+/* pagetable_count.c - the floor of single pages whose tables are freed when they get empty: a walk
+ * by hand without checks, the number of a table's entries in the ignored bits 52 to 62 of the entry
+ * that leads to it. x86_64, four levels. */
 #include "../pagetable.h"
 
 #include <string.h>

@@ -1,6 +1,6 @@
-/* pagetable_walk.c - a table in the manner of small kernels: each page by a walk of its own from the
- * root, with the checks that such a walk has; tables are zeroed, and freed only at the end. Sv39's
- * three levels. */
+/* pagetable_walk.c - a table in the manner of small kernels: each page by a walk of its own from
+ * the root, with the checks that such a walk has; tables are zeroed, and freed only at the end.
+ * Sv39's three levels. */
 #include "../pagetable.h"
 
 #include <string.h>

@@ -1,7 +1,7 @@
 /* bootmaps.c - see bootmaps.h */
 #include "bootmaps.h"
 
-/* ---- Reading ---------------------------------------------------------------------------------- */
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 /* A piece of memory that may be read. */
 struct bytes {
@@ -49,10 +49,10 @@ static const unsigned char *view_at(const struct bootmap_view *view, mm_pa_t pa,
     return (const unsigned char *)view->at(view->ctx, pa, (size_t)size);
 }
 
-/* ---- Writing ---------------------------------------------------------------------------------- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
-/* Ranges found so far. Those beyond the capacity are only counted: every report is read twice, first
- * with a capacity of 0 to find its faults, so that a refused one leaves no trace. */
+/* Ranges found so far. Those beyond the capacity are only counted: every report is read twice,
+ * first with a capacity of 0 to find its faults, so that a refused one leaves no trace. */
 struct ranges {
     struct mm_frame_range *at;
     size_t capacity, count;
@@ -96,7 +96,7 @@ static enum mm_status read_twice(reader *read, const void *report, struct mm_fra
     return read(report, &to);
 }
 
-/* ---- E820 types, also Multiboot2's and PVH's ----------------------------------------------------- */
+/* ---- E820 types, also Multiboot2's and PVH's ------------------------------------------------- */
 
 /* ACPI 6.5, table 15.4; 12 is Linux's for the persistent memory of before ACPI 6. */
 static enum mm_frame_type e820_type(uint32_t type)
@@ -168,7 +168,7 @@ enum mm_status bootmap_e820(const void *entries, size_t number, size_t stride,
     return read_twice(read_e820, &report, out, capacity, count);
 }
 
-/* ---- UEFI --------------------------------------------------------------------------------------- */
+/* ---- UEFI ------------------------------------------------------------------------------------ */
 
 #define EFI_PAGE_SHIFT     12 /* whatever the size of a page is elsewhere */
 #define EFI_CONVENTIONAL   7
@@ -247,7 +247,7 @@ enum mm_status bootmap_uefi(const void *map, size_t size, size_t descriptor_size
     return read_twice(read_efi, &report, out, capacity, count);
 }
 
-/* ---- Multiboot2 --------------------------------------------------------------------------------- */
+/* ---- Multiboot2 ------------------------------------------------------------------------------ */
 
 enum { MB2_END = 0, MB2_MODULE = 3, MB2_MMAP = 6, MB2_EFI_MMAP = 17 };
 
@@ -354,7 +354,7 @@ enum mm_status bootmap_multiboot2(const void *info, size_t limit, struct mm_fram
     return read_twice(read_multiboot2, &b, out, capacity, count);
 }
 
-/* ---- Limine ------------------------------------------------------------------------------------- */
+/* ---- Limine ---------------------------------------------------------------------------------- */
 
 static enum mm_frame_type limine_type(uint64_t type)
 {
@@ -420,7 +420,7 @@ enum mm_status bootmap_limine(const void *response, struct mm_frame_range *out, 
     return read_twice(read_limine, response, out, capacity, count);
 }
 
-/* ---- Linux's zero page ---------------------------------------------------------------------------- */
+/* ---- Linux's zero page ----------------------------------------------------------------------- */
 
 #define LINUX_E820_MOST 128 /* E820_MAX_ENTRIES_ZEROPAGE */
 #define LINUX_LIST_MOST 64  /* setup data behind each other: more is a loop */
@@ -432,8 +432,8 @@ struct linux_report {
     const struct bootmap_view *view;
 };
 
-/* struct setup_data: next, type, len, data. The node stays where it is until the kernel has read all
- * of it, so it is the loader's. */
+/* struct setup_data: next, type, len, data. The node stays where it is until the kernel has read
+ * all of it, so it is the loader's. */
 static enum mm_status linux_setup_data(const struct linux_report *r, struct ranges *to)
 {
     mm_pa_t pa = le64(r->page.at + 0x250); /* hdr.setup_data */
@@ -496,7 +496,7 @@ enum mm_status bootmap_linux(const void *zero_page, size_t size, const struct bo
     return read_twice(read_linux, &report, out, capacity, count);
 }
 
-/* ---- PVH ------------------------------------------------------------------------------------------ */
+/* ---- PVH ------------------------------------------------------------------------------------- */
 
 #define PVH_MAGIC 0x336ec578u
 
@@ -553,7 +553,7 @@ enum mm_status bootmap_pvh(mm_pa_t start_info, const struct bootmap_view *view,
     return read_twice(read_pvh, &report, out, capacity, count);
 }
 
-/* ---- Flattened device tree -------------------------------------------------------------------------- */
+/* ---- Flattened device tree ------------------------------------------------------------------- */
 
 #define FDT_MAGIC 0xd00dfeedu
 

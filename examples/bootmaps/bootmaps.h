@@ -1,9 +1,9 @@
 /* bootmaps.h - what boot loaders and firmware report as memory, as ranges for mm_frame.h - 0BSD
  *
- * One function a format. Each reads the report byte by byte, so that neither alignment nor the host's
- * byte order matters, and checks every length and offset in it against its end. It needs no libc and
- * allocates nothing. The result goes into struct mm_frame_config as it is: mm_frame.h sorts it,
- * resolves overlaps and cuts it to pages.
+ * One function a format. Each reads the report byte by byte, so that neither alignment nor the
+ * host's byte order matters, and checks every length and offset in it against its end. It needs no
+ * libc and allocates nothing. The result goes into struct mm_frame_config as it is: mm_frame.h
+ * sorts it, resolves overlaps and cuts it to pages.
  *
  *     struct mm_frame_range range[128];
  *     size_t count;
@@ -32,9 +32,9 @@
  *   the kernel's image, where the format tells            MM_FRAME_KERNEL
  *   all else, types that nobody has defined yet too       MM_FRAME_RESERVED
  *
- * No format tells everything. What the caller has to add: its own image (all but Limine), the report
- * itself, the command line, and on x86 the first page and the area from 0xa0000 to 0xfffff if BIOS
- * data or real-mode code is of interest.
+ * No format tells everything. What the caller has to add: its own image (all but Limine), the
+ * report itself, the command line, and on x86 the first page and the area from 0xa0000 to 0xfffff
+ * if BIOS data or real-mode code is of interest.
  *
  * RESULTS, the same for all
  *
@@ -45,8 +45,9 @@
  *                   wraps around 2^64, a pointer leads nowhere
  *   MM_ERR_LIMIT    more ranges than `capacity`; *count is the number that is needed
  *
- * On an error `out` is untouched, and so is *count, but for MM_ERR_LIMIT. Call with capacity 0 to learn
- * how many ranges there are. Each is O(size of the report); no locks; the functions only read.
+ * On an error `out` is untouched, and so is *count, but for MM_ERR_LIMIT. Call with capacity 0 to
+ * learn how many ranges there are. Each is O(size of the report); no locks; the functions only
+ * read.
  */
 #ifndef BOOTMAPS_H
 #define BOOTMAPS_H
@@ -69,8 +70,8 @@ struct bootmap_view {
  *   info     the boot information (EBX on entry)
  *   limit    most bytes of it that may be read
  *
- * Source: Multiboot2 Specification 2.0, 3.4 (boot information), 3.6.6 (modules), 3.6.8 (memory map),
- * 3.6.17 (EFI memory map). */
+ * Source: Multiboot2 Specification 2.0, 3.4 (boot information), 3.6.6 (modules), 3.6.8 (memory
+ * map), 3.6.17 (EFI memory map). */
 enum mm_status bootmap_multiboot2(const void *info, size_t limit, struct mm_frame_range *out,
                                   size_t capacity, size_t *count);
 
@@ -80,17 +81,18 @@ enum mm_status bootmap_multiboot2(const void *info, size_t limit, struct mm_fram
  *   descriptor_size    bytes from one to the next: at least 40
  *
  * Boot services' memory becomes MM_FRAME_BOOTLOADER: it is free by the specification, but the page
- * tables and the stack that the kernel starts on are in it. Ordinary memory that cannot be cached is
- * reserved. Source: UEFI Specification 2.10, 7.2.3 (descriptors, attributes), table 7.10 (types). */
+ * tables and the stack that the kernel starts on are in it. Ordinary memory that cannot be cached
+ * is reserved. Source: UEFI Specification 2.10, 7.2.3 (descriptors, attributes), table 7.10
+ * (types). */
 enum mm_status bootmap_uefi(const void *map, size_t size, size_t descriptor_size,
                             struct mm_frame_range *out, size_t capacity, size_t *count);
 
 /* Limine: the response to the memory map request.
  *
- * The response holds an array of pointers in the kernel's own address space, which have no bounds to
- * check: an entry count above `capacity` is refused (MM_ERR_LIMIT, *count the number) before the array
- * is touched, NULL pointers and pointers beyond uintptr_t are MM_ERR_CORRUPT.
- * Source: The Limine Boot Protocol, "Memory Map Feature". */
+ * The response holds an array of pointers in the kernel's own address space, which have no bounds
+ * to check: an entry count above `capacity` is refused (MM_ERR_LIMIT, *count the number) before the
+ * array is touched, NULL pointers and pointers beyond uintptr_t are MM_ERR_CORRUPT. Source: The
+ * Limine Boot Protocol, "Memory Map Feature". */
 enum mm_status bootmap_limine(const void *response, struct mm_frame_range *out, size_t capacity,
                               size_t *count);
 
@@ -105,8 +107,8 @@ enum mm_status bootmap_limine(const void *response, struct mm_frame_range *out, 
 enum mm_status bootmap_e820(const void *entries, size_t number, size_t stride,
                             struct mm_frame_range *out, size_t capacity, size_t *count);
 
-/* Linux on x86: the E820 table of the zero page, its continuation in the list of setup data, the list
- * itself and the initial RAM disk.
+/* Linux on x86: the E820 table of the zero page, its continuation in the list of setup data, the
+ * list itself and the initial RAM disk.
  *
  *   zero_page   struct boot_params
  *   size        4096; less is refused
@@ -127,8 +129,8 @@ enum mm_status bootmap_pvh(mm_pa_t start_info, const struct bootmap_view *view,
                            struct mm_frame_range *out, size_t capacity, size_t *count);
 
 /* Flattened device tree: the nodes of type "memory", the memory reservation block, the children of
- * /reserved-memory that have an address (also the reusable ones: give those to a pool for contiguous
- * allocation yourself) and the initial RAM disk of /chosen.
+ * /reserved-memory that have an address (also the reusable ones: give those to a pool for
+ * contiguous allocation yourself) and the initial RAM disk of /chosen.
  *
  *   blob     the tree
  *   limit    most bytes of it that may be read

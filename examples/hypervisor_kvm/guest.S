@@ -1,5 +1,6 @@
-/* guest.S - the guest: takes commands from a mailbox and reports by an I/O port, in 64-bit mode with
- * paging on from its first instruction. Linked into the machine as data, and copied to a guest frame. */
+/* guest.S - the guest: takes commands from a mailbox and reports by an I/O port, in 64-bit mode
+ * with paging on from its first instruction. Linked into the machine as data, and copied to a guest
+ * frame. */
 #include "guest.h"
 
     .section .rodata

@@ -70,7 +70,7 @@ static unsigned slots_used(void)
     return count;
 }
 
-/* ---- The steps ----------------------------------------------------------------------------------- */
+/* ---- The steps ------------------------------------------------------------------------------- */
 
 /* Thousands of blocks come and go, and no page of guest memory becomes resident for it. */
 static void step_metadata(void)
@@ -230,7 +230,7 @@ static void step_plug(void)
              does(GUEST_FILL, HEAP(0), HEAP_PAGES, 7, HEAP_PAGES));
 }
 
-/* ---- Dirty pages --------------------------------------------------------------------------------- */
+/* ---- Dirty pages ----------------------------------------------------------------------------- */
 
 struct harvested {
     unsigned char accessed[HEAP_PAGES], dirty[HEAP_PAGES];
@@ -309,7 +309,7 @@ static void step_dirty(void)
     step("it is off again", vmm_log(&vm, false));
 }
 
-/* ---- Giving memory back -------------------------------------------------------------------------- */
+/* ---- Giving memory back ---------------------------------------------------------------------- */
 
 /* Pages of guest memory that the kernel charges this process for: Rss of its mappings. */
 static uint64_t rss_pages(void)

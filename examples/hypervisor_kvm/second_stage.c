@@ -1,4 +1,5 @@
-/* second_stage.c - the tables between a guest and the host, EPT and Sv39x4 in one program, on any host
+/* second_stage.c - the tables between a guest and the host, EPT and Sv39x4 in one program, on any
+ * host
  *
  *     cc -I../.. -I../../tests second_stage.c && ./a.out
  *
@@ -55,7 +56,7 @@ static void step(const char *name, bool passed)
     failed += !passed;
 }
 
-/* ---- Hooks --------------------------------------------------------------------------------------- */
+/* ---- Hooks ----------------------------------------------------------------------------------- */
 
 /* The root of Sv39x4 has 16 KiB, and is aligned to them. */
 static mm_pa_t table_alloc(void *ctx, uint64_t bytes)
@@ -108,7 +109,7 @@ static void line(void *ctx, const char *text)
     printf("      %s\n", text);
 }
 
-/* ---- What the guest shall have, and what it gets ------------------------------------------------- */
+/* ---- What the guest shall have, and what it gets --------------------------------------------- */
 
 static void shall(struct stage *s, uint64_t gpa, uint64_t bytes, uint64_t pa, uint32_t attr)
 {
@@ -179,7 +180,7 @@ static void agrees(const struct stage *s, const char *name)
     step(name, wrong == 0 && mm_pagetable_check(&s->pt, seen, TABLES, NULL) == MM_OK);
 }
 
-/* ---- A guest ------------------------------------------------------------------------------------- */
+/* ---- A guest --------------------------------------------------------------------------------- */
 
 static bool stage_make(struct stage *s)
 {
@@ -207,7 +208,8 @@ static bool stage_make(struct stage *s)
     return true;
 }
 
-/* 1 GiB of memory, 6 MiB and 64 KiB above it, firmware that is not writable, a device of the host. */
+/* 1 GiB of memory, 6 MiB and 64 KiB above it, firmware that is not writable, a device of the
+ * host. */
 static void stage_map(struct stage *s)
 {
     static const struct piece guest[] = {{0, GIB(1), GIB(4), R | W | X},

@@ -19,7 +19,7 @@ extern const unsigned char guest_start[], guest_end[], guest_gdt[], guest_idt[];
 #define RW    (MM_PAGETABLE_READ | MM_PAGETABLE_WRITE)
 #define OWNED MM_PAGETABLE_SOFT0 /* the frame goes when the mapping goes */
 
-/* ---- The guest-physical map: mm_vma.h, areas and nothing below them ---------------------------- */
+/* ---- The guest-physical map: mm_vma.h, areas and nothing below them -------------------------- */
 
 static struct mm_vma_node *node_alloc(void *ctx)
 {
@@ -85,7 +85,7 @@ static bool map_region(struct vmm *v, struct region *region, uint64_t bytes, boo
     return mm_vma_mmap(&v->map, &request, gpa) == MM_VMA_OK;
 }
 
-/* ---- Memory slots: what KVM knows of the map ---------------------------------------------------- */
+/* ---- Memory slots: what KVM knows of the map ------------------------------------------------- */
 
 struct wanted {
     struct vmm *v;
@@ -199,15 +199,15 @@ bool vmm_harvest_log(struct vmm *v, unsigned char *dirty)
     return true;
 }
 
-/* ---- Frames: mm_buddy.h over guest-physical addresses ------------------------------------------- */
+/* ---- Frames: mm_buddy.h over guest-physical addresses ---------------------------------------- */
 
 static void frame_zero(void *ctx, mm_pa_t pa, uint64_t bytes)
 {
     memset(((struct vmm *)ctx)->host + pa, 0, (size_t)bytes);
 }
 
-/* Moves a page of the guest's heap: content, then the guest's own table entry. The guest stands still
- * meanwhile, and forgets the old translation before its next command (see guest.S). */
+/* Moves a page of the guest's heap: content, then the guest's own table entry. The guest stands
+ * still meanwhile, and forgets the old translation before its next command (see guest.S). */
 static enum mm_status frame_move(void *ctx, mm_pa_t from, mm_pa_t to, uint64_t bytes)
 {
     struct vmm *v = ctx;
@@ -279,7 +279,7 @@ uint64_t vmm_resident(const struct vmm *v, uint64_t gpa, uint64_t bytes)
     return count;
 }
 
-/* ---- The guest's tables: mm_pagetable.h, written into guest frames ------------------------------- */
+/* ---- The guest's tables: mm_pagetable.h, written into guest frames --------------------------- */
 
 /* Tables stay where they are, so that they cannot lie in a module. When all other memory is in use,
  * they come from frames that were kept for this. */
@@ -346,7 +346,7 @@ static bool tables_map(struct vmm *v, uint64_t va, uint64_t gpa, uint64_t bytes,
     return mm_pagetable_map(&v->tables, va, gpa, bytes, attr, 0, NULL) == MM_OK;
 }
 
-/* ---- Memory modules ------------------------------------------------------------------------------ */
+/* ---- Memory modules -------------------------------------------------------------------------- */
 
 static bool host_commit(struct vmm *v, uint64_t gpa, uint64_t bytes)
 {
@@ -400,7 +400,7 @@ enum mm_status vmm_unplug(struct vmm *v, bool evacuate)
     return MM_OK;
 }
 
-/* ---- The processor ------------------------------------------------------------------------------- */
+/* ---- The processor --------------------------------------------------------------------------- */
 
 /* A page of the heap that is not there yet gets a frame; if there is none, memory is plugged in. */
 static bool page_in(struct vmm *v, uint64_t va)
@@ -445,8 +445,8 @@ static bool guest_faulted(struct vmm *v, uint32_t error)
     return true;
 }
 
-/* An access that no slot serves: the map tells whether a device is there, whether it is forbidden, or
- * whether nothing is there at all. */
+/* An access that no slot serves: the map tells whether a device is there, whether it is forbidden,
+ * or whether nothing is there at all. */
 static void guest_accessed(struct vmm *v)
 {
     uint64_t gpa = v->run->mmio.phys_addr;
@@ -520,7 +520,7 @@ bool vmm_halt(struct vmm *v)
     return vmm_run(v, &result) && v->run->exit_reason == KVM_EXIT_HLT;
 }
 
-/* ---- Set-up -------------------------------------------------------------------------------------- */
+/* ---- Set-up ---------------------------------------------------------------------------------- */
 
 static const char *kvm_make(struct vmm *v, const char *device, bool *missing)
 {

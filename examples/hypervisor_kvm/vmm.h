@@ -1,8 +1,8 @@
 /* vmm.h - a small virtual machine: what lies where in mm_vma.h, frames in mm_buddy.h, the guest's
  * tables in mm_pagetable.h; the processor is /dev/kvm
  *
- * Guest-physical address `gpa` of memory is the host's byte host + gpa. Not one byte of guest memory
- * holds anything of ours: the guest's tables are the guest's. */
+ * Guest-physical address `gpa` of memory is the host's byte host + gpa. Not one byte of guest
+ * memory holds anything of ours: the guest's tables are the guest's. */
 #ifndef VMM_H
 #define VMM_H
 
@@ -78,8 +78,9 @@ struct vmm {
     struct seen seen;
 };
 
-/* Makes a machine on KVM (`device`: /dev/kvm) with VMM_RAM bytes of memory, tables, and the guest in it,
- * not yet started. NULL, or why it cannot be; `missing` tells whether KVM is not there at all. */
+/* Makes a machine on KVM (`device`: /dev/kvm) with VMM_RAM bytes of memory, tables, and the guest
+ * in it, not yet started. NULL, or why it cannot be; `missing` tells whether KVM is not there at
+ * all. */
 const char *vmm_make(struct vmm *v, const char *device, bool *missing);
 /* Gives back everything; true if nothing had leaked. */
 bool vmm_unmake(struct vmm *v);
@@ -106,8 +107,8 @@ bool vmm_plug(struct vmm *v);
 /* Takes it out. MM_ERR_BUSY while frames of it are in use and `evacuate` is false. */
 enum mm_status vmm_unplug(struct vmm *v, bool evacuate);
 
-/* Gives up to `limit` blocks of free memory back to the host, those that it does not have yet; returns
- * their bytes. */
+/* Gives up to `limit` blocks of free memory back to the host, those that it does not have yet;
+ * returns their bytes. */
 uint64_t vmm_balloon(struct vmm *v, size_t limit);
 
 /* Resident pages of guest memory in the host. */

@@ -21,7 +21,7 @@ static uint64_t user_pages(void)
     return stats.use[KMM_USER];
 }
 
-/* ---- Kernel memory ---------------------------------------------------------------------------------- */
+/* ---- Kernel memory --------------------------------------------------------------------------- */
 
 static bool frames(void)
 {
@@ -163,7 +163,7 @@ static bool device(void)
     return kmm_unmap_device((void *)(uintptr_t)at, 4) == MM_OK;
 }
 
-/* ---- Programs -------------------------------------------------------------------------------------------- */
+/* ---- Programs -------------------------------------------------------------------------------- */
 
 /* Runs a program; true if it ended with this code. */
 static bool exits(unsigned program, uint64_t argument, int code)
@@ -181,7 +181,8 @@ static bool exits(unsigned program, uint64_t argument, int code)
     return good;
 }
 
-/* True if it was killed for this reason, at an address in [low, high]; MM_VMA_FAULT_OK: no page fault. */
+/* True if it was killed for this reason, at an address in [low, high]; MM_VMA_FAULT_OK: no page
+ * fault. */
 static bool dies(unsigned program, uint64_t argument, enum mm_vma_fault fault, mm_va_t low,
                  mm_va_t high)
 {
@@ -305,7 +306,7 @@ static bool quota(void)
     return true;
 }
 
-/* ---- Several CPUs ------------------------------------------------------------------------------------------- */
+/* ---- Several CPUs ---------------------------------------------------------------------------- */
 
 static uintptr_t wrong;
 static uint64_t stress_ops = 300; /* while warming up */
@@ -339,7 +340,8 @@ static bool smp_programs(void)
     return wrong == 0;
 }
 
-/* The last CPU runs programs that fill memory and look at it again, while this one takes their pages. */
+/* The last CPU runs programs that fill memory and look at it again, while this one takes their
+ * pages. */
 static uintptr_t enough;
 static uint64_t read_back;
 
@@ -375,8 +377,8 @@ static bool smp_reclaim(void)
     return wrong == 0 && after.swapped_in >= read_back && after.swapped == 0;
 }
 
-/* The last CPU runs a program that reads a page for ever; this one takes the page away: the program dies
- * only if the other CPU's TLB is told. */
+/* The last CPU runs a program that reads a page for ever; this one takes the page away: the program
+ * dies only if the other CPU's TLB is told. */
 static struct process *spinner;
 #define SPIN_VA ((mm_va_t)0x20000000)
 
@@ -405,8 +407,9 @@ static bool shootdown(void)
     return good;
 }
 
-/* Pages of the kernel's that are global, in every CPU's TLB, go, and others come: one, then more than are named
- * one by one. Nobody is interrupted meanwhile but by the shootdown: emulators empty TLBs at many an occasion. */
+/* Pages of the kernel's that are global, in every CPU's TLB, go, and others come: one, then more
+ * than are named one by one. Nobody is interrupted meanwhile but by the shootdown: emulators empty
+ * TLBs at many an occasion. */
 enum { GLOBALS = 64 };
 static mm_pa_t global_run;
 static uintptr_t met;
@@ -450,7 +453,7 @@ static bool global_pages(void)
     return kmm_free_pages(global_run, 7) == MM_OK && wrong == 0;
 }
 
-/* ---- The list -------------------------------------------------------------------------------------------------- */
+/* ---- The list -------------------------------------------------------------------------------- */
 
 struct demo {
     const char *name;

@@ -8,7 +8,7 @@ static struct process *current[MM_CPU_MAX];
 static uintptr_t loaded[MM_CPU_MAX]; /* the program's tables that each CPU has loaded; 0: none */
 extern unsigned char user_image[], user_image_end[];
 
-/* ---- Processes --------------------------------------------------------------------------------------- */
+/* ---- Processes ------------------------------------------------------------------------------- */
 
 #define STACK_TOP ((mm_va_t)0x70000000)
 #define HEAP      ((mm_va_t)0x10000000)
@@ -88,7 +88,8 @@ struct process *process_create(unsigned number, uint64_t argument, uint64_t quot
     return NULL;
 }
 
-/* First the note, then the tables: a flush that does not see the note came before this CPU can read them. */
+/* First the note, then the tables: a flush that does not see the note came before this CPU can read
+ * them. */
 static void run_next(struct process *p)
 {
     const unsigned cpu = MM_CPU_ID();
@@ -243,7 +244,7 @@ void kernel_trap(struct frame *frame, uint64_t cause, bool user)
     panic("trap in the kernel", frame_pc(frame));
 }
 
-/* ---- CPUs ------------------------------------------------------------------------------------------------- */
+/* ---- CPUs ------------------------------------------------------------------------------------ */
 
 static unsigned cpus = 1;
 static void (*job)(unsigned cpu);
@@ -284,7 +285,7 @@ void kernel_tick(void)
         (void)kmm_free(p);
 }
 
-/* ---- Start -------------------------------------------------------------------------------------------------- */
+/* ---- Start ----------------------------------------------------------------------------------- */
 
 static void print_map(const struct kmm_config *config)
 {

@@ -1,7 +1,8 @@
-/* kernel.h - what the two example kernels have in common, and what each architecture provides for it.
+/* kernel.h - what the two example kernels have in common, and what each architecture provides for
+ * it.
  *
- * There is no scheduler: a process runs on the CPU that calls process_run, until it exits or is killed; a
- * clone runs when its parent waits for it. */
+ * There is no scheduler: a process runs on the CPU that calls process_run, until it exits or is
+ * killed; a clone runs when its parent waits for it. */
 #ifndef KERNEL_H
 #define KERNEL_H
 
@@ -10,8 +11,9 @@
 
 /* ---- Of the architecture (port.h has struct frame, locks and CPU numbers) -----------------------
  *
- * Traps run with interrupts off, on the kernel stack of their CPU. A CPU that waits for a lock meanwhile
- * still answers TLB shootdowns: by MM_CPU_RELAX on x86_64, through its firmware on riscv64. */
+ * Traps run with interrupts off, on the kernel stack of their CPU. A CPU that waits for a lock
+ * meanwhile still answers TLB shootdowns: by MM_CPU_RELAX on x86_64, through its firmware on
+ * riscv64. */
 
 void arch_putc(char c);
 _Noreturn void arch_exit(bool pass); /* ends the machine: QEMU's exit status is 33 or 35 */
@@ -31,7 +33,7 @@ _Noreturn void arch_leave_user(void);
 /* Copies the byte at `at` to itself; 1 if that faulted, else 0. */
 int arch_try_write(volatile void *at);
 
-/* ---- Of the common part ----------------------------------------------------------------------------- */
+/* ---- Of the common part ---------------------------------------------------------------------- */
 
 struct process {
     struct kmm_space *space;
@@ -65,7 +67,8 @@ void on_all_cpus(void (*f)(unsigned cpu));
 void kernel_page_fault(struct frame *frame, mm_va_t va, unsigned access, bool user);
 void kernel_syscall(struct frame *frame);
 void kernel_tick(void);
-/* May this CPU's TLB hold what the flush is about? Changing tables empties it of programs' pages. */
+/* May this CPU's TLB hold what the flush is about? Changing tables empties it of programs'
+ * pages. */
 bool kernel_concerns(unsigned cpu, const struct mm_pagetable_flush *flush);
 /* Another trap: the process is killed, or the kernel ends. */
 void kernel_trap(struct frame *frame, uint64_t cause, bool user);

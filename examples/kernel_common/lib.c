@@ -1,9 +1,9 @@
-/* lib.c - what a kernel without a C library needs of one: text on the serial line, and four functions that
- * compilers call */
+/* lib.c - what a kernel without a C library needs of one: text on the serial line, and four
+ * functions that compilers call */
 #include <stdarg.h>
 #include "kernel.h"
 
-/* ---- Text ------------------------------------------------------------------------------------------ */
+/* ---- Text ------------------------------------------------------------------------------------ */
 
 static MM_LOCK_T console_lock;
 
@@ -49,7 +49,7 @@ void panic(const char *why, uint64_t at)
     arch_exit(false);
 }
 
-/* ---- Memory functions that compilers call ------------------------------------------------------------ */
+/* ---- Memory functions that compilers call ---------------------------------------------------- */
 
 typedef uint64_t __attribute__((may_alias)) word;
 

@@ -1,4 +1,5 @@
-/* syscall.h - system calls and programs of the example kernels; negative results are errno values */
+/* syscall.h - system calls and programs of the example kernels; negative results are errno
+ * values */
 #ifndef SYSCALL_H
 #define SYSCALL_H
 

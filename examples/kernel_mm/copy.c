@@ -1,8 +1,9 @@
-/* copy.c - bytes between a program and the kernel, by way of the direct map: the program's tables are not
- * trusted, and the kernel has no right to its pages */
+/* copy.c - bytes between a program and the kernel, by way of the direct map: the program's tables
+ * are not trusted, and the kernel has no right to its pages */
 #include "parts.h"
 
-/* A page that allows the access, held: it becomes nobody else's frame until it is put. MM_PA_NONE: none. */
+/* A page that allows the access, held: it becomes nobody else's frame until it is put. MM_PA_NONE:
+ * none. */
 static mm_pa_t hold(struct kmm_space *space, mm_va_t page, unsigned access)
 {
     while (kmm_fault(space, page, access) == MM_VMA_FAULT_OK) {

@@ -69,8 +69,8 @@ static bool buddy_grow(uint64_t bytes, uint64_t align)
     return pa != MM_PA_NONE && mm_buddy_grow(&kmm.buddy, pa, bytes) == MM_OK;
 }
 
-/* mm_buddy serves runs of pages; when it has none it takes more of the zone from mm_frame: a large chunk, or
- * just the block that is wanted where memory is short. */
+/* mm_buddy serves runs of pages; when it has none it takes more of the zone from mm_frame: a large
+ * chunk, or just the block that is wanted where memory is short. */
 static mm_pa_t buddy_take(uint64_t bytes, uint64_t align)
 {
     const uint64_t block = MM_PAGE_SIZE << mm_buddy_order(&kmm.buddy, bytes);
@@ -182,8 +182,8 @@ static void hook_table_free(void *ctx, mm_pa_t table, uint64_t bytes)
     (void)give_run(KMM_TABLES, table, 1);
 }
 
-/* Of user tables mm_vma knows best what to flush and when (hook_pt_flush); no table is freed before the
- * space ends. A processor may have cached that there was nothing, though. */
+/* Of user tables mm_vma knows best what to flush and when (hook_pt_flush); no table is freed before
+ * the space ends. A processor may have cached that there was nothing, though. */
 static void hook_flush(void *ctx, const struct mm_pagetable_flush *flush)
 {
     if (flush->pt == &kmm.kernel || flush->filled_only)
@@ -204,7 +204,8 @@ static enum mm_status table_init(struct mm_pagetable *pt)
     return mm_pagetable_init(pt, &config);
 }
 
-/* Devices' memory; RISC-V has types of memory only with Svpbmt, else the machine knows by address. */
+/* Devices' memory; RISC-V has types of memory only with Svpbmt, else the machine knows by
+ * address. */
 uint32_t kmm_attr_device(const struct mm_pagetable *pt)
 {
     const bool typed =
@@ -212,7 +213,8 @@ uint32_t kmm_attr_device(const struct mm_pagetable *pt)
     return MM_PAGETABLE_SOFT0 | (typed ? MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE) : 0u);
 }
 
-/* Top-level entries can be lent to user tables only as tables: the largest leaves stay one level below. */
+/* Top-level entries can be lent to user tables only as tables: the largest leaves stay one level
+ * below. */
 enum mm_status kmm_map(mm_va_t va, mm_pa_t pa, uint64_t bytes, uint32_t attr)
 {
     const unsigned level = kmm.config.format->levels - 2;
@@ -289,8 +291,9 @@ static void hook_frame_copy(void *ctx, mm_pa_t to, mm_pa_t from)
     MM_MEMCPY(kmm_at(to), kmm_at(from), MM_PAGE_SIZE);
 }
 
-/* NULL for a device or the zero frame, as mm_vma does not count those. Whether the frame is in use must not
- * matter: who asks has just read its address in a table, and it may have been evicted since. */
+/* NULL for a device or the zero frame, as mm_vma does not count those. Whether the frame is in use
+ * must not matter: who asks has just read its address in a table, and it may have been evicted
+ * since. */
 static struct mm_vma_frame *hook_frame(void *ctx, mm_pa_t pa)
 {
     struct mm_frame_desc *desc = mm_frame_desc_of(&kmm.pool, pa);
@@ -307,7 +310,7 @@ void kmm_frame_mapped(void *ctx, mm_pa_t pa)
                                desc->mapping != NULL ? MM_FRAME_LRU_FILE : MM_FRAME_LRU_ANON);
 }
 
-/* ---- Hooks of user spaces: memory of mm_vma's own (under a space's lock, so nothing is reclaimed) ---- */
+/* ---- Hooks of user spaces: mm_vma's own memory (under a lock: nothing is reclaimed) ------------ */
 
 static struct mm_vma_node *hook_node_alloc(void *ctx)
 {
@@ -379,8 +382,8 @@ static enum mm_status set_up_heap(void)
     return status == MM_OK ? mm_slab_init(&kmm.heap, &config) : status;
 }
 
-/* All memory at `direct`, but the kernel's image only to be read: nothing that is executable is writable
- * through another address. Then the image, as it says. */
+/* All memory at `direct`, but the kernel's image only to be read: nothing that is executable is
+ * writable through another address. Then the image, as it says. */
 static enum mm_status set_up_kernel_space(void)
 {
     enum mm_status status = table_init(&kmm.kernel);
@@ -538,7 +541,8 @@ uint64_t kmm_space_root(const struct kmm_space *space)
     return mm_pagetable_root(&space->pt);
 }
 
-/* No hardware has write or execute without read here, and nothing is both writable and executable. */
+/* No hardware has write or execute without read here, and nothing is both writable and
+ * executable. */
 static int policy(unsigned *prot)
 {
     if ((*prot & MM_VMA_WRITE) != 0 && (*prot & MM_VMA_EXEC) != 0)

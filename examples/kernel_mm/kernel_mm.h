@@ -5,10 +5,10 @@
  *               user pages   page runs         kernel space: mm_pagetable
  *                  '--------- mm_vma + mm_pagetable: user spaces
  *
- * A kernel has one memory manager, so this one is global. KMM_PORT names a header of the kernel's that
- * defines the hooks (locks, CPUs); without it there is one CPU. Every function but kmm_init and kmm_fini is
- * safe from any CPU. kmm_alloc with MM_SLAB_NOWAIT and kmm_free may be called by interrupt handlers too, if
- * the port's locks and pins keep interrupts away.
+ * A kernel has one memory manager, so this one is global. KMM_PORT names a header of the kernel's
+ * that defines the hooks (locks, CPUs); without it there is one CPU. Every function but kmm_init
+ * and kmm_fini is safe from any CPU. kmm_alloc with MM_SLAB_NOWAIT and kmm_free may be called by
+ * interrupt handlers too, if the port's locks and pins keep interrupts away.
  */
 #ifndef KERNEL_MM_H
 #define KERNEL_MM_H
@@ -57,17 +57,19 @@ struct kmm_config {
     void (*print)(const char *format, ...); /* as printf: %s, %u and %x of 64 bits, %% */
 };
 #define KMM_VMAP_BYTES ((uint64_t)64 << 20)
-/* A zone that keeps a few frames for page tables: they must not be what is missing under pressure. */
+/* A zone that keeps a few frames for page tables: they must not be what is missing under
+ * pressure. */
 #define KMM_ZONE(zone_name, from, to)                                                       \
     {                                                                                       \
         .name = (zone_name), .start = (from), .end = (to), .min = 16, .low = 32, .high = 64 \
     }
 
-/* Takes over the memory of the boot map and builds the kernel's space, which is the upper half of every
- * space; the caller loads kmm_kernel_root() then. MM_OK, or what failed. */
+/* Takes over the memory of the boot map and builds the kernel's space, which is the upper half of
+ * every space; the caller loads kmm_kernel_root() then. MM_OK, or what failed. */
 enum mm_status kmm_init(const struct kmm_config *config);
 uint64_t kmm_kernel_root(void);
-/* Gives back the kernel's tables and what the caches hold; what kmm_init took for good (KMM_KERNEL) stays. */
+/* Gives back the kernel's tables and what the caches hold; what kmm_init took for good (KMM_KERNEL)
+ * stays. */
 void kmm_fini(void);
 
 static inline void *kmm_pointer(uintptr_t direct, mm_pa_t pa)
@@ -77,7 +79,7 @@ static inline void *kmm_pointer(uintptr_t direct, mm_pa_t pa)
 void *kmm_at(mm_pa_t pa); /* where the kernel sees physical memory */
 mm_pa_t kmm_pa_of(const void *at);
 
-/* ---- Kernel memory ------------------------------------------------------------------------------ */
+/* ---- Kernel memory --------------------------------------------------------------------------- */
 
 /* Any size; NULL if there is no memory, after reclaim unless MM_SLAB_NOWAIT. */
 void *kmm_alloc(size_t bytes, unsigned flags);
@@ -88,7 +90,8 @@ size_t kmm_size(const void *p);
 /* A page, or 2^order in a row; MM_PA_NONE if there is none. */
 mm_pa_t kmm_alloc_pages(unsigned order);
 enum mm_status kmm_free_pages(mm_pa_t pa, unsigned order);
-/* Memory for devices: in a row, aligned, crossing no multiple of `boundary` (0: any), below `limit`. */
+/* Memory for devices: in a row, aligned, crossing no multiple of `boundary` (0: any), below
+ * `limit`. */
 mm_pa_t kmm_alloc_dma(uint64_t bytes, uint64_t align, uint64_t boundary, mm_pa_t limit);
 enum mm_status kmm_free_dma(mm_pa_t pa, uint64_t bytes);
 
@@ -100,7 +103,7 @@ enum mm_status kmm_protect(mm_va_t va, uint64_t bytes, uint32_t attr);
 void *kmm_map_device(mm_pa_t pa, uint64_t bytes);
 enum mm_status kmm_unmap_device(void *at, uint64_t bytes);
 
-/* ---- User spaces ---------------------------------------------------------------------------------- */
+/* ---- User spaces ----------------------------------------------------------------------------- */
 
 struct kmm_space {
     struct mm_vma_space vma;
@@ -130,8 +133,8 @@ struct kmm_space *kmm_space_clone(struct kmm_space *from); /* as fork: copy on w
 void kmm_space_destroy(struct kmm_space *space);
 uint64_t kmm_space_root(const struct kmm_space *space);
 
-/* A region at a fixed place, by kind: MM_VMA_CODE, DATA, STACK, HEAP, FRAMED, or IO or LINEAR for a device or
- * other memory at `pa` that is not the manager's. 0 or a negative errno, as all below. */
+/* A region at a fixed place, by kind: MM_VMA_CODE, DATA, STACK, HEAP, FRAMED, or IO or LINEAR for a
+ * device or other memory at `pa` that is not the manager's. 0 or a negative errno, as all below. */
 int kmm_region_alloc(struct kmm_space *space, enum mm_vma_preset kind, mm_va_t va, uint64_t bytes,
                      mm_pa_t pa);
 int kmm_region_free(struct kmm_space *space, mm_va_t va, uint64_t bytes);
@@ -139,20 +142,20 @@ int kmm_region_protect(struct kmm_space *space, mm_va_t va, uint64_t bytes, unsi
 /* mmap: a request's file is a struct kmm_file. The address goes to *va. */
 int kmm_mmap(struct kmm_space *space, const struct mm_vma_request *request, mm_va_t *va);
 
-/* The page fault's entry: `access` is MM_VMA_READ, MM_VMA_WRITE or MM_VMA_EXEC. Reclaims and tries again
- * where memory is short. */
+/* The page fault's entry: `access` is MM_VMA_READ, MM_VMA_WRITE or MM_VMA_EXEC. Reclaims and tries
+ * again where memory is short. */
 enum mm_vma_fault kmm_fault(struct kmm_space *space, mm_va_t va, unsigned access);
 const char *kmm_fault_name(enum mm_vma_fault fault);
 
-/* Copies between a space and the kernel, by way of the direct map; false where the space has no such
- * memory. */
+/* Copies between a space and the kernel, by way of the direct map; false where the space has no
+ * such memory. */
 bool kmm_copy_in(struct kmm_space *space, void *to, mm_va_t from, uint64_t bytes);
 bool kmm_copy_out(struct kmm_space *space, mm_va_t to, const void *from, uint64_t bytes);
 
 /* Writes up to `want` user pages away to swap, the longest unused ones first. Returns how many. */
 uint64_t kmm_reclaim(uint64_t want);
 
-/* ---- Health ------------------------------------------------------------------------------------------ */
+/* ---- Health ---------------------------------------------------------------------------------- */
 
 /* What frames are used for. */
 enum kmm_use { KMM_KERNEL, KMM_BUDDY, KMM_TABLES, KMM_USER, KMM_DMA, KMM_USES };
@@ -164,7 +167,8 @@ struct kmm_stats {
     uint64_t slab_bytes, swapped, swap_slots, evicted, swapped_in, faults;
 };
 void kmm_get_stats(struct kmm_stats *stats);
-/* Frames that nobody uses, after caches and page runs gave back what they can. Nothing else may run. */
+/* Frames that nobody uses, after caches and page runs gave back what they can. Nothing else may
+ * run. */
 uint64_t kmm_free_frames(void);
 void kmm_summary(void); /* prints the above in MB and percent */
 
@@ -172,11 +176,12 @@ enum kmm_health { KMM_HEALTHY, KMM_LEAK, KMM_CORRUPT }; /* numbered as the heade
 /* Checks all there is; nothing else may run. `what` (may be NULL): the part that is ill. */
 enum kmm_health kmm_check(const char **what);
 void kmm_dump(void); /* frames, caches and the kernel's space */
-/* A space's areas, as /proc/PID/maps has them; NULL: what the kernel's tables map, with which rights. */
+/* A space's areas, as /proc/PID/maps has them; NULL: what the kernel's tables map, with which
+ * rights. */
 void kmm_list(struct kmm_space *space);
 
-/* 0: silent; 1: misuse is reported; 2: and freed pages are filled with junk; 3: and kmm_check runs after
- * every KMM_CHECK_EVERY-th page is freed (one CPU only). */
+/* 0: silent; 1: misuse is reported; 2: and freed pages are filled with junk; 3: and kmm_check runs
+ * after every KMM_CHECK_EVERY-th page is freed (one CPU only). */
 void kmm_set_debug(unsigned level);
 uintptr_t kmm_reports(void); /* cases of misuse reported since the start */
 #define KMM_CHECK_EVERY 1024

@@ -1,7 +1,7 @@
 /* reclaim.c - user pages that nobody used lately go to a disk in memory */
 #include "parts.h"
 
-/* ---- The disk: slots of a page, counted ------------------------------------------------------------------ */
+/* ---- The disk: slots of a page, counted ------------------------------------------------------ */
 
 enum mm_status kmm_swap_init(void)
 {
@@ -72,7 +72,7 @@ void kmm_swap_hooks(struct mm_vma_hooks *hooks)
     hooks->swap_free = hook_free;
 }
 
-/* ---- Who goes ---------------------------------------------------------------------------------------------- */
+/* ---- Who goes -------------------------------------------------------------------------------- */
 
 static bool clear_accessed(void *used, struct mm_vma_space *vma, mm_va_t va)
 {
@@ -83,8 +83,8 @@ static bool clear_accessed(void *used, struct mm_vma_space *vma, mm_va_t va)
     return true;
 }
 
-/* The frame is off its list here. A reference of its own keeps it from becoming another's meanwhile;
- * what stays goes back to the young end of its list, unless its last owner has gone. */
+/* The frame is off its list here. A reference of its own keeps it from becoming another's
+ * meanwhile; what stays goes back to the young end of its list, unless its last owner has gone. */
 static enum mm_status evict_one(void *gone, struct mm_frame_pool *pool, mm_pa_t pa)
 {
     enum mm_status status = MM_ERR_BUSY;

@@ -1,8 +1,8 @@
 /* table.c - the page tables of programs, as mm_vma.h wants them */
 #include "parts.h"
 
-/* Rights have the same bits in areas and in tables. A page without any stays in the table, as one that is not
- * for user mode. */
+/* Rights have the same bits in areas and in tables. A page without any stays in the table, as one
+ * that is not for user mode. */
 static uint32_t attr_of(const struct mm_pagetable *pt, unsigned prot)
 {
     return MM_PAGETABLE_READ | (prot & MM_VMA_PROT) |

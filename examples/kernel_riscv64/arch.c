@@ -1,5 +1,5 @@
-/* arch.c - riscv64: firmware, device tree, traps, harts. Sources: RISC-V privileged specification; SBI
- * specification 1.0; Devicetree specification 0.4, chapter 5; QEMU, hw/misc/sifive_test.c. */
+/* arch.c - riscv64: firmware, device tree, traps, harts. Sources: RISC-V privileged specification;
+ * SBI specification 1.0; Devicetree specification 0.4, chapter 5; QEMU, hw/misc/sifive_test.c. */
 #include "../kernel_common/kernel.h"
 #include "../bootmaps/bootmaps.h"
 #include "asm.h"
@@ -31,7 +31,7 @@ void arch_trap(struct frame *f);
 #define csr_clear(name, value) \
     __asm__ volatile("csrc " #name ", %0" ::"r"((uint64_t)(value)) : "memory")
 
-/* ---- Firmware --------------------------------------------------------------------------------------- */
+/* ---- Firmware -------------------------------------------------------------------------------- */
 
 enum {
     SBI_PUTCHAR = 1,
@@ -79,7 +79,7 @@ mm_pa_t arch_device(void)
     return 0x101000; /* the clock: nanoseconds, low half */
 }
 
-/* ---- Translations ---------------------------------------------------------------------------------------- */
+/* ---- Translations ---------------------------------------------------------------------------- */
 
 static struct port_cpu cpu_of[MM_CPU_MAX];
 static uintptr_t harts; /* that are up, a bit each */
@@ -101,8 +101,8 @@ void arch_load_root(uint64_t root)
     own_tables = (root << 20 >> 20) != boot_addresses[2] >> 12;
 }
 
-/* There are no ASIDs here, and SFENCE.VMA and the firmware's remote one without an ASID take global entries too
- * (privileged specification, 4.2.1); with ASIDs flush->global asks for that form. */
+/* There are no ASIDs here, and SFENCE.VMA and the firmware's remote one without an ASID take global
+ * entries too (privileged specification, 4.2.1); with ASIDs flush->global asks for that form. */
 static void flush_here(const struct mm_pagetable_flush *flush)
 {
     if (flush->all || flush->tables_unlink)
@@ -114,7 +114,8 @@ static void flush_here(const struct mm_pagetable_flush *flush)
     }
 }
 
-/* New user mappings concern the hart that faulted; elsewhere a stale "nothing there" only faults again. */
+/* New user mappings concern the hart that faulted; elsewhere a stale "nothing there" only faults
+ * again. */
 void arch_flush(const struct mm_pagetable_flush *flush)
 {
     const uintptr_t others = harts_of(flush);
@@ -130,7 +131,7 @@ void arch_flush(const struct mm_pagetable_flush *flush)
         (void)sbi(SBI_RFENCE, 1, others, 0, flush->ranges[i].va, flush->ranges[i].bytes);
 }
 
-/* ---- Harts --------------------------------------------------------------------------------------------------- */
+/* ---- Harts ----------------------------------------------------------------------------------- */
 
 static bool ticking[MM_CPU_MAX];
 #define SIE_SOFTWARE 2u
@@ -185,7 +186,7 @@ void arch_leave_user(void)
     user_leave(&port_self()->stack);
 }
 
-/* ---- Traps ------------------------------------------------------------------------------------------------------ */
+/* ---- Traps ----------------------------------------------------------------------------------- */
 
 void arch_trap(struct frame *f)
 {
@@ -219,7 +220,7 @@ void arch_trap(struct frame *f)
     }
 }
 
-/* ---- Device tree --------------------------------------------------------------------------------------------------- */
+/* ---- Device tree ----------------------------------------------------------------------------- */
 
 static uint32_t big32(const void *at)
 {
@@ -235,7 +236,8 @@ static bool begins(const char *text, const char *with)
     return true;
 }
 
-/* The first property of this name, which is a text; "" if there is none. bootmap_fdt has checked the tree. */
+/* The first property of this name, which is a text; "" if there is none. bootmap_fdt has checked
+ * the tree. */
 static const char *tree_text(const char *tree, const char *name)
 {
     const char *at = tree + big32(tree + 8), *strings = tree + big32(tree + 12);
@@ -256,7 +258,7 @@ static const char *tree_text(const char *tree, const char *name)
     }
 }
 
-/* ---- Start --------------------------------------------------------------------------------------------------------------- */
+/* ---- Start ----------------------------------------------------------------------------------- */
 
 uint64_t arch_image_pa(uintptr_t va)
 {

@@ -1,8 +1,8 @@
-/* boot.S - riscv64: from OpenSBI's entry (S-mode, a0 = hart, a1 = device tree) to kernel code, traps, and user
- * mode. */
+/* boot.S - riscv64: from OpenSBI's entry (S-mode, a0 = hart, a1 = device tree) to kernel code,
+ * traps, and user mode. */
 #include "asm.h"
 
-/* ---- At physical addresses ----------------------------------------------------------------------------- */
+/* ---- At physical addresses ------------------------------------------------------------------- */
         .section .boot, "awx"
         .globl boot_start, boot_other
 boot_start:
@@ -37,7 +37,7 @@ boot_root48:                            /* Sv48: the last entry of the top is th
         .fill 511, 8, 0
         .dword (0x80201000 >> 12 << 10) + 1
 
-/* ---- High ---------------------------------------------------------------------------------------------------- */
+/* ---- High ------------------------------------------------------------------------------------ */
         .text
         .align 2
 high_start:
@@ -84,7 +84,8 @@ high_start:
         \op x31, 31 * 8(sp)
         .endm
 
-/* sscratch is 0 in the kernel; in user mode it is the kernel's stack, on which user_enter left tp. */
+/* sscratch is 0 in the kernel; in user mode it is the kernel's stack, on which user_enter left
+ * tp. */
         .align 2
 trap_entry:
         csrrw sp, sscratch, sp

@@ -9,7 +9,8 @@
 #define MM_PAGETABLE_SV39
 #define MM_PAGETABLE_SV48
 
-/* Hooks are used by the headers' inline functions, which have external linkage: static ones may not be. */
+/* Hooks are used by the headers' inline functions, which have external linkage: static ones may not
+ * be. */
 #define PORT_INLINE extern inline __attribute__((gnu_inline, always_inline))
 
 /* ---- CPUs, interrupts, locks ---- */

@@ -1,5 +1,5 @@
-/* arch.c - x86_64: devices, descriptor tables, traps, CPUs. Sources: Intel SDM vol. 3; the PVH boot protocol
- * (Xen, docs/misc/pvh.pandoc); QEMU, hw/misc/debugexit.c and docs/specs/fw_cfg. */
+/* arch.c - x86_64: devices, descriptor tables, traps, CPUs. Sources: Intel SDM vol. 3; the PVH boot
+ * protocol (Xen, docs/misc/pvh.pandoc); QEMU, hw/misc/debugexit.c and docs/specs/fw_cfg. */
 #include "../kernel_common/kernel.h"
 #include "../bootmaps/bootmaps.h"
 #include "asm.h"
@@ -22,7 +22,7 @@ _Noreturn void user_leave(uint64_t *rsp0);
 void arch_main(unsigned cpu);
 void arch_trap(struct frame *f);
 
-/* ---- Instructions ----------------------------------------------------------------------------------- */
+/* ---- Instructions ---------------------------------------------------------------------------- */
 
 static inline void out8(uint16_t port, uint8_t value)
 {
@@ -59,7 +59,7 @@ static inline void cpuid(uint32_t leaf, uint32_t r[4])
     __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(0));
 }
 
-/* ---- Serial port, end, clock --------------------------------------------------------------------------- */
+/* ---- Serial port, end, clock ----------------------------------------------------------------- */
 
 void arch_putc(char c)
 {
@@ -88,7 +88,7 @@ uint64_t arch_milliseconds(unsigned n)
     return n * UINT64_C(2000000); /* at 2 GHz; nothing depends on it */
 }
 
-/* ---- Descriptor tables ------------------------------------------------------------------------------------ */
+/* ---- Descriptor tables ----------------------------------------------------------------------- */
 
 struct tss {
     uint32_t reserved;
@@ -162,7 +162,7 @@ static void features_on(void)
     write_cr4(cr4);
 }
 
-/* ---- Local APIC --------------------------------------------------------------------------------------------- */
+/* ---- Local APIC ------------------------------------------------------------------------------ */
 
 static volatile uint32_t *lapic;
 enum {
@@ -202,7 +202,7 @@ mm_pa_t arch_device(void)
     return 0xfee00030; /* the local APIC's version */
 }
 
-/* ---- TLB shootdown ------------------------------------------------------------------------------------------- */
+/* ---- TLB shootdown --------------------------------------------------------------------------- */
 
 static uintptr_t online = 1; /* CPUs that count, a bit each */
 static struct {
@@ -211,8 +211,9 @@ static struct {
     uintptr_t pending[MM_CPU_MAX];
 } shootdown;
 
-/* There are no PCIDs here, so nothing hides from these: INVLPG takes global entries too, and so does CR4.PGE
- * (SDM vol. 3, 4.10.4.1). With PCIDs, INVPCID would spare them: then flush->global asks for more. */
+/* There are no PCIDs here, so nothing hides from these: INVLPG takes global entries too, and so
+ * does CR4.PGE (SDM vol. 3, 4.10.4.1). With PCIDs, INVPCID would spare them: then flush->global
+ * asks for more. */
 static void flush_here(const struct mm_pagetable_flush *flush)
 {
     const uint64_t cr4 = read_cr4();
@@ -271,7 +272,7 @@ void arch_load_root(uint64_t root)
     __asm__ volatile("mov %0, %%cr3" ::"r"(root) : "memory");
 }
 
-/* ---- CPUs -------------------------------------------------------------------------------------------------------- */
+/* ---- CPUs ------------------------------------------------------------------------------------ */
 
 static void pause_for(unsigned milliseconds)
 {
@@ -327,7 +328,7 @@ void arch_leave_user(void)
     user_leave((uint64_t *)(void *)((char *)&tss[port_cpu()] + 4));
 }
 
-/* ---- Traps ----------------------------------------------------------------------------------------------------------- */
+/* ---- Traps ----------------------------------------------------------------------------------- */
 
 static void page_fault(struct frame *f, mm_va_t va)
 {
@@ -361,7 +362,7 @@ void arch_trap(struct frame *f)
     }
 }
 
-/* ---- Start ------------------------------------------------------------------------------------------------------------- */
+/* ---- Start ----------------------------------------------------------------------------------- */
 
 uint64_t arch_image_pa(uintptr_t va)
 {

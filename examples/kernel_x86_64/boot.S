@@ -1,5 +1,5 @@
-/* boot.S - x86_64: from the PVH entry (32-bit protected mode, ebx = start_info) to kernel code, the way of
- * the other CPUs there, traps, and user mode. */
+/* boot.S - x86_64: from the PVH entry (32-bit protected mode, ebx = start_info) to kernel code, the
+ * way of the other CPUs there, traps, and user mode. */
 #include "asm.h"
 
         .section .note.pvh, "a", @note /* Xen's ELF note 18: where to enter */
@@ -8,7 +8,7 @@
         .asciz "Xen"
         .quad boot_start
 
-/* ---- 32 bits: tables for the first 4 GiB at 0, at DIRECT and at BASE -------------------------------- */
+/* ---- 32 bits: tables for the first 4 GiB at 0, at DIRECT and at BASE ------------------------- */
         .section .boot, "awx"
         .code32
         .globl boot_start
@@ -81,7 +81,7 @@ boot_64:
         mov $high_start, %rax
         jmp *%rax
 
-/* ---- 16 bits: where the other CPUs begin, copied to TRAMPOLINE -------------------------------------- */
+/* ---- 16 bits: where the other CPUs begin, copied to TRAMPOLINE ------------------------------- */
         .code16
         .globl trampoline, trampoline_end
 trampoline:
@@ -131,7 +131,7 @@ boot_pd:
         .fill 512
 boot_stack_top:
 
-/* ---- 64 bits, high ------------------------------------------------------------------------------------ */
+/* ---- 64 bits, high --------------------------------------------------------------------------- */
         .text
         .code64
 high_start:                             /* the next stack is this CPU's */
@@ -214,8 +214,8 @@ trap_return:
         add $16, %rsp
         iretq
 
-/* void user_enter(struct frame *frame, uint64_t *rsp0): rsp0 is the TSS's stack for traps from user mode. It
- * is also where user_leave finds the way back; the one before is kept on this stack. */
+/* void user_enter(struct frame *frame, uint64_t *rsp0): rsp0 is the TSS's stack for traps from user
+ * mode. It is also where user_leave finds the way back; the one before is kept on this stack. */
         .globl user_enter, user_leave
 user_enter:
         pushfq

@@ -10,7 +10,8 @@
 #define MM_PAGETABLE_X86_64
 #define MM_PAGETABLE_X86_64_LA57
 
-/* Hooks are used by the headers' inline functions, which have external linkage: static ones may not be. */
+/* Hooks are used by the headers' inline functions, which have external linkage: static ones may not
+ * be. */
 #define PORT_INLINE extern inline __attribute__((gnu_inline, always_inline))
 
 #define SEL_CODE      0x08
@@ -23,8 +24,8 @@
 
 #define MM_CPU_MAX CPUS_MAX
 
-/* The task register tells the CPU: each has a TSS. Before it is loaded this is no number below MM_CPU_MAX,
- * which the headers take for "no CPU's caches". */
+/* The task register tells the CPU: each has a TSS. Before it is loaded this is no number below
+ * MM_CPU_MAX, which the headers take for "no CPU's caches". */
 PORT_INLINE unsigned port_cpu(void)
 {
     uint16_t tr;

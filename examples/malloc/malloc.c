@@ -344,7 +344,7 @@ static const struct mm_slab_hooks hooks = {
     .purge = slab_purge,
 };
 
-/* ---- Start, threads, forks --------------------------------------------------------------------- */
+/* ---- Start, threads, forks ------------------------------------------------------------------- */
 
 static pthread_key_t exit_key;
 static uintptr_t slots_used[MM_CPU_MAX / MM_WORD_BITS];
@@ -524,7 +524,7 @@ static void *large_resize(void *p, size_t size)
     return q;
 }
 
-/* ---- The calls -------------------------------------------------------------------------------- */
+/* ---- The calls ------------------------------------------------------------------------------- */
 
 static __attribute__((noinline, cold)) void *out_of_memory(void)
 {

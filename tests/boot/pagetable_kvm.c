@@ -1,7 +1,7 @@
-/* pagetable_kvm.c - the processor against the header: a virtual machine gets the tables that the header
- * built, runs loads, stores and fetches in ring 0 and ring 3 with CR0.WP, SMEP, SMAP and NX on and off,
- * and what it does is what mm_pagetable_predict says: value, fault address, error code, accessed and
- * dirty bits. Prints TAP; skips without /dev/kvm. */
+/* pagetable_kvm.c - the processor against the header: a virtual machine gets the tables that the
+ * header built, runs loads, stores and fetches in ring 0 and ring 3 with CR0.WP, SMEP, SMAP and NX
+ * on and off, and what it does is what mm_pagetable_predict says: value, fault address, error code,
+ * accessed and dirty bits. Prints TAP; skips without /dev/kvm. */
 #define MM_PAGETABLE_X86_64
 #define MM_PAGETABLE_IMPLEMENTATION
 #include "mm_pagetable.h"
@@ -64,8 +64,8 @@ static void need(int ok, const char *what)
     exit(1);
 }
 
-/* Gives the machine its memory, or takes it and gives it again: a hypervisor below may have cached what
- * the tables said. */
+/* Gives the machine its memory, or takes it and gives it again: a hypervisor below may have cached
+ * what the tables said. */
 static void set_memory(void)
 {
     struct kvm_userspace_memory_region region = {0, 0, 0, 0, (uint64_t)(uintptr_t)memory};
@@ -345,7 +345,8 @@ static void count_entry(void *ctx, const struct mm_pagetable_entry *entry)
     (void)entry;
 }
 
-/* What the processor touched, and nothing else, is harvested; after a split and a change the same. */
+/* What the processor touched, and nothing else, is harvested; after a split and a change the
+ * same. */
 static void harvest(void)
 {
     struct machine_state m = {MM_PAGETABLE_CPU_WP, true, false};

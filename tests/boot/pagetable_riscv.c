@@ -1,5 +1,5 @@
-/* pagetable_riscv.c - tables of Sv39, Sv48, Sv57 and of the G-stage formats for the guest riscv_guest.S
- * under QEMU.
+/* pagetable_riscv.c - tables of Sv39, Sv48, Sv57 and of the G-stage formats for the guest
+ * riscv_guest.S under QEMU.
  *
  *   pagetable_riscv image FILE FORMAT    writes the guest's memory from 0x80010000: records, tables
  *   pagetable_riscv check FILE FORMAT    compares the guest's output with mm_pagetable_predict */

@@ -1,4 +1,5 @@
-/* pagetable_x86.c - tables of x86_64 with four and with five levels for the guest x86_guest.S under QEMU.
+/* pagetable_x86.c - tables of x86_64 with four and with five levels for the guest x86_guest.S under
+ * QEMU.
  *
  *   pagetable_x86 image FILE FORMAT    writes the guest's memory from 2 MiB: records, tables, data
  *   pagetable_x86 check FILE FORMAT    compares the guest's output with mm_pagetable_predict */
@@ -152,8 +153,8 @@ static void build_far(void)
     }
 }
 
-/* Memory types that need the PAT bit, which stands at 12 in a large leaf: no reserved bit may be set;
- * global pages; leaves after a split and a change. */
+/* Memory types that need the PAT bit, which stands at 12 in a large leaf: no reserved bit may be
+ * set; global pages; leaves after a split and a change. */
 static void build_types(void)
 {
     mm_va_t va = 0x30000000;
@@ -239,7 +240,8 @@ struct outcome {
     unsigned long long vector, error, cr2, value, entry;
 };
 
-/* Does the outcome of access i match? Memory and entries in the image are kept as the guest's are. */
+/* Does the outcome of access i match? Memory and entries in the image are kept as the guest's
+ * are. */
 static bool matches(unsigned i, const struct mm_pagetable_access *p, const struct outcome *o)
 {
     const struct record *r = &records[i];

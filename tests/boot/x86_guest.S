@@ -1,12 +1,12 @@
-/* x86_guest.S - a bare guest of qemu-system-x86_64 (PVH): turns paging on with the tables of the image
- * at 2 MiB, four levels or five. For each record it sets CR0, CR4 and PKRU, makes one load, store or
- * fetch in ring 0 or ring 3, and writes what happened to the serial port, a line for each: vector,
- * error code, CR2, loaded value, the leaf's entry afterwards, in hexadecimal.
+/* x86_guest.S - a bare guest of qemu-system-x86_64 (PVH): turns paging on with the tables of the
+ * image at 2 MiB, four levels or five. For each record it sets CR0, CR4 and PKRU, makes one load,
+ * store or fetch in ring 0 or ring 3, and writes what happened to the serial port, a line for each:
+ * vector, error code, CR2, loaded value, the leaf's entry afterwards, in hexadecimal.
  *
  * The image: number of records, CR3, CR4 for the start; from 64 on the records. A record has eight
- * words: va, op (0 load, 1 store, 2 fetch, 4 more for ring 3), CR0, CR4, PKRU, value to store, address
- * of the leaf's entry or 0, nothing. All below 4 MiB is mapped where it is; the page of the stubs, at
- * 0x101000, also at USER for ring 3. */
+ * words: va, op (0 load, 1 store, 2 fetch, 4 more for ring 3), CR0, CR4, PKRU, value to store,
+ * address of the leaf's entry or 0, nothing. All below 4 MiB is mapped where it is; the page of the
+ * stubs, at 0x101000, also at USER for ring 3. */
         .set IMAGE, 0x200000
         .set USER, 0x7f0000000000
 

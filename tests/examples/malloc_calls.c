@@ -1,4 +1,5 @@
-/* Run with examples/malloc preloaded: every call that it offers, threads that come and go, forks. */
+/* Run with examples/malloc preloaded: every call that it offers, threads that come and go,
+ * forks. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <malloc.h>

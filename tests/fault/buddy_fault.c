@@ -1,5 +1,5 @@
-/* mm_buddy.h: every hook that can fail fails at its N-th call, for every N. After each, no block is lost or
- * held twice, and what the call's contract promises holds. */
+/* mm_buddy.h: every hook that can fail fails at its N-th call, for every N. After each, no block is
+ * lost or held twice, and what the call's contract promises holds. */
 #include "buddy_test.h"
 
 #define PAGES 512u
@@ -44,7 +44,8 @@ static void build(struct arena *a)
     }
 }
 
-/* Each owner still has its block, in one piece; the arena agrees. `extra` more pages are allocated. */
+/* Each owner still has its block, in one piece; the arena agrees. `extra` more pages are
+ * allocated. */
 static void assert_nothing_lost(struct arena *a, uint64_t extra)
 {
     uint32_t pages = 0;

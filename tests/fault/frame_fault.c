@@ -12,7 +12,7 @@ struct fault {
     mm_pa_t next; /* what the pressure hook frees next */
 };
 
-/* ---- view -------------------------------------------------------------------------------------------- */
+/* ---- view ------------------------------------------------------------------------------------ */
 
 static void *view(void *ctx, mm_pa_t pa, uint64_t size)
 {
@@ -52,7 +52,7 @@ static void init_without_a_view_of_its_metadata_is_nomem(void **state)
     free(memory);
 }
 
-/* ---- migrate ------------------------------------------------------------------------------------------- */
+/* ---- migrate --------------------------------------------------------------------------------- */
 
 static unsigned char owned[3 * 4096]; /* frames that the test holds */
 
@@ -155,7 +155,7 @@ static void compaction_survives_a_migration_that_fails(void **state)
     lab_end(&lab);
 }
 
-/* ---- evict ---------------------------------------------------------------------------------------------- */
+/* ---- evict ----------------------------------------------------------------------------------- */
 
 static enum mm_status evict(void *ctx, struct mm_frame_pool *pool, mm_pa_t pa)
 {
@@ -205,9 +205,10 @@ static void shrink_survives_an_eviction_that_fails(void **state)
     lab_end(&lab);
 }
 
-/* ---- pressure ------------------------------------------------------------------------------------------- */
+/* ---- pressure -------------------------------------------------------------------------------- */
 
-/* Frees two frames a call, from 64 on: the tries of an allocation of eight fail until the fourth. */
+/* Frees two frames a call, from 64 on: the tries of an allocation of eight fail until the
+ * fourth. */
 static bool pressure(void *ctx, struct mm_frame_pool *pool, unsigned zone,
                      enum mm_frame_pressure level)
 {

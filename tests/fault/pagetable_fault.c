@@ -1,13 +1,13 @@
-/* mm_pagetable: the table source fails at its N-th call, for every N: an error, and every byte of every
- * table, the number of tables, the flushes, the frames are as before. */
+/* mm_pagetable: the table source fails at its N-th call, for every N: an error, and every byte of
+ * every table, the number of tables, the flushes, the frames are as before. */
 #include "pagetable_test.h"
 
 static struct space s, to;
 static enum mm_pagetable_id format_id;
 #define BASE ((mm_va_t)0x40000000)
 
-/* Does the call fail at each of its allocations, with nothing changed, and then succeed? Returns how
- * many allocations it makes. */
+/* Does the call fail at each of its allocations, with nothing changed, and then succeed? Returns
+ * how many allocations it makes. */
 static uint64_t fails_cleanly(enum mm_status (*call)(void))
 {
     for (uint64_t n = 1;; n++) {

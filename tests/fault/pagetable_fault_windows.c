@@ -1,4 +1,4 @@
-/* Failing allocations, with tables that are reached through windows: each is closed again, and none is used after
- * that. */
+/* Failing allocations, with tables that are reached through windows: each is closed again, and none
+ * is used after that. */
 #define MM_PAGETABLE_WINDOWS
 #include "pagetable_fault.c"

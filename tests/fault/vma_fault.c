@@ -1,6 +1,7 @@
-/* mm_vma.h: each hook that can fail does so at its N-th call, for every N, under every call and every kind of fault:
- * areas, nodes, page tables, frames, pager, swap. The call says that memory lacked and has changed nothing, or what
- * its contract says; each page of each space still reads as the plain array of pages has it. */
+/* mm_vma.h: each hook that can fail does so at its N-th call, for every N, under every call and
+ * every kind of fault: areas, nodes, page tables, frames, pager, swap. The call says that memory
+ * lacked and has changed nothing, or what its contract says; each page of each space still reads as
+ * the plain array of pages has it. */
 #include "vma_world.h"
 
 /* What the pages of the world are. Both spaces have them; the parent wrote what the child reads. */
@@ -113,7 +114,7 @@ static void build(void)
     check_world();
 }
 
-/* ---- the calls: MM_VMA_OK, or that memory lacked ------------------------------------------------- */
+/* ---- the calls: MM_VMA_OK, or that memory lacked --------------------------------------------- */
 
 static int of_fault(enum mm_vma_fault fault)
 {
@@ -466,7 +467,7 @@ static const struct tried calls[] = {
     TRIED(install_data, false, false),
 };
 
-/* ---- what a failure leaves ------------------------------------------------------------------------- */
+/* ---- what a failure leaves ------------------------------------------------------------------- */
 
 /* The areas are the model's pages, and every page that may be read reads as the model says. */
 static void same_as_model(const char *name, uint64_t n)
@@ -493,7 +494,8 @@ static void same_as_model(const char *name, uint64_t n)
     check_world();
 }
 
-/* Entries that were there still are, at worst without the right to write, which a fault gives back. */
+/* Entries that were there still are, at worst without the right to write, which a fault gives
+ * back. */
 static void same_entries(const struct table *before, unsigned s)
 {
     for (unsigned p = 0; p < PAGES; p++) {

@@ -1,5 +1,5 @@
-/* Boot maps of any bytes: no adapter reads outside its report, or writes anything where it refuses. The
- * first byte chooses the format; mm_frame.h cleans every map that one accepts. */
+/* Boot maps of any bytes: no adapter reads outside its report, or writes anything where it refuses.
+ * The first byte chooses the format; mm_frame.h cleans every map that one accepts. */
 #include "fuzz.h"
 #define MM_FRAME_IMPLEMENTATION
 #include "mm_frame.h"
@@ -17,7 +17,8 @@ static const void *view_input(void *ctx, mm_pa_t pa, size_t size)
     return pa <= all && size <= all - pa ? in->at + pa : NULL;
 }
 
-/* Limine's pointers cannot be checked, so they are made here: which are NULL, and the contents, vary. */
+/* Limine's pointers cannot be checked, so they are made here: which are NULL, and the contents,
+ * vary. */
 static enum mm_status limine(struct fuzz_input *in, size_t capacity, size_t *count)
 {
     static uint64_t entry[MOST][3], entries[MOST], response[3];

@@ -1,4 +1,5 @@
-/* Any sequence of calls of mm_buddy against a plain array of smallest blocks: who holds each of them. */
+/* Any sequence of calls of mm_buddy against a plain array of smallest blocks: who holds each of
+ * them. */
 #include "fuzz.h"
 #define MM_CPU_MAX 2
 unsigned cpu_now; /* not static: the inline functions use it */

@@ -1,5 +1,5 @@
-/* Boot maps of any kind: the cleaned map against a table that has the type of every 512 bytes, and a pool
- * made from the map: it hands out just the usable pages. */
+/* Boot maps of any kind: the cleaned map against a table that has the type of every 512 bytes, and
+ * a pool made from the map: it hands out just the usable pages. */
 #include "fuzz.h"
 #define MM_FRAME_IMPLEMENTATION
 #include "mm_frame.h"
@@ -14,7 +14,8 @@ enum { HOLE = -1 };
 static int type_at[GRANULES];
 static struct mm_frame_range map[MOST], cleaned[3 * MOST];
 
-/* Three of four ranges are whole granules of the table; the others may be anything, broken ones too. */
+/* Three of four ranges are whole granules of the table; the others may be anything, broken ones
+ * too. */
 static size_t read_map(struct fuzz_input *in)
 {
     size_t count = 0;
@@ -47,8 +48,8 @@ static void fill_table(size_t count)
                 type_at[g] = (int)map[i].type;
 }
 
-/* What the manual says of a page: the greatest type of its bytes; with a hole in it, left out if that is
- * usable, and reserved if that is free later. */
+/* What the manual says of a page: the greatest type of its bytes; with a hole in it, left out if
+ * that is usable, and reserved if that is free later. */
 static int type_of_page(size_t page)
 {
     const size_t each = MM_PAGE_SIZE / GRANULE;

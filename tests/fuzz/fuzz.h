@@ -1,4 +1,5 @@
-/* fuzz.h - what the fuzz targets share: input as numbers, and a requirement that holds in every build */
+/* fuzz.h - what the fuzz targets share: input as numbers, and a requirement that holds in every
+ * build */
 #ifndef FUZZ_H
 #define FUZZ_H
 

@@ -1,5 +1,5 @@
-/* Any sequence of calls of mm_pagetable against a plain map of page -> (frame, attributes), for formats
- * with tables of four or sixteen entries. Tables run out when the input says so. */
+/* Any sequence of calls of mm_pagetable against a plain map of page -> (frame, attributes), for
+ * formats with tables of four or sixteen entries. Tables run out when the input says so. */
 #include "fuzz.h"
 #define MM_PAGETABLE_STATIC
 #define MM_PAGETABLE_IMPLEMENTATION

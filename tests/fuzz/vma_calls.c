@@ -1,5 +1,5 @@
-/* Any sequence of calls, accesses, forks, evictions and failing hooks of mm_vma against a plain array of pages: what is
- * mapped where, with which rights, and what stands there. */
+/* Any sequence of calls, accesses, forks, evictions and failing hooks of mm_vma against a plain
+ * array of pages: what is mapped where, with which rights, and what stands there. */
 #include "fuzz.h"
 #define MM_ASSERT(x) fuzz_require(x)
 #define MM_VMA_STATIC
@@ -245,7 +245,7 @@ static void swap_free(void *ctx, uint64_t slot)
     slot_refs[slot]--;
 }
 
-/* ---- calls, and what they do to the array -------------------------------------------------------- */
+/* ---- calls, and what they do to the array ---------------------------------------------------- */
 
 static mm_va_t va_of(unsigned page)
 {

@@ -1,5 +1,5 @@
-/* Random calls on several CPUs against a plain array of smallest blocks: no overlap, no false failure,
- * absolute alignment, the exact error of every refused free, and a healthy structure. */
+/* Random calls on several CPUs against a plain array of smallest blocks: no overlap, no false
+ * failure, absolute alignment, the exact error of every refused free, and a healthy structure. */
 #define MM_CPU_MAX         3
 #define MM_BUDDY_CPU_SLOTS 8 /* lists that fit so small an arena */
 #include "mm_test.h"

@@ -1,5 +1,5 @@
-/* Every state of a buddy of 2^k smallest blocks that calls can reach, and every call from each. A state
- * is how the arena is cut into free and allocated blocks: free buddies merge, so there are
+/* Every state of a buddy of 2^k smallest blocks that calls can reach, and every call from each. A
+ * state is how the arena is cut into free and allocated blocks: free buddies merge, so there are
  * a(0) = 2, a(k + 1) = a(k)^2 + 1 of them; 458,330 for 16 blocks. */
 #define MM_CPU_MAX 1
 #include "mm_test.h"
@@ -11,7 +11,8 @@
 #define BASE  ((mm_pa_t)1 << 20)
 #define MOST  458330u
 
-/* A state: for each smallest block 1 + order at an allocated block's head, 0 elsewhere; 4 bits each. */
+/* A state: for each smallest block 1 + order at an allocated block's head, 0 elsewhere; 4 bits
+ * each. */
 typedef uint64_t state_t;
 
 static struct mm_buddy buddy;

@@ -35,7 +35,7 @@ static int32_t number_of[KEYS];
 static struct seen *states;
 static unsigned state_count, state_room;
 
-/* ---- cells ------------------------------------------------------------------------------------------ */
+/* ---- cells ----------------------------------------------------------------------------------- */
 
 static uint64_t frame_of(unsigned cell)
 {
@@ -85,7 +85,7 @@ static bool has_run(unsigned set, unsigned count, uint64_t align)
     return false;
 }
 
-/* ---- states ----------------------------------------------------------------------------------------- */
+/* ---- states ---------------------------------------------------------------------------------- */
 
 static void note_state(void)
 {
@@ -130,7 +130,7 @@ static void follows(unsigned set)
     note_state();
 }
 
-/* ---- calls ------------------------------------------------------------------------------------------- */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
 static unsigned taken(unsigned set, mm_pa_t pa, unsigned count, uint64_t align)
 {

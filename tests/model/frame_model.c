@@ -94,7 +94,7 @@ static uint64_t total_used(void)
     return used;
 }
 
-/* ---- what must be found ------------------------------------------------------------------------- */
+/* ---- what must be found ---------------------------------------------------------------------- */
 
 static bool admitted(unsigned zone, unsigned flags, uint64_t count)
 {
@@ -157,7 +157,7 @@ static void took(mm_pa_t pa, const struct mm_frame_request *r, bool single)
     set_state(pa / PAGE, r->count, FREE, USED);
 }
 
-/* ---- operations -------------------------------------------------------------------------------- */
+/* ---- operations ------------------------------------------------------------------------------ */
 
 static uint64_t pick(void)
 {
@@ -410,7 +410,7 @@ static void do_something(unsigned fill)
         givers[mm_test_below(&rng, sizeof givers / sizeof givers[0])]();
 }
 
-/* ---- the run ------------------------------------------------------------------------------------ */
+/* ---- the run --------------------------------------------------------------------------------- */
 
 static void model_begin(enum mm_frame_policy policy)
 {

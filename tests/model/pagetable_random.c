@@ -1,6 +1,6 @@
-/* Random calls of mm_pagetable.h for every format, with its own index bits and with fewer, so that all
- * levels are reached, against a plain map and a walker of its own; the processor sets accessed and
- * dirty bits in between; table allocations fail at random, and then nothing has changed. */
+/* Random calls of mm_pagetable.h for every format, with its own index bits and with fewer, so that
+ * all levels are reached, against a plain map and a walker of its own; the processor sets accessed
+ * and dirty bits in between; table allocations fail at random, and then nothing has changed. */
 #include "pagetable_model.h"
 #ifdef TLB
 #include "pagetable_tlb.h"
@@ -655,8 +655,8 @@ static void real_tables(void **state)
     all_formats(0);
 }
 
-/* Entries that this header would not write: single bits of leaves turned over. Header and walker must
- * still agree. */
+/* Entries that this header would not write: single bits of leaves turned over. Header and walker
+ * must still agree. */
 static void foreign_entries(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
-/* Every state of a small table, every call on it, every failing allocation: eight pages under a root
- * of two entries and tables of four. A state is built leaf by leaf, so that all of them are reached:
- * each half is one large leaf, or four pages each of which is there or not. */
+/* Every state of a small table, every call on it, every failing allocation: eight pages under a
+ * root of two entries and tables of four. A state is built leaf by leaf, so that all of them are
+ * reached: each half is one large leaf, or four pages each of which is there or not. */
 #include "pagetable_model.h"
 
 static struct world w;
@@ -9,8 +9,8 @@ static const uint32_t perms[2] = {RW, RO};
 #define ZERO_STATES 17u
 #define FRAME       0x40000000u
 
-/* Puts half `half` into its state; the model too. Frames follow each other over the whole window, so
- * that pages can be collapsed. */
+/* Puts half `half` into its state; the model too. Frames follow each other over the whole window,
+ * so that pages can be collapsed. */
 static void build_half(unsigned half, unsigned state)
 {
     uint64_t p = 4 * half;
@@ -164,7 +164,8 @@ static void compare_small(void)
     assert_int_equal(mm_pagetable_check(&w.s.pt, NULL, 0, NULL), MM_OK);
 }
 
-/* One call on one state: it fails at each allocation and changes nothing, then does what it should. */
+/* One call on one state: it fails at each allocation and changes nothing, then does what it
+ * should. */
 static void try(unsigned which, uint64_t p, uint64_t n)
 {
     enum mm_status status;

@@ -1,12 +1,14 @@
-/* Small windows, exhaustively: each state of N pages, each call with each range and length, against an array of pages.
- * A page is a hole, anonymous (read-only, read-write, read-write and not to be dumped), or a shared page of a file.
- * Untouched memory has one list of areas for each state: its runs. */
+/* Small windows, exhaustively: each state of N pages, each call with each range and length, against
+ * an array of pages. A page is a hole, anonymous (read-only, read-write, read-write and not to be
+ * dumped), or a shared page of a file. Untouched memory has one list of areas for each state: its
+ * runs. */
 #include "vma_test.h"
 
 #define MOST 8u
 #define LOW  16u
 
-/* A page: 0, or rights, MM_VMA_SHARED, NODUMP, and for files FILED and the page in the file above bit 8. */
+/* A page: 0, or rights, MM_VMA_SHARED, NODUMP, and for files FILED and the page in the file above
+ * bit 8. */
 #define NODUMP 0x40u
 #define FILED  0x80u
 typedef uint16_t page_t;
@@ -207,8 +209,8 @@ static void ranges(struct mm_vma_space *from, const page_t *page, unsigned a, un
     done(&space, now);
 }
 
-/* mlock and munlock of [a, b): locked memory gets its pages, and with them identities, so that only pages are
- * compared. */
+/* mlock and munlock of [a, b): locked memory gets its pages, and with them identities, so that only
+ * pages are compared. */
 static void locks(struct mm_vma_space *from, const page_t *page, unsigned a, unsigned b)
 {
     struct mm_vma_space space;

@@ -1,10 +1,11 @@
-/* The host kernel as the oracle: random calls inside a window of a child process whose other addresses are
- * all taken, by real system calls and by mm_vma side by side. After each call the result code, the address,
- * the whole list of areas and the totals must agree; every byte that is read must be the same; now and then
- * the areas' flags (smaps), which pages are private ones of the process (pagemap) and every page's content.
- * mm_vma has page tables, frames and a pager of arrays. The child forks in the midst of it, and both sides go
- * on. The window begins where the child's heap ends, so that the break moves within it; it never goes below
- * the window, because the heap there is libc's. */
+/* The host kernel as the oracle: random calls inside a window of a child process whose other
+ * addresses are all taken, by real system calls and by mm_vma side by side. After each call the
+ * result code, the address, the whole list of areas and the totals must agree; every byte that is
+ * read must be the same; now and then the areas' flags (smaps), which pages are private ones of the
+ * process (pagemap) and every page's content. mm_vma has page tables, frames and a pager of arrays.
+ * The child forks in the midst of it, and both sides go on. The window begins where the child's
+ * heap ends, so that the break moves within it; it never goes below the window, because the heap
+ * there is libc's. */
 #include "vma_test.h"
 
 #include <errno.h>
@@ -129,7 +130,7 @@ static void node_free(void *ctx, struct mm_vma_node *node)
     r->free_nodes = node;
 }
 
-/* ---- page tables, frames, pager: arrays ---------------------------------------------------------- */
+/* ---- page tables, frames, pager: arrays ------------------------------------------------------ */
 
 static struct run *run; /* of this process, for the hooks that are given a table */
 
@@ -247,7 +248,7 @@ static enum mm_status shared_new(void *ctx, uint64_t pages, void **file)
     return MM_OK;
 }
 
-/* ---- what the kernel has ---------------------------------------------------------------------------- */
+/* ---- what the kernel has --------------------------------------------------------------------- */
 
 static void read_file(struct run *r, const char *path)
 {
@@ -281,7 +282,8 @@ static uintptr_t flags_of(const char *p)
     return flags;
 }
 
-/* Reads /proc/self/maps, or smaps, into r->lines, as far as it lies in the window. No libc call that allocates. */
+/* Reads /proc/self/maps, or smaps, into r->lines, as far as it lies in the window. No libc call
+ * that allocates. */
 static unsigned read_maps(struct run *r, bool flags)
 {
     unsigned count = 0;
@@ -377,7 +379,8 @@ static bool same_list(struct run *r, bool flags)
     return same;
 }
 
-/* The kernel's totals in pages, in the order of mm_vma's: all, locked, data, stack, code (VmExe and VmLib). */
+/* The kernel's totals in pages, in the order of mm_vma's: all, locked, data, stack, code (VmExe and
+ * VmLib). */
 static void kernel_totals(struct run *r, uint64_t *totals)
 {
     static const struct {
@@ -414,8 +417,8 @@ static bool same_totals(struct run *r)
     return same;
 }
 
-/* Which pages of the window are private ones, and whether others have them too. The zero frame, which comes again
- * by itself, does not move with mm_vma's mremap: it may lack. */
+/* Which pages of the window are private ones, and whether others have them too. The zero frame,
+ * which comes again by itself, does not move with mm_vma's mremap: it may lack. */
 static bool same_pages(struct run *r)
 {
     uint64_t *map = (uint64_t *)(void *)r->text;
@@ -481,7 +484,7 @@ static bool same_all(struct run *r)
     return false;
 }
 
-/* ---- random arguments ------------------------------------------------------------------------- */
+/* ---- random arguments ------------------------------------------------------------------------ */
 
 static unsigned below(struct run *r, unsigned n)
 {
@@ -529,7 +532,7 @@ static int some_prot(struct run *r)
     return prots[below(r, 6)];
 }
 
-/* ---- calls, on both sides ------------------------------------------------------------------------ */
+/* ---- calls, on both sides -------------------------------------------------------------------- */
 
 static bool trace; /* VMA_TRACE is set: every call is printed */
 
@@ -552,8 +555,8 @@ static long result(long raw)
     return raw == -1 ? -(long)errno : raw;
 }
 
-/* A deliberate difference: a fixed mapping that the limit refuses leaves the areas in its way split in
- * Linux. The model is put into that state, so that later calls can be compared. */
+/* A deliberate difference: a fixed mapping that the limit refuses leaves the areas in its way split
+ * in Linux. The model is put into that state, so that later calls can be compared. */
 static void split_as_linux(struct run *r, uintptr_t va, size_t length)
 {
     uintptr_t borders[2] = {va >> 12, (va + length) >> 12};
@@ -728,8 +731,8 @@ static bool do_mremap(struct run *r)
     return agree(r, real, mine < 0 ? mine : (long)va);
 }
 
-/* A deliberate difference: mm_vma frees at once what Linux frees when memory runs short. Up to where the advice
- * stops, the kernel is made to as well. */
+/* A deliberate difference: mm_vma frees at once what Linux frees when memory runs short. Up to
+ * where the advice stops, the kernel is made to as well. */
 static void free_now(struct run *r, uintptr_t va, size_t length)
 {
     uintptr_t end = va + length;
@@ -780,8 +783,8 @@ static bool do_mlock(struct run *r)
                  mm_vma_mlock2(r->space, va, length, how % 3));
 }
 
-/* The break goes to any byte of the window but its last page, above which mm_vma has nothing to keep a page
- * free from; mostly a few pages up or down. */
+/* The break goes to any byte of the window but its last page, above which mm_vma has nothing to
+ * keep a page free from; mostly a few pages up or down. */
 static bool do_brk(struct run *r)
 {
     uintptr_t now = (uintptr_t)syscall(SYS_brk, 0), last = r->window + (r->pages - 1) * PS, brk;
@@ -838,8 +841,8 @@ static bool do_touch(struct run *r)
     return touch(r, va < r->window ? r->window : va, chance(r, 60));
 }
 
-/* A hole between two areas is filled exactly, by a new area like the one below it, or by that one's growth: often both
- * join, and often they have identities of their own. */
+/* A hole between two areas is filled exactly, by a new area like the one below it, or by that one's
+ * growth: often both join, and often they have identities of their own. */
 static bool do_fill(struct run *r)
 {
     struct mm_vma *vma = mmi_vma_from(r->space, some_page(r) >> 12), *next;
@@ -878,7 +881,7 @@ static bool do_fill(struct run *r)
     return agree(r, real, mine < 0 ? mine : (long)va);
 }
 
-/* ---- limits ---------------------------------------------------------------------------------------- */
+/* ---- limits ---------------------------------------------------------------------------------- */
 
 static const struct {
     int resource;
@@ -918,11 +921,12 @@ static bool do_limit(struct run *r)
     return true;
 }
 
-/* ---- fork ------------------------------------------------------------------------------------------- */
+/* ---- fork ------------------------------------------------------------------------------------ */
 
 static bool some_calls(struct run *r, unsigned calls);
 
-/* The child has its mother's memory as it was, and then a life of its own, which may bear children too. */
+/* The child has its mother's memory as it was, and then a life of its own, which may bear children
+ * too. */
 static bool childhood(struct run *r, int gate)
 {
     char byte;
@@ -997,9 +1001,10 @@ static bool some_calls(struct run *r, unsigned calls)
     return true;
 }
 
-/* ---- the window ------------------------------------------------------------------------------------ */
+/* ---- the window ------------------------------------------------------------------------------ */
 
-/* Takes every address that is free: shared, so that nothing of it merges with what the window has. */
+/* Takes every address that is free: shared, so that nothing of it merges with what the window
+ * has. */
 static bool fill_gaps(struct run *r, uintptr_t low, uintptr_t high)
 {
     uintptr_t at = low, start, end;
@@ -1157,14 +1162,15 @@ static int child(struct run *r, uint64_t ops)
            "forks\n",
            (unsigned long long)r->fails, (unsigned long long)ops, (unsigned long long)r->brks,
            (unsigned long long)r->reads, (unsigned long long)r->forks);
-    /* all belongs to what is compared; a stack that has grown down to the break can hold it for long */
+    /* all belongs to what is compared; a stack that has grown down to the break can hold it for
+     * long */
     return ops < 10000 || (r->fails * 20 > ops && (r->brks != 0 || r->plan.stacks) &&
                            (r->forks != 0) == r->plan.forks)
                ? 0
                : 3;
 }
 
-/* ---- extreme arguments ------------------------------------------------------------------------------ */
+/* ---- extreme arguments ----------------------------------------------------------------------- */
 
 #define TOP 0x7ffffffff000ul
 #define ISLAND \

@@ -1,5 +1,6 @@
-/* Faults, copy on write, reverse map, swap and resident counts of mm_vma.h against a plain array of pages, in a
- * machine of arrays. Hooks fail at random; what a failed call must not change is compared afterwards. */
+/* Faults, copy on write, reverse map, swap and resident counts of mm_vma.h against a plain array of
+ * pages, in a machine of arrays. Hooks fail at random; what a failed call must not change is
+ * compared afterwards. */
 #include "vma_world.h"
 
 /* The first page above p that is mapped, and the one below; PAGES and -1 if there is none. */
@@ -138,7 +139,8 @@ static void step_linear(unsigned s)
     }
 }
 
-/* The file gets shorter or longer: the pages that go are unmapped everywhere, or the pager gives up. Copies stay. */
+/* The file gets shorter or longer: the pages that go are unmapped everywhere, or the pager gives
+ * up. Copies stay. */
 static void step_truncate(void)
 {
     unsigned o = below(FILES), pages = below(FILE_PAGES);
@@ -302,7 +304,8 @@ static void step_will_need(unsigned s)
         (void)mm_vma_populate(&w->space[s], va_of(p), n * PAGE);
 }
 
-/* n pages of one area get another length, in place or elsewhere, or a twin elsewhere that takes their pages. */
+/* n pages of one area get another length, in place or elsewhere, or a twin elsewhere that takes
+ * their pages. */
 static void step_resize(unsigned s)
 {
     unsigned old = below(PAGES), n = 1 + below(10), size = 1 + below(12), to;

@@ -1,5 +1,5 @@
-/* Recorded memory calls of real programs, replayed: each call's result and, for mappings that the kernel placed,
- * each address; and each snapshot of a process's map. */
+/* Recorded memory calls of real programs, replayed: each call's result and, for mappings that the
+ * kernel placed, each address; and each snapshot of a process's map. */
 #include "vma_test.h"
 
 #include "../../bench/vma_trace.h"
@@ -62,7 +62,7 @@ static void space_leave(struct process *p)
     p->brk_known = false;
 }
 
-/* ---- snapshots ---------------------------------------------------------------------------------- */
+/* ---- snapshots ------------------------------------------------------------------------------- */
 
 struct region {
     uint64_t start, end, offset;
@@ -213,11 +213,12 @@ static bool compare(struct replay *r, struct mm_vma_space *space, const struct v
     return same;
 }
 
-/* ---- calls ------------------------------------------------------------------------------------------ */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
-/* Linux's policy for huge pages, which mm_vma leaves to its caller: files and whole huge pages of anonymous
- * memory go where their offset is a multiple of a huge page, if a place with that much room to spare is free
- * (mm/huge_memory.c, thp_get_unmapped_area). 0: no such place, or not for them. */
+/* Linux's policy for huge pages, which mm_vma leaves to its caller: files and whole huge pages of
+ * anonymous memory go where their offset is a multiple of a huge page, if a place with that much
+ * room to spare is free (mm/huge_memory.c, thp_get_unmapped_area). 0: no such place, or not for
+ * them. */
 static mm_va_t huge_place(struct mm_vma_space *space, bool file, uint64_t bytes, uint64_t offset)
 {
     uint64_t first = (offset + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1);

@@ -1,5 +1,5 @@
-/* Threads on one arena: private blocks, blocks that another thread frees, lists drained by others. A byte a
- * smallest block tells who holds it: a block handed out twice is seen at once. */
+/* Threads on one arena: private blocks, blocks that another thread frees, lists drained by others.
+ * A byte a smallest block tells who holds it: a block handed out twice is seen at once. */
 #ifndef MM_CPU_MAX
 #define MM_CPU_MAX 4
 #endif

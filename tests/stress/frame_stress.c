@@ -1,6 +1,6 @@
-/* Threads on one pool. Each frame has an owner byte: a frame that is handed out twice is seen at once,
- * and at the end none may be lost. Here with MM_FENCE_CPUS by membarrier(2); frame_stress_exchange.c
- * runs the same without it. */
+/* Threads on one pool. Each frame has an owner byte: a frame that is handed out twice is seen at
+ * once, and at the end none may be lost. Here with MM_FENCE_CPUS by membarrier(2);
+ * frame_stress_exchange.c runs the same without it. */
 #define MM_CPU_MAX 8
 #include <sched.h>
 #define MM_CPU_RELAX() sched_yield()
@@ -43,7 +43,7 @@ static bool time_is_up(void)
     return now_ms() >= deadline;
 }
 
-/* ---- who has which frame ------------------------------------------------------------------------------ */
+/* ---- who has which frame --------------------------------------------------------------------- */
 
 #define expect(x) ((x) ? 0u : (fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #x), 1u))
 
@@ -70,7 +70,7 @@ static uint64_t give(mm_pa_t pa, uint64_t count)
     return errors;
 }
 
-/* ---- what a thread holds: blocks, the last ones first --------------------------------------------------- */
+/* ---- what a thread holds: blocks, the last ones first ---------------------------------------- */
 
 struct block {
     mm_pa_t pa;
@@ -134,7 +134,7 @@ static void drop_all(struct worker *w)
         drop(w);
 }
 
-/* ---- one call of each kind ------------------------------------------------------------------------------ */
+/* ---- one call of each kind ------------------------------------------------------------------- */
 
 static void get_one(struct worker *w)
 {
@@ -222,7 +222,7 @@ static void look(struct worker *w)
     w->errors += expect(mm_frame_drain(&lab.pool, (unsigned)mm_test_below(&w->rng, 8)) == MM_OK);
 }
 
-/* ---- scenarios -------------------------------------------------------------------------------------------- */
+/* ---- scenarios ------------------------------------------------------------------------------- */
 
 static void single_frames(struct worker *w)
 {
@@ -273,8 +273,8 @@ static uint64_t work_without_cpu(unsigned cpu, void *arg)
     return work(cpu, arg);
 }
 
-/* CPU 0 works in its section while another one takes it away again and again: what happens between the
- * store of `busy` and the look at the owner decides. */
+/* CPU 0 works in its section while another one takes it away again and again: what happens between
+ * the store of `busy` and the look at the owner decides. */
 static uint64_t work_in_contested_section(unsigned cpu, void *arg)
 {
     uint64_t errors = 0;
@@ -348,7 +348,7 @@ static uint64_t work_in_ring(unsigned cpu, void *arg)
     return errors;
 }
 
-/* ---- runs --------------------------------------------------------------------------------------------------- */
+/* ---- runs ------------------------------------------------------------------------------------ */
 
 static void stress(unsigned threads, mm_test_thread_fn fn, scenario_fn scenario, uint64_t frames)
 {

@@ -1,6 +1,6 @@
-/* A processor that sets accessed and dirty at any time, while the table is changed: what it has set is
- * told once, by a harvest or with the frame that goes, and never lost. The processor is a thread with a
- * walk of its own (Intel SDM vol. 3, 4.8). */
+/* A processor that sets accessed and dirty at any time, while the table is changed: what it has set
+ * is told once, by a harvest or with the frame that goes, and never lost. The processor is a thread
+ * with a walk of its own (Intel SDM vol. 3, 4.8). */
 #include <sched.h>
 #define MM_PAGETABLE_X86_64
 #include "pagetable_test.h"

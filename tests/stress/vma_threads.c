@@ -1,10 +1,11 @@
-/* Threads: one writer beside readers without a lock; and faults, fork, exit and eviction at the same time. */
+/* Threads: one writer beside readers without a lock; and faults, fork, exit and eviction at the
+ * same time. */
 #include "vma_test.h"
 
-/* ---- one writer, readers without a lock ------------------------------------------------------------- */
+/* ---- one writer, readers without a lock ------------------------------------------------------ */
 
-/* Nodes and areas keep their type for ever, as the contract of mm_vma_map_read asks for: what is given back waits in
- * an array and is never written to by the test. */
+/* Nodes and areas keep their type for ever, as the contract of mm_vma_map_read asks for: what is
+ * given back waits in an array and is never written to by the test. */
 #define STABLE 4096u
 #define WINDOW 512u
 #define LOW    0x1000u
@@ -147,7 +148,7 @@ static void readers_need_no_lock(void **state)
     free(s);
 }
 
-/* ---- faults, fork, exit, eviction ---------------------------------------------------------------------- */
+/* ---- faults, fork, exit, eviction ------------------------------------------------------------ */
 
 #define PAGES  64u
 #define FRAMES 256u
@@ -523,7 +524,7 @@ static void faults_beside_fork_and_eviction(void **state)
     free(w);
 }
 
-/* ---- every call at the same time ------------------------------------------------------------------------ */
+/* ---- every call at the same time ------------------------------------------------------------- */
 
 #define OWN 64u /* pages of each thread, apart from the others' */
 

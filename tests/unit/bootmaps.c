@@ -1,5 +1,6 @@
-/* examples/bootmaps: reports of every format, put together by hand, by dtc, by QEMU and by the kernel
- * of this machine; entries of every type; reports that are cut off or contradict themselves. */
+/* examples/bootmaps: reports of every format, put together by hand, by dtc, by QEMU and by the
+ * kernel of this machine; entries of every type; reports that are cut off or contradict
+ * themselves. */
 #include "mm_test.h"
 #define MM_FRAME_IMPLEMENTATION
 #include "mm_frame.h"
@@ -23,7 +24,7 @@ static void assert_range(size_t i, mm_pa_t base, uint64_t size, enum mm_frame_ty
     assert_int_equal(out[i].type, type);
 }
 
-/* ---- reports under construction ---------------------------------------------------------------- */
+/* ---- reports under construction -------------------------------------------------------------- */
 
 static unsigned char blob[8192];
 static size_t length;
@@ -77,13 +78,14 @@ static void assert_untouched(void)
     assert_int_equal(count, 12345);
 }
 
-/* ---- memory that reports point into -------------------------------------------------------------- */
+/* ---- memory that reports point into ---------------------------------------------------------- */
 
 #define MEMORY_PA 0x7000u
 
 static unsigned views;
 
-/* `blob` is what stands at MEMORY_PA; nothing else is readable. Each view is a copy of just its size. */
+/* `blob` is what stands at MEMORY_PA; nothing else is readable. Each view is a copy of just its
+ * size. */
 static void *copies[4096];
 
 static const void *view_blob(void *ctx, mm_pa_t pa, size_t size)
@@ -106,7 +108,7 @@ static void forget_views(void)
 
 static const struct bootmap_view view = {view_blob, NULL};
 
-/* ---- E820 ----------------------------------------------------------------------------------------- */
+/* ---- E820 ------------------------------------------------------------------------------------ */
 
 static void put_e820(mm_pa_t base, uint64_t size, uint32_t type)
 {
@@ -219,7 +221,7 @@ static void too_small_an_array_is_told_the_size_it_needs(void **state)
     assert_int_equal(bootmap_e820(blob, 3, 20, out, 3, &count), MM_OK);
 }
 
-/* ---- UEFI ----------------------------------------------------------------------------------------- */
+/* ---- UEFI ------------------------------------------------------------------------------------ */
 
 #define EFI_WB 0x8u
 
@@ -319,7 +321,7 @@ static void uefi_refuses_what_is_broken(void **state)
     assert_untouched();
 }
 
-/* ---- Multiboot2 ----------------------------------------------------------------------------------- */
+/* ---- Multiboot2 ------------------------------------------------------------------------------ */
 
 static void mb2_start(void)
 {
@@ -539,7 +541,7 @@ static void multiboot2_refuses_contradictions(void **state)
     assert_int_equal(bootmap_multiboot2(NULL, 100, out, MOST, &count), MM_ERR_INVALID);
 }
 
-/* ---- Limine --------------------------------------------------------------------------------------- */
+/* ---- Limine ---------------------------------------------------------------------------------- */
 
 static uint64_t limine_entry[16][3], limine_entries[16], limine_response[3];
 
@@ -617,7 +619,7 @@ static void limine_does_not_read_more_entries_than_fit(void **state)
     assert_untouched();
 }
 
-/* ---- Linux ---------------------------------------------------------------------------------------- */
+/* ---- Linux ----------------------------------------------------------------------------------- */
 
 #if defined(__x86_64__)
 
@@ -751,7 +753,7 @@ static void linux_refuses_bad_arguments(void **state)
     assert_untouched();
 }
 
-/* ---- the kernel of this machine --------------------------------------------------------------------- */
+/* ---- the kernel of this machine -------------------------------------------------------------- */
 
 static bool read_text(const char *folder, const char *entry, const char *file, char *text,
                       size_t size)
@@ -836,7 +838,7 @@ static void linux_agrees_with_the_kernel_of_this_machine(void **state)
 }
 #endif
 
-/* ---- PVH ------------------------------------------------------------------------------------------ */
+/* ---- PVH ------------------------------------------------------------------------------------- */
 
 /* start_info at the start of the view's memory, the memory map at 0x100, the modules at 0x400 */
 static void pvh_start(size_t entries, size_t modules)
@@ -913,7 +915,7 @@ static void pvh_refuses_what_is_broken(void **state)
     assert_untouched();
 }
 
-/* ---- device trees, recorded --------------------------------------------------------------------------- */
+/* ---- device trees, recorded ------------------------------------------------------------------ */
 
 static void read_blob(const char *name)
 {
@@ -939,7 +941,8 @@ static enum mm_status fdt(size_t limit)
     return status;
 }
 
-/* QEMU's virt machine behind OpenSBI; the ranges as Linux prints them are in rv-virt-numa2-3G.map. */
+/* QEMU's virt machine behind OpenSBI; the ranges as Linux prints them are in
+ * rv-virt-numa2-3G.map. */
 static void fdt_of_qemu(void **state)
 {
     (void)state;
@@ -993,7 +996,7 @@ static void fdt_refuses_every_truncation(void **state)
     assert_int_equal(fdt(length), MM_OK);
 }
 
-/* ---- device trees, by hand ---------------------------------------------------------------------------- */
+/* ---- device trees, by hand ------------------------------------------------------------------- */
 
 static char strings[4096];
 static size_t strings_length;
@@ -1330,7 +1333,7 @@ static void fdt_refuses_a_header_that_leads_out(void **state)
     fdt_header_refuses(36, 0xffffffff); /* size of tree */
 }
 
-/* ---- into mm_frame ------------------------------------------------------------------------------------ */
+/* ---- into mm_frame --------------------------------------------------------------------------- */
 
 static void a_pool_takes_what_the_adapters_give(void **state)
 {

@@ -1,5 +1,6 @@
-/* examples/bootmaps: one awkward map, and each recorded one of tests/data/bootmap, told in every format. What
- * an adapter says is held against the map, and what mm_frame.h makes of it against a plain list of pages. */
+/* examples/bootmaps: one awkward map, and each recorded one of tests/data/bootmap, told in every
+ * format. What an adapter says is held against the map, and what mm_frame.h makes of it against a
+ * plain list of pages. */
 #include "mm_test.h"
 #define MM_FRAME_IMPLEMENTATION
 #include "mm_frame.h"
@@ -14,7 +15,7 @@ static struct mm_frame_range map[MOST],
     out[MOST]; /* what is to be told, and what an adapter says */
 static size_t map_count, count;
 
-/* ---- a report ------------------------------------------------------------------------------------------ */
+/* ---- a report -------------------------------------------------------------------------------- */
 
 static unsigned char report[65536];
 static size_t length;
@@ -67,7 +68,7 @@ static void put_e820(size_t from, size_t to, unsigned stride)
     }
 }
 
-/* ---- formats: each tells `map` and has its adapter read that ---------------------------------------------- */
+/* ---- formats: each tells `map` and has its adapter read that --------------------------------- */
 
 static enum mm_status with(enum mm_status (*adapt)(const unsigned char *copy))
 {
@@ -146,7 +147,8 @@ static enum mm_status tell_pvh(void)
     return with(adapt_pvh);
 }
 
-/* The first entries in the zero page, the others in its continuation (offsets: Linux, zero-page.rst). */
+/* The first entries in the zero page, the others in its continuation (offsets: Linux,
+ * zero-page.rst). */
 enum { IN_ZERO_PAGE = 5 };
 
 static enum mm_status adapt_linux(const unsigned char *copy)
@@ -260,7 +262,7 @@ static enum mm_status tell_fdt(void)
     return with(adapt_fdt);
 }
 
-/* ---- what it must be ------------------------------------------------------------------------------------------ */
+/* ---- what it must be ------------------------------------------------------------------------- */
 
 enum { TYPED = 1, PAGES = 2, GROUPED = 4 }; /* all types; whole pages only; usable ones first */
 static const struct format {
@@ -316,7 +318,7 @@ static void assert_all_told(const struct format *format)
     assert_int_equal(n, count);
 }
 
-/* ---- an awkward map ---------------------------------------------------------------------------------------------- */
+/* ---- an awkward map -------------------------------------------------------------------------- */
 
 #define END (UINT64_C(4) << 20)
 
@@ -349,7 +351,8 @@ static void assert_pool(const char *name)
     assert_int_equal(mm_frame_free_count(&pool, 0), pages);
 }
 
-/* Neither sorted nor apart nor aligned, and with entries of no bytes: first, in the midst and last. */
+/* Neither sorted nor apart nor aligned, and with entries of no bytes: first, in the midst and
+ * last. */
 static void an_awkward_map_is_told_and_cleaned(void **state)
 {
     static const struct mm_frame_range awkward[] = {
@@ -377,7 +380,7 @@ static void an_awkward_map_is_told_and_cleaned(void **state)
     }
 }
 
-/* ---- recorded maps ------------------------------------------------------------------------------------------------- */
+/* ---- recorded maps --------------------------------------------------------------------------- */
 
 static enum mm_frame_type type_named(const char *name)
 {

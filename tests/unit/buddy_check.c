@@ -8,7 +8,8 @@
  *   watermarks, sizes of lists                     settings: each value can be meant; out of range is found
  *   counters of events, room between the parts     never judged, never read
  *
- * Locks, owner words and the arena's shape (pointers, sizes) are what the check itself works with. */
+ * Locks, owner words and the arena's shape (pointers, sizes) are what the check itself works
+ * with. */
 #define MM_BUDDY_CPU_SLOTS 8
 #include "buddy_test.h"
 
@@ -16,7 +17,8 @@
 
 static struct arena a, lists;
 
-/* Blocks of every kind: allocated, exact, reserved, absent, free in all sizes, CMA, a leak is none. */
+/* Blocks of every kind: allocated, exact, reserved, absent, free in all sizes, CMA, a leak is
+ * none. */
 static void build(void)
 {
     arena_begin(&a, 5 * PB - 3);
@@ -31,8 +33,8 @@ static void build(void)
     assert_int_equal(mm_buddy_check(&a.b), MM_BUDDY_HEALTHY);
 }
 
-/* Blocks in the lists of two of three CPUs, regions that begin amid a page block, page blocks that are wholly
- * free. */
+/* Blocks in the lists of two of three CPUs, regions that begin amid a page block, page blocks that
+ * are wholly free. */
 static void build_lists(void)
 {
     mm_pa_t block[62];

@@ -75,7 +75,8 @@ static void zero(void *ctx, mm_pa_t pa, uint64_t bytes)
     (void)ctx, (void)pa, (void)bytes;
 }
 
-/* The list was filled for another type: by the short way and by the long one, which MM_BUDDY_ZERO takes. */
+/* The list was filled for another type: by the short way and by the long one, which MM_BUDDY_ZERO
+ * takes. */
 static void a_block_of_the_list_gets_the_type_asked_for(void **state)
 {
     struct arena a;

@@ -209,7 +209,8 @@ static void without_room_to_move_to_a_range_is_nomem(void **state)
     arena_end(&a);
 }
 
-/* Eight pages at an address that is no multiple of eight are no block of order 3; elsewhere they are. */
+/* Eight pages at an address that is no multiple of eight are no block of order 3; elsewhere they
+ * are. */
 static void an_exact_block_may_get_an_order_when_it_moves(void **state)
 {
     const mm_pa_t at = BASE + (PB + 4) * PAGE;

@@ -1,11 +1,12 @@
-/* Allocation and freeing on one CPU: single frames, blocks, runs, ranges, bulk, and what is refused. */
+/* Allocation and freeing on one CPU: single frames, blocks, runs, ranges, bulk, and what is
+ * refused. */
 #include "frame_test.h"
 
 #define HUGE_FRAMES    ((uint64_t)512)
 #define HUGE_SIZE      (HUGE_FRAMES * PAGE)
 #define SECTION_FRAMES ((uint64_t)4096)
 
-/* ---- single frames ------------------------------------------------------------------------------ */
+/* ---- single frames --------------------------------------------------------------------------- */
 
 static void every_frame_is_handed_out_once(void **state)
 {
@@ -99,7 +100,7 @@ static void bad_flags_allocate_nothing(void **state)
     lab_end(&lab);
 }
 
-/* ---- what free refuses --------------------------------------------------------------------------- */
+/* ---- what free refuses ----------------------------------------------------------------------- */
 
 /* 100 frames from 16 on, a hole, 100 from 300 on; the first half of each is allocated. */
 static void refuse_begin(struct lab *lab)
@@ -226,7 +227,7 @@ static void refused_frees_are_counted_and_reported(void **state)
     lab_end(&lab);
 }
 
-/* ---- blocks -------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 static void a_block_is_aligned_to_its_size(void **state)
 {
@@ -369,7 +370,7 @@ static void small_blocks_fill_gaps_of_every_word(void **state)
     lab_end(&lab);
 }
 
-/* ---- runs ------------------------------------------------------------------------------------------ */
+/* ---- runs ------------------------------------------------------------------------------------ */
 
 static void a_run_may_cross_words_blocks_and_sections(void **state)
 {
@@ -520,7 +521,7 @@ static void a_run_does_not_span_a_hole(void **state)
     lab_end(&lab);
 }
 
-/* ---- frames at an address, ranges ------------------------------------------------------------------- */
+/* ---- frames at an address, ranges ------------------------------------------------------------ */
 
 static void alloc_at_takes_just_these_frames(void **state)
 {
@@ -669,7 +670,7 @@ static void ranges_that_are_empty_or_wrap_are_invalid(void **state)
     lab_end(&lab);
 }
 
-/* ---- bulk ------------------------------------------------------------------------------------------- */
+/* ---- bulk ------------------------------------------------------------------------------------ */
 
 static void bulk_gives_as_many_as_there_are(void **state)
 {
@@ -754,7 +755,7 @@ static void bulk_free_of_a_huge_blocks_frames_heals_it(void **state)
     lab_end(&lab);
 }
 
-/* ---- zero-fill ---------------------------------------------------------------------------------------- */
+/* ---- zero-fill ------------------------------------------------------------------------------- */
 
 struct zeroed {
     mm_pa_t pa[256];
@@ -823,7 +824,7 @@ static void nothing_is_zeroed_without_the_flag_or_without_a_frame(void **state)
     lab_end(&lab);
 }
 
-/* ---- figures -------------------------------------------------------------------------------------------- */
+/* ---- figures --------------------------------------------------------------------------------- */
 
 static void statistics_tell_use_in_frames_and_percent(void **state)
 {

@@ -44,7 +44,8 @@ static void assert_corrupt(const char *named)
         fail_msg("named \"%s\", not \"%s\"", what, named);
 }
 
-/* Asserts that the check finds `field` when it has this value, and nothing once it has the old one. */
+/* Asserts that the check finds `field` when it has this value, and nothing once it has the old
+ * one. */
 #define corrupt(field, value, named)          \
     do {                                      \
         __typeof__(field) old_ = (field);     \
@@ -227,7 +228,7 @@ static void a_reference_to_a_free_frame_is_found(void **state)
     assert_healthy(&lab, 2514);
 }
 
-/* ---- dump ------------------------------------------------------------------------------------------------ */
+/* ---- dump ------------------------------------------------------------------------------------ */
 
 static char lines[16][160];
 static unsigned line_count;

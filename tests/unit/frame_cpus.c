@@ -1,5 +1,5 @@
-/* Several CPUs, simulated in one thread: who has which sections, and that nobody's frames are lost to
- * the others; calls without a CPU number. */
+/* Several CPUs, simulated in one thread: who has which sections, and that nobody's frames are lost
+ * to the others; calls without a CPU number. */
 #define MM_CPU_MAX 3
 #include "frame_test.h"
 
@@ -17,7 +17,7 @@ static enum mm_status free_on(struct lab *lab, unsigned cpu, mm_pa_t pa)
     return mm_frame_free(&lab->pool, pa);
 }
 
-/* ---- every free frame can be had ------------------------------------------------------------------- */
+/* ---- every free frame can be had ------------------------------------------------------------- */
 
 static void cpus_in_turn_get_every_frame(void **state)
 {
@@ -163,7 +163,7 @@ static void the_only_whole_block_is_found_in_any_of_many_sections(void **state)
     lab_end(&lab);
 }
 
-/* ---- misuse is found on any CPU --------------------------------------------------------------------- */
+/* ---- misuse is found on any CPU -------------------------------------------------------------- */
 
 /* CPU 0 has the first section with half of it allocated, CPU 1 the second. */
 static void two_owners(struct lab *lab)
@@ -229,7 +229,7 @@ static void a_frame_may_be_freed_on_another_cpu(void **state)
     }
 }
 
-/* ---- ownership -------------------------------------------------------------------------------------- */
+/* ---- ownership ------------------------------------------------------------------------------- */
 
 static void each_cpu_has_sections_of_its_own(void **state)
 {
@@ -356,7 +356,7 @@ static void watermarks_hold_over_cpus_but_for_a_word_each(void **state)
     lab_end(&lab);
 }
 
-/* ---- without a CPU number --------------------------------------------------------------------------- */
+/* ---- without a CPU number -------------------------------------------------------------------- */
 
 static void calls_without_a_cpu_number_do_all_the_same(void **state)
 {

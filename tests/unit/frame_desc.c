@@ -1,7 +1,7 @@
 /* Scoped frames, quotas, descriptors, and the LRU over them. */
 #include "frame_test.h"
 
-/* ---- scoped frames --------------------------------------------------------------------------------- */
+/* ---- scoped frames --------------------------------------------------------------------------- */
 
 static void a_scoped_frame_is_freed_when_its_scope_ends(void **state)
 {
@@ -51,7 +51,7 @@ static void a_guard_of_no_frame_does_nothing(void **state)
     lab_end(&lab);
 }
 
-/* ---- quotas ------------------------------------------------------------------------------------------ */
+/* ---- quotas ---------------------------------------------------------------------------------- */
 
 static struct mm_frame_quota top, child, other;
 
@@ -190,7 +190,7 @@ static void a_refused_free_stays_charged(void **state)
     lab_end(&lab);
 }
 
-/* ---- descriptors ------------------------------------------------------------------------------------- */
+/* ---- descriptors ----------------------------------------------------------------------------- */
 
 static void descs_begin(struct lab *lab)
 {
@@ -334,7 +334,7 @@ static void no_frame_no_reference(void **state)
     lab_end(&lab);
 }
 
-/* ---- LRU --------------------------------------------------------------------------------------------- */
+/* ---- LRU ------------------------------------------------------------------------------------- */
 
 struct lru_lab {
     struct lab lab;

@@ -37,7 +37,7 @@ static void assert_online_refused(struct lab *lab, unsigned zone, mm_pa_t pa, ui
     assert_healthy(lab, UINT64_MAX);
 }
 
-/* ---- on-line ------------------------------------------------------------------------------------------ */
+/* ---- on-line --------------------------------------------------------------------------------- */
 
 static void memory_that_comes_online_is_free(void **state)
 {
@@ -144,7 +144,7 @@ static void online_stops_when_no_span_is_left(void **state)
     lab_end(&lab);
 }
 
-/* ---- off-line ------------------------------------------------------------------------------------------- */
+/* ---- off-line -------------------------------------------------------------------------------- */
 
 struct mover {
     unsigned calls;
@@ -405,7 +405,7 @@ static void the_remembered_span_is_forgotten_when_it_goes(void **state)
     lab_end(&lab);
 }
 
-/* ---- compaction ------------------------------------------------------------------------------------------ */
+/* ---- compaction ------------------------------------------------------------------------------ */
 
 /* Eight huge blocks with 9, 2, 300, 0, 512, 40, 512, 3 frames in use. */
 static void compact_begin(struct lab *lab)

@@ -3,7 +3,7 @@
 
 #include <glob.h>
 
-/* ---- mm_frame_map_clean ----------------------------------------------------------------------- */
+/* ---- mm_frame_map_clean ---------------------------------------------------------------------- */
 
 static struct mm_frame_range out[64];
 static size_t out_count;
@@ -222,9 +222,10 @@ static void clean_of_a_clean_map_is_the_same_map(void **state)
     }
 }
 
-/* ---- a plain reference ------------------------------------------------------------------------------
- * Cuts the address space at every border of the map, gives each piece the greatest type that covers
- * it, joins the usable pieces that touch and rounds them inward to pages: bytes first, pages last. */
+/* ---- a plain reference
+ * ------------------------------------------------------------------------------ Cuts the address
+ * space at every border of the map, gives each piece the greatest type that covers it, joins the
+ * usable pieces that touch and rounds them inward to pages: bytes first, pages last. */
 
 typedef unsigned __int128 wide;
 
@@ -351,7 +352,7 @@ static void every_frame_of_small_random_maps_is_as_in_the_reference(void **state
     }
 }
 
-/* ---- recorded maps ------------------------------------------------------------------------------------ */
+/* ---- recorded maps --------------------------------------------------------------------------- */
 
 struct section {
     char name[16];
@@ -455,7 +456,7 @@ static void recorded_maps_give_the_frames_of_the_reference(void **state)
     assert_true(maps >= 26);
 }
 
-/* ---- mm_frame_init ------------------------------------------------------------------------------------ */
+/* ---- mm_frame_init --------------------------------------------------------------------------- */
 
 static void a_hole_of_a_tebibyte_costs_no_metadata(void **state)
 {
@@ -602,7 +603,7 @@ static void held_types_are_managed_but_not_free(void **state)
     lab_end(&lab);
 }
 
-/* ---- carving ---------------------------------------------------------------------------------------------- */
+/* ---- carving --------------------------------------------------------------------------------- */
 
 struct carve {
     unsigned char *memory; /* stands for the physical memory from address 0 on */
@@ -732,7 +733,7 @@ static void carving_that_cannot_be_viewed_is_nomem(void **state)
     free(carve.memory);
 }
 
-/* ---- bad configurations --------------------------------------------------------------------------------- */
+/* ---- bad configurations ---------------------------------------------------------------------- */
 
 static void assert_bad(struct lab *lab, enum mm_status status)
 {

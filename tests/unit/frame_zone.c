@@ -1,7 +1,7 @@
 /* Zones: limits, fallback, watermarks, and the pressure hook. */
 #include "frame_test.h"
 
-/* ---- fallback ------------------------------------------------------------------------------------ */
+/* ---- fallback -------------------------------------------------------------------------------- */
 
 /* Zones given out of order: 0 "Normal" 1,000 .. 3,000, 1 "DMA" 0 .. 100, 2 "DMA32" 100 .. 1,000,
  * 3 "Device" 3,000 .. 3,100, isolated. */
@@ -182,7 +182,7 @@ static void small_blocks_come_from_the_zone_asked_for(void **state)
     }
 }
 
-/* ---- watermarks --------------------------------------------------------------------------------- */
+/* ---- watermarks ------------------------------------------------------------------------------ */
 
 static void marks_begin(struct lab *lab, uint64_t frames, uint64_t min, uint64_t low, uint64_t high)
 {
@@ -325,7 +325,7 @@ static void alloc_at_and_reserve_disregard_watermarks(void **state)
     lab_end(&lab);
 }
 
-/* ---- pressure --------------------------------------------------------------------------------------- */
+/* ---- pressure -------------------------------------------------------------------------------- */
 
 struct pressed {
     unsigned low, fail;

@@ -1,5 +1,5 @@
-/* examples/kernel_mm over memory of this program in the part of physical memory; the page tables are walked
- * by the library itself (the kernels of examples/ have the processor do it). */
+/* examples/kernel_mm over memory of this program in the part of physical memory; the page tables
+ * are walked by the library itself (the kernels of examples/ have the processor do it). */
 #include "mm_test.h"
 #include <inttypes.h>
 #include <stdarg.h>
@@ -114,7 +114,8 @@ static int start(void **state)
     return start_with(RAM_BYTES, 4 << 20, MM_PAGETABLE_ID_X86_64) != MM_OK;
 }
 
-/* Nothing may be left when the memory manager gives up what it has itself, but what it took for good. */
+/* Nothing may be left when the memory manager gives up what it has itself, but what it took for
+ * good. */
 static int stop(void **state)
 {
     struct kmm_stats stats;
@@ -163,7 +164,8 @@ static bool is_present(struct kmm_space *space, mm_va_t va)
     return mm_pagetable_query(&space->pt, va, &e) == MM_OK && (e.attr & MM_PAGETABLE_SWAP) == 0;
 }
 
-/* Takes all frames, those of page runs too, until memory_back(); and those kept for tables if `flags` say so. */
+/* Takes all frames, those of page runs too, until memory_back(); and those kept for tables if
+ * `flags` say so. */
 static struct {
     mm_pa_t pa;
     unsigned order;
@@ -249,7 +251,8 @@ static void the_kernel_gets_memory_at_the_expense_of_programs(void **state)
     assert_int_equal(kmm_free(object), MM_OK);
 }
 
-/* mm_vma's own memory comes under a space's lock, where nothing is reclaimed: kmm_mmap does it and tries again. */
+/* mm_vma's own memory comes under a space's lock, where nothing is reclaimed: kmm_mmap does it and
+ * tries again. */
 static void many_areas_come_at_the_expense_of_pages(void **state)
 {
     struct kmm_space *s = kmm_space_create(0);

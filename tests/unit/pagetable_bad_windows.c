@@ -1,4 +1,4 @@
-/* Bad input, with tables that are reached through windows: each is closed again, and none is used after
- * that. */
+/* Bad input, with tables that are reached through windows: each is closed again, and none is used
+ * after that. */
 #define MM_PAGETABLE_WINDOWS
 #include "pagetable_bad.c"

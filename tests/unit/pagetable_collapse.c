@@ -90,7 +90,8 @@ static void frames_that_wait_in_the_batch_are_not_lost(void **state)
     space_end(&s);
 }
 
-/* A processor that still has the old table in its caches and writes through it, until it is told. */
+/* A processor that still has the old table in its caches and writes through it, until it is
+ * told. */
 static uint64_t *old_entry;
 static void flush_late(void *ctx, const struct mm_pagetable_flush *flush)
 {

@@ -1,5 +1,5 @@
-/* mm_pagetable: entries as the manuals draw them. The numbers are put together by hand from the tables
- * named beside them, not from the header. */
+/* mm_pagetable: entries as the manuals draw them. The numbers are put together by hand from the
+ * tables named beside them, not from the header. */
 #include "pagetable_model.h"
 
 static struct space s;
@@ -57,7 +57,8 @@ static void aarch64_stage_1(void **state)
         GOLD(RX | A | MM_PAGETABLE_GLOBAL, uxn | ish | ro | af),
         GOLD(RX | A | MM_PAGETABLE_USER, pxn | ng | ish | ro | af | el0),
         GOLD(RW | A | D | MM_PAGETABLE_USER, uxn | pxn | dbm | ng | ish | af | el0 | dirty),
-        /* indices of MAIR 0x0444bbff: write-back 0, write-through 1, normal non-cacheable 2, device 3 */
+        /* indices of MAIR 0x0444bbff: write-back 0, write-through 1, normal non-cacheable 2, device
+         * 3 */
         GOLD(RO | A | MM_PAGETABLE_TYPE(MM_PAGETABLE_WRITE_THROUGH),
              uxn | pxn | ng | ish | ro | af | 1 << 2),
         GOLD(RO | A | MM_PAGETABLE_TYPE(MM_PAGETABLE_UNCACHED),
@@ -100,8 +101,8 @@ static void aarch64_stage_2(void **state)
             sizeof by_mode / sizeof by_mode[0]);
 }
 
-/* Intel SDM vol. 3, tables 28-3 to 28-6: R 0, W 1, X 2, type [5:3], ignore PAT 6, leaf 7, A 8, D 9, user
- * execute 10. */
+/* Intel SDM vol. 3, tables 28-3 to 28-6: R 0, W 1, X 2, type [5:3], ignore PAT 6, leaf 7, A 8, D 9,
+ * user execute 10. */
 static void ept(void **state)
 {
     const uint32_t A = MM_PAGETABLE_ACCESSED, D = MM_PAGETABLE_DIRTY;
@@ -234,7 +235,8 @@ static void root_registers(void **state)
     }
 }
 
-/* The widest number that the register has room for, and one bit more. NPT and EPT have none there. */
+/* The widest number that the register has room for, and one bit more. NPT and EPT have none
+ * there. */
 static void numbers_of_address_spaces(void **state)
 {
     static const unsigned bits[MM_PAGETABLE_ID_COUNT] = {
@@ -282,7 +284,8 @@ static void the_last_frame(void **state)
 }
 
 /* Every combination of attributes, under every set of features that has a say: taken exactly if the
- * manuals have it (attr_legal), and then read back as it was, but for types that share an encoding. */
+ * manuals have it (attr_legal), and then read back as it was, but for types that share an
+ * encoding. */
 static void round_trip(void **state)
 {
     const uint32_t says = MM_PAGETABLE_NX | MM_PAGETABLE_PKEYS | MM_PAGETABLE_SVPBMT |

@@ -1,6 +1,6 @@
-/* One format in the program: everything about it is a constant. The descriptor lies where nobody may
- * read, and all goes on. What a range call looks at: each table, once for the plan and once for the
- * change. */
+/* One format in the program: everything about it is a constant. The descriptor lies where nobody
+ * may read, and all goes on. What a range call looks at: each table, once for the plan and once for
+ * the change. */
 #define MM_PAGETABLE_SV48
 #define MM_PAGETABLE_WINDOWS
 #include "pagetable_test.h"
@@ -112,7 +112,8 @@ static void a_range_call_looks_at_each_table_once(void **state)
     assert_true(opens(mm_pagetable_harvest(&s.pt, VA, bytes, MM_PAGETABLE_ACCESSED,
                                            MM_PAGETABLE_ACCESSED, NULL, NULL, NULL),
                       windows_opened) <= tables);
-    /* unmapped with its tables: each is opened for its link in the chain, and when that is followed */
+    /* unmapped with its tables: each is opened for its link in the chain, and when that is
+     * followed */
     assert_true(opens(mm_pagetable_unmap(&s.pt, VA, bytes, NULL), windows_opened) <=
                 3 * tables + 8);
     assert_int_equal(s.ram->in_use, 1);

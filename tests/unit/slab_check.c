@@ -5,7 +5,8 @@
 static struct mm_slab_cache cache;
 static void *p[2500];
 
-/* A heap with every kind of thing in it: full and partial slabs, empty ones, arrays, a depot, large ones. */
+/* A heap with every kind of thing in it: full and partial slabs, empty ones, arrays, a depot, large
+ * ones. */
 static void rich(void)
 {
     struct mm_slab_cache_config c = {0};

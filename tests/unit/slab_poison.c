@@ -1,4 +1,5 @@
-/* What is not handed out is poisoned under AddressSanitizer, and an access to it ends the program. */
+/* What is not handed out is poisoned under AddressSanitizer, and an access to it ends the
+ * program. */
 #define SLAB_CPU_NOW cpu_now
 #include "slab_test.h"
 

@@ -1,4 +1,5 @@
-/* The calls of mm_vma.h one by one: results, ends of the address space, limits, layouts, listing, life. */
+/* The calls of mm_vma.h one by one: results, ends of the address space, limits, layouts, listing,
+ * life. */
 #include "vma_test.h"
 
 struct fixture {
@@ -661,7 +662,8 @@ static void a_copy_stops_where_it_is_told(void **state)
     mm_vma_map_fini(&map);
 }
 
-/* Everything that can lack memory, lacking it at its first, second, third ... time: nothing has changed then. */
+/* Everything that can lack memory, lacking it at its first, second, third ... time: nothing has
+ * changed then. */
 static int call(unsigned which)
 {
     mm_va_t va;
@@ -731,8 +733,8 @@ static void a_call_without_memory_changes_nothing(void **state)
         }
 }
 
-/* Rule 3 of the manual: also without rights, and before its first page. Untouched memory that becomes read-only would
- * not count as committed any more. */
+/* Rule 3 of the manual: also without rights, and before its first page. Untouched memory that
+ * becomes read-only would not count as committed any more. */
 static void a_grown_stack_has_an_identity(void **state)
 {
     (void)state;
@@ -748,8 +750,8 @@ static void a_grown_stack_has_an_identity(void **state)
     }
 }
 
-/* Rule 1 of the manual, wherever in the map the three areas stand, also where a leaf ends between them: an identity is
- * kept, and of two the left one's area takes the new one. */
+/* Rule 1 of the manual, wherever in the map the three areas stand, also where a leaf ends between
+ * them: an identity is kept, and of two the left one's area takes the new one. */
 static void joined_memory_keeps_its_identity(void **state)
 {
     const mm_va_t base = 0x200000, step = 3 * PAGE;
@@ -844,7 +846,8 @@ static void what_lies_below_all_others_gets_a_leaf_of_its_own(void **state)
     mm_vma_map_fini(&map);
 }
 
-/* A leaf's pages share the bits from 2^32 up: calls on both sides of such a border, and across it, do as elsewhere. */
+/* A leaf's pages share the bits from 2^32 up: calls on both sides of such a border, and across it,
+ * do as elsewhere. */
 static void calls_cross_the_border_of_a_stretch(void **state)
 {
     const mm_va_t base = (UINT64_C(1) << (32 + MM_PAGE_SHIFT)) - STRETCH_PAGES / 2 * PAGE;

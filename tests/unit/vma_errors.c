@@ -1,5 +1,5 @@
-/* Each result that mm_vma.h's calls document, provoked; whatever is refused as a whole leaves areas, totals, page tables
- * and contents as they were. */
+/* Each result that mm_vma.h's calls document, provoked; whatever is refused as a whole leaves
+ * areas, totals, page tables and contents as they were. */
 #include "vma_world.h"
 
 #define FIXED_ANON (MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS | MM_VMA_MAP_FIXED)
@@ -81,7 +81,7 @@ static int leave(void **state)
     return 0;
 }
 
-/* ---- as it was ----------------------------------------------------------------------------------------- */
+/* ---- as it was ------------------------------------------------------------------------------- */
 
 struct snapshot {
     char list[4096];
@@ -138,7 +138,7 @@ static void limit(uint64_t *which, uint64_t value, struct mm_vma_limits *all)
     mm_vma_set_limits(&w->space[0], all);
 }
 
-/* ---- the calls ------------------------------------------------------------------------------------------- */
+/* ---- the calls ------------------------------------------------------------------------------- */
 
 static void mmap_is_refused(void **state)
 {
@@ -449,7 +449,7 @@ static void neighbours_join_only_if_alike(void **state)
     assert_int_equal(mm_vma_bytes(mm_vma_find(space, va_of(132))), PAGE);
 }
 
-/* ---- locked memory ------------------------------------------------------------------------------------- */
+/* ---- locked memory --------------------------------------------------------------------------- */
 
 static void locked_memory_is_there(void **state)
 {
@@ -486,7 +486,7 @@ static void locked_memory_is_there(void **state)
     assert_int_equal(mm_vma_evict(&w->sys, w->table[0].page[va / PAGE - BASE].pa), MM_OK);
 }
 
-/* ---- the check ------------------------------------------------------------------------------------------- */
+/* ---- the check ------------------------------------------------------------------------------- */
 
 /* Adds to a word, sees that the check minds it, and takes it back. */
 static void minds_word(int line, uintptr_t *word, uintptr_t add)

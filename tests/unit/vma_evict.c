@@ -1,4 +1,5 @@
-/* Eviction and reclaim of mm_vma.h: each result, and what may happen to a page while its copy is on the way to swap. */
+/* Eviction and reclaim of mm_vma.h: each result, and what may happen to a page while its copy is on
+ * the way to swap. */
 #include "vma_world.h"
 
 #include <semaphore.h>
@@ -127,8 +128,9 @@ static void a_write_keeps_the_page(void **state)
     reads(3, 8);
 }
 
-/* Two evictions overlap: while the first one's copy is on its way, the page goes, its frame becomes another's, and the
- * second one begins with that. The first must not take its stale copy for the new page's. */
+/* Two evictions overlap: while the first one's copy is on its way, the page goes, its frame becomes
+ * another's, and the second one begins with that. The first must not take its stale copy for the
+ * new page's. */
 static pthread_t other;
 static sem_t begun, go_on;
 static enum mm_status second;

@@ -1,5 +1,5 @@
-/* Presets and pages that every space has, with page tables below them: which frames stand where, with which rights,
- * and what each kind of access then says. */
+/* Presets and pages that every space has, with page tables below them: which frames stand where,
+ * with which rights, and what each kind of access then says. */
 #include "vma_world.h"
 
 #define DEVICES ((mm_pa_t)FRAMES * PAGE) /* frames from here on are not counted */

@@ -1,5 +1,5 @@
-/* mm.c - the headers for Rust: their implementation with this program's hooks, and their set-up, so that
- * Rust need not know the layout of a single struct. All else Rust calls directly. */
+/* mm.c - the headers for Rust: their implementation with this program's hooks, and their set-up, so
+ * that Rust need not know the layout of a single struct. All else Rust calls directly. */
 #define MM_CPU_MAX  16
 #define MM_CPU_ID() mm_rust_cpu
 extern _Thread_local unsigned mm_rust_cpu;
@@ -11,7 +11,7 @@ extern _Thread_local unsigned mm_rust_cpu;
 #define MM_SLAB_IMPLEMENTATION
 #include "mm_slab.h"
 
-/* ---- CPUs ------------------------------------------------------------------------------------- */
+/* ---- CPUs ------------------------------------------------------------------------------------ */
 
 /* What a kernel reads from its per-CPU area. A thread that has claimed no number (see cpu.rs) is
  * served without caches. A number belongs to one thread at a time, so there is nothing to pin. */
@@ -27,7 +27,7 @@ void mm_rust_cpu_set(unsigned cpu)
     mm_rust_cpu = cpu;
 }
 
-/* ---- Buddy ------------------------------------------------------------------------------------- */
+/* ---- Buddy ----------------------------------------------------------------------------------- */
 
 size_t mm_rust_buddy_bytes(void)
 {
@@ -55,7 +55,7 @@ uint64_t mm_rust_buddy_used(const struct mm_buddy *b)
     return stats.used;
 }
 
-/* ---- Slab -------------------------------------------------------------------------------------- */
+/* ---- Slab ------------------------------------------------------------------------------------ */
 
 struct mm_rust_slab {
     struct mm_slab_heap heap; /* first: Rust's pointer is a heap's too */
@@ -108,7 +108,7 @@ uint64_t mm_rust_slab_used(struct mm_rust_slab *slab)
     return stats.bytes;
 }
 
-/* ---- Frames ------------------------------------------------------------------------------------ */
+/* ---- Frames ---------------------------------------------------------------------------------- */
 
 size_t mm_rust_frame_bytes(void)
 {

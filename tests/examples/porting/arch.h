@@ -1,5 +1,5 @@
-/* arch.h - the guide's arch.h for a machine made of threads: a CPU is a thread, an interrupt is a call of
- * port_answer() where the thread looks for one, if it has not disabled that. */
+/* arch.h - the guide's arch.h for a machine made of threads: a CPU is a thread, an interrupt is a
+ * call of port_answer() where the thread looks for one, if it has not disabled that. */
 #ifndef ARCH_H
 #define ARCH_H
 

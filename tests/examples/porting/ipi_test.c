@@ -1,6 +1,6 @@
-/* ipi_test.c - the guide's requests to other CPUs and its locks, on a machine made of threads: no request is
- * lost or answered twice, and CPUs that ask each other, or wait with interrupts off for the lock of one
- * that asks, all get through. Built with thread sanitizer. */
+/* ipi_test.c - the guide's requests to other CPUs and its locks, on a machine made of threads: no
+ * request is lost or answered twice, and CPUs that ask each other, or wait with interrupts off for
+ * the lock of one that asks, all get through. Built with thread sanitizer. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
