@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -27,7 +28,8 @@ static __thread struct mm_slab_cpu *arrays_of_thread;
 /* A lock waits while a fork is under way, so that no lock is held, and nothing that a lock guards
  * is half done, in the memory that the child gets. */
 static uintptr_t forking, inside;
-static __thread unsigned depth; /* locks that this thread holds */
+static __thread unsigned depth; /* locks that this thread holds, or is about to take or give back */
+static __thread bool counted; /* among `inside`; where `depth` goes from or to 0 perhaps not yet */
 
 static void gate_enter(void)
 {
@@ -36,17 +38,21 @@ static void gate_enter(void)
     for (;;) {
         __atomic_fetch_add(&inside, 1, __ATOMIC_SEQ_CST);
         if (__builtin_expect(__atomic_load_n(&forking, __ATOMIC_SEQ_CST) == 0, 1))
-            return;
+            break;
         __atomic_fetch_sub(&inside, 1, __ATOMIC_SEQ_CST);
         while (__atomic_load_n(&forking, __ATOMIC_RELAXED) != 0)
             sched_yield();
     }
+    counted = true;
 }
 
 static void gate_leave(void)
 {
-    if (--depth == 0)
+    if (depth == 1) {
+        counted = false;
         __atomic_fetch_sub(&inside, 1, __ATOMIC_SEQ_CST);
+    }
+    depth--;
 }
 
 static void lock_word(uintptr_t *lock)
@@ -354,13 +360,19 @@ static uintptr_t started; /* 0 not yet, 1 under way, 2 done */
  * up, with the objects in them. */
 static void fork_before(void)
 {
-    const uintptr_t mine =
-        depth != 0; /* a signal's handler forks: it is this thread that is inside */
+    uintptr_t others;
+    unsigned patience = 1000;
+
     while (__atomic_exchange_n(&forking, 1, __ATOMIC_SEQ_CST) != 0)
         sched_yield();
-    depth++; /* this thread may still lock */
-    while (__atomic_load_n(&inside, __ATOMIC_SEQ_CST) > mine)
+    /* A signal's handler may fork while this thread is inside, or (depth, but not counted) at the
+     * gate, where it has no lock: then one that stays inside for long is taken to be itself. */
+    while ((others = __atomic_load_n(&inside, __ATOMIC_SEQ_CST) - counted) != 0) {
+        if (depth != 0 && !counted && others == 1 && --patience == 0)
+            break;
         sched_yield();
+    }
+    depth++; /* this thread may still lock */
 }
 
 static void fork_after(void)
@@ -378,6 +390,8 @@ static void fork_child(void)
         for (c = 0; c < MM_SLAB_CLASSES; c++)
             if (heap.cls[c].cpu[slot] != NULL)
                 mmi_slab_prepare(&heap.cls[c], heap.cls[c].cpu[slot]);
+        if (heap.pool.cpu[slot] != NULL)
+            mmi_slab_prepare(&heap.pool, heap.pool.cpu[slot]);
         slots_used[slot / MM_WORD_BITS] &= ~mm_bit(slot % MM_WORD_BITS);
     }
     fork_after();

@@ -10,8 +10,7 @@
 
 #define MB(n) ((uint64_t)(n) << 20)
 
-/* The tables' "physical memory", from address 0. In a kernel: frames, seen through the direct
- * map. */
+/* The tables' "physical memory", from address 0. In a kernel: frames, by the direct map. */
 static _Alignas(4096) unsigned char memory[64][4096];
 static bool used[64] = {true}; /* page 0 stays free of tables */
 
