@@ -76,7 +76,7 @@
  *   MM_SLAB_STATIC            all functions are static: for use inside one file
  *   MM_SLAB_SHIFT             log2 of a slab's bytes, 12 to 17 (16)
  *   MM_SLAB_SLOTS             slots of a CPU's array for the classes up to 128 bytes: 8 to 128, a
- *                             power of two (128); half as many for each doubling above, two at
+ *                             power of two (128); half as many for each doubling above, eight at
  *                             least
  *   MM_SLAB_SHARE             slabs of a heap from which on the classes above 256 bytes share new
  *                             ones (192)
@@ -965,7 +965,7 @@ struct mm_slab_cache {
 /* Words of a CPU's arrays for S slots; see Hot paths. */
 #define MMI_SLAB_ARRAY_WORDS(s) (2u * (s) + 16u)
 #define MMI_SLAB_SLOTS_OF(group) \
-    ((MM_SLAB_SLOTS >> (group)) < 2 ? 2u : (unsigned)MM_SLAB_SLOTS >> (group))
+    ((MM_SLAB_SLOTS >> (group)) < 8 ? 8u : (unsigned)MM_SLAB_SLOTS >> (group))
 #define MMI_SLAB_GROUP_WORDS(group, classes) \
     ((classes)*MMI_SLAB_ARRAY_WORDS(MMI_SLAB_SLOTS_OF(group)))
 #define MMI_SLAB_WORDS_BEFORE(group) /* group 0: classes 0 to 8; then eight each */ \
