@@ -78,8 +78,8 @@
  *   MM_SLAB_SLOTS             slots of a CPU's array for the classes up to 128 bytes: 8 to 128, a
  *                             power of two (128); half as many for each doubling above, eight at
  *                             least
- *   MM_SLAB_SHARE             slabs of a heap from which on the classes above 256 bytes share new
- *                             ones (192)
+ *   MM_SLAB_SHARE             slabs of a heap from which on classes above 256 bytes share new ones
+ *                             (192)
  *   MM_SLAB_HARDEN            1: the inlined free also tells addresses inside an object from its
  *                             start, and objects that are free in their slab, and reads nothing
  *                             below or above all that the hook gave (0)
@@ -109,14 +109,14 @@
  *   Slab             2^MM_SLAB_SHIFT bytes at a multiple of that, all for one cache: a header, then
  *                    objects side by side. The header has a bit for each object, set where it is
  *                    free in the slab. Clearing an address's low bits leads to its header.
- *   Shared slab      In a heap of more than MM_SLAB_SHARE slabs the classes above 256 bytes,
- *                    without debug flags, take what their own slabs do not have out of slabs that
- *                    they share: an object is a run of units of 32 bytes there, and what one class
- *                    left another can use. A run is cut from a slab whose largest hole is as small
- *                    as can be, and there from the smallest hole. The header tells where objects
- *                    begin and their classes. What is freed there goes into one small array of the
- *                    CPU first; when that is full, or one of the classes wants something, it is
- *                    sorted into the arrays of the classes.
+ *   Shared slab      In a heap of more than MM_SLAB_SHARE slabs the classes above 256 bytes that
+ *                    are multiples of 64, without debug flags, take what their own slabs do not
+ *                    have out of slabs that they share: an object is a run of units of 64 bytes
+ *                    there, and what one class left another can use. A run is cut from a slab
+ *                    whose largest hole is as small as can be, and there from the smallest hole.
+ *                    The header tells where objects begin and their classes. What is freed there
+ *                    goes into one small array of the CPU first; when that is full, or one of the
+ *                    classes wants something, it is sorted into the arrays of the classes.
  *   Cache            objects of one size, with a name; slabs in two lists (some free, none free).
  *   Heap             what caches have in common: the source of memory, and one cache for each size
  *                    class of kmalloc: 8, then multiples of 16 to 128, then eight to each doubling
@@ -148,12 +148,12 @@
  *   Errors     A call that fails changes nothing; free objects may have moved between the arrays
  *              and the slabs. Refused in every build: addresses outside the heap's slabs and large
  *              requests, objects of other caches and heaps, misaligned addresses (less aligned than
- *              the largest power of two that divides the class, or 64; in shared slabs 32), and
- *              what was freed last on this CPU. Other double frees and other addresses that are no
- *              object's first are dropped and counted when they reach the slab, where all is exact,
- *              unless they were handed out before. With MM_SLAB_HARDEN every address but an
- *              object's first and every object that is free in its slab are refused on the spot;
- *              with debug flags every misuse is.
+ *              the largest power of two that divides the class, or 64), and what was freed last on
+ *              this CPU. Other double frees and other addresses that are no object's first are
+ *              dropped and counted when they reach the slab, where all is exact, unless they were
+ *              handed out before. With MM_SLAB_HARDEN every address but an object's first and every
+ *              object that is free in its slab are refused on the spot; with debug flags every
+ *              misuse is.
  *   Wild frees The first 64 bytes at the address with its low MM_SLAB_SHIFT bits cleared must be
  *              readable, as they are in a kernel's map of all memory. With MM_SLAB_HARDEN that is
  *              asked only between the lowest and the highest address that the hook gave, with
@@ -768,9 +768,9 @@ extern "C" {
 #define MMI_SLAB_INNER 2u
 #define MMI_SLAB_POOL  3u
 
-/* Slabs that the classes above 256 bytes share: an object is a run of units, and longer than a
- * window, so that never two begin in one. */
-#define MMI_SLAB_UNIT   32u
+/* Slabs that classes share: an object is a run of units, and longer than a window, so that never
+ * two begin in one. Units are as long as the marks reach: a free tells all other addresses. */
+#define MMI_SLAB_UNIT   64u
 #define MMI_SLAB_WINDOW 256u
 #define MMI_SLAB_COMMON 16u /* entries of a CPU's array for all of them */
 #define MMI_SLAB_BINS   ((MM_SLAB_MAX_SHIFT - 8) * 8 + 1) /* of holes by length */
@@ -2214,7 +2214,7 @@ static void mmi_slab_set_bits(uintptr_t *bits, uint32_t at, uint32_t end, bool s
 static uint32_t mmi_slab_bin(uint32_t units)
 {
     const uint32_t most = (uint32_t)(MM_SLAB_MAX / MMI_SLAB_UNIT);
-    const uint32_t n = units < most ? units : most;
+    const uint32_t n = (units < most ? units : most) * (8 * MMI_SLAB_UNIT / MMI_SLAB_WINDOW);
     const unsigned high = n < 8 ? 3 : mm_fls(n);
     return n < 8 ? 0 : (high - 3) * 8 + ((n >> (high - 3)) & 7);
 }
@@ -3674,7 +3674,8 @@ static void mmi_slab_own_class(struct mm_slab_heap *heap, unsigned c, unsigned f
 
     mmi_slab_own_cache(heap, cache, mmi_slab_class_bytes(c), MMI_SLAB_CLASS, flags);
     cache->slots = MMI_SLAB_SLOTS_OF(c <= 8 ? 0 : 1 + ((c - 9) >> 3));
-    if (cache->size > MMI_SLAB_WINDOW && !(flags & MM_SLAB_DEBUG_ALL))
+    if (cache->size > MMI_SLAB_WINDOW && cache->size % MMI_SLAB_UNIT == 0 &&
+        !(flags & MM_SLAB_DEBUG_ALL))
         cache->pool = &heap->pool;
     mmi_slab_set_name(cache, "kmalloc-", cache->size);
     cache->offset = words * sizeof(uintptr_t);
