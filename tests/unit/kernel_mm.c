@@ -890,8 +890,8 @@ static void pages_in_use_are_spared_once(void **state)
     (void)state;
     assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 64 * PAGE, 0), 0);
     touch(s, 0x500000, 64, 1);
-    for (unsigned i = 32; i < 64;
-         i++) /* as if the processor had not seen the younger half lately */
+    /* as if the processor had not seen the younger half lately */
+    for (unsigned i = 32; i < 64; i++)
         (void)mm_pagetable_harvest(&s->pt, 0x500000 + i * PAGE, PAGE, MM_PAGETABLE_ACCESSED,
                                    MM_PAGETABLE_ACCESSED, NULL, NULL, NULL);
     assert_int_equal(kmm_reclaim(32), 32);
