@@ -77,7 +77,8 @@
  *   MM_SLAB_SHIFT             log2 of a slab's bytes, 12 to 17 (16)
  *   MM_SLAB_SLOTS             slots of a CPU's array for the classes up to 128 bytes: 8 to 128, a
  *                             power of two (128); half as many for each doubling above, eight at
- *                             least
+ *                             least; eight above 512 bytes and four above 1 KiB: what arrays hold
+ *                             of large classes is memory that nobody has
  *   MM_SLAB_SHARE             slabs of a heap from which on classes above 256 bytes share new ones
  *                             (192)
  *   MM_SLAB_HARDEN            1: the inlined free also tells addresses inside an object from its
@@ -962,10 +963,11 @@ struct mm_slab_cache {
     char name[MM_SLAB_NAME_MAX];
 };
 
-/* Words of a CPU's arrays for S slots; see Hot paths. */
+/* Slots and words of a CPU's arrays for classes of a group; see Hot paths. */
 #define MMI_SLAB_ARRAY_WORDS(s) (2u * (s) + 16u)
-#define MMI_SLAB_SLOTS_OF(group) \
-    ((MM_SLAB_SLOTS >> (group)) < 8 ? 8u : (unsigned)MM_SLAB_SLOTS >> (group))
+#define MMI_SLAB_HALVED(group) \
+    (MM_SLAB_SLOTS >> (group) < 8 ? 8u : (unsigned)MM_SLAB_SLOTS >> (group))
+#define MMI_SLAB_SLOTS_OF(group) ((group) > 3 ? 4u : (group) == 3 ? 8u : MMI_SLAB_HALVED(group))
 #define MMI_SLAB_GROUP_WORDS(group, classes) \
     ((classes)*MMI_SLAB_ARRAY_WORDS(MMI_SLAB_SLOTS_OF(group)))
 #define MMI_SLAB_WORDS_BEFORE(group) /* group 0: classes 0 to 8; then eight each */ \
