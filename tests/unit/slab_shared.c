@@ -128,6 +128,53 @@ static void a_last_free_is_known_after_it_was_sorted(void **state)
     heap_end();
 }
 
+/* An object that two CPUs freed lies in both arrays; when the second array is emptied, an object of
+ * another class has begun at its address. */
+static void a_late_free_does_not_take_another_classs_object(void **state)
+{
+    void *start;
+    size_t bytes;
+    (void)state;
+    if (SLAB_DEBUGGED)
+        skip();
+    heap_simple();
+    void *a = mm_slab_kmalloc(&heap, 1100, 0);
+    assert_int_equal(mm_slab_kfree(&heap, a), MM_OK);
+    (void)class_stats(1100); /* sorts it into its class */
+    cpu_now = 1;
+    (void)mm_slab_kfree(&heap, a);
+    assert_int_equal(mm_slab_drain(&heap, 1), MM_OK);
+    void *b = mm_slab_kmalloc(&heap, 1400, 0);
+    assert_ptr_equal(b, a);
+    cpu_now = 0;
+    assert_int_equal(mm_slab_drain(&heap, 0), MM_OK);
+    assert_int_equal(misuse_total(), 1);
+    assert_int_equal(mm_slab_bounds(&heap, b, &start, &bytes), MM_OK);
+    assert_int_equal(bytes, 1408);
+    assert_int_equal(mm_slab_check(&heap), MM_OK);
+    assert_int_equal(mm_slab_kfree(&heap, b), MM_OK);
+    heap_end();
+}
+
+/* Behind the last object of a slab there is none. */
+static void an_object_ends_where_it_ends(void **state)
+{
+    void *start;
+    size_t bytes;
+    (void)state;
+    if (SLAB_DEBUGGED)
+        skip();
+    heap_simple();
+    char *p = mm_slab_kmalloc(&heap, 2000, 0);
+    assert_int_equal(class_stats(2000).cached, 0); /* so behind p nothing is taken */
+    assert_int_equal(mm_slab_bounds(&heap, p + 2047, &start, &bytes), MM_OK);
+    assert_ptr_equal(start, p);
+    assert_int_equal(mm_slab_bounds(&heap, p + 2048, &start, &bytes), MM_ERR_INVALID);
+    assert_int_equal(mm_slab_check_copy(&heap, p + 2048, 1), MM_ERR_INVALID);
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+    heap_end();
+}
+
 static void a_class_keeps_to_its_quota(void **state)
 {
     void *p[12];
@@ -226,6 +273,8 @@ int main(void)
         cmocka_unit_test(every_class_is_aligned_and_known),
         cmocka_unit_test(bad_frees_are_dropped_and_counted),
         cmocka_unit_test(a_last_free_is_known_after_it_was_sorted),
+        cmocka_unit_test(a_late_free_does_not_take_another_classs_object),
+        cmocka_unit_test(an_object_ends_where_it_ends),
         cmocka_unit_test(a_class_keeps_to_its_quota),
         cmocka_unit_test(leaks_are_told),
         cmocka_unit_test(free_pages_are_purged_each_time),
