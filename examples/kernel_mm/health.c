@@ -124,19 +124,14 @@ static unsigned below(uint64_t *random, unsigned limit)
 
 static void take(struct held *h, uint64_t *random)
 {
-    mm_pa_t pa = MM_PA_NONE;
     h->kind = below(random, KINDS);
     h->order = below(random, 4);
     h->fill = (unsigned char)below(random, 256);
-    h->bytes = (size_t)(MM_PAGE_SIZE << h->order);
-    if (h->kind == OBJECT) {
-        h->bytes = 1 + below(random, 1u << (3 + below(random, 12)));
-        h->at = kmm_alloc(h->bytes, 0);
-    } else {
-        pa = h->kind == RUN ? kmm_alloc_pages(h->order)
-                            : kmm_alloc_dma(h->bytes, MM_PAGE_SIZE, 65536, 0);
-        h->at = pa == MM_PA_NONE ? NULL : kmm_at(pa);
-    }
+    h->bytes = h->kind == OBJECT ? 1 + below(random, 1u << (3 + below(random, 12)))
+                                 : (size_t)(MM_PAGE_SIZE << h->order);
+    h->at = h->kind == OBJECT ? kmm_alloc(h->bytes, 0)
+            : h->kind == RUN  ? kmm_at(kmm_alloc_pages(h->order))
+                              : kmm_at(kmm_alloc_dma(h->bytes, MM_PAGE_SIZE, 65536, 0));
     if (h->at != NULL)
         MM_MEMSET(h->at, h->fill, h->bytes);
 }
@@ -159,18 +154,15 @@ static bool clone_reads(unsigned char fill)
     const mm_va_t at = TRIAL + MM_PAGE_SIZE - 32;
     struct kmm_space *parent = kmm_space_create(0), *child = NULL;
     unsigned char text[64];
-    bool good = true;
+    bool good;
     MM_MEMSET(text, fill, sizeof text);
-    if (parent != NULL) {
-        good = kmm_region_alloc(parent, MM_VMA_DATA, TRIAL, 8 * MM_PAGE_SIZE, 0) == 0 &&
-               kmm_copy_out(parent, at, text, sizeof text);
+    if (parent != NULL && kmm_region_alloc(parent, MM_VMA_DATA, TRIAL, 8 * MM_PAGE_SIZE, 0) == 0 &&
+        kmm_copy_out(parent, at, text, sizeof text))
         child = kmm_space_clone(parent);
-        kmm_space_destroy(parent);
-    }
+    kmm_space_destroy(parent);
     MM_MEMSET(text, ~fill, sizeof text);
-    if (child != NULL)
-        good = kmm_copy_in(child, text, at, sizeof text) && text[0] == fill && text[63] == fill &&
-               good;
+    good = child != NULL && kmm_copy_in(child, text, at, sizeof text) && text[0] == fill &&
+           text[63] == fill;
     kmm_space_destroy(child);
     return good;
 }

@@ -68,8 +68,8 @@ static enum mm_status give_run(enum kmm_use use, mm_pa_t pa, uint64_t frames)
 
 void *kmm_own(uint64_t bytes)
 {
-    const mm_pa_t pa = take_run(KMM_KERNEL, KMM_PAGES(bytes), 0);
-    return pa == MM_PA_NONE ? NULL : MM_MEMSET(kmm_at(pa), 0, bytes);
+    void *at = kmm_at(take_run(KMM_KERNEL, KMM_PAGES(bytes), 0));
+    return at == NULL ? NULL : MM_MEMSET(at, 0, bytes);
 }
 
 mm_pa_t kmm_alloc_dma(uint64_t bytes, uint64_t align, uint64_t boundary, mm_pa_t limit)
@@ -163,8 +163,7 @@ enum mm_status kmm_free_pages(mm_pa_t pa, unsigned order)
 
 static void *slab_alloc(void *ctx, size_t bytes, size_t align, unsigned flags)
 {
-    const mm_pa_t pa = run_alloc(bytes, align, flags);
-    return pa == MM_PA_NONE ? NULL : kmm_at(pa);
+    return kmm_at(run_alloc(bytes, align, flags));
 }
 
 static void slab_free(void *ctx, void *p, size_t bytes)

@@ -49,14 +49,12 @@ struct kmm_config {
     const struct mm_frame_zone_config *zones; /* of KMM_ZONE, ascending; the first is for DMA */
     unsigned zone_count;
     const struct mm_pagetable_format *format;
-    uintptr_t
-        direct; /* where physical address 0 is, in the kernel's space; already there at boot */
+    uintptr_t direct; /* where the kernel's space has physical address 0, from the boot on */
     const struct kmm_mapping *mappings;
     unsigned mapping_count;
     uint64_t swap_bytes; /* size of the swap disk in memory */
     mm_va_t user_low, user_top;
-    struct mm_vma_hooks
-        files; /* file_get ... shared: the kernel's pager; the rest comes from here */
+    struct mm_vma_hooks files; /* file_get ... shared: the kernel's pager; no others */
     void (*flush)(const struct mm_pagetable_flush *flush); /* TLBs of all CPUs */
     uint64_t (*clock)(void);                               /* for kmm_bench; any unit */
     void (*print)(const char *format, ...); /* as printf: %s, %u and %x of 64 bits, %% */
@@ -100,10 +98,10 @@ extern struct kmm {
  * upper half of every space; the caller loads it then. MM_OK, or what failed. */
 enum mm_status kmm_init(const struct kmm_config *config);
 
-/* Where the kernel sees physical memory. */
+/* Where the kernel sees physical memory; NULL for MM_PA_NONE. */
 static inline void *kmm_pointer(uintptr_t direct, mm_pa_t pa)
 {
-    return (void *)(direct + (uintptr_t)pa);
+    return pa == MM_PA_NONE ? NULL : (void *)(direct + (uintptr_t)pa);
 }
 static inline void *kmm_at(mm_pa_t pa)
 {

@@ -114,7 +114,6 @@ void kmm_frame_free(void *ctx, mm_pa_t pa)
     if (kmm.debug >= 2)
         MM_MEMSET(kmm_at(pa), KMM_JUNK, MM_PAGE_SIZE);
     (void)mm_fetch_add(&kmm.use[KMM_USER], 0 - (uintptr_t)1);
-    (void)mm_frame_lru_remove(&kmm.lru, pa);
     frame_put(pa);
 }
 
@@ -284,30 +283,15 @@ static void space_drop(struct kmm_space *space)
     (void)kmm_free(space);
 }
 
-/* A space with quota and page tables, the kernel's half (256 of 512 entries: those that there are)
- * in them; its mm_vma_space is still raw memory. */
-static struct kmm_space *space_shell(uint64_t quota)
+/* In every space's tables is the kernel's half: those of 256 entries out of 512 that there are. */
+struct kmm_space *kmm_space_create(uint64_t quota)
 {
     const uint64_t half = mm_pagetable_size(&kmm.kernel, kmm.config.format->levels - 1) * 256;
     struct kmm_space *space = kmm_alloc(sizeof *space, MM_SLAB_ZERO);
-    if (space == NULL)
-        return NULL;
-    mm_frame_quota_init(&space->quota, NULL, quota != 0 ? quota : UINTPTR_MAX);
-    if (kmm_table_init(&space->pt) != MM_OK)
-        (void)kmm_free(space);
-    else if (mm_pagetable_lend_present(&space->pt, &kmm.kernel, 0 - half, half) != MM_OK)
-        space_drop(space);
-    else
-        return space;
-    return NULL;
-}
-
-struct kmm_space *kmm_space_create(uint64_t quota)
-{
-    struct kmm_space *space = space_shell(quota);
     struct mm_vma_config config;
     if (space == NULL)
         return NULL;
+    mm_frame_quota_init(&space->quota, NULL, quota != 0 ? quota : UINTPTR_MAX);
     mm_vma_config_init(&config);
     config.low = config.up_base = kmm.config.user_low;
     config.top = kmm.config.user_top;
@@ -315,17 +299,22 @@ struct kmm_space *kmm_space_create(uint64_t quota)
     config.guard_pages = 16;
     config.limits.stack = (uint64_t)1 << 20;
     config.pt = space;
-    if (mm_vma_space_init(&space->vma, &kmm.vma, &config) == MM_OK)
+    if (kmm_table_init(&space->pt) != MM_OK)
+        (void)kmm_free(space);
+    else if (mm_pagetable_lend_present(&space->pt, &kmm.kernel, 0 - half, half) != MM_OK ||
+             mm_vma_space_init(&space->vma, &kmm.vma, &config) != MM_OK)
+        space_drop(space);
+    else
         return space;
-    space_drop(space);
     return NULL;
 }
 
 struct kmm_space *kmm_space_clone(struct kmm_space *from)
 {
-    struct kmm_space *space = space_shell(from->quota.limit);
+    struct kmm_space *space = kmm_space_create(from->quota.limit);
     if (space == NULL)
         return NULL;
+    (void)mm_vma_leave(&space->vma); /* raw memory again */
     if (mm_vma_fork(&space->vma, &from->vma, space) == 0 ||
         (kmm_reclaim(256) != 0 && mm_vma_fork(&space->vma, &from->vma, space) == 0))
         return space;
@@ -410,10 +399,11 @@ static bool copy(struct kmm_space *space, mm_va_t va, char *kernel, uint64_t byt
         const uint64_t skew = va & (MM_PAGE_SIZE - 1), left = MM_PAGE_SIZE - skew,
                        part = left < bytes ? left : bytes;
         const mm_pa_t pa = hold(space, va - skew, out ? MM_VMA_WRITE : MM_VMA_READ);
-        char *at = (char *)kmm_at(pa) + skew;
+        char *at = kmm_at(pa);
         bool still;
-        if (pa == MM_PA_NONE)
+        if (at == NULL)
             return false;
+        at += skew;
         MM_MEMCPY(out ? at : kernel, out ? kernel : at, part);
         still = mm_pagetable_translate(&space->pt, va - skew) == pa;
         frame_put(pa);
