@@ -110,7 +110,6 @@ struct held {
     unsigned char *at; /* NULL: none */
     size_t bytes;
     enum { OBJECT, RUN, DMA_RUN, KINDS } kind;
-    unsigned order;
     unsigned char fill;
 };
 
@@ -125,12 +124,11 @@ static unsigned below(uint64_t *random, unsigned limit)
 static void take(struct held *h, uint64_t *random)
 {
     h->kind = below(random, KINDS);
-    h->order = below(random, 4);
     h->fill = (unsigned char)below(random, 256);
     h->bytes = h->kind == OBJECT ? 1 + below(random, 1u << (3 + below(random, 12)))
-                                 : (size_t)(MM_PAGE_SIZE << h->order);
+                                 : (size_t)(MM_PAGE_SIZE << below(random, 4));
     h->at = h->kind == OBJECT ? kmm_alloc(h->bytes, 0)
-            : h->kind == RUN  ? kmm_at(kmm_alloc_pages(h->order))
+            : h->kind == RUN  ? kmm_at(kmm_alloc_pages(mm_ctz(h->bytes >> MM_PAGE_SHIFT)))
                               : kmm_at(kmm_alloc_dma(h->bytes, MM_PAGE_SIZE, 65536, 0));
     if (h->at != NULL)
         MM_MEMSET(h->at, h->fill, h->bytes);
@@ -141,9 +139,10 @@ static bool give(struct held *h)
 {
     const bool intact =
         h->at[0] == h->fill && h->at[h->bytes / 2] == h->fill && h->at[h->bytes - 1] == h->fill;
-    const enum mm_status status = h->kind == OBJECT ? kmm_free(h->at)
-                                  : h->kind == RUN  ? kmm_free_pages(kmm_pa_of(h->at), h->order)
-                                                    : kmm_free_dma(kmm_pa_of(h->at), h->bytes);
+    const enum mm_status status =
+        h->kind == OBJECT ? kmm_free(h->at)
+        : h->kind == RUN  ? kmm_free_pages(kmm_pa_of(h->at), mm_ctz(h->bytes >> MM_PAGE_SHIFT))
+                          : kmm_free_dma(kmm_pa_of(h->at), h->bytes);
     h->at = NULL;
     return intact && status == MM_OK;
 }
@@ -154,15 +153,14 @@ static bool clone_reads(unsigned char fill)
     const mm_va_t at = TRIAL + MM_PAGE_SIZE - 32;
     struct kmm_space *parent = kmm_space_create(0), *child = NULL;
     unsigned char text[64];
-    bool good;
     MM_MEMSET(text, fill, sizeof text);
     if (parent != NULL && kmm_region_alloc(parent, MM_VMA_DATA, TRIAL, 8 * MM_PAGE_SIZE, 0) == 0 &&
         kmm_copy_out(parent, at, text, sizeof text))
         child = kmm_space_clone(parent);
     kmm_space_destroy(parent);
     MM_MEMSET(text, ~fill, sizeof text);
-    good = child != NULL && kmm_copy_in(child, text, at, sizeof text) && text[0] == fill &&
-           text[63] == fill;
+    const bool good = child != NULL && kmm_copy_in(child, text, at, sizeof text) &&
+                      text[0] == fill && text[63] == fill;
     kmm_space_destroy(child);
     return good;
 }
@@ -187,32 +185,30 @@ uint64_t kmm_stress(uint64_t seed, uint64_t ops)
 
 /* ---- The benchmark --------------------------------------------------------------------------- */
 
-static void bench_line(const char *name, uint64_t start, uint64_t count)
+static uint64_t lap(const char *name, uint64_t start, uint64_t count)
 {
     kmm.config.print("  bench: %s: %u ticks\n", name, (kmm.config.clock() - start) / count);
+    return kmm.config.clock();
 }
 
 void kmm_bench(void)
 {
     enum { N = 1000, PAGES = 64 };
     struct kmm_space *space = kmm_space_create(0);
-    uint64_t start = kmm.config.clock();
-    for (unsigned i = 0; i < N; i++)
-        (void)kmm_free(kmm_alloc(64, 0));
-    bench_line("kmm_alloc and kmm_free of 64 bytes", start, N);
-    start = kmm.config.clock();
-    for (unsigned i = 0; i < N; i++)
-        (void)kmm_free_pages(kmm_alloc_pages(0), 0);
-    bench_line("a page and back", start, N);
     if (space != NULL &&
         kmm_region_alloc(space, MM_VMA_DATA, TRIAL, PAGES * MM_PAGE_SIZE, 0) == 0) {
-        start = kmm.config.clock();
+        uint64_t start = kmm.config.clock();
+        for (unsigned i = 0; i < N; i++)
+            (void)kmm_free(kmm_alloc(64, 0));
+        start = lap("kmm_alloc and kmm_free of 64 bytes", start, N);
+        for (unsigned i = 0; i < N; i++)
+            (void)kmm_free_pages(kmm_alloc_pages(0), 0);
+        start = lap("a page and back", start, N);
         for (unsigned i = 0; i < PAGES; i++)
             (void)kmm_fault(space, TRIAL + i * MM_PAGE_SIZE, MM_VMA_WRITE);
-        bench_line("a page fault on untouched memory", start, PAGES);
-        start = kmm.config.clock();
+        start = lap("a page fault on untouched memory", start, PAGES);
         kmm_space_destroy(kmm_space_clone(space));
-        bench_line("fork and exit of 64 pages", start, 1);
+        (void)lap("fork and exit of 64 pages", start, 1);
     }
     kmm_space_destroy(space);
 }

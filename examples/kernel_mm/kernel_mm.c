@@ -94,12 +94,10 @@ static enum mm_status runs_init(void)
     const uint64_t bytes = kmm.high - kmm.low;
     struct mm_buddy_config config;
     enum mm_status status = MM_ERR_NOMEM;
-    size_t meta_bytes;
-    void *meta;
     mm_buddy_config_init(&config, kmm.low, bytes, MM_PAGE_SHIFT, 13);
     config.cpu_lists = true;
-    meta_bytes = mm_buddy_meta_bytes(&config);
-    meta = kmm_own(meta_bytes);
+    const size_t meta_bytes = mm_buddy_meta_bytes(&config);
+    void *meta = kmm_own(meta_bytes);
     if (meta != NULL)
         status = mm_buddy_init(&kmm.buddy, &config, meta, meta_bytes);
     return status == MM_OK ? mm_buddy_shrink(&kmm.buddy, kmm.low, bytes) : status; /* empty */
@@ -117,17 +115,16 @@ static mm_pa_t run_alloc(uint64_t bytes, uint64_t align, unsigned flags)
 {
     const uint64_t block = MM_PAGE_SIZE << mm_buddy_order(&kmm.buddy, bytes);
     const uint64_t least = align > block ? align : block;
-    mm_pa_t pa = MM_PA_NONE;
     for (unsigned tries = 0; tries < 3; tries++) {
-        pa = mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE);
+        const mm_pa_t pa = mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE);
         if (pa != MM_PA_NONE)
-            break;
+            return pa;
         if (!runs_grow(mm_align_up(block, CHUNK), mm_align_up(least, CHUNK)) &&
             !runs_grow(block, least) &&
             ((flags & MM_SLAB_NOWAIT) != 0 || kmm_reclaim(16 * KMM_PAGES(least) + 64) == 0))
             break;
     }
-    return pa;
+    return MM_PA_NONE;
 }
 
 /* Free blocks go back to mm_frame. */
@@ -150,11 +147,10 @@ mm_pa_t kmm_alloc_pages(unsigned order)
 enum mm_status kmm_free_pages(mm_pa_t pa, unsigned order)
 {
     struct mm_buddy_block block;
-    enum mm_status status;
     if (kmm.debug >= 2 && mm_buddy_find(&kmm.buddy, pa, &block) == MM_OK && block.pa == pa &&
         block.state == MM_BUDDY_STATE_ALLOCATED)
         MM_MEMSET(kmm_at(pa), KMM_JUNK, block.bytes);
-    status = mm_buddy_free_order(&kmm.buddy, pa, order);
+    const enum mm_status status = mm_buddy_free_order(&kmm.buddy, pa, order);
     kmm_checked();
     return status;
 }

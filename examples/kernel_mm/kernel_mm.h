@@ -99,13 +99,9 @@ extern struct kmm {
 enum mm_status kmm_init(const struct kmm_config *config);
 
 /* Where the kernel sees physical memory; NULL for MM_PA_NONE. */
-static inline void *kmm_pointer(uintptr_t direct, mm_pa_t pa)
-{
-    return pa == MM_PA_NONE ? NULL : (void *)(direct + (uintptr_t)pa);
-}
 static inline void *kmm_at(mm_pa_t pa)
 {
-    return kmm_pointer(kmm.config.direct, pa);
+    return pa == MM_PA_NONE ? NULL : (void *)(kmm.config.direct + (uintptr_t)pa);
 }
 static inline mm_pa_t kmm_pa_of(const void *at)
 {

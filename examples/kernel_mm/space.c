@@ -242,7 +242,6 @@ enum mm_status kmm_spaces_init(void)
 {
     struct mm_vma_hooks hooks = kmm.config.files;
     const mm_pa_t zero = kmm_taken(KMM_KERNEL, mm_frame_alloc_ref(&kmm.pool, 0, 0), 1);
-    enum mm_status status;
     kmm.slots = (uintptr_t)(kmm.config.swap_bytes >> MM_PAGE_SHIFT);
     kmm.swap = kmm_own(kmm.config.swap_bytes);
     kmm.slot_users = kmm_own(kmm.slots * sizeof *kmm.slot_users);
@@ -270,7 +269,7 @@ enum mm_status kmm_spaces_init(void)
     hooks.swap_in = swap_in;
     hooks.swap_dup = swap_dup;
     hooks.swap_free = swap_free;
-    status = mm_vma_system_init(&kmm.vma, &hooks);
+    const enum mm_status status = mm_vma_system_init(&kmm.vma, &hooks);
     kmm.vma.zero_frame = zero;
     return status;
 }
@@ -332,11 +331,9 @@ void kmm_space_destroy(struct kmm_space *space)
  * executable. */
 static int policy(unsigned *prot)
 {
-    if ((*prot & MM_VMA_WRITE) != 0 && (*prot & MM_VMA_EXEC) != 0)
-        return MM_VMA_EACCES;
-    if (*prot != 0)
-        *prot |= MM_VMA_READ;
-    return 0;
+    const unsigned both = MM_VMA_WRITE | MM_VMA_EXEC;
+    *prot |= *prot != 0 ? MM_VMA_READ : 0u;
+    return (*prot & both) == both ? MM_VMA_EACCES : 0;
 }
 
 int kmm_region_protect(struct kmm_space *space, mm_va_t va, uint64_t bytes, unsigned prot)
@@ -400,12 +397,11 @@ static bool copy(struct kmm_space *space, mm_va_t va, char *kernel, uint64_t byt
                        part = left < bytes ? left : bytes;
         const mm_pa_t pa = hold(space, va - skew, out ? MM_VMA_WRITE : MM_VMA_READ);
         char *at = kmm_at(pa);
-        bool still;
         if (at == NULL)
             return false;
         at += skew;
         MM_MEMCPY(out ? at : kernel, out ? kernel : at, part);
-        still = mm_pagetable_translate(&space->pt, va - skew) == pa;
+        const bool still = mm_pagetable_translate(&space->pt, va - skew) == pa;
         frame_put(pa);
         if (!still) /* evicted, or copied on write, perhaps before the bytes were: once more */
             continue;

@@ -294,7 +294,7 @@ static _Noreturn void start_first(mm_pa_t blob)
                                 .direct = DIRECT,
                                 .mappings = mappings,
                                 .mapping_count = 4};
-    const char *tree = kmm_pointer(DIRECT, blob);
+    const char *tree = (const void *)(DIRECT + blob);
     size_t n = 0;
     enum mm_status status = bootmap_fdt(tree, TREE_MAX, map, 62, &n);
     if (status != MM_OK)

@@ -372,7 +372,7 @@ uint64_t arch_image_pa(uintptr_t va)
 static const void *boot_view(void *ctx, mm_pa_t pa, size_t bytes)
 {
     (void)ctx;
-    return pa >> 32 == 0 && (pa + bytes) >> 32 == 0 ? kmm_pointer(DIRECT, pa) : NULL;
+    return pa >> 32 == 0 && (pa + bytes) >> 32 == 0 ? (void *)(DIRECT + pa) : NULL;
 }
 
 static size_t read_map(struct mm_frame_range *map, size_t room)
@@ -415,7 +415,7 @@ static _Noreturn void start_first(void)
     out8(0x3f9, 0);
     out8(0x21, 0xff); /* no interrupts from the old controllers */
     out8(0xa1, 0xff);
-    MM_MEMCPY(kmm_pointer(DIRECT, TRAMPOLINE), trampoline, (size_t)(trampoline_end - trampoline));
+    MM_MEMCPY((void *)(DIRECT + TRAMPOLINE), trampoline, (size_t)(trampoline_end - trampoline));
     config.map_count = read_map(map, 64);
     kernel_main(&config);
 }

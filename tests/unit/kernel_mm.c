@@ -18,6 +18,7 @@
 #define W         MM_VMA_WRITE
 #define X         MM_VMA_EXEC
 #define PAGE      MM_PAGE_SIZE
+#define AT        ((mm_va_t)0x500000)           /* of a program's data */
 #define WINDOW    ((mm_va_t)0xffffffffc0000000) /* for what the kernel maps later */
 #define DEVICE    MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE)
 #define PRIVATE   (MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS)
@@ -158,6 +159,22 @@ static void assert_touched(struct kmm_space *space, mm_va_t va, uint64_t pages, 
     }
 }
 
+/* A space with so many pages of data at AT; filled: touched, all of them. */
+static struct kmm_space *with_data(uint64_t quota, uint64_t pages)
+{
+    struct kmm_space *space = kmm_space_create(quota);
+    assert_non_null(space);
+    assert_int_equal(kmm_region_alloc(space, MM_VMA_DATA, AT, pages * PAGE, 0), 0);
+    return space;
+}
+
+static struct kmm_space *filled(uint64_t quota, uint64_t pages, unsigned char base)
+{
+    struct kmm_space *space = with_data(quota, pages);
+    touch(space, AT, pages, base);
+    return space;
+}
+
 static bool is_present(struct kmm_space *space, mm_va_t va)
 {
     struct mm_pagetable_entry e;
@@ -220,13 +237,11 @@ static void runs_are_aligned_to_their_size(void **state)
 /* Pages of programs go to swap for it, although no chunk of 2 MiB comes free. */
 static void the_kernel_gets_memory_at_the_expense_of_programs(void **state)
 {
-    struct kmm_space *s = kmm_space_create(0), *child;
+    struct kmm_space *s = filled(0, 1000, 1), *child;
     mm_pa_t run, page;
     char *object;
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 1000 * PAGE, 0), 0);
-    touch(s, 0x500000, 1000, 1);
     memory_gone(0);
     assert_null(kmm_alloc(200000, MM_SLAB_NOWAIT));
     object = kmm_alloc(200000, 0);
@@ -241,10 +256,10 @@ static void the_kernel_gets_memory_at_the_expense_of_programs(void **state)
     child = kmm_space_clone(s);
     assert_non_null(child);
     memory_gone(0);
-    assert_int_equal(kmm_fault(child, 0x500000, W), MM_VMA_FAULT_OK);
+    assert_int_equal(kmm_fault(child, AT, W), MM_VMA_FAULT_OK);
     memory_back();
-    assert_touched(s, 0x500000, 1000, 1);
-    assert_touched(child, 0x500000, 1000, 1);
+    assert_touched(s, AT, 1000, 1);
+    assert_touched(child, AT, 1000, 1);
     kmm_space_destroy(child);
     kmm_space_destroy(s);
     assert_int_equal(kmm_free_pages(page, 0), MM_OK);
@@ -256,17 +271,15 @@ static void the_kernel_gets_memory_at_the_expense_of_programs(void **state)
  * tries again. */
 static void many_areas_come_at_the_expense_of_pages(void **state)
 {
-    struct kmm_space *s = kmm_space_create(0);
+    struct kmm_space *s = filled(0, 700, 1);
     mm_va_t va;
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 700 * PAGE, 0), 0);
-    touch(s, 0x500000, 700, 1);
     memory_gone(0);
     for (unsigned i = 0; i < 700; i++) /* areas that do not merge */
         assert_int_equal(map(s, 1, i % 2 != 0 ? R : R | W, PRIVATE, NULL, &va), 0);
     memory_back();
-    assert_touched(s, 0x500000, 700, 1);
+    assert_touched(s, AT, 700, 1);
     kmm_space_destroy(s);
 }
 
@@ -282,7 +295,7 @@ static void tables_can_be_made_when_all_else_is_in_use(void **state)
 static void changes_of_tables_are_flushed(void **state)
 {
     const mm_va_t va = 0xffffffff90000000;
-    struct kmm_space *s = kmm_space_create(0);
+    struct kmm_space *s = with_data(0, 64);
 
     (void)state;
     assert_int_equal(kmm_map(va, 0x200000, PAGE, MM_PAGETABLE_READ), MM_OK);
@@ -290,12 +303,11 @@ static void changes_of_tables_are_flushed(void **state)
     assert_int_equal(kmm_unmap(va, PAGE), MM_OK);
     assert_ptr_equal(flushed, &kmm.kernel);
     assert_false(flushed_filled);
-    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 64 * PAGE, 0), 0);
-    touch(s, 0x500000, 3, 1);
-    touch(s, 0x500000 + 60 * PAGE, 1, 1);
-    assert_int_equal(kmm_region_free(s, 0x500000, 2 * PAGE), 0);
+    touch(s, AT, 3, 1);
+    touch(s, AT + 60 * PAGE, 1, 1);
+    assert_int_equal(kmm_region_free(s, AT, 2 * PAGE), 0);
     assert_true(flushed == &s->pt && !flushed_all);
-    assert_int_equal(kmm_region_free(s, 0x500000, 64 * PAGE), 0);
+    assert_int_equal(kmm_region_free(s, AT, 64 * PAGE), 0);
     assert_true(flushed == &s->pt && flushed_all); /* rather than 59 times one */
     kmm_space_destroy(s);
 }
@@ -506,7 +518,7 @@ static void regions_by_kind_have_their_rights(void **state)
 
     (void)state;
     assert_int_equal(kmm_region_alloc(s, MM_VMA_CODE, 0x400000, 4 * PAGE, 0), 0);
-    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 4 * PAGE, 0), 0);
+    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, AT, 4 * PAGE, 0), 0);
     assert_int_equal(kmm_region_alloc(s, MM_VMA_STACK, 0x7000000, 4 * PAGE, 0), 0);
     assert_int_equal(kmm_region_alloc(s, MM_VMA_IO, 0x8000000, PAGE, 0xfee00000), 0);
     assert_int_equal(kmm_region_alloc(s, MM_VMA_HEAP, 0x9000000, PAGE, 0), 0);
@@ -519,8 +531,8 @@ static void regions_by_kind_have_their_rights(void **state)
     assert_true(mm_pagetable_translate(&s->pt, 0xb001000) < RAM_BYTES); /* at once */
     assert_int_equal(kmm_fault(s, 0x400000, X), MM_VMA_FAULT_OK);
     assert_int_equal(kmm_fault(s, 0x400000, W), MM_VMA_FAULT_WRITE);
-    assert_int_equal(kmm_fault(s, 0x500000, W), MM_VMA_FAULT_OK);
-    assert_int_equal(kmm_fault(s, 0x500000, X), MM_VMA_FAULT_EXEC);
+    assert_int_equal(kmm_fault(s, AT, W), MM_VMA_FAULT_OK);
+    assert_int_equal(kmm_fault(s, AT, X), MM_VMA_FAULT_EXEC);
     assert_int_equal(kmm_fault(s, 0x7000000 - PAGE, W), MM_VMA_FAULT_OK);         /* it grows */
     assert_int_equal(kmm_fault(s, 0x7000000 - (2 << 20), W), MM_VMA_FAULT_GUARD); /* not that far */
     assert_int_equal(kmm_fault(s, 0x7100000, R), MM_VMA_FAULT_NONE);
@@ -533,13 +545,13 @@ static void regions_by_kind_have_their_rights(void **state)
     assert_int_equal(mm_pagetable_translate(&child->pt, 0x8000000), 0xfee00000);
     kmm_space_destroy(child);
     assert_false(kmm_copy_in(s, &byte, 0x8000000, 1)); /* the direct map has no devices */
-    assert_int_equal(kmm_region_protect(s, 0x500000, PAGE, R), 0);
-    assert_int_equal(kmm_fault(s, 0x500000, W), MM_VMA_FAULT_WRITE);
-    assert_int_equal(kmm_region_protect(s, 0x500000, PAGE, 0), 0);
-    assert_int_equal(kmm_fault(s, 0x500000, R), MM_VMA_FAULT_READ);
-    assert_int_equal(kmm_region_protect(s, 0x500000, PAGE, W | X), MM_VMA_EACCES);
-    assert_int_equal(kmm_region_free(s, 0x500000, 4 * PAGE), 0);
-    assert_int_equal(kmm_fault(s, 0x500000, R), MM_VMA_FAULT_GUARD);
+    assert_int_equal(kmm_region_protect(s, AT, PAGE, R), 0);
+    assert_int_equal(kmm_fault(s, AT, W), MM_VMA_FAULT_WRITE);
+    assert_int_equal(kmm_region_protect(s, AT, PAGE, 0), 0);
+    assert_int_equal(kmm_fault(s, AT, R), MM_VMA_FAULT_READ);
+    assert_int_equal(kmm_region_protect(s, AT, PAGE, W | X), MM_VMA_EACCES);
+    assert_int_equal(kmm_region_free(s, AT, 4 * PAGE), 0);
+    assert_int_equal(kmm_fault(s, AT, R), MM_VMA_FAULT_GUARD);
     assert_int_equal(mm_vma_check(&s->vma), MM_OK);
     kmm_space_destroy(s);
 }
@@ -588,31 +600,27 @@ static void copies_cross_pages_and_end_where_memory_does(void **state)
 
 static void a_page_without_rights_keeps_its_content(void **state)
 {
-    struct kmm_space *s = kmm_space_create(0);
+    struct kmm_space *s = filled(0, 4, 3);
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 4 * PAGE, 0), 0);
-    touch(s, 0x500000, 4, 3);
-    assert_int_equal(kmm_region_protect(s, 0x500000, 4 * PAGE, 0), 0);
+    assert_int_equal(kmm_region_protect(s, AT, 4 * PAGE, 0), 0);
     assert_int_equal(mm_vma_check(&s->vma), MM_OK);
-    assert_int_equal(kmm_region_protect(s, 0x500000, 4 * PAGE, R | W), 0);
-    assert_touched(s, 0x500000, 4, 3);
+    assert_int_equal(kmm_region_protect(s, AT, 4 * PAGE, R | W), 0);
+    assert_touched(s, AT, 4, 3);
     kmm_space_destroy(s);
 }
 
 static void a_clone_shares_until_somebody_writes(void **state)
 {
-    struct kmm_space *s = kmm_space_create(0), *child;
+    struct kmm_space *s = filled(0, 32, 1), *child;
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 32 * PAGE, 0), 0);
-    touch(s, 0x500000, 32, 1);
     child = kmm_space_clone(s);
     assert_int_equal(kmm.use[KMM_USER], 32);
-    touch(child, 0x500000, 8, 77);
+    touch(child, AT, 8, 77);
     assert_int_equal(kmm.use[KMM_USER], 32 + 8);
-    assert_touched(s, 0x500000, 32, 1);
-    assert_touched(child, 0x500000, 8, 77);
+    assert_touched(s, AT, 32, 1);
+    assert_touched(child, AT, 8, 77);
     assert_int_equal(mm_vma_check(&child->vma), MM_OK);
     kmm_space_destroy(s);
     assert_int_equal(mm_vma_check(&child->vma), MM_OK);
@@ -622,21 +630,20 @@ static void a_clone_shares_until_somebody_writes(void **state)
 
 static void a_quota_holds_a_space_down(void **state)
 {
-    struct kmm_space *s = kmm_space_create(10), *child;
+    struct kmm_space *s = with_data(10, 64), *child;
     unsigned got = 0;
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 64 * PAGE, 0), 0);
-    while (got < 64 && mm_vma_fault(&s->vma, 0x500000 + got * PAGE, W) == MM_VMA_FAULT_OK)
+    while (got < 64 && mm_vma_fault(&s->vma, AT + got * PAGE, W) == MM_VMA_FAULT_OK)
         got++;
     assert_int_equal(got, 10);
-    assert_int_equal(kmm_region_free(s, 0x500000, 4 * PAGE), 0);
-    assert_int_equal(kmm_fault(s, 0x500000 + 20 * PAGE, W), MM_VMA_FAULT_OK);
+    assert_int_equal(kmm_region_free(s, AT, 4 * PAGE), 0);
+    assert_int_equal(kmm_fault(s, AT + 20 * PAGE, W), MM_VMA_FAULT_OK);
     assert_int_equal(s->quota.used, 7);
     child = kmm_space_clone(s);
     assert_int_equal(child->quota.used, 7);
     assert_int_equal(child->quota.limit, 10);
-    assert_int_equal(kmm_fault(child, 0x500000 + 20 * PAGE, W), MM_VMA_FAULT_OK); /* a copy */
+    assert_int_equal(kmm_fault(child, AT + 20 * PAGE, W), MM_VMA_FAULT_OK); /* a copy */
     assert_int_equal(child->quota.used, 7);
     kmm_space_destroy(child);
     kmm_space_destroy(s);
@@ -644,18 +651,16 @@ static void a_quota_holds_a_space_down(void **state)
 
 static void a_quota_counts_what_is_present(void **state)
 {
-    struct kmm_space *s = kmm_space_create(100);
+    struct kmm_space *s = filled(100, 64, 1);
     unsigned present = 0;
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 64 * PAGE, 0), 0);
-    touch(s, 0x500000, 64, 1);
     assert_int_equal(s->quota.used, 64);
     assert_int_equal(kmm_reclaim(20), 20);
     assert_int_equal(s->quota.used, 44);
-    assert_int_equal(kmm_region_free(s, 0x500000, 32 * PAGE), 0); /* with slots among them */
+    assert_int_equal(kmm_region_free(s, AT, 32 * PAGE), 0); /* with slots among them */
     for (unsigned i = 32; i < 64; i++)
-        present += is_present(s, 0x500000 + i * PAGE);
+        present += is_present(s, AT + i * PAGE);
     assert_int_equal(s->quota.used, present);
     memory_gone(MM_FRAME_URGENT);
     assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x40000000, PAGE, 0), 0);
@@ -669,13 +674,12 @@ static void a_quota_counts_what_is_present(void **state)
 
 static void reads_of_untouched_memory_share_a_page(void **state)
 {
-    struct kmm_space *s = kmm_space_create(0);
+    struct kmm_space *s = with_data(0, 64);
     unsigned char byte = 1;
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 64 * PAGE, 0), 0);
     for (unsigned i = 0; i < 64; i++)
-        assert_true(kmm_copy_in(s, &byte, 0x500000 + i * PAGE, 1) && byte == 0);
+        assert_true(kmm_copy_in(s, &byte, AT + i * PAGE, 1) && byte == 0);
     assert_int_equal(kmm.use[KMM_USER], 0);
     kmm_space_destroy(s);
 }
@@ -687,13 +691,13 @@ static void pages_are_zero_whatever_was_there_before(void **state)
     (void)state;
     kmm.debug = 2; /* junk */
     for (unsigned turn = 0; turn < 3; turn++) {
-        assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 600 * PAGE, 0), 0);
+        assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, AT, 600 * PAGE, 0), 0);
         for (unsigned i = 0; i < 600; i++) {
             unsigned char byte = 1;
-            assert_int_equal(kmm_fault(s, 0x500000 + i * PAGE, W), MM_VMA_FAULT_OK);
-            assert_true(kmm_copy_in(s, &byte, 0x500000 + i * PAGE + i, 1) && byte == 0);
+            assert_int_equal(kmm_fault(s, AT + i * PAGE, W), MM_VMA_FAULT_OK);
+            assert_true(kmm_copy_in(s, &byte, AT + i * PAGE + i, 1) && byte == 0);
         }
-        assert_int_equal(kmm_region_free(s, 0x500000, 600 * PAGE), 0);
+        assert_int_equal(kmm_region_free(s, AT, 600 * PAGE), 0);
     }
     kmm_space_destroy(s);
 }
@@ -806,30 +810,26 @@ static void shared_anonymous_memory_is_seen_by_a_clone(void **state)
 
 static void under_pressure_pages_go_to_swap_and_come_back_intact(void **state)
 {
-    struct kmm_space *s = kmm_space_create(0), *child;
     const uint64_t pages = 600;
+    struct kmm_space *s = filled(0, pages, 1), *child;
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, pages * PAGE, 0), 0);
-    touch(s, 0x500000, pages, 1);
     child = kmm_space_clone(s);
-    touch(child, 0x500000, 10, 50);
+    touch(child, AT, 10, 50);
     assert_true(kmm_reclaim(500) >= 500);
     assert_true(kmm.swapped >= 500);
     assert_int_equal(mm_vma_check(&s->vma), MM_OK);
-    assert_touched(s, 0x500000, pages, 1);
-    assert_touched(child, 0x500000, 10, 50);
+    assert_touched(s, AT, pages, 1);
+    assert_touched(child, AT, 10, 50);
     assert_true(kmm.swapped_in > 0);
     kmm_space_destroy(s);
-    assert_touched(child, 0x500000 + 10 * PAGE, pages - 10, 71);
+    assert_touched(child, AT + 10 * PAGE, pages - 10, 71);
     assert_true(kmm_reclaim(200) >= 200);
     s = kmm_space_clone(child); /* slots have two users then */
     kmm_space_destroy(child);
-    child = kmm_space_create(0);
-    assert_int_equal(kmm_region_alloc(child, MM_VMA_DATA, 0x500000, pages * PAGE, 0), 0);
-    touch(child, 0x500000, pages, 99);
+    child = filled(0, pages, 99);
     assert_true(kmm_reclaim(200) >= 200); /* other slots */
-    assert_touched(s, 0x500000 + 10 * PAGE, pages - 10, 71);
+    assert_touched(s, AT + 10 * PAGE, pages - 10, 71);
     kmm_space_destroy(child);
     kmm_space_destroy(s);
     assert_int_equal(kmm.swapped, 0);
@@ -843,33 +843,29 @@ static void more_than_all_memory_fits_thanks_to_swap(void **state)
     (void)state;
     assert_int_equal(stop(NULL), 0);
     assert_int_equal(start_with(12 << 20, 4 << 20, MM_PAGETABLE_ID_X86_64), MM_OK);
-    s = kmm_space_create(0);
     pages = kmm_free_frames() + 256;
-    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, pages * PAGE, 0), 0);
-    touch(s, 0x500000, pages, 3);
-    assert_touched(s, 0x500000, pages, 3);
+    s = filled(0, pages, 3);
+    assert_touched(s, AT, pages, 3);
     kmm_space_destroy(s);
 }
 
 static void pages_in_use_are_spared_once(void **state)
 {
-    struct kmm_space *s = kmm_space_create(0);
+    struct kmm_space *s = filled(0, 64, 1);
     unsigned kept = 0;
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 64 * PAGE, 0), 0);
-    touch(s, 0x500000, 64, 1);
     /* as if the processor had not seen the younger half lately */
     for (unsigned i = 32; i < 64; i++)
-        (void)mm_pagetable_harvest(&s->pt, 0x500000 + i * PAGE, PAGE, MM_PAGETABLE_ACCESSED,
+        (void)mm_pagetable_harvest(&s->pt, AT + i * PAGE, PAGE, MM_PAGETABLE_ACCESSED,
                                    MM_PAGETABLE_ACCESSED, NULL, NULL, NULL);
     assert_int_equal(kmm_reclaim(32), 32);
     for (unsigned i = 0; i < 32; i++)
-        kept += is_present(s, 0x500000 + i * PAGE);
+        kept += is_present(s, AT + i * PAGE);
     assert_int_equal(kept, 32);
     assert_int_equal(kmm_reclaim(32), 32); /* but once */
     for (unsigned i = 0; i < 32; i++)
-        kept -= is_present(s, 0x500000 + i * PAGE);
+        kept -= is_present(s, AT + i * PAGE);
     assert_int_equal(kept, 32);
     kmm_space_destroy(s);
 }
@@ -900,15 +896,23 @@ static void a_broken_table_is_corrupt(void **state)
     root[5] = old;
 }
 
-static void other_damage_is_corrupt(void **state)
+static void the_part_that_is_ill_is_named(void **state)
 {
     const char *what = NULL;
-    uintptr_t user = kmm.use[KMM_USER];
 
     (void)state;
-    kmm.use[KMM_USER] = user + 1; /* one is counted that is not there */
+    kmm.use[KMM_USER]++; /* one is counted that is not there */
     assert_int_equal(kmm_check(&what), KMM_LEAK);
-    kmm.use[KMM_USER] = user;
+    assert_string_equal(what, "frames");
+    kmm.use[KMM_USER]--;
+    kmm.buddy.total++;
+    assert_int_not_equal(kmm_check(&what), KMM_HEALTHY);
+    assert_string_equal(what, "page runs");
+    kmm.buddy.total--;
+    kmm.heap.slabs++;
+    assert_int_equal(kmm_check(&what), KMM_CORRUPT);
+    assert_string_equal(what, "slabs");
+    kmm.heap.slabs--;
     assert_int_equal(kmm_check(&what), KMM_HEALTHY);
 }
 
@@ -967,7 +971,7 @@ static void the_stress_test_finds_nothing_wrong_and_leaves_nothing(void **state)
 
 static void benchmarks_and_lists_print(void **state)
 {
-    struct kmm_space *s = kmm_space_create(0);
+    struct kmm_space *s = with_data(0, 1);
 
     (void)state;
     hear();
@@ -980,7 +984,6 @@ static void benchmarks_and_lists_print(void **state)
     hear();
     kmm_dump(NULL);
     assert_true(lines > 15);
-    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, PAGE, 0), 0);
     hear();
     kmm_dump(s);
     assert_int_equal(lines, 1);
@@ -999,14 +1002,12 @@ static const char *mb(uint64_t frames)
 
 static void the_summary_is_true(void **state)
 {
-    struct kmm_space *s = kmm_space_create(0);
+    struct kmm_space *s = filled(0, 300, 1);
     mm_pa_t dma = kmm_alloc_dma(1 << 20, PAGE, 0, 0);
     uint64_t total[2] = {0, 0}, used[2] = {0, 0};
     char text[200];
 
     (void)state;
-    assert_int_equal(kmm_region_alloc(s, MM_VMA_DATA, 0x500000, 300 * PAGE, 0), 0);
-    touch(s, 0x500000, 300, 1);
     assert_int_equal(kmm_reclaim(44), 44);
     for (mm_pa_t pa = 0; pa < RAM_BYTES; pa += PAGE) /* frame by frame */
         if (mm_frame_desc_of(&kmm.pool, pa) != NULL) {
@@ -1104,7 +1105,7 @@ int main(void)
         T(pages_in_use_are_spared_once),
         T(a_lost_frame_is_a_leak),
         T(a_broken_table_is_corrupt),
-        T(other_damage_is_corrupt),
+        T(the_part_that_is_ill_is_named),
         T(debug_levels_are_what_they_say),
         T(the_stress_test_finds_nothing_wrong_and_leaves_nothing),
         T(benchmarks_and_lists_print),
