@@ -89,6 +89,7 @@ static enum mm_status start_with(uint64_t ram_bytes, uint64_t swap_bytes,
     struct kmm_config config = {0};
     struct kmm_mapping image = {0, 0x100000, 0x20000, MM_PAGETABLE_READ | MM_PAGETABLE_EXEC};
 
+    memset(ram, 0xa5, ram_bytes <= RAM_BYTES ? ram_bytes : 0); /* nothing is zero by itself */
     image.va = 0xffffffff80000000;
     config.map = map;
     config.map_count = 4;
@@ -402,6 +403,13 @@ static void dma_memory_is_low_aligned_and_crosses_no_boundary(void **state)
     for (unsigned i = 0; i < 20; i++)
         assert_int_equal(kmm_free_dma(pa[i], 5 * PAGE), MM_OK);
     assert_int_equal(kmm_free_dma(pa[0], 5 * PAGE), MM_ERR_INVALID);
+    for (unsigned i = 0; i < 20; i++) { /* more than the first MiB has */
+        pa[i] = kmm_alloc_dma(16 * PAGE, PAGE, 0, 1 << 20);
+        assert_true(pa[i] == MM_PA_NONE || pa[i] + 16 * PAGE <= 1 << 20);
+    }
+    assert_int_equal(pa[19], MM_PA_NONE);
+    for (unsigned i = 0; i < 20 && pa[i] != MM_PA_NONE; i++)
+        assert_int_equal(kmm_free_dma(pa[i], 16 * PAGE), MM_OK);
 }
 
 static void all_memory_can_be_had_and_comes_back(void **state)
