@@ -148,7 +148,7 @@ enum mm_status kmm_free_pages(mm_pa_t pa, unsigned order)
 {
     struct mm_buddy_block block;
     if (kmm.debug >= 2 && mm_buddy_find(&kmm.buddy, pa, &block) == MM_OK && block.pa == pa &&
-        block.state == MM_BUDDY_STATE_ALLOCATED)
+        block.bytes == MM_PAGE_SIZE << order && block.state == MM_BUDDY_STATE_ALLOCATED)
         MM_MEMSET(kmm_at(pa), KMM_JUNK, block.bytes);
     const enum mm_status status = mm_buddy_free_order(&kmm.buddy, pa, order);
     kmm_checked();

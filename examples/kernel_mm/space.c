@@ -186,7 +186,8 @@ static bool clear_accessed(void *used, struct mm_vma_space *vma, mm_va_t va)
 }
 
 /* The frame is off its list here. A reference of its own keeps it from becoming another's
- * meanwhile; what stays goes back to the young end of its list, unless its last owner has gone. */
+ * meanwhile; what stays goes back to the young end of its list, and frame_put takes it off if its
+ * last owner has gone. */
 static enum mm_status evict_one(void *gone, struct mm_frame_pool *pool, mm_pa_t pa)
 {
     enum mm_status status = MM_ERR_BUSY;
@@ -198,7 +199,7 @@ static enum mm_status evict_one(void *gone, struct mm_frame_pool *pool, mm_pa_t 
         status = mm_vma_evict(&kmm.vma, pa);
     if (status == MM_OK)
         ++*(uint64_t *)gone;
-    else if (status != MM_ERR_NOENT)
+    else
         frame_mapped(NULL, pa);
     frame_put(pa);
     return MM_OK;
