@@ -16,9 +16,7 @@ static mm_va_t demo_va; /* address space of the kernel's that nobody uses */
 
 static uint64_t user_pages(void)
 {
-    struct kmm_stats stats;
-    kmm_get_stats(&stats);
-    return stats.use[KMM_USER];
+    return mm_load(&kmm.use[KMM_USER]);
 }
 
 /* ---- Kernel memory --------------------------------------------------------------------------- */
@@ -66,13 +64,13 @@ static bool objects(void)
     for (classes = 0; size <= 65536;
          classes++, size++) { /* what each class has no room for is the next's */
         EXPECT(classes < MOST && (p[classes] = kmm_alloc(size, 0)) != NULL);
-        EXPECT(kmm_size(p[classes]) >= size);
-        size = kmm_size(p[classes]);
+        EXPECT(mm_slab_ksize(&kmm.heap, p[classes]) >= size);
+        size = mm_slab_ksize(&kmm.heap, p[classes]);
         MM_MEMSET(p[classes], (int)classes, size);
     }
     print("    %u classes, up to %u bytes\n", (uint64_t)classes, (uint64_t)size - 1);
     for (n = 0; n < classes; n++) {
-        size = kmm_size(p[n]);
+        size = mm_slab_ksize(&kmm.heap, p[n]);
         EXPECT(p[n][0] == n && p[n][size - 1] == n && p[n][size / 2] == n);
         EXPECT((p[n] = kmm_realloc(p[n], size + 1)) != NULL && p[n][size - 1] == n);
         EXPECT(kmm_free(p[n]) == MM_OK);
@@ -121,49 +119,59 @@ static bool write_xor_execute(void)
 {
     mm_pa_t pa = kmm_alloc_pages(0);
     uintptr_t text = (uintptr_t)&write_xor_execute;
-    kmm_set_debug(0);
+    kmm.debug = 0;
     EXPECT(kmm_map(DEMO_VA(0), pa, PAGE, RW | MM_PAGETABLE_EXEC) == MM_ERR_INVALID);
-    kmm_set_debug(1);
+    kmm.debug = 1;
     EXPECT(faults_to_write((volatile void *)text));
     EXPECT(faults_to_write((volatile void *)(uintptr_t) "a constant"));
     EXPECT(faults_to_write(kmm_at(arch_image_pa(text)))); /* the other way to it */
     EXPECT(faults_to_execute(kmm_at(pa)));
-    kmm_list(NULL);
+    kmm_dump(NULL);
     return kmm_free_pages(pa, 0) == MM_OK;
 }
 
 static bool debug_levels(void)
 {
-    const uintptr_t before = kmm_reports();
+    const uintptr_t before = kmm.reports;
     mm_pa_t pa = kmm_alloc_pages(0);
     unsigned char *at = kmm_at(pa);
     EXPECT(pa != MM_PA_NONE);
     *at = 1;
-    kmm_set_debug(0); /* misuse is refused and counted */
+    kmm.debug = 0; /* misuse is refused and counted */
     EXPECT(kmm_free_pages(pa, 0) == MM_OK && *at == 1);
-    EXPECT(kmm_free_pages(pa, 0) == MM_ERR_INVALID && kmm_reports() == before + 1);
-    kmm_set_debug(1); /* and reported */
-    EXPECT(kmm_free_pages(pa, 0) == MM_ERR_INVALID && kmm_reports() == before + 2);
-    kmm_set_debug(2); /* and freed pages are junk */
+    EXPECT(kmm_free_pages(pa, 0) == MM_ERR_INVALID && kmm.reports == before + 1);
+    kmm.debug = 1; /* and reported */
+    EXPECT(kmm_free_pages(pa, 0) == MM_ERR_INVALID && kmm.reports == before + 2);
+    kmm.debug = 2; /* and freed pages are junk */
     EXPECT((pa = kmm_alloc_pages(0)) != MM_PA_NONE);
     at = kmm_at(pa);
     *at = 1;
     EXPECT(kmm_free_pages(pa, 0) == MM_OK && *at == 0x6b && at[PAGE - 1] == 0x6b);
-    kmm_set_debug(3); /* and all is checked, now and then */
-    EXPECT(kmm_stress(7, 5000) == 0 && kmm_reports() == before + 2);
-    kmm_set_debug(1);
+    kmm.debug = 3; /* and all is checked, now and then */
+    EXPECT(kmm_stress(7, 5000) == 0 && kmm.reports == before + 2);
+    kmm.debug = 1;
     return true;
 }
 
 static bool device(void)
 {
-    volatile uint32_t *at = kmm_map_device(arch_device(), 4);
-    EXPECT(at != NULL);
+    const mm_pa_t pa = arch_device(), skew = pa % PAGE;
+    volatile uint32_t *at = (volatile uint32_t *)(DEMO_VA(0) + skew);
+    EXPECT(kmm_map(DEMO_VA(0), pa - skew, PAGE, RW | MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE)) ==
+           MM_OK);
     print("    register of a device, uncached: %x\n", (uint64_t)*at);
-    return kmm_unmap_device((void *)(uintptr_t)at, 4) == MM_OK;
+    return kmm_unmap(DEMO_VA(0), PAGE) == MM_OK;
 }
 
 /* ---- Programs -------------------------------------------------------------------------------- */
+
+static const char *fault_name(enum mm_vma_fault fault)
+{
+    static const char *const names[] = {
+        "ok",           "nothing mapped", "guard gap",           "not readable",
+        "not writable", "not executable", "no page in the file", "no memory"};
+    return names[fault];
+}
 
 /* Runs a program; true if it ended with this code. */
 static bool exits(unsigned program, uint64_t argument, int code)
@@ -176,7 +184,7 @@ static bool exits(unsigned program, uint64_t argument, int code)
     good = p->exited && p->code == code;
     if (!good)
         print("    exited %u code %u fault %s at %x\n", (uint64_t)p->exited, (uint64_t)p->code,
-              kmm_fault_name(p->fault), p->va);
+              fault_name(p->fault), p->va);
     process_destroy(p);
     return good;
 }
@@ -193,7 +201,7 @@ static bool dies(unsigned program, uint64_t argument, enum mm_vma_fault fault, m
     process_run(p);
     good = !p->exited && p->fault == fault && p->va >= low && p->va <= high;
     print("    killed: %s at %x\n",
-          p->fault == MM_VMA_FAULT_OK ? "privileged instruction" : kmm_fault_name(p->fault), p->va);
+          p->fault == MM_VMA_FAULT_OK ? "privileged instruction" : fault_name(p->fault), p->va);
     process_destroy(p);
     return good;
 }
@@ -208,7 +216,7 @@ static bool demand_paging(void)
     pages = user_pages() - before; /* 50 of heap, 40 of stack and a few more: what was touched */
     print("    %u pages came by touching them\n", pages);
     EXPECT(pages >= 92 && pages <= 100);
-    kmm_list(p->space);
+    kmm_dump(p->space);
     process_destroy(p);
     return user_pages() <= before;
 }
@@ -280,23 +288,18 @@ static bool refused_calls(void)
 
 static bool reclaim(void)
 {
-    struct kmm_stats before, after;
-    kmm_get_stats(&before);
+    const uintptr_t evicted = kmm.evicted, swapped_in = kmm.swapped_in;
     EXPECT(exits(PROGRAM_HOG, kmm_free_frames() + 256, 0));
-    kmm_get_stats(&after);
-    print("    %u pages went to swap, %u were read back\n", after.evicted - before.evicted,
-          after.swapped_in - before.swapped_in);
-    return after.evicted > before.evicted && after.swapped_in > before.swapped_in &&
-           after.swapped == 0;
+    print("    %u pages went to swap, %u were read back\n", kmm.evicted - evicted,
+          kmm.swapped_in - swapped_in);
+    return kmm.evicted > evicted && kmm.swapped_in > swapped_in && kmm.swapped == 0;
 }
 
 static bool quota(void)
 {
     struct process *p = process_create(PROGRAM_HOG, 300, 100);
-    struct kmm_stats stats;
     EXPECT(p != NULL);
     process_run(p);
-    kmm_get_stats(&stats);
     EXPECT(p->exited ? p->code == 0 && p->space->quota.peak <= 100
                      : p->fault == MM_VMA_FAULT_NOMEM);
     print("    at most %u pages at once, %u times refused\n", (uint64_t)p->space->quota.peak,
@@ -343,7 +346,7 @@ static bool smp_programs(void)
 /* The last CPU runs programs that fill memory and look at it again, while this one takes their
  * pages. */
 static uintptr_t enough;
-static uint64_t read_back;
+static uintptr_t read_back;
 
 static void reclaim_part(unsigned cpu)
 {
@@ -352,29 +355,26 @@ static void reclaim_part(unsigned cpu)
             (void)mm_fetch_add(&wrong, !exits(PROGRAM_HOG, 300, 0));
         while (mm_load(&enough) == 0);
     } else if (cpu == 0) {
-        struct kmm_stats now;
-        uint64_t faults;
         do { /* until the program has read 50 of them back; it gets on in between */
+            uintptr_t faults;
             (void)kmm_reclaim(16);
-            kmm_get_stats(&now);
-            for (faults = now.faults + 8; now.faults < faults; kmm_get_stats(&now))
+            faults = mm_load(&kmm.faults) + 8;
+            while (mm_load(&kmm.faults) < faults)
                 MM_CPU_RELAX();
-        } while (now.swapped_in < read_back);
+        } while (mm_load(&kmm.swapped_in) < read_back);
         mm_store(&enough, 1);
     }
 }
 
 static bool smp_reclaim(void)
 {
-    struct kmm_stats before, after;
+    const uintptr_t evicted = kmm.evicted, swapped_in = kmm.swapped_in;
     wrong = enough = 0;
-    kmm_get_stats(&before);
-    read_back = before.swapped_in + 50;
+    read_back = swapped_in + 50;
     on_all_cpus(reclaim_part);
-    kmm_get_stats(&after);
-    print("    %u pages went to swap, %u were read back\n", after.evicted - before.evicted,
-          after.swapped_in - before.swapped_in);
-    return wrong == 0 && after.swapped_in >= read_back && after.swapped == 0;
+    print("    %u pages went to swap, %u were read back\n", kmm.evicted - evicted,
+          kmm.swapped_in - swapped_in);
+    return wrong == 0 && kmm.swapped_in >= read_back && kmm.swapped == 0;
 }
 
 /* The last CPU runs a program that reads a page for ever; this one takes the page away: the program

@@ -2,8 +2,8 @@
 #include "kernel.h"
 
 bool trying[MM_CPU_MAX];
-struct kmm_file disk_file;
-static struct kmm_file image_file;
+struct file disk_file;
+static struct file image_file;
 static struct process *current[MM_CPU_MAX];
 static uintptr_t loaded[MM_CPU_MAX]; /* the program's tables that each CPU has loaded; 0: none */
 extern unsigned char user_image[], user_image_end[];
@@ -27,8 +27,8 @@ struct elf_segment {
     uint64_t offset, va, pa, file_bytes, bytes, align;
 };
 
-static int map(struct kmm_space *space, mm_va_t from, mm_va_t end, unsigned prot,
-               struct kmm_file *file, uint64_t offset)
+static int map(struct kmm_space *space, mm_va_t from, mm_va_t end, unsigned prot, struct file *file,
+               uint64_t offset)
 {
     const struct mm_vma_request request = {.hint = from,
                                            .bytes = end - from,
@@ -96,14 +96,14 @@ static void run_next(struct process *p)
     current[cpu] = p;
     mm_store(&loaded[cpu], p != NULL ? (uintptr_t)&p->space->pt : 0);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    arch_load_root(p != NULL ? kmm_space_root(p->space) : kmm_kernel_root());
+    arch_load_root(p != NULL ? mm_pagetable_root(&p->space->pt) : mm_pagetable_root(&kmm.kernel));
 }
 
 bool kernel_concerns(unsigned cpu, const struct mm_pagetable_flush *flush)
 {
     __atomic_thread_fence(__ATOMIC_SEQ_CST); /* after the change of the table */
     return mm_load(&loaded[cpu]) == (uintptr_t)flush->pt ||
-           mm_pagetable_root(flush->pt) == kmm_kernel_root();
+           mm_pagetable_root(flush->pt) == mm_pagetable_root(&kmm.kernel);
 }
 
 void process_run(struct process *p)
@@ -307,18 +307,19 @@ void kernel_main(struct kmm_config *config)
     config->swap_bytes = (uint64_t)8 << 20;
     config->user_low = 0x10000;
     config->user_top = (mm_va_t)1 << 37;
+    config->files = file_hooks;
     config->flush = arch_flush;
     config->clock = arch_clock;
     config->print = print;
     status = kmm_init(config);
     if (status != MM_OK)
         panic(mm_status_name(status), 0);
-    arch_load_root(kmm_kernel_root());
+    arch_load_root(mm_pagetable_root(&kmm.kernel));
     for (unsigned i = 0; i < 5; i++)
         disk[i * MM_PAGE_SIZE] = (unsigned char)(i + 1);
-    if (kmm_file_open(&image_file, "programs", user_image,
-                      (uint64_t)(user_image_end - user_image)) != MM_OK ||
-        kmm_file_open(&disk_file, "disk", disk, sizeof disk) != MM_OK)
+    if (file_open(&image_file, "programs", user_image, (uint64_t)(user_image_end - user_image)) !=
+            MM_OK ||
+        file_open(&disk_file, "disk", disk, sizeof disk) != MM_OK)
         panic("no memory for files", 0);
     kmm_summary();
     cpus = arch_start_cpus();

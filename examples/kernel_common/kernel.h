@@ -7,6 +7,7 @@
 #define KERNEL_H
 
 #include "../kernel_mm/kernel_mm.h"
+#include "file.h"
 #include "syscall.h"
 
 /* ---- Of the architecture (port.h has struct frame, locks and CPU numbers) -----------------------
@@ -77,8 +78,8 @@ void kernel_trap(struct frame *frame, uint64_t cause, bool user);
 struct process *process_create(unsigned number, uint64_t argument, uint64_t quota);
 void process_run(struct process *process);
 void process_destroy(struct process *process);
-extern struct kmm_file disk_file; /* what MAP_FILE maps */
-extern bool trying[MM_CPU_MAX];   /* a fault in the kernel is expected on this CPU */
+extern struct file disk_file;   /* what MAP_FILE maps */
+extern bool trying[MM_CPU_MAX]; /* a fault in the kernel is expected on this CPU */
 
 /* The list of demonstrations; returns how many failed. */
 unsigned demo_run(void);

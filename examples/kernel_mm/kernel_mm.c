@@ -1,14 +1,14 @@
-/* kernel_mm.c - who gets memory from whom; see kernel_mm.h. The page tables of programs, files,
- * reclaim, reports and the self-tests have files of their own. */
+/* kernel_mm.c - memory of the kernel's own: who gets it from whom; see kernel_mm.h. The chapters
+ * are in the order in which the parts come up. */
 #define MM_FRAME_IMPLEMENTATION
 #define MM_BUDDY_IMPLEMENTATION
 #define MM_SLAB_IMPLEMENTATION
 #define MM_PAGETABLE_IMPLEMENTATION
 #define MM_VMA_IMPLEMENTATION
-#include "parts.h"
+#include "kernel_mm.h"
+#pragma GCC diagnostic ignored "-Wunused-parameter" /* of hooks: contexts are not needed */
 
 #define CHUNK (MM_PAGE_SIZE << MM_FRAME_HUGE_ORDER) /* what mm_buddy grows by */
-#define JUNK  0x6b                                  /* freed pages at debug level 2 */
 
 /* What most allocations prefer: where that zone is full, or not there at all, mm_frame goes on to
  * those below. */
@@ -17,25 +17,35 @@
 
 struct kmm kmm;
 
-/* ---- Frames and page runs -------------------------------------------------------------------- */
+/* ---- Frames ---------------------------------------------------------------------------------- */
 
-void *kmm_at(mm_pa_t pa)
-{
-    return kmm_pointer(kmm.config.direct, pa);
-}
-
-mm_pa_t kmm_pa_of(const void *at)
-{
-    return (mm_pa_t)((uintptr_t)at - kmm.config.direct);
-}
-
-static void *hook_view(void *ctx, mm_pa_t pa, uint64_t bytes)
+static void *frame_view(void *ctx, mm_pa_t pa, uint64_t bytes)
 {
     return kmm_at(pa);
 }
 
-/* What `pa` is the start of, or MM_PA_NONE, has this use now. */
-static mm_pa_t taken(enum kmm_use use, mm_pa_t pa, uint64_t frames)
+static enum mm_status frames_init(void)
+{
+    struct mm_frame_config config = {.map = kmm.map,
+                                     .zones = kmm.config.zones,
+                                     .zone_count = kmm.config.zone_count,
+                                     .carve_below = (mm_pa_t)1 << 32,
+                                     .descriptors = true,
+                                     .hooks = {.view = frame_view}};
+    enum mm_status status = mm_frame_map_clean(kmm.config.map, kmm.config.map_count, kmm.map,
+                                               3 * KMM_MAP_MAX, &kmm.map_count);
+    for (size_t i = kmm.map_count; i-- != 0;) /* sorted */
+        if (kmm.map[i].type == MM_FRAME_USABLE) {
+            kmm.low = kmm.map[i].base;
+            kmm.high = kmm.high != 0 ? kmm.high : kmm.low + kmm.map[i].size;
+        }
+    config.map_count = kmm.map_count;
+    if (status == MM_OK)
+        status = mm_frame_init(&kmm.pool, &config);
+    return status == MM_OK ? mm_frame_lru_init(&kmm.lru, &kmm.pool) : status;
+}
+
+mm_pa_t kmm_taken(enum kmm_use use, mm_pa_t pa, uint64_t frames)
 {
     if (pa != MM_PA_NONE)
         (void)mm_fetch_add(&kmm.use[use], (uintptr_t)frames);
@@ -44,14 +54,13 @@ static mm_pa_t taken(enum kmm_use use, mm_pa_t pa, uint64_t frames)
 
 static mm_pa_t take_run(enum kmm_use use, uint64_t frames, uint64_t align)
 {
-    const struct mm_frame_request request = {
-        .count = frames, .align = align, .flags = NORMAL | MM_FRAME_NOWAIT};
-    return taken(use, mm_frame_alloc_run(&kmm.pool, &request), frames);
+    const struct mm_frame_request request = {.count = frames, .align = align, .flags = NORMAL};
+    return kmm_taken(use, mm_frame_alloc_run(&kmm.pool, &request), frames);
 }
 
 static enum mm_status give_run(enum kmm_use use, mm_pa_t pa, uint64_t frames)
 {
-    enum mm_status status = mm_frame_free_run(&kmm.pool, pa, frames);
+    const enum mm_status status = mm_frame_free_run(&kmm.pool, pa, frames);
     if (status == MM_OK)
         (void)mm_fetch_add(&kmm.use[use], 0 - (uintptr_t)frames);
     return status;
@@ -59,30 +68,67 @@ static enum mm_status give_run(enum kmm_use use, mm_pa_t pa, uint64_t frames)
 
 void *kmm_own(uint64_t bytes)
 {
-    const mm_pa_t pa = take_run(KMM_KERNEL, KMM_PAGES(bytes), 0);
-    return pa == MM_PA_NONE ? NULL : MM_MEMSET(kmm_at(pa), 0, bytes);
+    void *at = kmm_at(take_run(KMM_KERNEL, KMM_PAGES(bytes), 0));
+    return at == NULL ? NULL : MM_MEMSET(at, 0, bytes);
 }
 
-static bool buddy_grow(uint64_t bytes, uint64_t align)
+mm_pa_t kmm_alloc_dma(uint64_t bytes, uint64_t align, uint64_t boundary, mm_pa_t limit)
+{
+    const struct mm_frame_request request = {.count = KMM_PAGES(bytes),
+                                             .align = align,
+                                             .boundary = boundary,
+                                             .max = limit,
+                                             .flags = DMA};
+    return kmm_taken(KMM_DMA, mm_frame_alloc_run(&kmm.pool, &request), request.count);
+}
+
+enum mm_status kmm_free_dma(mm_pa_t pa, uint64_t bytes)
+{
+    return give_run(KMM_DMA, pa, KMM_PAGES(bytes));
+}
+
+/* ---- Page runs: mm_buddy, which has what it took of the zone from mm_frame ------------------- */
+
+static enum mm_status runs_init(void)
+{
+    const uint64_t bytes = kmm.high - kmm.low;
+    struct mm_buddy_config config;
+    enum mm_status status = MM_ERR_NOMEM;
+    mm_buddy_config_init(&config, kmm.low, bytes, MM_PAGE_SHIFT, 13);
+    config.cpu_lists = true;
+    const size_t meta_bytes = mm_buddy_meta_bytes(&config);
+    void *meta = kmm_own(meta_bytes);
+    if (meta != NULL)
+        status = mm_buddy_init(&kmm.buddy, &config, meta, meta_bytes);
+    return status == MM_OK ? mm_buddy_shrink(&kmm.buddy, kmm.low, bytes) : status; /* empty */
+}
+
+static bool runs_grow(uint64_t bytes, uint64_t align)
 {
     const mm_pa_t pa = take_run(KMM_BUDDY, bytes >> MM_PAGE_SHIFT, align);
     return pa != MM_PA_NONE && mm_buddy_grow(&kmm.buddy, pa, bytes) == MM_OK;
 }
 
-/* mm_buddy serves runs of pages; when it has none it takes more of the zone from mm_frame: a large
- * chunk, or just the block that is wanted where memory is short. */
-static mm_pa_t buddy_take(uint64_t bytes, uint64_t align)
+/* Where there is none it takes more: a large chunk, or just the block that is wanted; and where
+ * there is no more, programs lose pages. */
+static mm_pa_t run_alloc(uint64_t bytes, uint64_t align, unsigned flags)
 {
     const uint64_t block = MM_PAGE_SIZE << mm_buddy_order(&kmm.buddy, bytes);
     const uint64_t least = align > block ? align : block;
-    mm_pa_t pa = mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE);
-    if (pa == MM_PA_NONE && (buddy_grow(mm_align_up(block, CHUNK), mm_align_up(least, CHUNK)) ||
-                             buddy_grow(block, least)))
-        pa = mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE);
-    return pa;
+    for (unsigned tries = 0; tries < 3; tries++) {
+        const mm_pa_t pa = mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE);
+        if (pa != MM_PA_NONE)
+            return pa;
+        if (!runs_grow(mm_align_up(block, CHUNK), mm_align_up(least, CHUNK)) &&
+            !runs_grow(block, least) &&
+            ((flags & MM_SLAB_NOWAIT) != 0 || kmm_reclaim(16 * KMM_PAGES(least) + 64) == 0))
+            break;
+    }
+    return MM_PA_NONE;
 }
 
-void kmm_trim(void)
+/* Free blocks go back to mm_frame. */
+static void runs_trim(void)
 {
     struct mm_buddy_block block;
     mm_pa_t pa = kmm.low;
@@ -95,56 +141,38 @@ void kmm_trim(void)
 
 mm_pa_t kmm_alloc_pages(unsigned order)
 {
-    const uint64_t bytes = MM_PAGE_SIZE << order;
-    mm_pa_t pa = buddy_take(bytes, bytes);
-    if (pa == MM_PA_NONE && kmm_reclaim((uint64_t)64 << order) != 0)
-        pa = buddy_take(bytes, bytes);
-    return pa;
+    return run_alloc(MM_PAGE_SIZE << order, MM_PAGE_SIZE << order, 0);
 }
 
 enum mm_status kmm_free_pages(mm_pa_t pa, unsigned order)
 {
     struct mm_buddy_block block;
-    enum mm_status status;
     if (kmm.debug >= 2 && mm_buddy_find(&kmm.buddy, pa, &block) == MM_OK && block.pa == pa &&
-        block.state == MM_BUDDY_STATE_ALLOCATED)
-        MM_MEMSET(kmm_at(pa), JUNK, block.bytes);
-    status = mm_buddy_free_order(&kmm.buddy, pa, order);
+        block.bytes == MM_PAGE_SIZE << order && block.state == MM_BUDDY_STATE_ALLOCATED)
+        MM_MEMSET(kmm_at(pa), KMM_JUNK, block.bytes);
+    const enum mm_status status = mm_buddy_free_order(&kmm.buddy, pa, order);
     kmm_checked();
     return status;
 }
 
-mm_pa_t kmm_alloc_dma(uint64_t bytes, uint64_t align, uint64_t boundary, mm_pa_t limit)
+/* ---- Objects: mm_slab over page runs --------------------------------------------------------- */
+
+static void *slab_alloc(void *ctx, size_t bytes, size_t align, unsigned flags)
 {
-    const struct mm_frame_request request = {.count = KMM_PAGES(bytes),
-                                             .align = align,
-                                             .boundary = boundary,
-                                             .max = limit,
-                                             .flags = DMA | MM_FRAME_NOWAIT};
-    return taken(KMM_DMA, mm_frame_alloc_run(&kmm.pool, &request), request.count);
+    return kmm_at(run_alloc(bytes, align, flags));
 }
 
-enum mm_status kmm_free_dma(mm_pa_t pa, uint64_t bytes)
-{
-    return give_run(KMM_DMA, pa, KMM_PAGES(bytes));
-}
-
-/* ---- Objects --------------------------------------------------------------------------------- */
-
-static void *hook_slab_alloc(void *ctx, size_t bytes, size_t align, unsigned flags)
-{
-    mm_pa_t pa = buddy_take(bytes, align);
-    return pa == MM_PA_NONE ? NULL : kmm_at(pa);
-}
-
-static void hook_slab_free(void *ctx, void *p, size_t bytes)
+static void slab_free(void *ctx, void *p, size_t bytes)
 {
     (void)mm_buddy_free(&kmm.buddy, kmm_pa_of(p));
 }
 
-static bool hook_slab_reclaim(void *ctx, struct mm_slab_heap *heap, size_t bytes)
+static enum mm_status objects_init(void)
 {
-    return kmm_reclaim(4 * KMM_PAGES(bytes) + 32) != 0; /* enough for a run, with some luck */
+    static const struct mm_slab_hooks hooks = {.alloc = slab_alloc, .free = slab_free};
+    struct mm_slab_config config;
+    mm_slab_config_init(&config, &hooks);
+    return mm_slab_init(&kmm.heap, &config);
 }
 
 void *kmm_alloc(size_t bytes, unsigned flags)
@@ -152,65 +180,64 @@ void *kmm_alloc(size_t bytes, unsigned flags)
     return mm_slab_kmalloc(&kmm.heap, bytes, flags);
 }
 
-void *kmm_realloc(void *p, size_t bytes)
-{
-    return mm_slab_krealloc(&kmm.heap, p, bytes, 0);
-}
-
 enum mm_status kmm_free(void *p)
 {
-    enum mm_status status = mm_slab_kfree(&kmm.heap, p);
+    const enum mm_status status = mm_slab_kfree(&kmm.heap, p);
     kmm_checked();
     return status;
 }
 
-size_t kmm_size(const void *p)
+uint64_t kmm_free_frames(void)
 {
-    return mm_slab_ksize(&kmm.heap, p);
+    uint64_t frames = 0;
+    for (unsigned pass = 0; pass < 3; pass++) { /* the heap's own memory comes last */
+        for (unsigned cpu = 0; cpu < MM_CPU_MAX; cpu++)
+            (void)mm_slab_drain(&kmm.heap, cpu);
+        (void)mm_slab_shrink(&kmm.heap);
+    }
+    runs_trim();
+    for (unsigned zone = 0; zone < kmm.config.zone_count; zone++)
+        frames += mm_frame_free_count(&kmm.pool, zone);
+    return frames;
 }
 
 /* ---- The kernel's space ---------------------------------------------------------------------- */
 
-static mm_pa_t hook_table_alloc(void *ctx, uint64_t bytes)
+static mm_pa_t table_alloc(void *ctx, uint64_t bytes)
 {
-    return taken(KMM_TABLES, mm_frame_alloc(&kmm.pool, NORMAL | MM_FRAME_NOWAIT | MM_FRAME_URGENT),
-                 1);
+    return kmm_taken(KMM_TABLES, mm_frame_alloc(&kmm.pool, NORMAL | MM_FRAME_URGENT), 1);
 }
 
-static void hook_table_free(void *ctx, mm_pa_t table, uint64_t bytes)
+static void table_free(void *ctx, mm_pa_t table, uint64_t bytes)
 {
     (void)give_run(KMM_TABLES, table, 1);
 }
 
-/* Of user tables mm_vma knows best what to flush and when (hook_pt_flush); no table is freed before
- * the space ends. A processor may have cached that there was nothing, though. */
-static void hook_flush(void *ctx, const struct mm_pagetable_flush *flush)
+/* Of user tables mm_vma knows best what to flush and when (space.c); no table is freed before the
+ * space ends. A processor may have cached that there was nothing, though. */
+static void table_flush(void *ctx, const struct mm_pagetable_flush *flush)
 {
     if (flush->pt == &kmm.kernel || flush->filled_only)
         kmm.config.flush(flush);
 }
 
-static enum mm_status table_init(struct mm_pagetable *pt)
+enum mm_status kmm_table_init(struct mm_pagetable *pt)
 {
     static const struct mm_pagetable_hooks hooks = {
-        .alloc = hook_table_alloc, .free = hook_table_free, .flush = hook_flush};
+        .alloc = table_alloc, .free = table_free, .flush = table_flush};
     struct mm_pagetable_config config;
-    enum mm_status status =
+    const enum mm_status status =
         mm_pagetable_config_init(&config, kmm.config.format, &hooks, kmm.config.direct);
-    if (status != MM_OK)
-        return status;
     config.flags |= MM_PAGETABLE_W_XOR_X | MM_PAGETABLE_KEEP_EMPTY;
     config.flags &= ~MM_PAGETABLE_PRESET_AD; /* of user pages they tell the truth; see kmm_fault */
-    return mm_pagetable_init(pt, &config);
+    return status == MM_OK ? mm_pagetable_init(pt, &config) : status;
 }
 
-/* Devices' memory; RISC-V has types of memory only with Svpbmt, else the machine knows by
- * address. */
-uint32_t kmm_attr_device(const struct mm_pagetable *pt)
+/* RISC-V has types of memory only with Svpbmt; else the machine knows by address. */
+uint32_t kmm_typed(uint32_t attr)
 {
-    const bool typed =
-        pt->format->family != MM_PAGETABLE_FAMILY_RISCV || (pt->flags & MM_PAGETABLE_SVPBMT) != 0;
-    return MM_PAGETABLE_SOFT0 | (typed ? MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE) : 0u);
+    const bool known = kmm.kernel.type_bits[MM_PAGETABLE_DEVICE] != UINT64_MAX;
+    return known ? attr : attr & ~MM_PAGETABLE_TYPES;
 }
 
 /* Top-level entries can be lent to user tables only as tables: the largest leaves stay one level
@@ -219,380 +246,40 @@ enum mm_status kmm_map(mm_va_t va, mm_pa_t pa, uint64_t bytes, uint32_t attr)
 {
     const unsigned level = kmm.config.format->levels - 2;
     return mm_pagetable_map(&kmm.kernel, va, pa, bytes,
-                            attr | MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY,
+                            kmm_typed(attr) | MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY,
                             MM_PAGETABLE_LEAF_MAX(level < 2 ? level : 2), NULL);
-}
-
-enum mm_status kmm_unmap(mm_va_t va, uint64_t bytes)
-{
-    return mm_pagetable_unmap(&kmm.kernel, va, bytes, NULL);
-}
-
-enum mm_status kmm_protect(mm_va_t va, uint64_t bytes, uint32_t attr)
-{
-    return mm_pagetable_protect(&kmm.kernel, va, bytes, attr, MM_PAGETABLE_PERMS, NULL);
-}
-
-void *kmm_map_device(mm_pa_t pa, uint64_t bytes)
-{
-    const uint64_t skew = pa & (MM_PAGE_SIZE - 1), size = mm_align_up(skew + bytes, MM_PAGE_SIZE);
-    const uint32_t attr = MM_PAGETABLE_READ | MM_PAGETABLE_WRITE | MM_PAGETABLE_GLOBAL;
-    mm_va_t va = mm_buddy_alloc_exact(&kmm.vmap, size, 0);
-    if (va != MM_PA_NONE &&
-        kmm_map(va, pa - skew, size, attr | kmm_attr_device(&kmm.kernel)) == MM_OK)
-        return (void *)(uintptr_t)(va + skew);
-    if (va != MM_PA_NONE)
-        (void)mm_buddy_free(&kmm.vmap, va);
-    return NULL;
-}
-
-enum mm_status kmm_unmap_device(void *at, uint64_t bytes)
-{
-    const uint64_t skew = (uintptr_t)at & (MM_PAGE_SIZE - 1);
-    const mm_va_t va = (uintptr_t)at - skew;
-    enum mm_status status = kmm_unmap(va, mm_align_up(skew + bytes, MM_PAGE_SIZE));
-    return status == MM_OK ? mm_buddy_free(&kmm.vmap, va) : status;
-}
-
-uint64_t kmm_kernel_root(void)
-{
-    return mm_pagetable_root(&kmm.kernel);
-}
-
-/* ---- Hooks of user spaces: frames ------------------------------------------------------------ */
-
-mm_pa_t kmm_frame_alloc(void *ctx, bool zero)
-{
-    const mm_pa_t pa =
-        taken(KMM_USER, mm_frame_alloc_ref(&kmm.pool, 0, NORMAL | MM_FRAME_NOWAIT), 1);
-    if (zero && pa != MM_PA_NONE)
-        MM_MEMSET(kmm_at(pa), 0, MM_PAGE_SIZE);
-    return pa;
-}
-
-/* The last reference to a frame takes it off the LRU lists. */
-void kmm_frame_put(mm_pa_t pa)
-{
-    while (mm_frame_put(&kmm.pool, pa) == MM_ERR_BUSY)
-        (void)mm_frame_lru_remove(&kmm.lru, pa);
-}
-
-void kmm_frame_free(void *ctx, mm_pa_t pa)
-{
-    if (kmm.debug >= 2)
-        MM_MEMSET(kmm_at(pa), JUNK, MM_PAGE_SIZE);
-    (void)mm_fetch_add(&kmm.use[KMM_USER], 0 - (uintptr_t)1);
-    (void)mm_frame_lru_remove(&kmm.lru, pa);
-    kmm_frame_put(pa);
-}
-
-static void hook_frame_copy(void *ctx, mm_pa_t to, mm_pa_t from)
-{
-    MM_MEMCPY(kmm_at(to), kmm_at(from), MM_PAGE_SIZE);
-}
-
-/* NULL for a device or the zero frame, as mm_vma does not count those. Whether the frame is in use
- * must not matter: who asks has just read its address in a table, and it may have been evicted
- * since. */
-static struct mm_vma_frame *hook_frame(void *ctx, mm_pa_t pa)
-{
-    struct mm_frame_desc *desc = mm_frame_desc_of(&kmm.pool, pa);
-    if (desc == NULL || pa == kmm.vma.zero_frame)
-        return NULL;
-    return &kmm.records[mm_frame_desc_index(&kmm.pool, desc)];
-}
-
-void kmm_frame_mapped(void *ctx, mm_pa_t pa)
-{
-    struct mm_frame_desc *desc = mm_frame_desc_of(&kmm.pool, pa);
-    if (desc != NULL)
-        (void)mm_frame_lru_add(&kmm.lru, pa,
-                               desc->mapping != NULL ? MM_FRAME_LRU_FILE : MM_FRAME_LRU_ANON);
-}
-
-/* ---- Hooks of user spaces: mm_vma's own memory (under a lock: nothing is reclaimed) ------------ */
-
-static struct mm_vma_node *hook_node_alloc(void *ctx)
-{
-    return mm_slab_alloc(&kmm.cache[KMM_NODE], MM_SLAB_NOWAIT);
-}
-
-static void hook_node_free(void *ctx, struct mm_vma_node *node)
-{
-    (void)mm_slab_free(&kmm.cache[KMM_NODE], node);
-}
-
-static struct mm_vma *hook_area_alloc(void *ctx)
-{
-    return mm_slab_alloc(&kmm.cache[KMM_AREA], MM_SLAB_NOWAIT);
-}
-
-static void hook_area_free(void *ctx, struct mm_vma *area)
-{
-    (void)mm_slab_free(&kmm.cache[KMM_AREA], area);
-}
-
-/* ---- Set-up ---------------------------------------------------------------------------------- */
-
-static enum mm_status set_up_frames(void)
-{
-    struct mm_frame_config config = {.zones = kmm.config.zones,
-                                     .zone_count = kmm.config.zone_count,
-                                     .carve_below = (mm_pa_t)1 << 32,
-                                     .descriptors = true,
-                                     .hooks = {.view = hook_view}};
-    enum mm_status status = mm_frame_map_clean(kmm.config.map, kmm.config.map_count, kmm.map,
-                                               3 * KMM_MAP_MAX, &kmm.map_count);
-    size_t i;
-    for (i = kmm.map_count; i-- != 0;) /* sorted */
-        if (kmm.map[i].type == MM_FRAME_USABLE) {
-            kmm.low = kmm.map[i].base;
-            kmm.high = kmm.high != 0 ? kmm.high : kmm.low + kmm.map[i].size;
-        }
-    config.map = kmm.map;
-    config.map_count = kmm.map_count;
-    if (status == MM_OK)
-        status = mm_frame_init(&kmm.pool, &config);
-    return status == MM_OK ? mm_frame_lru_init(&kmm.lru, &kmm.pool) : status;
-}
-
-static enum mm_status set_up_arena(struct mm_buddy *b, uint64_t base, uint64_t bytes,
-                                   bool cpu_lists)
-{
-    struct mm_buddy_config config;
-    size_t meta_bytes;
-    void *meta;
-    mm_buddy_config_init(&config, base, bytes, MM_PAGE_SHIFT, 13);
-    config.cpu_lists = cpu_lists;
-    meta_bytes = mm_buddy_meta_bytes(&config);
-    meta = kmm_own(meta_bytes);
-    return meta == NULL ? MM_ERR_NOMEM : mm_buddy_init(b, &config, meta, meta_bytes);
-}
-
-static enum mm_status set_up_heap(void)
-{
-    static const struct mm_slab_hooks hooks = {
-        .alloc = hook_slab_alloc, .free = hook_slab_free, .reclaim = hook_slab_reclaim};
-    const uint64_t bytes = kmm.high - kmm.low;
-    struct mm_slab_config config;
-    enum mm_status status = set_up_arena(&kmm.buddy, kmm.low, bytes, true);
-    if (status == MM_OK) /* empty at first: see buddy_take */
-        status = mm_buddy_shrink(&kmm.buddy, kmm.low, bytes);
-    mm_slab_config_init(&config, &hooks);
-    return status == MM_OK ? mm_slab_init(&kmm.heap, &config) : status;
 }
 
 /* All memory at `direct`, but the kernel's image only to be read: nothing that is executable is
  * writable through another address. Then the image, as it says. */
-static enum mm_status set_up_kernel_space(void)
+static enum mm_status kernel_space_init(void)
 {
-    enum mm_status status = table_init(&kmm.kernel);
-    size_t i;
-    for (i = 0; i < kmm.map_count && status == MM_OK; i++) {
+    enum mm_status status = kmm_table_init(&kmm.kernel);
+    for (size_t i = 0; i < kmm.map_count && status == MM_OK; i++) {
         const struct mm_frame_range *r = &kmm.map[i];
         const uint32_t write = r->type != MM_FRAME_KERNEL ? MM_PAGETABLE_WRITE : 0;
         if (r->type < MM_FRAME_DEVICE) /* what is memory comes first among the types */
             status = kmm_map(kmm.config.direct + r->base, r->base, r->size,
                              MM_PAGETABLE_READ | MM_PAGETABLE_GLOBAL | write);
     }
-    for (i = 0; i < kmm.config.mapping_count && status == MM_OK; i++) {
+    for (unsigned i = 0; i < kmm.config.mapping_count && status == MM_OK; i++) {
         const struct kmm_mapping *m = &kmm.config.mappings[i];
         status = kmm_map(m->va, m->pa, m->bytes, m->attr);
     }
-    if (status == MM_OK) /* for the tables: they stay, and user spaces get them too */
-        status = kmm_map(kmm.config.vmap, 0, MM_PAGE_SIZE, MM_PAGETABLE_READ);
-    if (status == MM_OK)
-        status = kmm_unmap(kmm.config.vmap, MM_PAGE_SIZE);
-    return status == MM_OK ? set_up_arena(&kmm.vmap, kmm.config.vmap, KMM_VMAP_BYTES, false)
-                           : status;
-}
-
-static enum mm_status set_up_caches(void)
-{
-    static const struct mm_slab_cache_config configs[KMM_CACHES] = {
-        {.name = "space", .size = sizeof(struct kmm_space), .align = 64},
-        {.name = "area", .size = sizeof(struct mm_vma), .align = 64},
-        {.name = "area_node", .size = sizeof(struct mm_vma_node), .align = 64}};
-    enum mm_status status = MM_OK;
-    unsigned i;
-    for (i = 0; i < KMM_CACHES && status == MM_OK; i++)
-        status = mm_slab_cache_init(&kmm.cache[i], &kmm.heap, &configs[i]);
     return status;
 }
 
-static enum mm_status set_up_users(void)
-{
-    struct mm_vma_hooks hooks = {.nodes = {NULL, hook_node_alloc, hook_node_free},
-                                 .area_alloc = hook_area_alloc,
-                                 .area_free = hook_area_free,
-                                 .frame_alloc = kmm_frame_alloc,
-                                 .frame_free = kmm_frame_free,
-                                 .frame_copy = hook_frame_copy,
-                                 .frame = hook_frame,
-                                 .mapped = kmm_frame_mapped};
-    void *zero = kmm_own(MM_PAGE_SIZE);
-    enum mm_status status;
-    kmm.records = kmm_own(mm_frame_desc_count(&kmm.pool) * sizeof *kmm.records);
-    if (zero == NULL || kmm.records == NULL)
-        return MM_ERR_NOMEM;
-    kmm_table_hooks(&hooks);
-    kmm_file_hooks(&hooks);
-    kmm_swap_hooks(&hooks);
-    status = mm_vma_system_init(&kmm.vma, &hooks);
-    kmm.vma.zero_frame = kmm_pa_of(zero);
-    return status == MM_OK ? set_up_caches() : status;
-}
+/* ---- Start ----------------------------------------------------------------------------------- */
 
 enum mm_status kmm_init(const struct kmm_config *config)
 {
-    static enum mm_status (*const steps[])(void) = {set_up_frames, set_up_heap, set_up_kernel_space,
-                                                    kmm_swap_init, set_up_users};
+    static enum mm_status (*const steps[])(void) = {frames_init, runs_init, objects_init,
+                                                    kernel_space_init, kmm_spaces_init};
     enum mm_status status = config->map_count > KMM_MAP_MAX ? MM_ERR_LIMIT : MM_OK;
-    size_t i;
     MM_MEMSET(&kmm, 0, sizeof kmm);
     kmm.config = *config;
     kmm.debug = 1;
-    for (i = 0; i < sizeof steps / sizeof steps[0] && status == MM_OK; i++)
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0] && status == MM_OK; i++)
         status = steps[i]();
     return status;
-}
-
-void kmm_fini(void)
-{
-    unsigned i;
-    mm_vma_system_fini(&kmm.vma);
-    (void)mm_pagetable_destroy(&kmm.kernel, true);
-    for (i = 0; i < KMM_CACHES; i++)
-        (void)mm_slab_cache_destroy(&kmm.cache[i], NULL);
-    (void)mm_slab_fini(&kmm.heap);
-    kmm_trim();
-}
-
-/* ---- User spaces ----------------------------------------------------------------------------- */
-
-/* The kernel's half, 256 of 512 entries: those that there are. */
-static enum mm_status lend_kernel(struct kmm_space *space)
-{
-    const uint64_t half = mm_pagetable_size(&kmm.kernel, kmm.config.format->levels - 1) * 256;
-    return mm_pagetable_lend_present(&space->pt, &kmm.kernel, 0 - half, half);
-}
-
-static void space_drop(struct kmm_space *space)
-{
-    (void)mm_pagetable_destroy(&space->pt, true);
-    (void)mm_slab_free(&kmm.cache[KMM_SPACE], space);
-}
-
-/* A space with page tables and quota, its mm_vma_space still raw memory. */
-static struct kmm_space *space_shell(uint64_t quota)
-{
-    struct kmm_space *space = mm_slab_alloc(&kmm.cache[KMM_SPACE], MM_SLAB_ZERO);
-    if (space == NULL)
-        return NULL;
-    mm_frame_quota_init(&space->quota, NULL, quota != 0 ? quota : UINTPTR_MAX);
-    if (table_init(&space->pt) != MM_OK)
-        (void)mm_slab_free(&kmm.cache[KMM_SPACE], space);
-    else if (lend_kernel(space) != MM_OK)
-        space_drop(space);
-    else
-        return space;
-    return NULL;
-}
-
-struct kmm_space *kmm_space_create(uint64_t quota)
-{
-    struct kmm_space *space = space_shell(quota);
-    struct mm_vma_config config;
-    if (space == NULL)
-        return NULL;
-    mm_vma_config_init(&config);
-    config.low = config.up_base = kmm.config.user_low;
-    config.top = kmm.config.user_top;
-    config.mmap_base = mm_align_down(config.top - (config.top - config.low) / 4, MM_PAGE_SIZE);
-    config.guard_pages = 16;
-    config.limits.stack = (uint64_t)1 << 20;
-    config.pt = space;
-    if (mm_vma_space_init(&space->vma, &kmm.vma, &config) == MM_OK)
-        return space;
-    space_drop(space);
-    return NULL;
-}
-
-struct kmm_space *kmm_space_clone(struct kmm_space *from)
-{
-    struct kmm_space *space = space_shell(from->quota.limit);
-    if (space == NULL)
-        return NULL;
-    if (mm_vma_fork(&space->vma, &from->vma, space) == 0 ||
-        (kmm_reclaim(256) != 0 && mm_vma_fork(&space->vma, &from->vma, space) == 0))
-        return space;
-    space_drop(space);
-    return NULL;
-}
-
-void kmm_space_destroy(struct kmm_space *space)
-{
-    if (mm_vma_leave(&space->vma))
-        space_drop(space);
-}
-
-uint64_t kmm_space_root(const struct kmm_space *space)
-{
-    return mm_pagetable_root(&space->pt);
-}
-
-/* No hardware has write or execute without read here, and nothing is both writable and
- * executable. */
-static int policy(unsigned *prot)
-{
-    if ((*prot & MM_VMA_WRITE) != 0 && (*prot & MM_VMA_EXEC) != 0)
-        return MM_VMA_EACCES;
-    if (*prot != 0)
-        *prot |= MM_VMA_READ;
-    return 0;
-}
-
-int kmm_region_alloc(struct kmm_space *space, enum mm_vma_preset kind, mm_va_t va, uint64_t bytes,
-                     mm_pa_t pa)
-{
-    return mm_vma_install(&space->vma, kind, va, bytes, pa, 0);
-}
-
-int kmm_region_free(struct kmm_space *space, mm_va_t va, uint64_t bytes)
-{
-    return mm_vma_munmap(&space->vma, va, bytes);
-}
-
-int kmm_region_protect(struct kmm_space *space, mm_va_t va, uint64_t bytes, unsigned prot)
-{
-    int error = policy(&prot);
-    return error != 0 ? error : mm_vma_mprotect(&space->vma, va, bytes, prot);
-}
-
-int kmm_mmap(struct kmm_space *space, const struct mm_vma_request *wanted, mm_va_t *va)
-{
-    struct mm_vma_request request = *wanted;
-    int error = policy(&request.prot);
-    if (error == 0)
-        error = mm_vma_mmap(&space->vma, &request, va);
-    if (error == MM_VMA_ENOMEM && kmm_reclaim(256) != 0)
-        error = mm_vma_mmap(&space->vma, &request, va);
-    return error;
-}
-
-enum mm_vma_fault kmm_fault(struct kmm_space *space, mm_va_t va, unsigned access)
-{
-    enum mm_vma_fault fault = MM_VMA_FAULT_RETRY;
-    unsigned tries;
-    for (tries = 0; tries < 8 && fault == MM_VMA_FAULT_RETRY; tries++) {
-        fault = mm_vma_fault(&space->vma, va, access);
-        if (fault == MM_VMA_FAULT_NOMEM && kmm_reclaim(64) != 0)
-            fault = MM_VMA_FAULT_RETRY;
-    }
-    if (fault == MM_VMA_FAULT_OK) /* for processors that leave these bits to software */
-        (void)mm_pagetable_mark(&space->pt, va & ~(MM_PAGE_SIZE - 1),
-                                MM_PAGETABLE_ACCESSED |
-                                    (access == MM_VMA_WRITE ? MM_PAGETABLE_DIRTY : 0u));
-    (void)mm_fetch_add(&kmm.faults, 1);
-    return fault == MM_VMA_FAULT_RETRY ? MM_VMA_FAULT_NOMEM : fault;
 }

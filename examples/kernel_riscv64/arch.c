@@ -6,7 +6,6 @@
 
 #define BASE        UINT64_C(0xffffffff00000000) /* of the image */
 #define DIRECT      UINT64_C(0xffffffc000000000) /* of physical memory */
-#define VMAP        UINT64_C(0xffffffffc0000000)
 #define TREE_MAX    ((size_t)2 << 20)
 #define TEST_DEVICE UINT64_C(0x100000)
 #define TEST_VA     UINT64_C(0xffffffffd0000000)
@@ -282,20 +281,20 @@ static _Noreturn void start_first(mm_pa_t blob)
         /* say, devices with 24 address lines, memory being from 2 GiB on */
         KMM_ZONE("DMA", UINT64_C(0x80000000), UINT64_C(0x81000000)),
         KMM_ZONE("Normal", UINT64_C(0x81000000), MM_PA_NONE)};
-    const struct kmm_mapping mappings[] = {
-        image_part(image_text, image_rodata, MM_PAGETABLE_EXEC),
-        image_part(image_rodata, image_data, 0),
-        image_part(image_data, image_end, MM_PAGETABLE_WRITE),
-        {TEST_VA, TEST_DEVICE, MM_PAGE_SIZE,
-         MM_PAGETABLE_READ | MM_PAGETABLE_WRITE | MM_PAGETABLE_GLOBAL}};
+    const struct kmm_mapping mappings[] = {image_part(image_text, image_rodata, MM_PAGETABLE_EXEC),
+                                           image_part(image_rodata, image_data, 0),
+                                           image_part(image_data, image_end, MM_PAGETABLE_WRITE),
+                                           {TEST_VA, TEST_DEVICE, MM_PAGE_SIZE,
+                                            MM_PAGETABLE_READ | MM_PAGETABLE_WRITE |
+                                                MM_PAGETABLE_GLOBAL |
+                                                MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE)}};
     struct kmm_config config = {.map = map,
                                 .zones = zones,
                                 .zone_count = 2,
                                 .direct = DIRECT,
-                                .vmap = VMAP,
                                 .mappings = mappings,
                                 .mapping_count = 4};
-    const char *tree = kmm_pointer(DIRECT, blob);
+    const char *tree = (const void *)(DIRECT + blob);
     size_t n = 0;
     enum mm_status status = bootmap_fdt(tree, TREE_MAX, map, 62, &n);
     if (status != MM_OK)
@@ -319,7 +318,7 @@ void arch_main(uint64_t hart, uint64_t argument, uint64_t cpu)
     csr_write(sie, SIE_SOFTWARE);
     (void)mm_fetch_or(&harts, mm_bit((unsigned)hart)); /* first, so that no shootdown is missed */
     if (cpu != 0)
-        arch_load_root(kmm_kernel_root());
+        arch_load_root(mm_pagetable_root(&kmm.kernel));
     csr_set(sstatus, 2);
     if (cpu == 0)
         start_first(argument);

@@ -6,7 +6,7 @@
 
 #define BASE         UINT64_C(0xffffffff80000000) /* of the image */
 #define DIRECT       UINT64_C(0xffff888000000000) /* of physical memory */
-#define VMAP         UINT64_C(0xffffffffc0000000)
+#define LAPIC        UINT64_C(0xffffffffc0000000) /* of the local APIC, a device */
 #define VECTOR_TIMER 32
 #define VECTOR_IPI   33
 #define EXIT_PORT    0xf4
@@ -164,7 +164,7 @@ static void features_on(void)
 
 /* ---- Local APIC ------------------------------------------------------------------------------ */
 
-static volatile uint32_t *lapic;
+static volatile uint32_t *const lapic = (volatile uint32_t *)LAPIC;
 enum {
     APIC_EOI = 0xb0,
     APIC_SPURIOUS = 0xf0,
@@ -283,7 +283,6 @@ static void pause_for(unsigned milliseconds)
 unsigned arch_start_cpus(void)
 {
     unsigned all;
-    lapic = kmm_map_device(0xfee00000, 4096);
     lapic_on();
     lapic_command(IPI_INIT);
     pause_for(10);
@@ -373,7 +372,7 @@ uint64_t arch_image_pa(uintptr_t va)
 static const void *boot_view(void *ctx, mm_pa_t pa, size_t bytes)
 {
     (void)ctx;
-    return pa >> 32 == 0 && (pa + bytes) >> 32 == 0 ? kmm_pointer(DIRECT, pa) : NULL;
+    return pa >> 32 == 0 && (pa + bytes) >> 32 == 0 ? (void *)(DIRECT + pa) : NULL;
 }
 
 static size_t read_map(struct mm_frame_range *map, size_t room)
@@ -399,7 +398,11 @@ static _Noreturn void start_first(void)
         KMM_ZONE("Normal", UINT64_C(1) << 32, MM_PA_NONE)};
     const struct kmm_mapping mappings[] = {image_part(image_text, image_rodata, MM_PAGETABLE_EXEC),
                                            image_part(image_rodata, image_data, 0),
-                                           image_part(image_data, image_end, MM_PAGETABLE_WRITE)};
+                                           image_part(image_data, image_end, MM_PAGETABLE_WRITE),
+                                           {LAPIC, 0xfee00000, MM_PAGE_SIZE,
+                                            MM_PAGETABLE_READ | MM_PAGETABLE_WRITE |
+                                                MM_PAGETABLE_GLOBAL |
+                                                MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE)}};
     struct kmm_config config = {.map = map,
                                 .zones = zones,
                                 .zone_count = 3,
@@ -407,13 +410,12 @@ static _Noreturn void start_first(void)
                                                                      ? MM_PAGETABLE_ID_X86_64_LA57
                                                                      : MM_PAGETABLE_ID_X86_64),
                                 .direct = DIRECT,
-                                .vmap = VMAP,
                                 .mappings = mappings,
-                                .mapping_count = 3};
+                                .mapping_count = 4};
     out8(0x3f9, 0);
     out8(0x21, 0xff); /* no interrupts from the old controllers */
     out8(0xa1, 0xff);
-    MM_MEMCPY(kmm_pointer(DIRECT, TRAMPOLINE), trampoline, (size_t)(trampoline_end - trampoline));
+    MM_MEMCPY((void *)(DIRECT + TRAMPOLINE), trampoline, (size_t)(trampoline_end - trampoline));
     config.map_count = read_map(map, 64);
     kernel_main(&config);
 }
@@ -427,7 +429,7 @@ void arch_main(unsigned cpu)
         features_on();
         start_first();
     }
-    arch_load_root(kmm_kernel_root());
+    arch_load_root(mm_pagetable_root(&kmm.kernel));
     lapic_on();
     (void)mm_fetch_or(&online, mm_bit(cpu));
     features_on(); /* CR4.PGE turned on empties the TLB: no shootdown of before is missed */

@@ -12,56 +12,19 @@
 #define MM_PAGETABLE_IMPLEMENTATION
 #include "mm_pagetable.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #define BASE        UINT64_C(0x80010000)
 #define TABLES      UINT64_C(0x80100000)
 #define DATA        UINT64_C(0x80400000)
 #define IMAGE_END   UINT64_C(0x80600000)
-#define PAGE        UINT64_C(4096)
-#define VALUE       UINT64_C(0x1122334455660000)
 #define MAX_RECORDS 2000
-
-enum { LOAD, STORE, FETCH };
 
 struct record {
     uint64_t va, op, mstatus, satp, hgatp, value, hstatus, unused;
 };
 
-static unsigned char image[IMAGE_END - BASE];
-static struct mm_pagetable pt;
-static uint64_t next_table = TABLES;
+#include "pagetable_guest.h"
+
 static bool second;
-static struct record records[MAX_RECORDS];
-static unsigned accesses[MAX_RECORDS], count;
-
-static mm_pa_t take(void *ctx, uint64_t bytes)
-{
-    mm_pa_t table = (next_table + bytes - 1) & ~(bytes - 1);
-    (void)ctx;
-    next_table = table + bytes;
-    return table;
-}
-
-static void give(void *ctx, mm_pa_t table, uint64_t bytes)
-{
-    (void)ctx, (void)table, (void)bytes;
-}
-
-static void must(bool ok, const char *what)
-{
-    if (!ok) {
-        fprintf(stderr, "# %s\n", what);
-        exit(1);
-    }
-}
-
-static void map(mm_va_t va, mm_pa_t pa, uint64_t bytes, uint32_t attr)
-{
-    must(mm_pagetable_map(&pt, va, pa, bytes, attr, 0, NULL) == MM_OK, "map");
-}
 
 /* Every access to this address by every mode. */
 static void ask(mm_va_t va)
@@ -137,25 +100,6 @@ static void build(enum mm_pagetable_id id)
     }
 }
 
-static void fill(void)
-{
-    for (uint64_t at = DATA; at < DATA + (2 << 20); at += PAGE) {
-        uint64_t value = VALUE + 0x1000 + (at >> 12 & 0xfff);
-        memcpy(image + (at - BASE), "\x73\0\0\0", 4); /* ecall: the fetch succeeded */
-        memcpy(image + (at - BASE) + 16, &value, 8);
-    }
-    uint64_t head[2] = {count, second};
-    memcpy(image, head, sizeof head);
-    memcpy(image + 64, records, count * sizeof records[0]);
-}
-
-static int write_image(const char *name)
-{
-    FILE *f = fopen(name, "wb");
-    must(f != NULL && fwrite(image, sizeof image, 1, f) == 1 && fclose(f) == 0, "image");
-    return 0;
-}
-
 /* What the guest has to see for record i; loads see what was stored last. */
 static uint64_t expected_cause(unsigned i, const struct mm_pagetable_access *p)
 {
@@ -213,6 +157,7 @@ int main(int argc, char **argv)
         if (strcmp(formats[i].name, argv[3]) == 0)
             build(formats[i].id);
     must(count != 0, "format");
-    fill();
+    const uint64_t head[] = {count, second};
+    fill(head, sizeof head, "\x73\0\0\0", 4); /* ecall */
     return strcmp(argv[1], "image") == 0 ? write_image(argv[2]) : check(argv[2]);
 }

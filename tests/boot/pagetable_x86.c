@@ -8,62 +8,24 @@
 #define MM_PAGETABLE_IMPLEMENTATION
 #include "mm_pagetable.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #define BASE        UINT64_C(0x200000)
 #define TABLES      UINT64_C(0x300000)
 #define DATA        UINT64_C(0x400000)
 #define IMAGE_END   UINT64_C(0x600000)
 #define STUBS       UINT64_C(0x101000)
 #define USER_STUBS  UINT64_C(0x7f0000000000)
-#define PAGE        UINT64_C(4096)
-#define MIB         UINT64_C(0x100000)
-#define VALUE       UINT64_C(0x1122334455660000)
 #define MAX_RECORDS 4000
 #define RWX         (MM_PAGETABLE_READ | MM_PAGETABLE_WRITE | MM_PAGETABLE_EXEC)
 
-enum { LOAD, STORE, FETCH };
 enum { VECTOR_DONE = 0x80, VECTOR_GENERAL = 13, VECTOR_FAULT = 14 };
 
 struct record {
     uint64_t va, op, cr0, cr4, pkru, value, entry, unused;
 };
 
-static unsigned char image[IMAGE_END - BASE];
-static struct mm_pagetable pt;
-static uint64_t next_table = TABLES;
-static struct record records[MAX_RECORDS];
-static unsigned accesses[MAX_RECORDS], count;
+#include "pagetable_guest.h"
+
 static bool five_levels;
-
-static void must(bool ok, const char *what)
-{
-    if (!ok) {
-        fprintf(stderr, "# %s\n", what);
-        exit(1);
-    }
-}
-
-static mm_pa_t take(void *ctx, uint64_t bytes)
-{
-    mm_pa_t table = next_table;
-    (void)ctx;
-    next_table += bytes;
-    must(next_table <= DATA, "tables");
-    return table;
-}
-
-static void give(void *ctx, mm_pa_t table, uint64_t bytes)
-{
-    (void)ctx, (void)table, (void)bytes;
-}
-
-static void map(mm_va_t va, mm_pa_t pa, uint64_t bytes, uint32_t attr)
-{
-    must(mm_pagetable_map(&pt, va, pa, bytes, attr, 0, NULL) == MM_OK, "map");
-}
 
 /* Physical address of the leaf's entry, by a walk of our own; 0 if there is none. */
 static uint64_t entry_of(mm_va_t va)
@@ -216,26 +178,6 @@ static void build(bool five)
         records[i].entry = entry_of(records[i].va);
 }
 
-static void fill(void)
-{
-    uint64_t head[3] = {count, mm_pagetable_root(&pt), control4()};
-    for (uint64_t at = DATA; at < DATA + 2 * MIB; at += PAGE) {
-        uint64_t value = VALUE + 0x1000 + (at >> 12 & 0xfff);
-        memcpy(image + (at - BASE), "\xcd\x80", 2); /* int $0x80: the fetch succeeded */
-        memcpy(image + (at - BASE) + 16, &value, 8);
-    }
-    must(64 + count * sizeof records[0] <= TABLES - BASE, "room");
-    memcpy(image, head, sizeof head);
-    memcpy(image + 64, records, count * sizeof records[0]);
-}
-
-static int write_image(const char *name)
-{
-    FILE *f = fopen(name, "wb");
-    must(f != NULL && fwrite(image, sizeof image, 1, f) == 1 && fclose(f) == 0, "image");
-    return 0;
-}
-
 struct outcome {
     unsigned long long vector, error, cr2, value, entry;
 };
@@ -294,6 +236,7 @@ int main(int argc, char **argv)
 {
     must(argc == 4, "usage: image|check FILE FORMAT");
     build(strcmp(argv[3], "la57") == 0);
-    fill();
+    const uint64_t head[] = {count, mm_pagetable_root(&pt), control4()};
+    fill(head, sizeof head, "\xcd\x80", 2); /* int $0x80 */
     return strcmp(argv[1], "image") == 0 ? write_image(argv[2]) : check(argv[2]);
 }

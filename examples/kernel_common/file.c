@@ -1,7 +1,8 @@
 /* file.c - the pager of files: their pages are in a cache of frames while somebody maps them */
-#include "parts.h"
+#include "file.h"
+#pragma GCC diagnostic ignored "-Wunused-parameter" /* of hooks */
 
-enum mm_status kmm_file_open(struct kmm_file *file, const char *name, void *data, uint64_t bytes)
+enum mm_status file_open(struct file *file, const char *name, void *data, uint64_t bytes)
 {
     uint64_t i;
     MM_MEMSET(file, 0, sizeof *file);
@@ -20,7 +21,7 @@ enum mm_status kmm_file_open(struct kmm_file *file, const char *name, void *data
     return MM_OK;
 }
 
-void kmm_file_close(struct kmm_file *file)
+void file_close(struct file *file)
 {
     (void)kmm_free(file->pages);
     file->pages = NULL;
@@ -28,26 +29,26 @@ void kmm_file_close(struct kmm_file *file)
 
 static void hook_get(void *ctx, void *file)
 {
-    (void)mm_fetch_add(&((struct kmm_file *)file)->references, 1);
+    (void)mm_fetch_add(&((struct file *)file)->references, 1);
 }
 
 static void hook_put(void *ctx, void *at)
 {
-    struct kmm_file *file = at;
+    struct file *file = at;
     if (mm_fetch_add(&file->references, 0 - (uintptr_t)1) != 1 || !file->shared_memory)
         return;
-    kmm_file_close(file);
+    file_close(file);
     (void)kmm_free(file->data);
     (void)kmm_free(file);
 }
 
 static const char *hook_name(void *ctx, void *file)
 {
-    return ((struct kmm_file *)file)->name;
+    return ((struct file *)file)->name;
 }
 
 /* Copies a page from or to the file; its last page ends with the file. */
-static void transfer(struct kmm_file *file, uint64_t index, mm_pa_t pa, bool write)
+static void transfer(struct file *file, uint64_t index, mm_pa_t pa, bool write)
 {
     unsigned char *data = file->data + (index << MM_PAGE_SHIFT);
     const uint64_t left = file->bytes - (index << MM_PAGE_SHIFT),
@@ -58,8 +59,8 @@ static void transfer(struct kmm_file *file, uint64_t index, mm_pa_t pa, bool wri
 
 static enum mm_status hook_page(void *ctx, void *at, uint64_t index, bool write, mm_pa_t *pa)
 {
-    struct kmm_file *file = at;
-    struct kmm_file_page *page = &file->pages[index];
+    struct file *file = at;
+    struct file_page *page = &file->pages[index];
     MM_LOCK_STATE_T state;
     mm_pa_t fresh;
     if (index >= KMM_PAGES(file->bytes))
@@ -83,8 +84,8 @@ static enum mm_status hook_page(void *ctx, void *at, uint64_t index, bool write,
 
 static void hook_page_put(void *ctx, void *at, uint64_t index, mm_pa_t pa, bool dirty)
 {
-    struct kmm_file *file = at;
-    struct kmm_file_page *page = &file->pages[index];
+    struct file *file = at;
+    struct file_page *page = &file->pages[index];
     MM_LOCK_STATE_T state;
     bool last;
     MM_LOCK(&file->lock, state);
@@ -101,10 +102,10 @@ static void hook_page_put(void *ctx, void *at, uint64_t index, mm_pa_t pa, bool 
 /* Shared anonymous memory is a file without a name. */
 static enum mm_status hook_shared(void *ctx, uint64_t pages, void **at)
 {
-    struct kmm_file *file = kmm_alloc(sizeof *file, MM_SLAB_NOWAIT);
+    struct file *file = kmm_alloc(sizeof *file, MM_SLAB_NOWAIT);
     void *data = kmm_alloc((size_t)(pages << MM_PAGE_SHIFT), MM_SLAB_NOWAIT | MM_SLAB_ZERO);
     if (file == NULL || data == NULL ||
-        kmm_file_open(file, "[shared]", data, pages << MM_PAGE_SHIFT) != MM_OK) {
+        file_open(file, "[shared]", data, pages << MM_PAGE_SHIFT) != MM_OK) {
         (void)kmm_free(file);
         (void)kmm_free(data);
         return MM_ERR_NOMEM;
@@ -114,12 +115,9 @@ static enum mm_status hook_shared(void *ctx, uint64_t pages, void **at)
     return MM_OK;
 }
 
-void kmm_file_hooks(struct mm_vma_hooks *hooks)
-{
-    hooks->file_get = hook_get;
-    hooks->file_put = hook_put;
-    hooks->file_name = hook_name;
-    hooks->file_page = hook_page;
-    hooks->file_page_put = hook_page_put;
-    hooks->shared = hook_shared;
-}
+const struct mm_vma_hooks file_hooks = {.file_get = hook_get,
+                                        .file_put = hook_put,
+                                        .file_name = hook_name,
+                                        .file_page = hook_page,
+                                        .file_page_put = hook_page_put,
+                                        .shared = hook_shared};

@@ -1,0 +1,24 @@
+/* file.h - files that programs may map */
+#ifndef FILE_H
+#define FILE_H
+
+#include "../kernel_mm/kernel_mm.h"
+
+/* A file: content in memory, pages in a cache of frames while somebody maps them. */
+struct file {
+    const char *name;
+    unsigned char *data;
+    uint64_t bytes;
+    struct file_page {
+        mm_pa_t pa;     /* MM_PA_NONE: not cached */
+        uintptr_t maps; /* a frame stays in the cache while somebody maps it */
+    } * pages;
+    uintptr_t reads, writes, references;
+    bool shared_memory; /* made for shared anonymous memory: goes with its last reference */
+    MM_LOCK_T lock;
+};
+enum mm_status file_open(struct file *file, const char *name, void *data, uint64_t bytes);
+void file_close(struct file *file);
+extern const struct mm_vma_hooks file_hooks; /* for mm_vma.h: a request's file is a struct file */
+
+#endif /* FILE_H */

@@ -1,0 +1,424 @@
+/* space.c - memory of programs: their tables, what mm_vma.h wants of a kernel, reclaim, faults */
+#include "kernel_mm.h"
+#pragma GCC diagnostic ignored "-Wunused-parameter" /* of hooks */
+
+/* ---- Tables of programs ---------------------------------------------------------------------- */
+
+/* Rights have the same bits in areas and in tables. A page without any stays in the table, as one
+ * that is not for user mode. A software bit tells devices where there are no types of memory. */
+static uint32_t attr_of(unsigned prot)
+{
+    const uint32_t device = MM_PAGETABLE_SOFT0 | MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE);
+    return MM_PAGETABLE_READ | (prot & MM_VMA_PROT) |
+           ((prot & MM_VMA_PROT) != 0 ? MM_PAGETABLE_USER : 0u) |
+           ((prot & MM_VMA_DEVICE) != 0 ? kmm_typed(device) : 0u);
+}
+
+static unsigned prot_of(uint32_t attr)
+{
+    return ((attr & MM_PAGETABLE_USER) != 0 ? attr & MM_VMA_PROT : 0u) |
+           ((attr & MM_PAGETABLE_SOFT0) != 0 ? MM_VMA_DEVICE : 0u);
+}
+
+/* 1 if a page is present, else 0: the quota counts those. */
+static uint64_t present(const struct kmm_space *space, mm_va_t va)
+{
+    struct mm_pagetable_entry e;
+    return mm_pagetable_query(&space->pt, va, &e) == MM_OK && (e.attr & MM_PAGETABLE_SWAP) == 0;
+}
+
+static enum mm_status pt_map(void *ctx, void *pt, mm_va_t va, mm_pa_t pa, unsigned prot)
+{
+    struct kmm_space *space = pt;
+    const uint64_t more = 1 - present(space, va);
+    enum mm_status status = mm_frame_quota_charge(&space->quota, more);
+    if (status != MM_OK)
+        return MM_ERR_NOMEM;
+    status = mm_pagetable_map(&space->pt, va, pa, MM_PAGE_SIZE, attr_of(prot), MM_PAGETABLE_REPLACE,
+                              NULL);
+    if (status != MM_OK)
+        (void)mm_frame_quota_uncharge(&space->quota, more);
+    return status;
+}
+
+static enum mm_status pt_swap(void *ctx, void *pt, mm_va_t va, uint64_t slot)
+{
+    struct kmm_space *space = pt;
+    (void)mm_frame_quota_uncharge(&space->quota, present(space, va)); /* then it cannot fail */
+    return mm_pagetable_swap(&space->pt, va, slot, NULL);
+}
+
+static void pt_clear(void *ctx, void *pt, mm_va_t va)
+{
+    struct kmm_space *space = pt;
+    (void)mm_frame_quota_uncharge(&space->quota, present(space, va));
+    (void)mm_pagetable_unmap(&space->pt, va, MM_PAGE_SIZE, NULL);
+}
+
+static void pt_protect(void *ctx, void *pt, mm_va_t va, unsigned prot)
+{
+    struct kmm_space *space = pt; /* accessed and dirty stay */
+    (void)mm_pagetable_protect(&space->pt, va, MM_PAGE_SIZE, attr_of(prot) & MM_PAGETABLE_PERMS,
+                               MM_PAGETABLE_PERMS, NULL);
+}
+
+static bool pt_next(void *ctx, void *pt, mm_va_t va, mm_va_t end, struct mm_vma_entry *entry)
+{
+    struct kmm_space *space = pt;
+    struct mm_pagetable_entry e;
+    if (end == 0 || end > kmm.config.user_top) /* "all": the kernel's half is not its business */
+        end = kmm.config.user_top;
+    for (; va < end; va = e.va + e.bytes) {
+        if (mm_pagetable_query(&space->pt, va, &e) != MM_OK)
+            continue;
+        entry->va = va;
+        entry->prot = prot_of(e.attr);
+        entry->dirty = (e.attr & (MM_PAGETABLE_DIRTY | MM_PAGETABLE_SWAP)) != 0;
+        entry->slot = e.pa;
+        entry->pa = (e.attr & MM_PAGETABLE_SWAP) != 0 ? MM_PA_NONE : e.pa;
+        return true;
+    }
+    return false;
+}
+
+static void pt_flush(void *ctx, void *pt, mm_va_t va, uint64_t bytes)
+{
+    struct kmm_space *space = pt;
+    const struct mm_pagetable_range range = {.va = va, .bytes = bytes};
+    const struct mm_pagetable_flush flush = {
+        .pt = &space->pt, .ranges = &range, .count = 1, .all = bytes > 32 * MM_PAGE_SIZE};
+    kmm.config.flush(&flush);
+}
+
+/* ---- Frames of programs ---------------------------------------------------------------------- */
+
+mm_pa_t kmm_frame_alloc(void *ctx, bool zero)
+{
+    const unsigned zone = kmm.config.zone_count - 1;
+    const mm_pa_t pa =
+        kmm_taken(KMM_USER, mm_frame_alloc_ref(&kmm.pool, 0, MM_FRAME_ZONE(zone)), 1);
+    if (zero && pa != MM_PA_NONE)
+        MM_MEMSET(kmm_at(pa), 0, MM_PAGE_SIZE);
+    return pa;
+}
+
+/* Drops a reference; the last one takes the frame off the LRU lists and frees it. */
+static void frame_put(mm_pa_t pa)
+{
+    while (mm_frame_put(&kmm.pool, pa) == MM_ERR_BUSY)
+        (void)mm_frame_lru_remove(&kmm.lru, pa);
+}
+
+void kmm_frame_free(void *ctx, mm_pa_t pa)
+{
+    if (kmm.debug >= 2)
+        MM_MEMSET(kmm_at(pa), KMM_JUNK, MM_PAGE_SIZE);
+    (void)mm_fetch_add(&kmm.use[KMM_USER], 0 - (uintptr_t)1);
+    frame_put(pa);
+}
+
+static void frame_copy(void *ctx, mm_pa_t to, mm_pa_t from)
+{
+    MM_MEMCPY(kmm_at(to), kmm_at(from), MM_PAGE_SIZE);
+}
+
+/* NULL for a device or the zero frame, as mm_vma does not count those. Whether the frame is in use
+ * must not matter: who asks has just read its address in a table, and it may have been evicted
+ * since. */
+static struct mm_vma_frame *frame_record(void *ctx, mm_pa_t pa)
+{
+    const struct mm_frame_desc *desc = mm_frame_desc_of(&kmm.pool, pa);
+    if (desc == NULL || pa == kmm.vma.zero_frame)
+        return NULL;
+    return &kmm.records[mm_frame_desc_index(&kmm.pool, desc)];
+}
+
+static void frame_mapped(void *ctx, mm_pa_t pa)
+{
+    const struct mm_frame_desc *desc = mm_frame_desc_of(&kmm.pool, pa);
+    if (desc != NULL)
+        (void)mm_frame_lru_add(&kmm.lru, pa,
+                               desc->mapping != NULL ? MM_FRAME_LRU_FILE : MM_FRAME_LRU_ANON);
+}
+
+/* ---- The swap disk: pages in memory, each with a count of users ------------------------------ */
+
+static enum mm_status swap_out(void *ctx, mm_pa_t pa, uint64_t *slot)
+{
+    for (uintptr_t tries = 0; tries < kmm.slots; tries++) {
+        *slot = mm_fetch_add(&kmm.slot_rover, 1) % kmm.slots;
+        if (mm_cas(&kmm.slot_users[*slot], 0, 1)) {
+            (void)mm_fetch_add(&kmm.swapped, 1);
+            MM_MEMCPY(kmm.swap + *slot * MM_PAGE_SIZE, kmm_at(pa), MM_PAGE_SIZE);
+            return MM_OK;
+        }
+    }
+    return MM_ERR_NOMEM;
+}
+
+static enum mm_status swap_in(void *ctx, uint64_t slot, mm_pa_t pa)
+{
+    MM_MEMCPY(kmm_at(pa), kmm.swap + slot * MM_PAGE_SIZE, MM_PAGE_SIZE);
+    (void)mm_fetch_add(&kmm.swapped_in, 1);
+    return MM_OK;
+}
+
+static void swap_dup(void *ctx, uint64_t slot)
+{
+    (void)mm_fetch_add(&kmm.slot_users[slot], 1);
+}
+
+static void swap_free(void *ctx, uint64_t slot)
+{
+    if (mm_fetch_add(&kmm.slot_users[slot], 0 - (uintptr_t)1) == 1)
+        (void)mm_fetch_add(&kmm.swapped, 0 - (uintptr_t)1);
+}
+
+/* ---- Who goes there -------------------------------------------------------------------------- */
+
+static bool clear_accessed(void *used, struct mm_vma_space *vma, mm_va_t va)
+{
+    struct kmm_space *space = vma->pt;
+    if (mm_pagetable_harvest(&space->pt, va, MM_PAGE_SIZE, MM_PAGETABLE_ACCESSED,
+                             MM_PAGETABLE_ACCESSED, NULL, NULL, NULL) == MM_OK)
+        *(bool *)used = true;
+    return true;
+}
+
+/* The frame is off its list here. A reference of its own keeps it from becoming another's
+ * meanwhile; what stays goes back to the young end of its list, and frame_put takes it off if its
+ * last owner has gone. */
+static enum mm_status evict_one(void *gone, struct mm_frame_pool *pool, mm_pa_t pa)
+{
+    enum mm_status status = MM_ERR_BUSY;
+    bool used = false;
+    if (mm_frame_get(pool, pa) != MM_OK)
+        return MM_OK;
+    (void)mm_vma_frame_walk(&kmm.vma, pa, clear_accessed, &used);
+    if (!used)
+        status = mm_vma_evict(&kmm.vma, pa);
+    if (status == MM_OK)
+        ++*(uint64_t *)gone;
+    else
+        frame_mapped(NULL, pa);
+    frame_put(pa);
+    return MM_OK;
+}
+
+/* Pages of programs and of files in turn; twice round, as those in use are spared once. */
+uint64_t kmm_reclaim(uint64_t want)
+{
+    uint64_t gone = 0;
+    for (uintptr_t tries = 4 * mm_load(&kmm.use[KMM_USER]); gone < want && tries != 0; tries--)
+        (void)mm_frame_lru_shrink(&kmm.lru, (enum mm_frame_lru_kind)(tries & 1), 1, 1, evict_one,
+                                  &gone);
+    (void)mm_fetch_add(&kmm.evicted, (uintptr_t)gone);
+    return gone;
+}
+
+/* ---- Areas, and all that mm_vma.h is given --------------------------------------------------- */
+
+/* Under a space's lock: nothing is reclaimed. */
+static struct mm_vma_node *node_alloc(void *ctx)
+{
+    return kmm_alloc(sizeof(struct mm_vma_node), MM_SLAB_NOWAIT);
+}
+
+static void node_free(void *ctx, struct mm_vma_node *node)
+{
+    (void)mm_slab_kfree(&kmm.heap, node);
+}
+
+static struct mm_vma *area_alloc(void *ctx)
+{
+    return kmm_alloc(sizeof(struct mm_vma), MM_SLAB_NOWAIT);
+}
+
+static void area_free(void *ctx, struct mm_vma *area)
+{
+    (void)mm_slab_kfree(&kmm.heap, area);
+}
+
+enum mm_status kmm_spaces_init(void)
+{
+    struct mm_vma_hooks hooks = kmm.config.files;
+    const mm_pa_t zero = kmm_taken(KMM_KERNEL, mm_frame_alloc_ref(&kmm.pool, 0, 0), 1);
+    kmm.slots = (uintptr_t)(kmm.config.swap_bytes >> MM_PAGE_SHIFT);
+    kmm.swap = kmm_own(kmm.config.swap_bytes);
+    kmm.slot_users = kmm_own(kmm.slots * sizeof *kmm.slot_users);
+    kmm.records = kmm_own(mm_frame_desc_count(&kmm.pool) * sizeof *kmm.records);
+    if (zero == MM_PA_NONE || kmm.records == NULL ||
+        (kmm.slots != 0 && (kmm.swap == NULL || kmm.slot_users == NULL)))
+        return MM_ERR_NOMEM;
+    MM_MEMSET(kmm_at(zero), 0, MM_PAGE_SIZE);
+    hooks.nodes.alloc = node_alloc;
+    hooks.nodes.free = node_free;
+    hooks.area_alloc = area_alloc;
+    hooks.area_free = area_free;
+    hooks.pt_map = pt_map;
+    hooks.pt_swap = pt_swap;
+    hooks.pt_protect = pt_protect;
+    hooks.pt_clear = pt_clear;
+    hooks.pt_next = pt_next;
+    hooks.pt_flush = pt_flush;
+    hooks.frame_alloc = kmm_frame_alloc;
+    hooks.frame_free = kmm_frame_free;
+    hooks.frame_copy = frame_copy;
+    hooks.frame = frame_record;
+    hooks.mapped = frame_mapped;
+    hooks.swap_out = swap_out;
+    hooks.swap_in = swap_in;
+    hooks.swap_dup = swap_dup;
+    hooks.swap_free = swap_free;
+    const enum mm_status status = mm_vma_system_init(&kmm.vma, &hooks);
+    kmm.vma.zero_frame = zero;
+    return status;
+}
+
+/* ---- Spaces ---------------------------------------------------------------------------------- */
+
+static void space_drop(struct kmm_space *space)
+{
+    (void)mm_pagetable_destroy(&space->pt, true);
+    (void)kmm_free(space);
+}
+
+/* In every space's tables is the kernel's half: those of 256 entries out of 512 that there are. */
+struct kmm_space *kmm_space_create(uint64_t quota)
+{
+    const uint64_t half = mm_pagetable_size(&kmm.kernel, kmm.config.format->levels - 1) * 256;
+    struct kmm_space *space = kmm_alloc(sizeof *space, MM_SLAB_ZERO);
+    struct mm_vma_config config;
+    if (space == NULL)
+        return NULL;
+    mm_frame_quota_init(&space->quota, NULL, quota != 0 ? quota : UINTPTR_MAX);
+    mm_vma_config_init(&config);
+    config.low = config.up_base = kmm.config.user_low;
+    config.top = kmm.config.user_top;
+    config.mmap_base = mm_align_down(config.top - (config.top - config.low) / 4, MM_PAGE_SIZE);
+    config.guard_pages = 16;
+    config.limits.stack = (uint64_t)1 << 20;
+    config.pt = space;
+    if (kmm_table_init(&space->pt) != MM_OK)
+        (void)kmm_free(space);
+    else if (mm_pagetable_lend_present(&space->pt, &kmm.kernel, 0 - half, half) != MM_OK ||
+             mm_vma_space_init(&space->vma, &kmm.vma, &config) != MM_OK)
+        space_drop(space);
+    else
+        return space;
+    return NULL;
+}
+
+struct kmm_space *kmm_space_clone(struct kmm_space *from)
+{
+    struct kmm_space *space = kmm_space_create(from->quota.limit);
+    if (space == NULL)
+        return NULL;
+    (void)mm_vma_leave(&space->vma); /* raw memory again */
+    if (mm_vma_fork(&space->vma, &from->vma, space) == 0 ||
+        (kmm_reclaim(256) != 0 && mm_vma_fork(&space->vma, &from->vma, space) == 0))
+        return space;
+    space_drop(space);
+    return NULL;
+}
+
+void kmm_space_destroy(struct kmm_space *space)
+{
+    if (space != NULL && mm_vma_leave(&space->vma))
+        space_drop(space);
+}
+
+/* No hardware has write or execute without read here, and nothing is both writable and
+ * executable. */
+static int policy(unsigned *prot)
+{
+    const unsigned both = MM_VMA_WRITE | MM_VMA_EXEC;
+    *prot |= *prot != 0 ? MM_VMA_READ : 0u;
+    return (*prot & both) == both ? MM_VMA_EACCES : 0;
+}
+
+int kmm_region_protect(struct kmm_space *space, mm_va_t va, uint64_t bytes, unsigned prot)
+{
+    const int error = policy(&prot);
+    return error != 0 ? error : mm_vma_mprotect(&space->vma, va, bytes, prot);
+}
+
+int kmm_mmap(struct kmm_space *space, const struct mm_vma_request *wanted, mm_va_t *va)
+{
+    struct mm_vma_request request = *wanted;
+    int error = policy(&request.prot);
+    if (error == 0)
+        error = mm_vma_mmap(&space->vma, &request, va);
+    if (error == MM_VMA_ENOMEM && kmm_reclaim(256) != 0)
+        error = mm_vma_mmap(&space->vma, &request, va);
+    return error;
+}
+
+/* ---- Accesses -------------------------------------------------------------------------------- */
+
+enum mm_vma_fault kmm_fault(struct kmm_space *space, mm_va_t va, unsigned access)
+{
+    const uint32_t done =
+        MM_PAGETABLE_ACCESSED | (access == MM_VMA_WRITE ? MM_PAGETABLE_DIRTY : 0u);
+    enum mm_vma_fault fault;
+    unsigned tries = 0;
+    do
+        fault = mm_vma_fault(&space->vma, va, access);
+    while ((fault == MM_VMA_FAULT_RETRY || (fault == MM_VMA_FAULT_NOMEM && kmm_reclaim(64) != 0)) &&
+           ++tries < 8);
+    if (fault == MM_VMA_FAULT_OK) /* for processors that leave these bits to software */
+        (void)mm_pagetable_mark(&space->pt, va & ~(MM_PAGE_SIZE - 1), done);
+    (void)mm_fetch_add(&kmm.faults, 1);
+    return fault == MM_VMA_FAULT_RETRY ? MM_VMA_FAULT_NOMEM : fault;
+}
+
+/* A page that allows the access, held: it becomes nobody else's frame until it is put. The
+ * program's tables are not trusted. MM_PA_NONE: none, or a device's. */
+static mm_pa_t hold(struct kmm_space *space, mm_va_t page, unsigned access)
+{
+    while (kmm_fault(space, page, access) == MM_VMA_FAULT_OK) {
+        const mm_pa_t pa = mm_pagetable_translate(&space->pt, page);
+        if (pa == MM_PA_NONE)
+            continue;
+        if (mm_frame_desc_of(&kmm.pool, pa) == NULL)
+            return MM_PA_NONE;
+        if (mm_frame_get(&kmm.pool, pa) != MM_OK)
+            continue;
+        if (mm_pagetable_translate(&space->pt, page) == pa)
+            return pa;
+        frame_put(pa);
+    }
+    return MM_PA_NONE;
+}
+
+static bool copy(struct kmm_space *space, mm_va_t va, char *kernel, uint64_t bytes, bool out)
+{
+    while (bytes != 0) {
+        const uint64_t skew = va & (MM_PAGE_SIZE - 1), left = MM_PAGE_SIZE - skew,
+                       part = left < bytes ? left : bytes;
+        const mm_pa_t pa = hold(space, va - skew, out ? MM_VMA_WRITE : MM_VMA_READ);
+        char *at = kmm_at(pa);
+        if (at == NULL)
+            return false;
+        at += skew;
+        MM_MEMCPY(out ? at : kernel, out ? kernel : at, part);
+        const bool still = mm_pagetable_translate(&space->pt, va - skew) == pa;
+        frame_put(pa);
+        if (!still) /* evicted, or copied on write, perhaps before the bytes were: once more */
+            continue;
+        va += part;
+        kernel += part;
+        bytes -= part;
+    }
+    return true;
+}
+
+bool kmm_copy_in(struct kmm_space *space, void *to, mm_va_t from, uint64_t bytes)
+{
+    return copy(space, from, to, bytes, false);
+}
+
+bool kmm_copy_out(struct kmm_space *space, mm_va_t to, const void *from, uint64_t bytes)
+{
+    return copy(space, to, (char *)(uintptr_t)from, bytes, true);
+}
