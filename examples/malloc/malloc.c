@@ -102,18 +102,22 @@ static uintptr_t arena_base, arena_end;
  * or a reservation, changes its bit. Giving pages back and faulting new ones in costs more than
  * most of what a program does with them, so some stay: few of them while the program asks for
  * pages that it has not got, for they add to its peak; more while it only frees. */
-#define STALE_LEAST ((size_t)1 << 20 >> MM_SLAB_SHIFT) /* units, while the program grows */
+#define STALE_LEAST ((size_t)2 << 20 >> MM_SLAB_SHIFT) /* units, while the program grows */
 #define STALE_MOST  ((size_t)32 << 20 >> MM_SLAB_SHIFT)
 #define FULL_FROM   ((size_t)8 << 20 >> MM_SLAB_SHIFT) /* from here a slab's pages come together */
 #define OPEN_STEP   ((uintptr_t)32 << 20)              /* a multiple of a huge page */
-#define MOVE_LEAST  ((size_t)1 << 20)
+#define HUGE_FROM \
+    ((uintptr_t)64 << 20) /* the arena's pages behind it may be huge: what is not used
+                                              of the last one is little then */
+#define MOVE_LEAST ((size_t)1 << 20)
 
 static uintptr_t *stale;
 static uintptr_t stale_units, used_units;
-static uintptr_t opened;   /* end of what is mapped: the rest of the arena's addresses is not even
+static uintptr_t peak_units; /* the most that both were together, about */
+static uintptr_t opened;     /* end of what is mapped: the rest of the arena's addresses is not even
                               reserved, so that no limit and no mlockall meets it */
-static uintptr_t opening;  /* lock of `opened` */
-static uintptr_t trimming; /* not 0: a thread is at it */
+static uintptr_t opening;    /* lock of `opened` */
+static uintptr_t trimming;   /* not 0: a thread is at it */
 
 static inline size_t unit_of(uintptr_t pa)
 {
@@ -127,6 +131,8 @@ static int pages_map(uintptr_t to)
     void *got = mmap(at, to - opened, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
     if (got == at) {
+        if (opened - arena_base >= HUGE_FROM)
+            (void)madvise(at, to - opened, MADV_HUGEPAGE);
         __atomic_store_n(&opened, to, __ATOMIC_RELEASE);
         return 1;
     }
@@ -216,6 +222,23 @@ static void pages_trim(size_t keep)
     __atomic_store_n(&trimming, 0, __ATOMIC_RELEASE);
 }
 
+/* The program has got new pages, and `used` units: where that makes a new peak, what is stale is
+ * not to add to it. */
+static void pages_rise(size_t used)
+{
+    const size_t keep = STALE_LEAST + used / 16;
+    size_t all = used + __atomic_load_n(&stale_units, __ATOMIC_RELAXED);
+
+    if (all <= __atomic_load_n(&peak_units, __ATOMIC_RELAXED))
+        return;
+    if (all > used + keep) {
+        pages_trim(keep / 2);
+        all = used + __atomic_load_n(&stale_units, __ATOMIC_RELAXED);
+    }
+    if (all > __atomic_load_n(&peak_units, __ATOMIC_RELAXED))
+        __atomic_store_n(&peak_units, all, __ATOMIC_RELAXED);
+}
+
 /* What a caller wants of its pages. */
 #define PAGES_ZERO 1u /* that they hold zeros */
 #define PAGES_FULL 2u /* all of them, soon */
@@ -224,7 +247,7 @@ static void pages_trim(size_t keep)
 static int pages_hold(uintptr_t pa, size_t bytes, unsigned how)
 {
     const size_t unit = unit_of(pa), n = bytes >> MM_SLAB_SHIFT;
-    size_t had, keep;
+    size_t had, used;
 
     if (!pages_open(pa + bytes))
         return 0;
@@ -233,9 +256,9 @@ static int pages_hold(uintptr_t pa, size_t bytes, unsigned how)
     if ((how & PAGES_FULL) && had == 0 &&
         __atomic_load_n(&used_units, __ATOMIC_RELAXED) > FULL_FROM)
         (void)madvise((void *)pa, bytes, MADV_POPULATE_WRITE); /* Linux 5.14: one fault for 16 */
-    keep = STALE_LEAST + __atomic_add_fetch(&used_units, n, __ATOMIC_RELAXED) / 32;
-    if (had < n && __atomic_load_n(&stale_units, __ATOMIC_RELAXED) > keep)
-        pages_trim(keep / 2);
+    used = __atomic_add_fetch(&used_units, n, __ATOMIC_RELAXED);
+    if (had < n)
+        pages_rise(used);
     return 1;
 }
 
@@ -610,11 +633,21 @@ EXPORT void *calloc(size_t n, size_t size)
     return failed(mm_slab_kzalloc(&heap, bytes, 0));
 }
 
-EXPORT size_t malloc_usable_size(void *p)
+static __attribute__((noinline)) size_t usable_rarely(void *p)
 {
     if (p == NULL)
         return 0;
-    return is_large(p) ? pages_bytes(p) : mm_slab_usable(&heap, p);
+    thread_ready();
+    if (is_large(p))
+        return pages_bytes(p);
+    return arrays_of_thread != NULL ? mm_slab_usable(&heap, p) : mmi_slab_usable_slow(&heap, p);
+}
+
+EXPORT size_t malloc_usable_size(void *p)
+{
+    if (__builtin_expect(is_large(p) || arrays_of_thread == NULL, 0)) /* NULL is large, too */
+        return usable_rarely(p);
+    return mm_slab_usable(&heap, p);
 }
 
 EXPORT void *realloc(void *p, size_t size)
