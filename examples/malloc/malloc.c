@@ -106,17 +106,18 @@ static uintptr_t arena_base, arena_end;
 #define STALE_MOST  ((size_t)32 << 20 >> MM_SLAB_SHIFT)
 #define FULL_FROM   ((size_t)8 << 20 >> MM_SLAB_SHIFT) /* from here a slab's pages come together */
 #define OPEN_STEP   ((uintptr_t)32 << 20)              /* a multiple of a huge page */
-#define HUGE_FROM \
-    ((uintptr_t)64 << 20) /* the arena's pages behind it may be huge: what is not used
-                                              of the last one is little then */
-#define MOVE_LEAST ((size_t)1 << 20)
+/* Behind it pages may be huge: one of them that is not in full use is little then. */
+#define HUGE_FROM   ((uintptr_t)64 << 20)
+#define MOVE_LEAST  ((size_t)1 << 20)
+#define FIRST_STEP  ((uintptr_t)1 << 30) /* what the arena has at first: it takes time to enter */
 
 static uintptr_t *stale;
 static uintptr_t stale_units, used_units;
 static uintptr_t peak_units; /* the most that both were together, about */
 static uintptr_t opened;     /* end of what is mapped: the rest of the arena's addresses is not even
                               reserved, so that no limit and no mlockall meets it */
-static uintptr_t opening;    /* lock of `opened` */
+static uintptr_t entered;    /* end of what the arena has so far */
+static uintptr_t opening;    /* lock of both */
 static uintptr_t trimming;   /* not 0: a thread is at it */
 
 static inline size_t unit_of(uintptr_t pa)
@@ -287,13 +288,33 @@ static void pages_drop(size_t bytes)
         pages_trim(keep / 2);
 }
 
+/* Doubles the arena. False if it has all addresses, or would have none for so many bytes. */
+static int pages_enter(size_t bytes, uintptr_t seen)
+{
+    int done = 1;
+    if (bytes > arena_end - arena_base)
+        return 0;
+    lock_word(&opening);
+    if (entered == seen) { /* else another thread was faster */
+        done = entered < arena_end && mm_buddy_grow(&arena, entered, entered - arena_base) == MM_OK;
+        if (done)
+            __atomic_store_n(&entered, entered + (entered - arena_base), __ATOMIC_RELEASE);
+    }
+    unlock_word(&opening);
+    return done;
+}
+
 /* `bytes` is a multiple of UNIT in the functions below. */
 static void *pages_take(size_t bytes, size_t align, unsigned how)
 {
     mm_pa_t pa;
+    uintptr_t seen;
     gate_enter(); /* a fork must not come between the arena's and the bits' change */
-    pa = align <= UNIT ? mm_buddy_alloc_exact(&arena, bytes, MM_BUDDY_UNMOVABLE)
-                       : mm_buddy_alloc_aligned(&arena, bytes, align, MM_BUDDY_UNMOVABLE);
+    do {
+        seen = __atomic_load_n(&entered, __ATOMIC_ACQUIRE);
+        pa = align <= UNIT ? mm_buddy_alloc_exact(&arena, bytes, MM_BUDDY_UNMOVABLE)
+                           : mm_buddy_alloc_aligned(&arena, bytes, align, MM_BUDDY_UNMOVABLE);
+    } while (pa == MM_PA_NONE && pages_enter(bytes, seen));
     if (pa != MM_PA_NONE && !pages_hold(pa, bytes, how)) {
         (void)mm_buddy_free(&arena, pa);
         pa = MM_PA_NONE;
@@ -454,7 +475,9 @@ static int start_arena(void)
     munmap(at, UNIT);
     arena_end = arena_base + bytes;
     opened = arena_base;
-    mm_buddy_config_init(&config, arena_base, bytes, MM_SLAB_SHIFT, 31);
+    entered = arena_base + FIRST_STEP;
+    mm_buddy_config_init(&config, arena_base, FIRST_STEP, MM_SLAB_SHIFT, 31);
+    config.span = bytes;
     config.cpu_lists = false; /* their owners' marks would not survive a fork */
     config.regions = 1;
     while (mm_buddy_meta_bytes(&config) == 0 && config.max_order > 0)
@@ -465,6 +488,7 @@ static int start_arena(void)
                 -1, 0);
     if (meta == MAP_FAILED)
         return 0;
+    (void)madvise(meta, meta_bytes, MADV_POPULATE_WRITE); /* all of it is written now */
     stale = (uintptr_t *)(meta + meta_bytes);
     return mm_buddy_init(&arena, &config, meta, meta_bytes) == MM_OK;
 }
