@@ -4300,7 +4300,7 @@ MM_SLAB_API size_t mm_slab_ksize(struct mm_slab_heap *heap, const void *p)
     return place.live && place.start == p ? place.bytes : 0;
 }
 
-MM_SLAB_API size_t mm_slab_usable(struct mm_slab_heap *heap, const void *p)
+static MM_NOINLINE size_t mmi_slab_usable_slow(struct mm_slab_heap *heap, const void *p)
 {
     uintptr_t offset;
 
@@ -4309,6 +4309,29 @@ MM_SLAB_API size_t mm_slab_usable(struct mm_slab_heap *heap, const void *p)
     if (mmi_slab_trusted(heap, p) && mmi_slab_marked(p, mmi_slab_token(heap), &offset))
         return mmi_slab_usable(p);
     return mm_slab_ksize(heap, p);
+}
+
+/* Of the slab it reads the first line only: the class stands in the CPU's arrays, too. */
+MM_SLAB_API size_t mm_slab_usable(struct mm_slab_heap *heap, const void *p)
+{
+    const struct mm_slab_cache *cache = NULL;
+    const struct mm_slab_cpu *self;
+    MM_SLAB_CPU_STATE_T pin;
+    const void *l;
+    uintptr_t offset;
+
+    if (MM_UNLIKELY(p == NULL || !mmi_slab_trusted(heap, p) ||
+                    !mmi_slab_marked(p, mmi_slab_token(heap), &offset) ||
+                    offset == heap->pool.offset))
+        return mmi_slab_usable_slow(heap, p);
+    MM_SLAB_CPU_PIN(pin);
+    self = MM_SLAB_SELF(heap);
+    if (MM_LIKELY(self != NULL)) {
+        l = (const char *)self + offset;
+        cache = (const struct mm_slab_cache *)((const uintptr_t *)l)[MMI_SLAB_CACHE];
+    }
+    MM_SLAB_CPU_UNPIN(pin);
+    return MM_LIKELY(cache != NULL) ? cache->size : mmi_slab_usable_slow(heap, p);
 }
 
 /* Up to n objects out of the CPU's arrays, refilled as often as it takes. Fewer: the cache has no

@@ -102,18 +102,23 @@ static uintptr_t arena_base, arena_end;
  * or a reservation, changes its bit. Giving pages back and faulting new ones in costs more than
  * most of what a program does with them, so some stay: few of them while the program asks for
  * pages that it has not got, for they add to its peak; more while it only frees. */
-#define STALE_LEAST ((size_t)1 << 20 >> MM_SLAB_SHIFT) /* units, while the program grows */
+#define STALE_LEAST ((size_t)2 << 20 >> MM_SLAB_SHIFT) /* units, while the program grows */
 #define STALE_MOST  ((size_t)32 << 20 >> MM_SLAB_SHIFT)
 #define FULL_FROM   ((size_t)8 << 20 >> MM_SLAB_SHIFT) /* from here a slab's pages come together */
 #define OPEN_STEP   ((uintptr_t)32 << 20)              /* a multiple of a huge page */
+/* Behind it pages may be huge: one of them that is not in full use is little then. */
+#define HUGE_FROM   ((uintptr_t)64 << 20)
 #define MOVE_LEAST  ((size_t)1 << 20)
+#define FIRST_STEP  ((uintptr_t)1 << 30) /* what the arena has at first: it takes time to enter */
 
 static uintptr_t *stale;
 static uintptr_t stale_units, used_units;
-static uintptr_t opened;   /* end of what is mapped: the rest of the arena's addresses is not even
+static uintptr_t peak_units; /* the most that both were together, about */
+static uintptr_t opened;     /* end of what is mapped: the rest of the arena's addresses is not even
                               reserved, so that no limit and no mlockall meets it */
-static uintptr_t opening;  /* lock of `opened` */
-static uintptr_t trimming; /* not 0: a thread is at it */
+static uintptr_t entered;    /* end of what the arena has so far */
+static uintptr_t opening;    /* lock of both */
+static uintptr_t trimming;   /* not 0: a thread is at it */
 
 static inline size_t unit_of(uintptr_t pa)
 {
@@ -127,6 +132,8 @@ static int pages_map(uintptr_t to)
     void *got = mmap(at, to - opened, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
     if (got == at) {
+        if (opened - arena_base >= HUGE_FROM)
+            (void)madvise(at, to - opened, MADV_HUGEPAGE);
         __atomic_store_n(&opened, to, __ATOMIC_RELEASE);
         return 1;
     }
@@ -216,6 +223,23 @@ static void pages_trim(size_t keep)
     __atomic_store_n(&trimming, 0, __ATOMIC_RELEASE);
 }
 
+/* The program has got new pages, and `used` units: where that makes a new peak, what is stale is
+ * not to add to it. */
+static void pages_rise(size_t used)
+{
+    const size_t keep = STALE_LEAST + used / 16;
+    size_t all = used + __atomic_load_n(&stale_units, __ATOMIC_RELAXED);
+
+    if (all <= __atomic_load_n(&peak_units, __ATOMIC_RELAXED))
+        return;
+    if (all > used + keep) {
+        pages_trim(keep / 2);
+        all = used + __atomic_load_n(&stale_units, __ATOMIC_RELAXED);
+    }
+    if (all > __atomic_load_n(&peak_units, __ATOMIC_RELAXED))
+        __atomic_store_n(&peak_units, all, __ATOMIC_RELAXED);
+}
+
 /* What a caller wants of its pages. */
 #define PAGES_ZERO 1u /* that they hold zeros */
 #define PAGES_FULL 2u /* all of them, soon */
@@ -224,7 +248,7 @@ static void pages_trim(size_t keep)
 static int pages_hold(uintptr_t pa, size_t bytes, unsigned how)
 {
     const size_t unit = unit_of(pa), n = bytes >> MM_SLAB_SHIFT;
-    size_t had, keep;
+    size_t had, used;
 
     if (!pages_open(pa + bytes))
         return 0;
@@ -233,9 +257,9 @@ static int pages_hold(uintptr_t pa, size_t bytes, unsigned how)
     if ((how & PAGES_FULL) && had == 0 &&
         __atomic_load_n(&used_units, __ATOMIC_RELAXED) > FULL_FROM)
         (void)madvise((void *)pa, bytes, MADV_POPULATE_WRITE); /* Linux 5.14: one fault for 16 */
-    keep = STALE_LEAST + __atomic_add_fetch(&used_units, n, __ATOMIC_RELAXED) / 32;
-    if (had < n && __atomic_load_n(&stale_units, __ATOMIC_RELAXED) > keep)
-        pages_trim(keep / 2);
+    used = __atomic_add_fetch(&used_units, n, __ATOMIC_RELAXED);
+    if (had < n)
+        pages_rise(used);
     return 1;
 }
 
@@ -264,13 +288,33 @@ static void pages_drop(size_t bytes)
         pages_trim(keep / 2);
 }
 
+/* Doubles the arena. False if it has all addresses, or would have none for so many bytes. */
+static int pages_enter(size_t bytes, uintptr_t seen)
+{
+    int done = 1;
+    if (bytes > arena_end - arena_base)
+        return 0;
+    lock_word(&opening);
+    if (entered == seen) { /* else another thread was faster */
+        done = entered < arena_end && mm_buddy_grow(&arena, entered, entered - arena_base) == MM_OK;
+        if (done)
+            __atomic_store_n(&entered, entered + (entered - arena_base), __ATOMIC_RELEASE);
+    }
+    unlock_word(&opening);
+    return done;
+}
+
 /* `bytes` is a multiple of UNIT in the functions below. */
 static void *pages_take(size_t bytes, size_t align, unsigned how)
 {
     mm_pa_t pa;
+    uintptr_t seen;
     gate_enter(); /* a fork must not come between the arena's and the bits' change */
-    pa = align <= UNIT ? mm_buddy_alloc_exact(&arena, bytes, MM_BUDDY_UNMOVABLE)
-                       : mm_buddy_alloc_aligned(&arena, bytes, align, MM_BUDDY_UNMOVABLE);
+    do {
+        seen = __atomic_load_n(&entered, __ATOMIC_ACQUIRE);
+        pa = align <= UNIT ? mm_buddy_alloc_exact(&arena, bytes, MM_BUDDY_UNMOVABLE)
+                           : mm_buddy_alloc_aligned(&arena, bytes, align, MM_BUDDY_UNMOVABLE);
+    } while (pa == MM_PA_NONE && pages_enter(bytes, seen));
     if (pa != MM_PA_NONE && !pages_hold(pa, bytes, how)) {
         (void)mm_buddy_free(&arena, pa);
         pa = MM_PA_NONE;
@@ -431,7 +475,9 @@ static int start_arena(void)
     munmap(at, UNIT);
     arena_end = arena_base + bytes;
     opened = arena_base;
-    mm_buddy_config_init(&config, arena_base, bytes, MM_SLAB_SHIFT, 31);
+    entered = arena_base + FIRST_STEP;
+    mm_buddy_config_init(&config, arena_base, FIRST_STEP, MM_SLAB_SHIFT, 31);
+    config.span = bytes;
     config.cpu_lists = false; /* their owners' marks would not survive a fork */
     config.regions = 1;
     while (mm_buddy_meta_bytes(&config) == 0 && config.max_order > 0)
@@ -442,6 +488,7 @@ static int start_arena(void)
                 -1, 0);
     if (meta == MAP_FAILED)
         return 0;
+    (void)madvise(meta, meta_bytes, MADV_POPULATE_WRITE); /* all of it is written now */
     stale = (uintptr_t *)(meta + meta_bytes);
     return mm_buddy_init(&arena, &config, meta, meta_bytes) == MM_OK;
 }
@@ -610,11 +657,21 @@ EXPORT void *calloc(size_t n, size_t size)
     return failed(mm_slab_kzalloc(&heap, bytes, 0));
 }
 
-EXPORT size_t malloc_usable_size(void *p)
+static __attribute__((noinline)) size_t usable_rarely(void *p)
 {
     if (p == NULL)
         return 0;
-    return is_large(p) ? pages_bytes(p) : mm_slab_usable(&heap, p);
+    thread_ready();
+    if (is_large(p))
+        return pages_bytes(p);
+    return arrays_of_thread != NULL ? mm_slab_usable(&heap, p) : mmi_slab_usable_slow(&heap, p);
+}
+
+EXPORT size_t malloc_usable_size(void *p)
+{
+    if (__builtin_expect(is_large(p) || arrays_of_thread == NULL, 0)) /* NULL is large, too */
+        return usable_rarely(p);
+    return mm_slab_usable(&heap, p);
 }
 
 EXPORT void *realloc(void *p, size_t size)

@@ -9,7 +9,8 @@ lib=$out/malloc.so
 
 builds() {
     examples/malloc/build.sh "$lib" -Wall -Wextra -Werror &&
-        gcc -std=gnu11 -O1 -Wall -Wextra -Werror -fno-builtin -o "$out/calls" tests/examples/malloc_calls.c -pthread
+        gcc -std=gnu11 -O1 -Wall -Wextra -Werror -fno-builtin -o "$out/calls" tests/examples/malloc_calls.c -pthread &&
+        gcc -std=gnu11 -O1 -Wall -Wextra -Werror -fno-builtin -o "$out/forks" tests/examples/malloc_forks.c -pthread
 }
 
 # NAME COMMAND...: the same output and status with and without the library
@@ -26,6 +27,10 @@ same() {
 
 calls() {
     LD_PRELOAD=$lib "$out/calls"
+}
+
+forks() {
+    LD_PRELOAD=$lib "$out/forks"
 }
 
 # The library serves the program indeed, not the C library's malloc.
@@ -122,6 +127,7 @@ redis() {
 check "examples/malloc builds without warnings" builds
 check "it serves the program" serves
 check "all of its calls, threads, forks" calls
+check "forks at every instruction; a child uses nothing of other threads' arrays" forks
 check "a program with little address space" limited
 check "python3 with threads and big containers" python
 check "gcc compiles mm_buddy.h" compile

@@ -177,6 +177,33 @@ static void zeros(void)
         free(p[i]);
 }
 
+/* More than the arena has at first, while most of it is never touched. */
+static void *takes_much(void *arg)
+{
+    static const size_t bytes = (size_t)300 << 20;
+    char *p[5];
+    for (size_t i = 0; i < 5; i++) {
+        CHECK((p[i] = malloc(bytes - i * 100000)) != NULL);
+        p[i][0] = p[i][bytes - i * 100000 - 1] = (char)(i + (size_t)arg);
+    }
+    for (size_t i = 0; i < 5; i++) {
+        CHECK(p[i][0] == (char)(i + (size_t)arg));
+        CHECK(p[i][bytes - i * 100000 - 1] == (char)(i + (size_t)arg));
+        free(p[i]);
+    }
+    return NULL;
+}
+
+static void much(void)
+{
+    pthread_t id[2];
+    for (size_t i = 0; i < 2; i++)
+        CHECK(pthread_create(&id[i], NULL, takes_much, (void *)(i * 10)) == 0);
+    for (size_t i = 0; i < 2; i++)
+        pthread_join(id[i], NULL);
+    (void)takes_much((void *)50);
+}
+
 /* Bytes of memory and of address space that this program has. */
 static size_t resident(size_t *space)
 {
@@ -459,6 +486,7 @@ int main(void)
     zeros();
     freed_pages();
     locked();
+    much();
     threads();
     short_threads();
     destructors();
