@@ -135,7 +135,8 @@
  *
  * GUARANTEES
  *
- *   Errors     A call that fails changed nothing: no entry, no table, no count of frames.
+ *   Errors     A call that fails changed nothing: no entry, no table, no count of frames. The bulk
+ *              calls of a cursor are a call for each page, and tell how many were done.
  *   Time       One walk for a range, one access to each upper entry; 4 KiB leaves at a store each.
  *   Memory     The tables, nothing else; struct mm_pagetable.
  *   Stack      below 3 KiB, without recursion (a batch is the most of it).
@@ -675,9 +676,11 @@ extern "C" {
 #endif
 #define MM_PAGETABLE_API    static __attribute__((unused))
 #define MM_PAGETABLE_INLINE static inline __attribute__((unused))
+#define MMI_PT_INLINE       static inline __attribute__((always_inline, unused))
 #else
 #define MM_PAGETABLE_API
-#define MM_PAGETABLE_INLINE inline /* the implementation has the external definition */
+#define MM_PAGETABLE_INLINE inline         /* the implementation has the external definition */
+#define MMI_PT_INLINE       MM_CORE_INLINE /* for what hooks expand into */
 #endif
 
 /* ---- Formats -------------------------------------------------------------------------------- */
@@ -1470,6 +1473,28 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap(struct mm_pagetable_cu
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cursor *cursor,
                                                          mm_va_t va);
 
+/* Maps the 4 KiB pages at va[0], va[1] ... to the frames pa[0], pa[1] ..., in this order, wherever
+ * in the cursor's range they lie: steps of mm_pagetable_cursor_map, whose entries are loaded ahead,
+ * so that pages far from each other do not wait for memory one after the other.
+ *
+ *   status   MM_OK, or why a step was refused; may be NULL
+ *
+ * Returns how many were mapped: `count`, or the index of the first that mm_pagetable_cursor_seek or
+ * _map refuses; that one and those behind it are untouched. MM_ERR_INVALID too without a list.
+ * The cursor is moved: seek before a single step. O(count). */
+MM_PAGETABLE_API size_t mm_pagetable_cursor_map_bulk(struct mm_pagetable_cursor *cursor,
+                                                     const mm_va_t *va, const mm_pa_t *pa,
+                                                     size_t count, uint32_t attr,
+                                                     enum mm_status *status);
+
+/* Unmaps the 4 KiB pages at va[0], va[1] ... in the same manner: pages that reclaim has chosen, or
+ * those of a guest that a balloon takes. Holes are passed over.
+ * Returns how many were done: `count`, or the index of the first that mm_pagetable_cursor_seek or
+ * _unmap refuses. As mm_pagetable_cursor_map_bulk. */
+MM_PAGETABLE_API size_t mm_pagetable_cursor_unmap_bulk(struct mm_pagetable_cursor *cursor,
+                                                       const mm_va_t *va, size_t count,
+                                                       enum mm_status *status);
+
 /* Flushes, if the batch is the cursor's own, and gives back the locks. */
 MM_PAGETABLE_API void mm_pagetable_cursor_end(struct mm_pagetable_cursor *cursor);
 
@@ -1773,8 +1798,8 @@ MM_CORE_INLINE bool mmi_pt_leads_on(const struct mm_pagetable *pt, uint64_t e, u
 
 /* One level of a walk: loads the entry `index` from the table at *pa. True if the walk ends with
  * it: a leaf, or nothing; else *pa is the next table. */
-MM_CORE_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t index, unsigned level,
-                                mm_pa_t *pa, uint64_t *e)
+MMI_PT_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t index, unsigned level,
+                               mm_pa_t *pa, uint64_t *e)
 {
     void *table = MM_PAGETABLE_OPEN(pt, *pa);
     *e = mmi_pt_load(pt, table, index);
@@ -1826,15 +1851,15 @@ MM_PAGETABLE_INLINE mm_pa_t mm_pagetable_translate(const struct mm_pagetable *pt
     return mmi_pt_translated(pt, e, 0, va);
 }
 
-/* The walk of mm_pagetable_translate, but for the last load. */
-MM_PAGETABLE_INLINE void mm_pagetable_prefetch(const struct mm_pagetable *pt, mm_va_t va)
+/* Begins to load the entry of level `to`, a constant, for `va`, if its table is there. */
+MMI_PT_INLINE void mmi_pt_prefetch_to(const struct mm_pagetable *pt, mm_va_t va, unsigned to)
 {
     mm_pa_t pa = pt->root;
     uint64_t e;
     char *table;
 
 #define MMI_PT_LEVEL(level)                                                            \
-    if (mmi_ptf_levels(pt) > (level) &&                                                \
+    if (mmi_ptf_levels(pt) > (level) && to < (level) &&                                \
         MM_UNLIKELY(mmi_pt_step(pt, mmi_pt_index(pt, va, (level)), (level), &pa, &e))) \
         return;
     MMI_PT_LEVEL(4)
@@ -1843,9 +1868,15 @@ MM_PAGETABLE_INLINE void mm_pagetable_prefetch(const struct mm_pagetable *pt, mm
     MMI_PT_LEVEL(1)
 #undef MMI_PT_LEVEL
     table = (char *)MM_PAGETABLE_OPEN(pt, pa);
-    __builtin_prefetch(table + (size_t)mmi_pt_shl(mmi_pt_index(pt, va, 0), mmi_ptf_entry_shift(pt)),
-                       1);
+    __builtin_prefetch(
+        table + (size_t)mmi_pt_shl(mmi_pt_index(pt, va, to), mmi_ptf_entry_shift(pt)), 1);
     MM_PAGETABLE_CLOSE(pt, table);
+}
+
+/* The walk of mm_pagetable_translate, but for the last load. */
+MM_PAGETABLE_INLINE void mm_pagetable_prefetch(const struct mm_pagetable *pt, mm_va_t va)
+{
+    mmi_pt_prefetch_to(pt, va, 0);
 }
 
 #ifdef __cplusplus
@@ -5420,8 +5451,8 @@ static MM_NOINLINE enum mm_status mmi_pt_cursor_prepare(struct mm_pagetable_curs
 }
 
 /* About seventy instructions where the table is there. */
-MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map(struct mm_pagetable_cursor *cursor,
-                                                        mm_pa_t pa, uint32_t attr)
+MMI_PT_FOLDED enum mm_status mmi_pt_cursor_map_here(struct mm_pagetable_cursor *cursor, mm_pa_t pa,
+                                                    uint32_t attr)
 {
     struct mmi_pt_iter *it = &cursor->it;
     struct mm_pagetable *pt = it->pt;
@@ -5444,6 +5475,12 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map(struct mm_pagetable_curs
     mmi_pt_grown(it, 0, off, 1);
     mmi_pt_note_filled(cursor->call.batch, off, page, 0);
     return MM_OK;
+}
+
+MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map(struct mm_pagetable_cursor *cursor,
+                                                        mm_pa_t pa, uint32_t attr)
+{
+    return mmi_pt_cursor_map_here(cursor, pa, attr);
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_next(struct mm_pagetable_cursor *cursor,
@@ -5483,7 +5520,7 @@ static MM_NOINLINE enum mm_status mmi_pt_cursor_unmap_other(struct mm_pagetable_
 }
 
 /* About seventy instructions for a plain leaf. */
-MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap(struct mm_pagetable_cursor *cursor)
+MMI_PT_FOLDED enum mm_status mmi_pt_cursor_unmap_here(struct mm_pagetable_cursor *cursor)
 {
     struct mmi_pt_iter *it = &cursor->it;
     struct mm_pagetable *pt = it->pt;
@@ -5503,8 +5540,12 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap(struct mm_pagetable_cu
     return MM_OK;
 }
 
-MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cursor *cursor,
-                                                         mm_va_t va)
+MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap(struct mm_pagetable_cursor *cursor)
+{
+    return mmi_pt_cursor_unmap_here(cursor);
+}
+
+MMI_PT_FOLDED enum mm_status mmi_pt_cursor_seek_to(struct mm_pagetable_cursor *cursor, mm_va_t va)
 {
     if (MM_UNLIKELY(va - cursor->va >= cursor->bytes))
         return MM_ERR_INVALID;
@@ -5512,6 +5553,84 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cur
         return MM_ERR_ALIGN;
     cursor->it.off = mmi_pt_offset(cursor->it.pt, va); /* the next step goes there */
     return MM_OK;
+}
+
+MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cursor *cursor,
+                                                         mm_va_t va)
+{
+    return mmi_pt_cursor_seek_to(cursor, va);
+}
+
+/* How far scattered pages are looked at ahead: the entry of level 1, and as many pages later, when
+ * that has come, the one of level 0. */
+#define MMI_PT_AHEAD 8u
+
+/* Not beyond the range: there the table has other writers. A window costs more than what a look
+ * would save. */
+MMI_PT_FOLDED void mmi_pt_cursor_look(const struct mm_pagetable_cursor *cursor, mm_va_t va,
+                                      unsigned level)
+{
+#ifdef MM_PAGETABLE_WINDOWS
+    (void)cursor;
+    (void)va;
+    (void)level;
+#else
+    if (MM_LIKELY(va - cursor->va < cursor->bytes))
+        mmi_pt_prefetch_to(cursor->it.pt, va, level);
+#endif
+}
+
+/* Maps the page at `va` to *pa; `pa` NULL: unmaps it, if it is there. */
+MMI_PT_FOLDED enum mm_status mmi_pt_cursor_step(struct mm_pagetable_cursor *cursor, mm_va_t va,
+                                                const mm_pa_t *pa, uint32_t attr)
+{
+    enum mm_status status = mmi_pt_cursor_seek_to(cursor, va);
+
+    if (status != MM_OK)
+        return status;
+    if (pa != NULL)
+        return mmi_pt_cursor_map_here(cursor, *pa, attr);
+    status = mmi_pt_cursor_unmap_here(cursor);
+    return status == MM_ERR_NOENT ? MM_OK : status;
+}
+
+/* One step after the other, with looks ahead. */
+MMI_PT_FOLDED size_t mmi_pt_cursor_bulk(struct mm_pagetable_cursor *cursor, const mm_va_t *va,
+                                        const mm_pa_t *pa, size_t count, uint32_t attr,
+                                        enum mm_status *status)
+{
+    enum mm_status result = va != NULL ? MM_OK : MM_ERR_INVALID;
+    size_t i, done = 0;
+
+    for (i = 0; result == MM_OK && done < count; i++) {
+        if (i < count)
+            mmi_pt_cursor_look(cursor, va[i], 1);
+        if (i - MMI_PT_AHEAD < count)
+            mmi_pt_cursor_look(cursor, va[i - MMI_PT_AHEAD], 0);
+        if (i < 2 * (size_t)MMI_PT_AHEAD)
+            continue;
+        result = mmi_pt_cursor_step(cursor, va[done], pa != NULL ? &pa[done] : NULL, attr);
+        done += result == MM_OK;
+    }
+    if (status != NULL)
+        *status = result;
+    return done;
+}
+
+/* About a hundred and twenty instructions a page, few of which wait. */
+MM_PAGETABLE_API size_t mm_pagetable_cursor_map_bulk(struct mm_pagetable_cursor *cursor,
+                                                     const mm_va_t *va, const mm_pa_t *pa,
+                                                     size_t count, uint32_t attr,
+                                                     enum mm_status *status)
+{
+    return mmi_pt_cursor_bulk(cursor, pa != NULL ? va : NULL, pa, count, attr, status);
+}
+
+MM_PAGETABLE_API size_t mm_pagetable_cursor_unmap_bulk(struct mm_pagetable_cursor *cursor,
+                                                       const mm_va_t *va, size_t count,
+                                                       enum mm_status *status)
+{
+    return mmi_pt_cursor_bulk(cursor, va, NULL, count, 0, status);
 }
 
 MM_PAGETABLE_API void mm_pagetable_cursor_end(struct mm_pagetable_cursor *cursor)
