@@ -3610,16 +3610,18 @@ static inline uint64_t mmi_pt_four(const struct mm_pagetable *pt, const void *ta
 #endif
 }
 
-/* Entries of a piece of a table that are not 0. *other: one of them that is not number `index`. */
+/* Entries of a piece of a table that are not 0; 1 if only one is asked for. */
 static inline unsigned mmi_pt_tally_line(const struct mm_pagetable *pt, const void *table,
                                          uint64_t first, uint64_t count, uint64_t index,
-                                         uint64_t *other)
+                                         unsigned most, uint64_t *other)
 {
     unsigned live = 0;
     uint64_t i;
 
     if (MM_LIKELY((mmi_pt_four(pt, table, first) | mmi_pt_four(pt, table, first + count - 4)) == 0))
         return 0;
+    if (most == 1)
+        return 1;
     for (i = first; i < first + count; i++)
         if (mmi_pt_load(pt, table, i) != 0) {
             live++;
@@ -3630,7 +3632,7 @@ static inline unsigned mmi_pt_tally_line(const struct mm_pagetable *pt, const vo
 
 /* Entries of a table that are not 0, counted until there are `most` or some more: from `index`
  * outwards, a line at a time, because what is left of a run that goes page by page is next to it.
- * *other: one of them that is not number `index`. */
+ * *other: one of them that is not number `index`, where two are asked for or more. */
 static unsigned mmi_pt_tally(const struct mm_pagetable *pt, const void *table, unsigned level,
                              uint64_t index, unsigned most, uint64_t *other)
 {
@@ -3640,12 +3642,12 @@ static unsigned mmi_pt_tally(const struct mm_pagetable *pt, const void *table, u
 
     while (live < most && (down != 0 || up < entries)) {
         if (up < entries)
-            live += mmi_pt_tally_line(pt, table, up, line, index, other);
+            live += mmi_pt_tally_line(pt, table, up, line, index, most, other);
         up += line;
         if (down == 0)
             continue;
         down -= line;
-        live += mmi_pt_tally_line(pt, table, down, line, index, other);
+        live += mmi_pt_tally_line(pt, table, down, line, index, most, other);
     }
     return live;
 }
