@@ -135,7 +135,8 @@
  *
  * GUARANTEES
  *
- *   Errors     A call that fails changed nothing: no entry, no table, no count of frames.
+ *   Errors     A call that fails changed nothing: no entry, no table, no count of frames. The bulk
+ *              calls of a cursor are a call for each page, and tell how many were done.
  *   Time       One walk for a range, one access to each upper entry; 4 KiB leaves at a store each.
  *   Memory     The tables, nothing else; struct mm_pagetable.
  *   Stack      below 3 KiB, without recursion (a batch is the most of it).
@@ -675,9 +676,11 @@ extern "C" {
 #endif
 #define MM_PAGETABLE_API    static __attribute__((unused))
 #define MM_PAGETABLE_INLINE static inline __attribute__((unused))
+#define MMI_PT_INLINE       static inline __attribute__((always_inline, unused))
 #else
 #define MM_PAGETABLE_API
-#define MM_PAGETABLE_INLINE inline /* the implementation has the external definition */
+#define MM_PAGETABLE_INLINE inline         /* the implementation has the external definition */
+#define MMI_PT_INLINE       MM_CORE_INLINE /* for what hooks expand into */
 #endif
 
 /* ---- Formats -------------------------------------------------------------------------------- */
@@ -1052,8 +1055,9 @@ struct mm_pagetable_extent {
     uint32_t attr;
 };
 
-/* What the caller lends to a table. Only alloc and free must be there. All are called with the lock
- * of the table held, and must not call it again. */
+/* What the caller lends to a table. Only alloc and free must be there. They are called with the
+ * table's lock held, by mm_pagetable_batch_finish without, open and close by questions too; none
+ * may change the table. */
 struct mm_pagetable_hooks {
     void *ctx;
     /* A new table of `bytes` bytes (a power of two), aligned to its size, content of no matter.
@@ -1242,6 +1246,8 @@ struct mmi_pt_call {
     struct mmi_pt_spare spare;
 };
 
+#define MMI_PT_OTHERS 128u
+
 /* A position in a table, from mm_pagetable_cursor_begin to _end. Its range is locked meanwhile. */
 struct mm_pagetable_cursor {
     struct mmi_pt_call call;
@@ -1254,6 +1260,8 @@ struct mm_pagetable_cursor {
     mm_pa_t pa_end;      /* behind the last frame */
     uint32_t taken;      /* entries out of the table of level 0 that it stands in, */
     uint32_t counts;     /* counted in steps of 1, or of 0 with MM_PAGETABLE_KEEP_EMPTY */
+    uint16_t others[MMI_PT_OTHERS]; /* where notes do not count a table's entries: one that is
+                                       there, perhaps; of tables of level 1, by address */
 };
 
 /* ---- Set-up -------------------------------------------------------------------------------- */
@@ -1312,7 +1320,7 @@ MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch
  * entries concerned. `batch` NULL: flushed before the return. Errors that all share:
  *
  *   MM_ERR_INVALID  zero bytes, a wrap, an address that is not canonical, beyond the physical
- *                   width, an attribute that the format does not have
+ *                   width, an attribute that the format does not have, a batch of another table
  *   MM_ERR_ALIGN    an address or a size that is no multiple of 4 KiB
  *   MM_ERR_PERM     the range touches borrowed entries
  *   MM_ERR_NOMEM    the hook alloc gave none, at whichever table */
@@ -1330,7 +1338,8 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_map(struct mm_pagetable *pt, mm_va_
                                                  uint64_t bytes, uint32_t attr, unsigned how,
                                                  struct mm_pagetable_batch *batch);
 
-/* Maps pages of 4 KiB from va up, each to a frame of the list. Else as mm_pagetable_map. */
+/* Maps `count` pages of 4 KiB from va up, each to a frame of the list; `how`: REPLACE and
+ * LEAF_MAX at most. Else as mm_pagetable_map; MM_ERR_INVALID too without a list. O(count). */
 MM_PAGETABLE_API enum mm_status mm_pagetable_map_frames(struct mm_pagetable *pt, mm_va_t va,
                                                         const mm_pa_t *frames, size_t count,
                                                         uint32_t attr, unsigned how,
@@ -1365,8 +1374,10 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_protect(struct mm_pagetable *pt, mm
 MM_PAGETABLE_API enum mm_status mm_pagetable_swap(struct mm_pagetable *pt, mm_va_t va,
                                                   uint64_t value, struct mm_pagetable_batch *batch);
 
-/* Brings the leaf at `va` down to `level` by splits, keeping accessed, dirty, software bits and
- * type. Returns MM_OK, also if it is small already; MM_ERR_NOENT in a hole; the shared errors. */
+/* Brings the leaf at `va`, any address in it, down to `level` by splits, keeping accessed, dirty,
+ * software bits and type. Returns MM_OK, also if it is small already; MM_ERR_NOENT in a hole;
+ * MM_ERR_INVALID too for a level that the format has not; the shared errors. O(entries of the new
+ * tables). */
 MM_PAGETABLE_API enum mm_status mm_pagetable_split(struct mm_pagetable *pt, mm_va_t va,
                                                    unsigned level,
                                                    struct mm_pagetable_batch *batch);
@@ -1386,12 +1397,15 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_sweep(struct mm_pagetable *pt, mm_v
                                                    uint64_t bytes,
                                                    struct mm_pagetable_batch *batch);
 
-/* ---- Accessed and dirty --------------------------------------------------------------------- */
+/* ---- Accessed and dirty ---------------------------------------------------------------------
+ *
+ * Locks and errors are those of the section above. */
 
 /* Calls `seen` for each leaf of the range that has one of the bits in `which`
  * (MM_PAGETABLE_ACCESSED, MM_PAGETABLE_DIRTY), with the bits as they were, and clears those in
  * `clear`. The pages of a contiguous group have their bits in common: they are told for each page
- * of the range, and cleared in the whole group. `seen` may be NULL.
+ * of the range, and cleared in the whole group. `seen` may be NULL; it has the lock held, and must
+ * not change the table.
  * Returns MM_OK; MM_ERR_NOENT if no leaf had one; MM_ERR_INVALID too for other bits. O(leaves). */
 MM_PAGETABLE_API enum mm_status
 mm_pagetable_harvest(struct mm_pagetable *pt, mm_va_t va, uint64_t bytes, uint32_t which,
@@ -1399,8 +1413,8 @@ mm_pagetable_harvest(struct mm_pagetable *pt, mm_va_t va, uint64_t bytes, uint32
                      void (*seen)(void *ctx, const struct mm_pagetable_entry *entry), void *ctx,
                      struct mm_pagetable_batch *batch);
 
-/* Sets the bits in `set` in the leaf at `va`, or in its contiguous group: for a fault handler where
- * hardware does not.
+/* Sets the bits in `set` in the leaf at `va`, any address in it, or in its contiguous group: for a
+ * fault handler where hardware does not.
  * Returns MM_OK; MM_ERR_NOENT in a hole; MM_ERR_INVALID for other bits. O(levels). Needs no flush,
  * but the fence that RISC-V wants before the access is tried again. */
 MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va_t va,
@@ -1439,7 +1453,10 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_give_back(struct mm_pagetable *to, 
                                                        uint64_t bytes,
                                                        struct mm_pagetable_batch *batch);
 
-/* ---- Cursor --------------------------------------------------------------------------------- */
+/* ---- Cursor ---------------------------------------------------------------------------------
+ *
+ * One CPU uses a cursor, from its begin to its end, and calls nothing else meanwhile that takes the
+ * locks of its range. The steps take none. */
 
 /* Begins a run of single steps over [va, va + bytes): the tables on the way are walked once, not
  * once a page. The locks of the range are held until mm_pagetable_cursor_end.
@@ -1466,11 +1483,34 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_next(struct mm_pagetable_cur
  * MM_ERR_LIMIT at the end. O(1) but where a table begins. */
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap(struct mm_pagetable_cursor *cursor);
 
-/* Moves to `va`, inside the range it began with. MM_OK, or MM_ERR_INVALID, MM_ERR_ALIGN. */
+/* Moves to the page at `va`, inside the range it began with; the next step goes down to it.
+ * Returns MM_OK; MM_ERR_INVALID outside, MM_ERR_ALIGN in the midst of a page, and stays. O(1). */
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cursor *cursor,
                                                          mm_va_t va);
 
-/* Flushes, if the batch is the cursor's own, and gives back the locks. */
+/* Maps the 4 KiB pages at va[0], va[1] ... to the frames pa[0], pa[1] ..., in this order, wherever
+ * in the cursor's range they lie: steps of mm_pagetable_cursor_map, whose entries are loaded ahead,
+ * so that pages far from each other do not wait for memory one after the other.
+ *
+ *   status   MM_OK, or why a step was refused; may be NULL
+ *
+ * Returns how many were mapped: `count`, or the index of the first that mm_pagetable_cursor_seek or
+ * _map refuses; that one and those behind it are untouched. MM_ERR_INVALID too without a list.
+ * The cursor is moved: seek before a single step. O(count). */
+MM_PAGETABLE_API size_t mm_pagetable_cursor_map_bulk(struct mm_pagetable_cursor *cursor,
+                                                     const mm_va_t *va, const mm_pa_t *pa,
+                                                     size_t count, uint32_t attr,
+                                                     enum mm_status *status);
+
+/* Unmaps the 4 KiB pages at va[0], va[1] ... in the same manner: pages that reclaim has chosen, or
+ * those of a guest that a balloon takes. Holes are passed over.
+ * Returns how many were done: `count`, or the index of the first that mm_pagetable_cursor_seek or
+ * _unmap refuses. As mm_pagetable_cursor_map_bulk. */
+MM_PAGETABLE_API size_t mm_pagetable_cursor_unmap_bulk(struct mm_pagetable_cursor *cursor,
+                                                       const mm_va_t *va, size_t count,
+                                                       enum mm_status *status);
+
+/* Flushes, if the batch is the cursor's own, and gives back the locks. O(what was gathered). */
 MM_PAGETABLE_API void mm_pagetable_cursor_end(struct mm_pagetable_cursor *cursor);
 
 /* ---- Questions ------------------------------------------------------------------------------
@@ -1513,13 +1553,13 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_walk(const struct mm_pagetable *pt,
 
 /* Tells the leaves of the range with equal neighbours (same attributes and level, next frames)
  * joined. `each` returning false ends it.
- * Returns MM_OK, or MM_ERR_INVALID for a bad range. O(leaves). No locking. */
+ * Returns MM_OK, or MM_ERR_INVALID for a bad range or without `each`. O(leaves). No locking. */
 MM_PAGETABLE_API enum mm_status
 mm_pagetable_runs(const struct mm_pagetable *pt, mm_va_t va, uint64_t bytes,
                   bool (*each)(void *ctx, const struct mm_pagetable_run *run), void *ctx);
 
 /* Prints the whole table, a line for each run: range, size, frame, permissions, type, level;
- * without line ends, through `print`. O(leaves). No locking. */
+ * without line ends, through `print`, which must be there. O(leaves). No locking. */
 MM_PAGETABLE_API void mm_pagetable_dump(const struct mm_pagetable *pt,
                                         void (*print)(void *ctx, const char *line), void *ctx);
 
@@ -1773,8 +1813,8 @@ MM_CORE_INLINE bool mmi_pt_leads_on(const struct mm_pagetable *pt, uint64_t e, u
 
 /* One level of a walk: loads the entry `index` from the table at *pa. True if the walk ends with
  * it: a leaf, or nothing; else *pa is the next table. */
-MM_CORE_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t index, unsigned level,
-                                mm_pa_t *pa, uint64_t *e)
+MMI_PT_INLINE bool mmi_pt_step(const struct mm_pagetable *pt, uint64_t index, unsigned level,
+                               mm_pa_t *pa, uint64_t *e)
 {
     void *table = MM_PAGETABLE_OPEN(pt, *pa);
     *e = mmi_pt_load(pt, table, index);
@@ -1826,15 +1866,15 @@ MM_PAGETABLE_INLINE mm_pa_t mm_pagetable_translate(const struct mm_pagetable *pt
     return mmi_pt_translated(pt, e, 0, va);
 }
 
-/* The walk of mm_pagetable_translate, but for the last load. */
-MM_PAGETABLE_INLINE void mm_pagetable_prefetch(const struct mm_pagetable *pt, mm_va_t va)
+/* Begins to load the entry of level `to`, a constant, for `va`, if its table is there. */
+MMI_PT_INLINE void mmi_pt_prefetch_to(const struct mm_pagetable *pt, mm_va_t va, unsigned to)
 {
     mm_pa_t pa = pt->root;
     uint64_t e;
     char *table;
 
 #define MMI_PT_LEVEL(level)                                                            \
-    if (mmi_ptf_levels(pt) > (level) &&                                                \
+    if (mmi_ptf_levels(pt) > (level) && to < (level) &&                                \
         MM_UNLIKELY(mmi_pt_step(pt, mmi_pt_index(pt, va, (level)), (level), &pa, &e))) \
         return;
     MMI_PT_LEVEL(4)
@@ -1843,9 +1883,15 @@ MM_PAGETABLE_INLINE void mm_pagetable_prefetch(const struct mm_pagetable *pt, mm
     MMI_PT_LEVEL(1)
 #undef MMI_PT_LEVEL
     table = (char *)MM_PAGETABLE_OPEN(pt, pa);
-    __builtin_prefetch(table + (size_t)mmi_pt_shl(mmi_pt_index(pt, va, 0), mmi_ptf_entry_shift(pt)),
-                       1);
+    __builtin_prefetch(
+        table + (size_t)mmi_pt_shl(mmi_pt_index(pt, va, to), mmi_ptf_entry_shift(pt)), 1);
     MM_PAGETABLE_CLOSE(pt, table);
+}
+
+/* The walk of mm_pagetable_translate, but for the last load. */
+MM_PAGETABLE_INLINE void mm_pagetable_prefetch(const struct mm_pagetable *pt, mm_va_t va)
+{
+    mmi_pt_prefetch_to(pt, va, 0);
 }
 
 #ifdef __cplusplus
@@ -2108,12 +2154,11 @@ static inline void mmi_pt_link(const struct mm_pagetable *pt, void *table, uint6
     mmi_pt_store_order(pt, table, index, e, true);
 }
 
-/* Changes the note of the table entry `e`. It stays present meanwhile: hosts of 32 bits store the
- * half that has the note. */
-static inline void mmi_pt_set_note(const struct mm_pagetable *pt, void *table, uint64_t index,
-                                   uint64_t e, unsigned note)
+/* Stores a table entry that differs from the one that stands there by its note. It stays present
+ * meanwhile: hosts of 32 bits store the half that has the note. */
+static inline void mmi_pt_replace_note(const struct mm_pagetable *pt, void *table, uint64_t index,
+                                       uint64_t e)
 {
-    e = mmi_pt_with_note(pt, e, note);
 #if MM_WORD_BITS == 64
     mmi_pt_store(pt, table, index, e);
 #else
@@ -2125,6 +2170,12 @@ static inline void mmi_pt_set_note(const struct mm_pagetable *pt, void *table, u
     else
         __atomic_store_n((mmi_pt_u32 *)table + 2 * (size_t)index, (uint32_t)e, __ATOMIC_RELAXED);
 #endif
+}
+
+static inline void mmi_pt_set_note(const struct mm_pagetable *pt, void *table, uint64_t index,
+                                   uint64_t e, unsigned note)
+{
+    mmi_pt_replace_note(pt, table, index, mmi_pt_with_note(pt, e, note));
 }
 
 /* A store into a table that nobody else sees yet. */
@@ -3543,42 +3594,60 @@ static void mmi_pt_reap(struct mm_pagetable_batch *b, mm_pa_t table, unsigned le
     mmi_pt_bury(b, table, level);
 }
 
-/* Is one of the four entries from `i` on not 0? As in mmi_pt_holds. */
-static inline bool mmi_pt_any_of_four(const struct mm_pagetable *pt, const void *table, uint64_t i)
+/* Four entries in one, which is 0 if all are. As in mmi_pt_holds. */
+static inline uint64_t mmi_pt_four(const struct mm_pagetable *pt, const void *table, uint64_t i)
 {
-    return !mmi_pt_holds(pt, table, i, 0) || !mmi_pt_holds(pt, table, i + 1, 0) ||
-           !mmi_pt_holds(pt, table, i + 2, 0) || !mmi_pt_holds(pt, table, i + 3, 0);
+#ifdef MMI_PT_TSAN
+    return mmi_pt_load(pt, table, i) | mmi_pt_load(pt, table, i + 1) |
+           mmi_pt_load(pt, table, i + 2) | mmi_pt_load(pt, table, i + 3);
+#else
+    const mmi_pt_u64 *wide = (const mmi_pt_u64 *)table + i;
+    const mmi_pt_u32 *narrow = (const mmi_pt_u32 *)table + i;
+
+    if (mmi_ptf_entry_shift(pt) == 2)
+        return narrow[0] | narrow[1] | narrow[2] | narrow[3];
+    return wide[0] | wide[1] | wide[2] | wide[3];
+#endif
 }
 
-/* Is an entry of this table not 0? From `index` outwards: what is left of a run that goes page by
- * page is next to it. */
-static bool mmi_pt_any(const struct mm_pagetable *pt, const void *table, unsigned level,
-                       uint64_t index)
+/* Entries of a piece of a table that are not 0; 1 if only one is asked for. */
+static inline unsigned mmi_pt_tally_line(const struct mm_pagetable *pt, const void *table,
+                                         uint64_t first, uint64_t count, uint64_t index,
+                                         unsigned most, uint64_t *other)
 {
-    uint64_t entries = mmi_pt_entries(pt, level), up = index & ~UINT64_C(3), down = up;
+    unsigned live = 0;
+    uint64_t i;
 
-    while (down != 0 || up < entries) {
-        if (up < entries && mmi_pt_any_of_four(pt, table, up))
-            return true;
-        up += 4;
-        if (down != 0 && mmi_pt_any_of_four(pt, table, down -= 4))
-            return true;
-    }
-    return false;
+    if (MM_LIKELY((mmi_pt_four(pt, table, first) | mmi_pt_four(pt, table, first + count - 4)) == 0))
+        return 0;
+    if (most == 1)
+        return 1;
+    for (i = first; i < first + count; i++)
+        if (mmi_pt_load(pt, table, i) != 0) {
+            live++;
+            *other = i != index ? i : *other;
+        }
+    return live;
 }
 
-/* Entries of a table that are not 0, counted up to `most`. */
-static unsigned mmi_pt_live(const struct mm_pagetable *pt, const void *table, unsigned level,
-                            uint64_t index, unsigned most)
+/* Entries of a table that are not 0, counted until there are `most` or some more: from `index`
+ * outwards, a line at a time, because what is left of a run that goes page by page is next to it.
+ * *other: one of them that is not number `index`, where two are asked for or more. */
+static unsigned mmi_pt_tally(const struct mm_pagetable *pt, const void *table, unsigned level,
+                             uint64_t index, unsigned most, uint64_t *other)
 {
-    uint64_t entries = mmi_pt_entries(pt, level), far;
-    unsigned live = mmi_pt_load(pt, table, index) != 0;
+    const uint64_t line = mmi_ptf_index_bits(pt) < 3 ? 4 : 8;
+    uint64_t entries = mmi_pt_entries(pt, level), up = index & ~(line - 1), down = up;
+    unsigned live = 0;
 
-    for (far = 1; far < entries && live < most; far++) {
-        if (index + far < entries && mmi_pt_load(pt, table, index + far) != 0)
-            live++;
-        if (index >= far && mmi_pt_load(pt, table, index - far) != 0)
-            live++;
+    while (live < most && (down != 0 || up < entries)) {
+        if (up < entries)
+            live += mmi_pt_tally_line(pt, table, up, line, index, most, other);
+        up += line;
+        if (down == 0)
+            continue;
+        down -= line;
+        live += mmi_pt_tally_line(pt, table, down, line, index, most, other);
     }
     return live;
 }
@@ -3589,11 +3658,11 @@ static MM_NOINLINE unsigned mmi_pt_left(const struct mmi_pt_iter *it, unsigned l
 {
     struct mm_pagetable *pt = it->pt;
     const void *table = it->table[level];
-    uint64_t index = mmi_pt_index(pt, off, level);
+    uint64_t index = mmi_pt_index(pt, off, level), other = 0;
+    /* a number would not be noted of tables below the root, nor with KEEP_EMPTY */
+    bool any = level + 1 == mmi_pt_root_level(pt) || (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0;
 
-    if (level + 1 == mmi_pt_root_level(pt) || (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0)
-        return mmi_pt_any(pt, table, level, index); /* a number would not be noted */
-    return mmi_pt_live(pt, table, level, index, mmi_pt_no_claim(pt));
+    return mmi_pt_tally(pt, table, level, index, any ? 1 : mmi_pt_no_claim(pt), &other);
 }
 
 /* After `taken` entries left the iterator's table of this level: notes how many there are now, or
@@ -5274,6 +5343,8 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_begin(struct mm_pagetable_cu
     cursor->pa_end = mmi_pt_shl(1, pt->pa_bits);
     cursor->taken = 0;
     cursor->counts = (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0;
+    if (mmi_pt_root_level(pt) == 2)
+        MM_PAGETABLE_MEMSET(cursor->others, 0, sizeof cursor->others);
     return MM_OK;
 }
 
@@ -5301,6 +5372,37 @@ static MM_NOINLINE void mmi_pt_cursor_settle_any(struct mm_pagetable_cursor *cur
         mm_pagetable_batch_finish(b);
 }
 
+/* Has the cursor's table of level 1 an entry beside number `i`? Remembers which: until that one
+ * goes too, no other line of the table is looked at. */
+static bool mmi_pt_cursor_others(struct mm_pagetable_cursor *cursor, uint64_t i)
+{
+    const struct mm_pagetable *pt = cursor->it.pt;
+    const void *table = cursor->it.table[1];
+    uint16_t *known = &cursor->others[mmi_pt_shr(cursor->at, mmi_pt_shift(pt, 2)) % MMI_PT_OTHERS];
+    uint64_t other = *known;
+
+    if (other != i && other < mmi_pt_entries(pt, 1) && mmi_pt_load(pt, table, other) != 0)
+        return true;
+    if (mmi_pt_tally(pt, table, 1, i, 2, &other) < 2)
+        return false;
+    *known = (uint16_t)other;
+    return true;
+}
+
+/* What is left in the tables above a table of level 0 that goes: by the note of that of level 1,
+ * where it has one that counts. Is it not the last one? Then *up is the entry above it anew. */
+MMI_PT_FOLDED bool mmi_pt_cursor_stays(struct mm_pagetable_cursor *cursor, uint64_t i, uint64_t *up)
+{
+    const struct mm_pagetable *pt = cursor->it.pt;
+    unsigned above;
+
+    if (mmi_pt_root_level(pt) == 2)
+        return mmi_pt_cursor_others(cursor, i);
+    above = mmi_pt_note(pt, *up);
+    *up -= mmi_pt_shl(1, mmi_ptf_note_shift(pt));
+    return above > 1 && above != mmi_pt_no_claim(pt);
+}
+
 /* The same. Mostly, the notes tell that other entries stay, or that only the table itself gets
  * empty: about forty instructions. */
 static MM_NOINLINE void mmi_pt_cursor_settle(struct mm_pagetable_cursor *cursor)
@@ -5308,30 +5410,31 @@ static MM_NOINLINE void mmi_pt_cursor_settle(struct mm_pagetable_cursor *cursor)
     struct mmi_pt_iter *it = &cursor->it;
     struct mm_pagetable *pt = it->pt;
     struct mm_pagetable_batch *b = cursor->call.batch;
-    unsigned none = mmi_pt_no_claim(pt), left, above;
-    uint64_t at = cursor->at, i = mmi_pt_index(pt, at, 1), e, up;
+    uint64_t at = cursor->at, i = mmi_pt_index(pt, at, 1), j = mmi_pt_index(pt, at, 2), e, up;
+    unsigned note;
 
-    if (mmi_pt_root_level(pt) < 3) {
+    if (mmi_pt_root_level(pt) < 2) {
         mmi_pt_cursor_settle_any(cursor);
         return;
     }
     e = mmi_pt_load(pt, it->table[1], i);
-    left = mmi_pt_note(pt, e) - cursor->taken;
-    up = mmi_pt_load(pt, it->table[2], mmi_pt_index(pt, at, 2));
-    above = mmi_pt_note(pt, up);
-    if (left == none - cursor->taken || (left == 0 && (above == none || above == 1 || !b->all)) ||
-        b->dead_count >= MMI_PT_DEAD_MAX) {
+    up = mmi_pt_load(pt, it->table[2], j);
+    note = mmi_pt_note(pt, e);
+    if (note == mmi_pt_no_claim(pt) || b->dead_count >= MMI_PT_DEAD_MAX ||
+        (note == cursor->taken && (!b->all || !mmi_pt_cursor_stays(cursor, i, &up)))) {
         mmi_pt_cursor_settle_any(cursor);
         return;
     }
-    cursor->taken = 0;
-    if (left != 0) {
-        mmi_pt_set_note(pt, it->table[1], i, e, left);
-        return;
+    if (note != cursor->taken) {
+        mmi_pt_set_note(pt, it->table[1], i, e, note - cursor->taken);
+    } else {
+        mmi_pt_store(pt, it->table[1], i, 0);
+        mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[0], 0,
+                       mmi_ptf_entry_shift(pt) == 3 ? mmi_pt_index(pt, at, 0) : 0);
+        if (mmi_pt_root_level(pt) > 2)
+            mmi_pt_replace_note(pt, it->table[2], j, up);
     }
-    mmi_pt_store(pt, it->table[1], i, 0);
-    mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[0], 0, mmi_pt_index(pt, at, 0));
-    mmi_pt_set_note(pt, it->table[2], mmi_pt_index(pt, at, 2), up, above - 1);
+    cursor->taken = 0;
 }
 
 /* Where a cursor stands. */
@@ -5420,8 +5523,8 @@ static MM_NOINLINE enum mm_status mmi_pt_cursor_prepare(struct mm_pagetable_curs
 }
 
 /* About seventy instructions where the table is there. */
-MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map(struct mm_pagetable_cursor *cursor,
-                                                        mm_pa_t pa, uint32_t attr)
+MMI_PT_FOLDED enum mm_status mmi_pt_cursor_map_here(struct mm_pagetable_cursor *cursor, mm_pa_t pa,
+                                                    uint32_t attr)
 {
     struct mmi_pt_iter *it = &cursor->it;
     struct mm_pagetable *pt = it->pt;
@@ -5444,6 +5547,12 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map(struct mm_pagetable_curs
     mmi_pt_grown(it, 0, off, 1);
     mmi_pt_note_filled(cursor->call.batch, off, page, 0);
     return MM_OK;
+}
+
+MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map(struct mm_pagetable_cursor *cursor,
+                                                        mm_pa_t pa, uint32_t attr)
+{
+    return mmi_pt_cursor_map_here(cursor, pa, attr);
 }
 
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_next(struct mm_pagetable_cursor *cursor,
@@ -5483,7 +5592,7 @@ static MM_NOINLINE enum mm_status mmi_pt_cursor_unmap_other(struct mm_pagetable_
 }
 
 /* About seventy instructions for a plain leaf. */
-MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap(struct mm_pagetable_cursor *cursor)
+MMI_PT_FOLDED enum mm_status mmi_pt_cursor_unmap_here(struct mm_pagetable_cursor *cursor)
 {
     struct mmi_pt_iter *it = &cursor->it;
     struct mm_pagetable *pt = it->pt;
@@ -5503,8 +5612,12 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap(struct mm_pagetable_cu
     return MM_OK;
 }
 
-MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cursor *cursor,
-                                                         mm_va_t va)
+MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap(struct mm_pagetable_cursor *cursor)
+{
+    return mmi_pt_cursor_unmap_here(cursor);
+}
+
+MMI_PT_FOLDED enum mm_status mmi_pt_cursor_seek_to(struct mm_pagetable_cursor *cursor, mm_va_t va)
 {
     if (MM_UNLIKELY(va - cursor->va >= cursor->bytes))
         return MM_ERR_INVALID;
@@ -5512,6 +5625,84 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cur
         return MM_ERR_ALIGN;
     cursor->it.off = mmi_pt_offset(cursor->it.pt, va); /* the next step goes there */
     return MM_OK;
+}
+
+MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cursor *cursor,
+                                                         mm_va_t va)
+{
+    return mmi_pt_cursor_seek_to(cursor, va);
+}
+
+/* How far scattered pages are looked at ahead: the entry of level 1, and as many pages later, when
+ * that has come, the one of level 0. */
+#define MMI_PT_AHEAD 8u
+
+/* Not beyond the range: there the table has other writers. A window costs more than what a look
+ * would save. */
+MMI_PT_FOLDED void mmi_pt_cursor_look(const struct mm_pagetable_cursor *cursor, mm_va_t va,
+                                      unsigned level)
+{
+#ifdef MM_PAGETABLE_WINDOWS
+    (void)cursor;
+    (void)va;
+    (void)level;
+#else
+    if (MM_LIKELY(va - cursor->va < cursor->bytes))
+        mmi_pt_prefetch_to(cursor->it.pt, va, level);
+#endif
+}
+
+/* Maps the page at `va` to *pa; `pa` NULL: unmaps it, if it is there. */
+MMI_PT_FOLDED enum mm_status mmi_pt_cursor_step(struct mm_pagetable_cursor *cursor, mm_va_t va,
+                                                const mm_pa_t *pa, uint32_t attr)
+{
+    enum mm_status status = mmi_pt_cursor_seek_to(cursor, va);
+
+    if (status != MM_OK)
+        return status;
+    if (pa != NULL)
+        return mmi_pt_cursor_map_here(cursor, *pa, attr);
+    status = mmi_pt_cursor_unmap_here(cursor);
+    return status == MM_ERR_NOENT ? MM_OK : status;
+}
+
+/* One step after the other, with looks ahead. */
+MMI_PT_FOLDED size_t mmi_pt_cursor_bulk(struct mm_pagetable_cursor *cursor, const mm_va_t *va,
+                                        const mm_pa_t *pa, size_t count, uint32_t attr,
+                                        enum mm_status *status)
+{
+    enum mm_status result = va != NULL ? MM_OK : MM_ERR_INVALID;
+    size_t i, done = 0;
+
+    for (i = 0; result == MM_OK && done < count; i++) {
+        if (i < count)
+            mmi_pt_cursor_look(cursor, va[i], 1);
+        if (i - MMI_PT_AHEAD < count)
+            mmi_pt_cursor_look(cursor, va[i - MMI_PT_AHEAD], 0);
+        if (i < 2 * (size_t)MMI_PT_AHEAD)
+            continue;
+        result = mmi_pt_cursor_step(cursor, va[done], pa != NULL ? &pa[done] : NULL, attr);
+        done += result == MM_OK;
+    }
+    if (status != NULL)
+        *status = result;
+    return done;
+}
+
+/* About a hundred and twenty instructions a page, few of which wait. */
+MM_PAGETABLE_API size_t mm_pagetable_cursor_map_bulk(struct mm_pagetable_cursor *cursor,
+                                                     const mm_va_t *va, const mm_pa_t *pa,
+                                                     size_t count, uint32_t attr,
+                                                     enum mm_status *status)
+{
+    return mmi_pt_cursor_bulk(cursor, pa != NULL ? va : NULL, pa, count, attr, status);
+}
+
+MM_PAGETABLE_API size_t mm_pagetable_cursor_unmap_bulk(struct mm_pagetable_cursor *cursor,
+                                                       const mm_va_t *va, size_t count,
+                                                       enum mm_status *status)
+{
+    return mmi_pt_cursor_bulk(cursor, va, NULL, count, 0, status);
 }
 
 MM_PAGETABLE_API void mm_pagetable_cursor_end(struct mm_pagetable_cursor *cursor)
@@ -6110,6 +6301,7 @@ static const char *mmi_pt_flaw_of_table(struct mmi_pt_checking *c, const struct 
     mm_pa_t pa = mmi_pt_table_pa(pt, e);
     unsigned level, note = mmi_pt_note(pt, e), live, most = mmi_pt_no_claim(pt);
     bool root = it->level == mmi_pt_root_level(pt), keep;
+    uint64_t other;
     void *table;
 
     for (level = it->level; level <= it->top; level++)
@@ -6119,7 +6311,7 @@ static const char *mmi_pt_flaw_of_table(struct mmi_pt_checking *c, const struct 
     if (root && note != MMI_PT_OWN && note != MMI_PT_LENT)
         return "note of a table";
     table = mmi_pt_open(pt, pa);
-    live = mmi_pt_live(pt, table, it->level - 1, 0, most);
+    live = mmi_pt_tally(pt, table, it->level - 1, 0, most, &other);
     mmi_pt_close(pt, table);
     if (!root && note != most && note != live)
         return "note of a table";

@@ -123,6 +123,10 @@ static void run_end(int how)
 static void pt_map_each(const uint64_t *va, size_t n, int how)
 {
     run_begin(how);
+    if ((how & PAGE_BULK) != 0) {
+        (void)mm_pagetable_cursor_map_bulk(&cursor, va, page_frames, n, RW, NULL);
+        n = 0;
+    }
     for (size_t i = 0; i < n; i++) {
         if ((how & PAGE_LOOK) != 0 && i + PAGE_AHEAD < n)
             mm_pagetable_prefetch(&pt, va[i + PAGE_AHEAD]);
@@ -139,6 +143,10 @@ static void pt_map_each(const uint64_t *va, size_t n, int how)
 static void pt_unmap_each(const uint64_t *va, size_t n, int how)
 {
     run_begin(how);
+    if ((how & PAGE_BULK) != 0) {
+        (void)mm_pagetable_cursor_unmap_bulk(&cursor, va, n, NULL);
+        n = 0;
+    }
     for (size_t i = 0; i < n; i++) {
         if ((how & PAGE_LOOK) != 0 && i + PAGE_AHEAD < n)
             mm_pagetable_prefetch(&pt, va[i + PAGE_AHEAD]);

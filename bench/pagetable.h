@@ -19,7 +19,7 @@ struct page_ops {
     uint64_t (*translate)(const uint64_t *va, size_t n); /* sum of the results */
     uint64_t (*translate_dep)(uint64_t va, size_t n);    /* each address from the last result */
     void (*map_each)(const uint64_t *va, size_t n, int how);   /* a step for each page of 4 KiB; */
-    void (*unmap_each)(const uint64_t *va, size_t n, int how); /* how: PAGE_KEEP and PAGE_CALLS */
+    void (*unmap_each)(const uint64_t *va, size_t n, int how); /* how: PAGE_KEEP and so on */
 };
 
 /* Tables stay when they get empty. */
@@ -30,10 +30,16 @@ struct page_ops {
 /* Each page is announced PAGE_AHEAD steps before, where that can be. */
 #define PAGE_LOOK    4
 #define PAGE_AHEAD   8
+/* All pages are known at once: a call for all, where there is one; else looked at twice ahead, by
+ * hand. */
+#define PAGE_BULK    8
 #define SPARSE_SPACE (UINT64_C(128) << 30) /* where the pages of map_each lie */
 
 /* The list of page tables, up to NULL. */
 extern const struct page_ops *const bench_page_tables[];
+
+/* The frames of map_each, PAGE_PA and on, as a list. */
+extern const uint64_t *page_frames;
 
 /* Tables: pages of 4 KiB that are recycled as they are, not zeroed; the last one freed is first. */
 extern unsigned char *page_pool;

@@ -104,7 +104,8 @@ GROUPS = [
         "ns a page; translations: ns each",
         "1 GiB at an aligned address; tables come from a pool of recycled pages that are not zeroed. "
         "bare: stores into tables that were found in advance; walk: a walk from the root for each "
-        "page. Sparse: 16,384 random pages of 128 GiB, a call each.",
+        "page. Sparse: 16,384 random pages of 128 GiB, a step each; bare keeps all tables and does "
+        "not look at what it overwrites, bare+count frees empty tables, bare+check looks too.",
         {
             "map4k": "262,144 pages of 4 KiB mapped in one call",
             "map2m": "512 leaves of 2 MiB, a leaf",
@@ -115,10 +116,14 @@ GROUPS = [
             "unmap.whole": "the same, leaves not wanted",
             "spmap": "sparse pages mapped, tables made",
             "spmap.kept": "the same, tables there already",
+            "spmap.bulk": "the same as spmap, the pages as one list",
+            "spmap.kept.bulk": "the same, tables there already",
             "spmap.calls": "the same as spmap, a locking call each",
-            "spunmap": "sparse pages unmapped, empty tables freed (bare and walk: kept; bare+count: freed)",
-            "spunmap.ahead": "the same as spunmap, each page announced 8 steps before",
-            "spunmap.kept": "the same, tables kept",
+            "spunmap": "sparse pages unmapped, empty tables freed (bare and walk: kept)",
+            "spunmap.ahead": "the same, each page announced 8 steps before",
+            "spunmap.bulk": "the same, the pages as one list",
+            "spunmap.kept": "sparse pages unmapped, tables kept",
+            "spunmap.kept.bulk": "the same, the pages as one list",
             "spunmap.calls": "the same as spunmap, a call each that locks, flushes, releases",
         },
     ),
@@ -195,6 +200,7 @@ COLOURS = {
     "pagetable39": "#d55e00",
     "bare": "#000000",
     "bare+count": "#444444",
+    "bare+check": "#666666",
     "walk": "#8a8a8a",
     "empty": "#c4c4c4",
     "stack": "#000000",

@@ -12,19 +12,20 @@
 #define SPARSE     16384u
 #define LOOKUPS    65536u
 
-extern const struct page_ops page_ops_bare, page_ops_walk, page_ops_count, page_ops_x86_64,
-    page_ops_sv39;
+extern const struct page_ops page_ops_bare, page_ops_walk, page_ops_count, page_ops_check,
+    page_ops_x86_64, page_ops_sv39;
 const struct page_ops *const bench_page_tables[] = {
 #ifndef BENCH_NO_PAGETABLE
     &page_ops_x86_64, &page_ops_sv39,
 #endif
-    &page_ops_bare,   &page_ops_count, &page_ops_walk, NULL};
+    &page_ops_bare,   &page_ops_count, &page_ops_check, &page_ops_walk, NULL};
 
 /* ---- the pool of tables ---- */
 
 unsigned char *page_pool;
 static uint32_t pool_free[POOL_PAGES], pool_count;
-static uint64_t sparse[SPARSE], lookup[LOOKUPS];
+static uint64_t sparse[SPARSE], frames[SPARSE], lookup[LOOKUPS];
+const uint64_t *page_frames = frames;
 static const char *failure;
 
 uint64_t page_take(void)
@@ -72,6 +73,8 @@ static void prepare(void)
                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         memset(page_pool, 0xa5, POOL_PAGES * 4096ul);
         choose_sparse(&rng);
+        for (uint32_t i = 0; i < SPARSE; i++)
+            frames[i] = PAGE_PA + i * UINT64_C(4096);
         for (uint32_t i = 0; i < LOOKUPS; i++)
             lookup[i] = PAGE_VA + next_random(&rng) % PAGE_GIB;
     }
@@ -155,12 +158,12 @@ static void run_translate(gb_state *st, const struct page_ops *ops, const struct
     ops->close();
 }
 
-enum { SPMAP = 0, SPUNMAP = 8 }; /* more than PAGE_KEEP, PAGE_CALLS and PAGE_LOOK */
+enum { SPMAP = 0, SPUNMAP = 16 }; /* more than PAGE_KEEP, PAGE_CALLS, PAGE_LOOK, PAGE_BULK */
 
 /* PAGE_KEEP: all tables are there before, and stay. */
 static void run_sparse(gb_state *st, const struct page_ops *ops, const struct page_row *row)
 {
-    int how = row->which & (PAGE_KEEP | PAGE_CALLS | PAGE_LOOK);
+    int how = row->which & (SPUNMAP - 1);
     while (gb_keep_running_batch(st, SPARSE)) {
         double start, middle, end;
         ops->open();
@@ -189,6 +192,18 @@ static int can_large(const struct page_ops *ops)
     return ops->map != NULL && strcmp(ops->name, "walk") != 0;
 }
 
+/* Those whose tables may stay. */
+static int can_keep(const struct page_ops *ops)
+{
+    return strcmp(ops->name, "bare+count") != 0;
+}
+
+/* Those that look ahead. */
+static int can_look(const struct page_ops *ops)
+{
+    return strcmp(ops->name, "walk") != 0;
+}
+
 static int can_whole(const struct page_ops *ops)
 {
     return ops->unmap_whole != NULL;
@@ -199,12 +214,12 @@ static void run_prepared(gb_state *st, const struct page_ops *ops, const struct 
     static void (*const runs[])(gb_state *, const struct page_ops *, const struct page_row *) = {
         run_range, run_map2m, run_translate, run_sparse};
     prepare();
-    runs[row->which >> 4](st, ops, &(struct page_row){.which = row->which & 15});
+    runs[row->which >> 8](st, ops, &(struct page_row){.which = row->which & 255});
 }
 
 #define ROW(name, n, can, run, which)                    \
     {                                                    \
-        name, n, can, run_prepared, (run) << 4 | (which) \
+        name, n, can, run_prepared, (run) << 8 | (which) \
     }
 const struct page_row page_rows[] = {
     ROW("map4k", 8 * PAGES, can_range, 0, MAP),
@@ -215,11 +230,15 @@ const struct page_row page_rows[] = {
     ROW("unmap", 8 * PAGES, can_range, 0, UNMAP),
     ROW("unmap.whole", 8 * PAGES, can_whole, 0, UNMAP_WHOLE),
     ROW("spmap", 8 * SPARSE, NULL, 3, SPMAP),
-    ROW("spmap.kept", 8 * SPARSE, can_range, 3, SPMAP | PAGE_KEEP),
+    ROW("spmap.kept", 8 * SPARSE, can_keep, 3, SPMAP | PAGE_KEEP),
+    ROW("spmap.bulk", 8 * SPARSE, can_look, 3, SPMAP | PAGE_BULK),
+    ROW("spmap.kept.bulk", 8 * SPARSE, can_look, 3, SPMAP | PAGE_KEEP | PAGE_BULK),
     ROW("spmap.calls", 8 * SPARSE, can_whole, 3, SPMAP | PAGE_CALLS),
     ROW("spunmap", 8 * SPARSE, NULL, 3, SPUNMAP),
-    ROW("spunmap.ahead", 8 * SPARSE, can_large, 3, SPUNMAP | PAGE_LOOK),
-    ROW("spunmap.kept", 8 * SPARSE, can_range, 3, SPUNMAP | PAGE_KEEP),
+    ROW("spunmap.ahead", 8 * SPARSE, can_look, 3, SPUNMAP | PAGE_LOOK),
+    ROW("spunmap.bulk", 8 * SPARSE, can_look, 3, SPUNMAP | PAGE_BULK),
+    ROW("spunmap.kept", 8 * SPARSE, can_keep, 3, SPUNMAP | PAGE_KEEP),
+    ROW("spunmap.kept.bulk", 8 * SPARSE, can_look, 3, SPUNMAP | PAGE_KEEP | PAGE_BULK),
     ROW("spunmap.calls", 8 * SPARSE, can_whole, 3, SPUNMAP | PAGE_CALLS),
     {0},
 };

@@ -117,23 +117,32 @@ static uint64_t bare_translate_dep(uint64_t va, size_t n)
     return va;
 }
 
-/* Begins to load the entry for va, if its table is there. */
-static inline void look(uint64_t va)
+/* Begins to load the entry of this level for va, if its table is there. */
+static inline void look(uint64_t va, int level)
 {
     entry *e = at(root) + (va >> 39 & 511);
-    for (int l = 3; l > 0; l--) {
-        if (*e == 0)
+    for (int l = 3; l > level; l--) {
+        uint64_t table = *e;
+        if (table == 0)
             return;
-        e = at(*e) + (va >> (12 + 9 * (l - 1)) & 511);
+        e = at(table) + (va >> (12 + 9 * (l - 1)) & 511);
     }
     __builtin_prefetch((const void *)e, 1);
+}
+
+/* Before the page number i has its turn. */
+static inline void look_ahead(const uint64_t *va, size_t i, size_t n, int how)
+{
+    if ((how & PAGE_BULK) != 0 && i + 2 * PAGE_AHEAD < n)
+        look(va[i + 2 * PAGE_AHEAD], 1);
+    if ((how & (PAGE_BULK | PAGE_LOOK)) != 0 && i + PAGE_AHEAD < n)
+        look(va[i + PAGE_AHEAD], 0);
 }
 
 static void bare_map_each(const uint64_t *va, size_t n, int how)
 {
     for (size_t i = 0; i < n; i++) {
-        if ((how & PAGE_LOOK) != 0 && i + PAGE_AHEAD < n)
-            look(va[i + PAGE_AHEAD]);
+        look_ahead(va, i, n, how);
         *walk(va[i], 0) = (PAGE_PA + i * 4096) | 0x63;
     }
 }
@@ -141,8 +150,7 @@ static void bare_map_each(const uint64_t *va, size_t n, int how)
 static void bare_unmap_each(const uint64_t *va, size_t n, int how)
 {
     for (size_t i = 0; i < n; i++) {
-        if ((how & PAGE_LOOK) != 0 && i + PAGE_AHEAD < n)
-            look(va[i + PAGE_AHEAD]);
+        look_ahead(va, i, n, how);
         *walk(va[i], 0) = 0;
     }
 }

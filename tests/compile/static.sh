@@ -1,5 +1,6 @@
 #!/bin/sh
-# With MM_*_STATIC the CPU's number may be a static variable or function, as most kernels have it.
+# With MM_*_STATIC the CPU's number may be a static variable or function, as most kernels have it; so
+# may what leads to a table.
 cd "$(dirname "$0")/../.." || exit 1
 # shellcheck source=tests/tap.sh
 . tests/tap.sh
@@ -8,17 +9,25 @@ mkdir -p build/test/compile
 takes_static_hooks() { # HEADER COMPILER
     upper=$(basename "$1" .h | tr '[:lower:]' '[:upper:]')
     cat >"build/test/compile/static_$upper.c" <<END
+#include <stdint.h>
 #define MM_CPU_MAX 4
 static unsigned cpu_number(void)
 {
     return 0;
 }
 #define MM_CPU_ID() cpu_number()
+static void *table_at(unsigned long long pa)
+{
+    return (void *)(uintptr_t)pa;
+}
+#define MM_PAGETABLE_OPEN(pt, pa) table_at((pa) + (pt)->direct)
 #define ${upper}_STATIC
 #define ${upper}_IMPLEMENTATION
 #include "$1"
 extern unsigned (*const cpu_number_in_use)(void);
 unsigned (*const cpu_number_in_use)(void) = cpu_number;
+extern void *(*const table_at_in_use)(unsigned long long);
+void *(*const table_at_in_use)(unsigned long long) = table_at;
 END
     $2 -std=gnu11 -Wall -Wextra -Wpedantic -Werror -I. -c -o "build/test/compile/static_$upper.o" \
         "build/test/compile/static_$upper.c"

@@ -102,6 +102,20 @@ static enum mm_status step_cursor(void)
     return status;
 }
 
+/* The same by the call for many. */
+static enum mm_status step_bulk(void)
+{
+    static const mm_va_t va[] = {BASE + 400 * MIB};
+    static const mm_pa_t pa[] = {0x3000};
+    struct mm_pagetable_cursor cursor;
+    enum mm_status status = mm_pagetable_cursor_begin(&cursor, &s.pt, BASE, GIB, NULL);
+    assert_int_equal(status, MM_OK);
+    size_t done = mm_pagetable_cursor_map_bulk(&cursor, va, pa, 1, RW, &status);
+    assert_int_equal(done, status == MM_OK);
+    mm_pagetable_cursor_end(&cursor);
+    return status;
+}
+
 static void begin(void)
 {
     space_simple(&s, mm_pagetable_format_of(format_id));
@@ -187,6 +201,38 @@ static void a_cursor(void **state)
     begin();
     assert_int_equal(fails_cleanly(step_cursor), 4);
     end();
+    begin();
+    assert_int_equal(fails_cleanly(step_bulk), 4);
+    end();
+}
+
+/* Of many pages those are there whose tables could be had, in the order of the list. */
+static void many_pages_up_to_the_first_failure(void **state)
+{
+    static mm_va_t va[20];
+    static mm_pa_t pa[20];
+    (void)state;
+    for (unsigned i = 0; i < 20; i++) {
+        va[i] = BASE + (i * 7 % 20) * 2 * MIB; /* a table of leaves each */
+        pa[i] = i * PAGE;
+    }
+    for (unsigned fails = 1; fails <= 20 + 2; fails++) {
+        struct mm_pagetable_cursor cursor;
+        enum mm_status status;
+        format_id = MM_PAGETABLE_ID_SV48;
+        begin();
+        assert_int_equal(mm_pagetable_cursor_begin(&cursor, &s.pt, BASE, GIB, NULL), MM_OK);
+        s.ram->fail = (struct mm_test_fail){0, fails};
+        size_t done = mm_pagetable_cursor_map_bulk(&cursor, va, pa, 20, RW, &status);
+        s.ram->fail = (struct mm_test_fail){0, 0};
+        mm_pagetable_cursor_end(&cursor);
+        assert_int_equal(status, MM_ERR_NOMEM);
+        assert_int_equal(done, fails < 4 ? 0 : fails - 3); /* the first needs three */
+        assert_int_equal(s.ram->in_use, done == 0 ? 1 : 3 + done);
+        for (size_t i = 0; i < 20; i++)
+            assert_int_equal(mm_pagetable_translate(&s.pt, va[i]), i < done ? pa[i] : MM_PA_NONE);
+        end();
+    }
 }
 
 static void the_root(void **state)
@@ -235,11 +281,9 @@ static void tables_at_impossible_places_are_given_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(changes),
-        cmocka_unit_test(sharing),
-        cmocka_unit_test(a_cursor),
-        cmocka_unit_test(the_root),
-        cmocka_unit_test(tables_at_impossible_places_are_given_back),
+        cmocka_unit_test(changes),  cmocka_unit_test(sharing),
+        cmocka_unit_test(a_cursor), cmocka_unit_test(many_pages_up_to_the_first_failure),
+        cmocka_unit_test(the_root), cmocka_unit_test(tables_at_impossible_places_are_given_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -397,6 +397,61 @@ static void do_cursor(uint64_t p, uint64_t n)
     mm_pagetable_cursor_end(&cursor);
 }
 
+/* Which page of the list a call for many refuses, and why; those before it are done in the model. */
+static size_t model_bulk(const uint64_t *page, const mm_pa_t *pa, size_t count, uint32_t attr,
+                         enum mm_status *status)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct cell *c = &w.cell[page[i]];
+        if (pa != NULL && (!attr_legal(&w, attr) || c->kind != CELL_NONE)) {
+            *status = attr_legal(&w, attr) ? MM_ERR_EXISTS : MM_ERR_INVALID;
+            return i;
+        }
+        if (pa != NULL) {
+            model_map(&w, page[i], 1, pa[i], attr, 1, false);
+        } else if (c->kind != CELL_NONE && (c->level != 0 || c->group)) {
+            *status = MM_ERR_BUSY;
+            return i;
+        } else {
+            memset(c, 0, sizeof *c);
+        }
+    }
+    *status = MM_OK;
+    return count;
+}
+
+/* Pages here and there, one or the other of them twice, in a call for all. */
+static void do_bulk(uint64_t p, uint64_t n)
+{
+    struct mm_pagetable_cursor cursor;
+    uint64_t page[64];
+    mm_va_t va[64];
+    mm_pa_t pa[64];
+    size_t count = below(64), expected;
+    uint32_t attr = random_attr(&w);
+    enum mm_status right, status;
+    const bool maps = below(2) == 0;
+
+    if (!in_one_half(p, n))
+        return;
+    for (size_t i = 0; i < count; i++) {
+        page[i] = p + below(n);
+        for (unsigned k = 0; k < 8 && (w.cell[page[i]].kind == CELL_NONE) != maps; k++)
+            page[i] = p + below(n);
+        va[i] = page_va(&w, page[i]);
+        pa[i] = random_frame(1, 1, 1000) * PAGE;
+    }
+    w.s.ram->fail = (struct mm_test_fail){0, 0};
+    assert_int_equal(mm_pagetable_cursor_begin(&cursor, &w.s.pt, page_va(&w, p), n * PAGE, batch),
+                     MM_OK);
+    expected = model_bulk(page, maps ? pa : NULL, count, attr, &right);
+    assert_int_equal(maps ? mm_pagetable_cursor_map_bulk(&cursor, va, pa, count, attr, &status)
+                          : mm_pagetable_cursor_unmap_bulk(&cursor, va, count, &status),
+                     expected);
+    assert_int_equal(status, right);
+    mm_pagetable_cursor_end(&cursor);
+}
+
 /* Is this page in `to` what it is in the first table? */
 static void compare_shared(uint64_t p, bool inside)
 {
@@ -469,7 +524,7 @@ static void operate(void)
 
     random_range(&p, &n);
     prepare_failure();
-    switch (below(18)) {
+    switch (below(19)) {
     case 0:
     case 1:
     case 2:
@@ -509,6 +564,9 @@ static void operate(void)
         break;
     case 15:
         do_sweep(p, n);
+        break;
+    case 16:
+        do_bulk(p, n);
         break;
     default:
         do_touch(p);

@@ -75,6 +75,27 @@ static void begin(MM_PAGETABLE_LOCK_T *locks, unsigned count)
     (void)mm_test_seed(); /* before the threads ask for it */
 }
 
+/* Pages here and there, out and in again. */
+static uint64_t write_many(struct mm_test_rng *rng)
+{
+    struct mm_pagetable_cursor c;
+    enum mm_status status;
+    mm_va_t va[24];
+    mm_pa_t pa[24];
+    uint64_t errors = mm_pagetable_cursor_begin(&c, &s.pt, 0, AREA, NULL) != MM_OK;
+
+    for (unsigned i = 0; i < 24; i++) {
+        va[i] = mm_test_below(rng, AREA / PAGE) * PAGE;
+        pa[i] = va[i] + OFFSET;
+    }
+    (void)mm_pagetable_cursor_unmap_bulk(&c, va, 24, &status);
+    errors += status != MM_OK && status != MM_ERR_BUSY;
+    (void)mm_pagetable_cursor_map_bulk(&c, va, pa, 24, RW, &status);
+    errors += status != MM_OK && status != MM_ERR_EXISTS;
+    mm_pagetable_cursor_end(&c);
+    return errors;
+}
+
 static uint64_t writer(void)
 {
     struct mm_test_rng rng = mm_test_rng(mm_test_seed(), 0);
@@ -89,7 +110,7 @@ static uint64_t writer(void)
         }
         if (bytes > AREA - va)
             bytes = AREA - va;
-        switch (mm_test_below(&rng, 6)) {
+        switch (mm_test_below(&rng, 7)) {
         case 0:
         case 1:
             errors += mm_pagetable_map(&s.pt, va, va + OFFSET, bytes, RW, MM_PAGETABLE_REPLACE,
@@ -102,6 +123,9 @@ static uint64_t writer(void)
             (void)mm_pagetable_protect(&s.pt, va, bytes, RO, MM_PAGETABLE_PERMS, NULL);
             break;
         case 4:
+            errors += write_many(&rng);
+            break;
+        case 5:
             (void)mm_pagetable_split(&s.pt, va, 0, NULL);
             break;
         default:
