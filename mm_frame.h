@@ -1115,14 +1115,15 @@ struct mm_frame_lru {
 };
 
 /* Called by shrink for a frame that was taken off its list: write it away, unmap it and drop its
- * references, or return another status than MM_OK to have it put back as active. */
+ * references, or return another status than MM_OK to have it put back as active. Shrink holds a
+ * reference of its own meanwhile: the frame becomes nobody else's before the callback is back. */
 typedef enum mm_status (*mm_frame_evict_fn)(void *ctx, struct mm_frame_pool *pool, mm_pa_t pa);
 
 /* MM_ERR_INVALID if the pool has no descriptors. */
 MM_FRAME_API enum mm_status mm_frame_lru_init(struct mm_frame_lru *lru, struct mm_frame_pool *pool);
-/* Puts a frame at the young end of the inactive list. MM_ERR_EXISTS if it is on a list;
- * MM_ERR_NOENT without a reference (see mm_frame_alloc_ref); MM_ERR_INVALID for no frame or kind.
- * O(1), the lock. */
+/* Puts a frame, of which the caller holds a reference, at the young end of the inactive list.
+ * MM_ERR_EXISTS if it is on a list; MM_ERR_NOENT if nobody holds one (see mm_frame_alloc_ref);
+ * MM_ERR_INVALID for no frame or kind. O(1), the lock. */
 MM_FRAME_API enum mm_status mm_frame_lru_add(struct mm_frame_lru *lru, mm_pa_t pa,
                                              enum mm_frame_lru_kind kind);
 /* Takes it off. MM_ERR_NOENT if it is on no list; MM_ERR_INVALID for no frame. O(1), the lock. */
@@ -4629,6 +4630,9 @@ static unsigned mmi_frame_lru_list(uintptr_t flags)
            ((flags & MM_FRAME_DESC_ACTIVE) != 0 ? 1u : 0u);
 }
 
+#define MMI_FRAME_LRU_STATE \
+    ((uintptr_t)(MM_FRAME_DESC_ACTIVE | MM_FRAME_DESC_FILE | MM_FRAME_DESC_REFERENCED))
+
 /* Links a descriptor in at the young end of the list that `flags` name, and sets them. Lock
  * held. */
 static void mmi_frame_lru_link(struct mm_frame_lru *lru, struct mm_frame_desc *desc,
@@ -4645,10 +4649,12 @@ static void mmi_frame_lru_link(struct mm_frame_lru *lru, struct mm_frame_desc *d
         lru->list[list].tail = me;
     lru->list[list].head = me;
     lru->list[list].count++;
+    (void)mm_fetch_and(&desc->flags, ~MMI_FRAME_LRU_STATE);
     (void)mm_fetch_or(&desc->flags, flags | MM_FRAME_DESC_LRU);
 }
 
-/* Takes a descriptor off its list; the lock held. */
+/* Takes a descriptor off its list; the lock held. Its mark stays: a put that does not find it would
+ * free the frame while it moves to another list. */
 static void mmi_frame_lru_unlink(struct mm_frame_lru *lru, struct mm_frame_desc *desc)
 {
     struct mm_frame_desc *const all = lru->pool->desc;
@@ -4663,8 +4669,13 @@ static void mmi_frame_lru_unlink(struct mm_frame_lru *lru, struct mm_frame_desc 
         lru->list[list].tail = desc->prev;
     desc->next = desc->prev = 0;
     lru->list[list].count--;
-    (void)mm_fetch_and(&desc->flags, ~(uintptr_t)(MM_FRAME_DESC_LRU | MM_FRAME_DESC_ACTIVE |
-                                                  MM_FRAME_DESC_FILE | MM_FRAME_DESC_REFERENCED));
+}
+
+/* The same for good. */
+static void mmi_frame_lru_take(struct mm_frame_lru *lru, struct mm_frame_desc *desc)
+{
+    mmi_frame_lru_unlink(lru, desc);
+    (void)mm_fetch_and(&desc->flags, ~(MMI_FRAME_LRU_STATE | MM_FRAME_DESC_LRU));
 }
 
 MM_FRAME_API enum mm_status mm_frame_lru_init(struct mm_frame_lru *lru, struct mm_frame_pool *pool)
@@ -4705,7 +4716,7 @@ MM_FRAME_API enum mm_status mm_frame_lru_remove(struct mm_frame_lru *lru, mm_pa_
         return MM_ERR_INVALID;
     MM_FRAME_LOCK(&lru->lock, state);
     if ((mm_load(&desc->flags) & MM_FRAME_DESC_LRU) != 0) {
-        mmi_frame_lru_unlink(lru, desc);
+        mmi_frame_lru_take(lru, desc);
         status = MM_OK;
     }
     MM_FRAME_UNLOCK(&lru->lock, state);
@@ -4752,22 +4763,23 @@ static void mmi_frame_lru_age(struct mm_frame_lru *lru, enum mm_frame_lru_kind k
     }
 }
 
-/* The next victim, taken off its list; NULL if there is none or it was spared (*spared). Lock
- * held. */
+/* The next victim, taken off its list, with a reference more; NULL if there is none or it was
+ * spared (*spared). Lock held. */
 static struct mm_frame_desc *mmi_frame_lru_victim(struct mm_frame_lru *lru,
                                                   enum mm_frame_lru_kind kind, bool *spared)
 {
     const uintptr_t tail = lru->list[(unsigned)kind * 2].tail;
     struct mm_frame_desc *desc;
-    bool used;
     *spared = false;
     if (tail == 0)
         return NULL;
     desc = &lru->pool->desc[tail - 1];
-    used = (mm_load(&desc->flags) & MM_FRAME_DESC_REFERENCED) != 0;
-    mmi_frame_lru_unlink(lru, desc);
-    if (!used)
+    if ((mm_load(&desc->flags) & MM_FRAME_DESC_REFERENCED) == 0) {
+        (void)mm_fetch_add(&desc->refs, 1); /* as long as it is marked, the last one stays */
+        mmi_frame_lru_take(lru, desc);
         return desc;
+    }
+    mmi_frame_lru_unlink(lru, desc);
     mmi_frame_lru_link(
         lru, desc, (kind == MM_FRAME_LRU_FILE ? MM_FRAME_DESC_FILE : 0u) | MM_FRAME_DESC_ACTIVE);
     lru->spared++;
@@ -4775,10 +4787,30 @@ static struct mm_frame_desc *mmi_frame_lru_victim(struct mm_frame_lru *lru,
     return NULL;
 }
 
+/* Gives a victim to the callback, and puts it back if that refuses. True if it is gone. */
+static bool mmi_frame_lru_evict(struct mm_frame_lru *lru, struct mm_frame_desc *desc,
+                                uintptr_t file, mm_frame_evict_fn evict, void *ctx)
+{
+    const mm_pa_t pa = mm_frame_desc_pa(lru->pool, desc);
+    const bool gone = evict(ctx, lru->pool, pa) == MM_OK;
+    MM_FRAME_LOCK_STATE_T state;
+    if (!gone) {
+        MM_FRAME_LOCK(&lru->lock, state);
+        if ((mm_load(&desc->flags) & MM_FRAME_DESC_LRU) == 0)
+            mmi_frame_lru_link(lru, desc, file | MM_FRAME_DESC_ACTIVE);
+        lru->refused++;
+        MM_FRAME_UNLOCK(&lru->lock, state);
+    }
+    while (mm_frame_put(lru->pool, pa) == MM_ERR_BUSY) /* its owners have gone meanwhile */
+        (void)mm_frame_lru_remove(lru, pa);
+    return gone;
+}
+
 MM_FRAME_API size_t mm_frame_lru_shrink(struct mm_frame_lru *lru, enum mm_frame_lru_kind kind,
                                         size_t want, size_t scan, mm_frame_evict_fn evict,
                                         void *ctx)
 {
+    const uintptr_t file = kind == MM_FRAME_LRU_FILE ? MM_FRAME_DESC_FILE : 0;
     size_t gone = 0;
     if ((unsigned)kind >= MM_FRAME_LRU_KINDS || evict == NULL)
         return 0;
@@ -4792,18 +4824,8 @@ MM_FRAME_API size_t mm_frame_lru_shrink(struct mm_frame_lru *lru, enum mm_frame_
         MM_FRAME_UNLOCK(&lru->lock, state);
         if (desc == NULL && !spared)
             break;
-        if (spared)
-            continue;
-        if (evict(ctx, lru->pool, mm_frame_desc_pa(lru->pool, desc)) == MM_OK) {
+        if (!spared && mmi_frame_lru_evict(lru, desc, file, evict, ctx))
             gone++;
-            continue;
-        }
-        MM_FRAME_LOCK(&lru->lock, state);
-        mmi_frame_lru_link(lru, desc,
-                           (kind == MM_FRAME_LRU_FILE ? MM_FRAME_DESC_FILE : 0u) |
-                               MM_FRAME_DESC_ACTIVE);
-        lru->refused++;
-        MM_FRAME_UNLOCK(&lru->lock, state);
     }
     (void)mm_fetch_add(&lru->evicted, gone);
     return gone;

@@ -185,24 +185,11 @@ static bool clear_accessed(void *used, struct mm_vma_space *vma, mm_va_t va)
     return true;
 }
 
-/* The frame is off its list here. A reference of its own keeps it from becoming another's
- * meanwhile; what stays goes back to the young end of its list, and frame_put takes it off if its
- * last owner has gone. */
-static enum mm_status evict_one(void *gone, struct mm_frame_pool *pool, mm_pa_t pa)
+static enum mm_status evict_one(void *ctx, struct mm_frame_pool *pool, mm_pa_t pa)
 {
-    enum mm_status status = MM_ERR_BUSY;
     bool used = false;
-    if (mm_frame_get(pool, pa) != MM_OK)
-        return MM_OK;
     (void)mm_vma_frame_walk(&kmm.vma, pa, clear_accessed, &used);
-    if (!used)
-        status = mm_vma_evict(&kmm.vma, pa);
-    if (status == MM_OK)
-        ++*(uint64_t *)gone;
-    else
-        frame_mapped(NULL, pa);
-    frame_put(pa);
-    return MM_OK;
+    return used ? MM_ERR_BUSY : mm_vma_evict(&kmm.vma, pa);
 }
 
 /* Pages of programs and of files in turn; twice round, as those in use are spared once. */
@@ -210,8 +197,8 @@ uint64_t kmm_reclaim(uint64_t want)
 {
     uint64_t gone = 0;
     for (uintptr_t tries = 4 * mm_load(&kmm.use[KMM_USER]); gone < want && tries != 0; tries--)
-        (void)mm_frame_lru_shrink(&kmm.lru, (enum mm_frame_lru_kind)(tries & 1), 1, 1, evict_one,
-                                  &gone);
+        gone += mm_frame_lru_shrink(&kmm.lru, (enum mm_frame_lru_kind)(tries & 1), 1, 1, evict_one,
+                                    NULL);
     (void)mm_fetch_add(&kmm.evicted, (uintptr_t)gone);
     return gone;
 }

@@ -348,7 +348,95 @@ static uint64_t work_in_ring(unsigned cpu, void *arg)
     return errors;
 }
 
+/* ---- owners against reclaim ------------------------------------------------------------------ */
+
+#define PAGES 64u
+
+static struct mm_frame_lru lru;
+static uint64_t page_mapped[PAGES]; /* a reference's address; whoever takes it out drops it */
+static unsigned char page_of[FRAMES];
+
+static void put(mm_pa_t pa)
+{
+    while (mm_frame_put(&lab.pool, pa) == MM_ERR_BUSY)
+        (void)mm_frame_lru_remove(&lru, pa);
+}
+
+static enum mm_status evict(void *rng, struct mm_frame_pool *pool, mm_pa_t pa)
+{
+    uint64_t *page = &page_mapped[__atomic_load_n(&page_of[pa / PAGE], __ATOMIC_RELAXED)];
+    uint64_t mapped = pa;
+
+    (void)pool;
+    if (mm_test_rand(rng) % 4 == 0)
+        return MM_ERR_BUSY;
+    if (!__atomic_compare_exchange_n(page, &mapped, MM_PA_NONE, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_RELAXED))
+        return MM_ERR_BUSY; /* its owner dropped it */
+    put(pa);
+    return MM_OK;
+}
+
+/* Pages come and go while others look through the lists: CPU 0 and 1 map and unmap, the others
+ * reclaim. */
+static uint64_t work_on_lists(unsigned cpu, void *arg)
+{
+    struct mm_test_rng rng = mm_test_rng(mm_test_seed(), cpu);
+    uint64_t errors = 0;
+
+    (void)arg;
+    while (errors == 0 && !time_is_up())
+        for (unsigned i = 0; i < 100; i++) {
+            const unsigned page = (unsigned)(mm_test_rand(&rng) % PAGES);
+            mm_pa_t pa;
+            if (cpu > 1) {
+                (void)mm_frame_lru_shrink(&lru, (enum mm_frame_lru_kind)(i & 1), 4, 8, evict, &rng);
+                continue;
+            }
+            pa = __atomic_exchange_n(&page_mapped[page], MM_PA_NONE, __ATOMIC_ACQ_REL);
+            if (pa != MM_PA_NONE) {
+                put(pa);
+                continue;
+            }
+            pa = mm_frame_alloc_ref(&lab.pool, 0, 0);
+            if (pa == MM_PA_NONE)
+                continue;
+            __atomic_store_n(&page_of[pa / PAGE], (unsigned char)page, __ATOMIC_RELAXED);
+            errors +=
+                expect(mm_frame_lru_add(&lru, pa, (enum mm_frame_lru_kind)(page & 1)) == MM_OK);
+            if (page % 3 == 0)
+                (void)mm_frame_lru_touch(&lru, pa);
+            pa = __atomic_exchange_n(&page_mapped[page], pa, __ATOMIC_ACQ_REL);
+            if (pa != MM_PA_NONE)
+                put(pa);
+        }
+    return errors;
+}
+
 /* ---- runs ------------------------------------------------------------------------------------ */
+
+static void owners_and_reclaim_share_the_lists(void **state)
+{
+    (void)state;
+    lab_begin(&lab);
+    lab_range(&lab, 0, 2 * PAGES * PAGE, MM_FRAME_USABLE);
+    lab.config.descriptors = true;
+    lab_start(&lab);
+    assert_int_equal(mm_frame_lru_init(&lru, &lab.pool), MM_OK);
+    for (unsigned i = 0; i < PAGES; i++)
+        page_mapped[i] = MM_PA_NONE;
+    deadline = now_ms() + (MM_TEST_SANITIZED ? 2000 : 900);
+    assert_int_equal(mm_test_threads(4, work_on_lists, NULL), 0);
+    mm_test_cpu = 0;
+    for (unsigned i = 0; i < PAGES; i++)
+        if (page_mapped[i] != MM_PA_NONE)
+            put(page_mapped[i]);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(lru.list[i].count, 0);
+    assert_true(lru.evicted != 0);
+    assert_healthy(&lab, 0);
+    lab_end(&lab);
+}
 
 static void stress(unsigned threads, mm_test_thread_fn fn, scenario_fn scenario, uint64_t frames)
 {
@@ -421,6 +509,7 @@ int main(void)
         cmocka_unit_test(frames_are_freed_by_other_threads),
         cmocka_unit_test(a_section_is_taken_away_all_the_time),
         cmocka_unit_test(no_thread_fails_while_frames_are_free),
+        cmocka_unit_test(owners_and_reclaim_share_the_lists),
     };
 
 #ifndef FRAME_STRESS_EXCHANGE

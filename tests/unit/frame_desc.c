@@ -486,6 +486,40 @@ static void the_kinds_have_lists_of_their_own(void **state)
     lab_end(&l.lab);
 }
 
+/* Its owner drops the last reference while reclaim looks at it. */
+static enum mm_status refuse_what_has_gone(void *ctx, struct mm_frame_pool *pool, mm_pa_t pa)
+{
+    (void)ctx;
+    assert_int_equal(mm_frame_put(pool, pa), MM_OK);
+    assert_int_equal(mm_frame_is_free(pool, pa), 0);
+    return MM_ERR_BUSY;
+}
+
+static enum mm_status put_back_and_refuse(void *lru, struct mm_frame_pool *pool, mm_pa_t pa)
+{
+    (void)pool;
+    assert_int_equal(mm_frame_lru_add(lru, pa, MM_FRAME_LRU_ANON), MM_OK);
+    return MM_ERR_BUSY;
+}
+
+static void a_victim_stays_as_long_as_it_is_looked_at(void **state)
+{
+    struct lru_lab l;
+
+    (void)state;
+    lru_begin(&l, MM_FRAME_LRU_ANON);
+    assert_int_equal(
+        mm_frame_lru_shrink(&l.lru, MM_FRAME_LRU_ANON, 1, 1, refuse_what_has_gone, NULL), 0);
+    assert_int_equal(mm_frame_is_free(&l.lab.pool, l.pa[0]), 1);
+    assert_int_equal(
+        mm_frame_lru_shrink(&l.lru, MM_FRAME_LRU_ANON, 1, 1, put_back_and_refuse, &l.lru), 0);
+    assert_int_equal(lru_count(&l, MM_FRAME_LRU_ANON, false), 7);
+    assert_int_equal(lru_count(&l, MM_FRAME_LRU_ANON, true), 0);
+    assert_int_equal(mm_frame_desc_of(&l.lab.pool, l.pa[1])->refs, 1);
+    assert_int_equal(l.lru.refused, 2);
+    lab_end(&l.lab);
+}
+
 static void lru_calls_refuse_what_they_must(void **state)
 {
     struct lru_lab l;
@@ -552,6 +586,7 @@ int main(void)
         cmocka_unit_test(the_active_list_refills_a_shorter_inactive_one),
         cmocka_unit_test(a_refused_eviction_puts_the_frame_back_as_active),
         cmocka_unit_test(the_kinds_have_lists_of_their_own),
+        cmocka_unit_test(a_victim_stays_as_long_as_it_is_looked_at),
         cmocka_unit_test(lru_calls_refuse_what_they_must),
         cmocka_unit_test(frames_are_taken_off_anywhere_in_a_list),
     };
