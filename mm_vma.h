@@ -157,14 +157,15 @@
  *   8  fork leaves out DONTFORK areas and locks; WIPEONFORK areas come empty.
  *
  *   Deliberate differences. Of failures: a FIXED mmap that a limit refuses leaves the areas in its
- *   way whole (Linux has split them then), and a refused mremap its target mapped; the limit of
- *   areas is exact, but that mremap wants room for three more; memory for a call is there before
- *   its first change. Of rights: reading needs MM_VMA_READ or MM_VMA_WRITE (x86 lets any right
- *   read). Of totals: what DONTUNMAP unlocks no longer counts as locked (Linux goes on counting
- *   it). Of pages: ADV_FREE frees at once; mremap leaves behind what faults bring again: pages of
- *   files, the zero frame; a file that gets shorter has its pages evicted by the pager, and private
- *   copies stay. Of places: alignment to huge pages is by request only. HUGEPAGE is a flag whatever
- *   the machine can do. Lists call every growing area [stack].
+ *   way whole (Linux has split them then), as does a change of flags that the limit of areas
+ *   refuses, and a refused mremap its target mapped. Of limits: that of areas is exact (Linux lets
+ *   mmap and brk go one beyond it), but that mremap wants room for three more (in Linux for six at a
+ *   given place); committed memory has none. Of rights: reading needs MM_VMA_READ or MM_VMA_WRITE
+ *   (x86 lets any right read). Of totals: what DONTUNMAP unlocks no longer counts as locked (Linux
+ *   goes on counting it). Of pages: ADV_FREE frees at once; mremap leaves behind what faults bring
+ *   again: pages of files, the zero frame; a file that gets shorter has its pages evicted by the
+ *   pager, and private copies stay. Of places: alignment to huge pages is by request only. HUGEPAGE
+ *   is a flag whatever the machine can do. Lists call every growing area [stack].
  *   Not there: other advice, DROPPABLE, PROT_GROWSUP (EINVAL all); HUGETLB and SYNC (no effect, but
  *   EOPNOTSUPP with SHARED_VALIDATE); mlockall, protection keys.
  *
@@ -950,7 +951,7 @@ MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map);
     X(OK, 0, "done")                                                               \
     X(EPERM, -1, "locking, code from this file, or this address is not allowed")   \
     X(EBADF, -9, "a file mapping without a file")                                  \
-    X(EAGAIN, -11, "the limit of locked memory")                                   \
+    X(EAGAIN, -11, "the limit of locked memory, or no memory for an advice")       \
     X(ENOMEM, -12, "no memory, no address range, a limit, or a hole in the range") \
     X(EACCES, -13, "the file does not allow these rights")                         \
     X(EFAULT, -14, "the range is not one area")                                    \
@@ -1284,8 +1285,8 @@ MM_VMA_API int mm_vma_mremap(struct mm_vma_space *space, mm_va_t old, uint64_t o
 /* madvise(2), with Linux's numbers. Goes over holes and returns ENOMEM at the end. EINVAL:
  * misaligned, it wraps, other advice; and, at the first area that it does not fit (what stands
  * before is done): DONTNEED and FREE of locked or linear areas, FREE and WIPEONFORK of other
- * than private anonymous ones, DOFORK and DODUMP of linear ones. ENOMEM: also no memory, the limit
- * of areas. */
+ * than private anonymous ones, DOFORK and DODUMP of linear ones. EAGAIN: no memory, the limit of
+ * areas. */
 enum mm_vma_advice {
     MM_VMA_ADV_NORMAL = 0,
     MM_VMA_ADV_RANDOM = 1,
@@ -4516,7 +4517,20 @@ static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *range, void 
     return MM_VMA_OK;
 }
 
-/* Locked and total limits, and the rights: mmap's checks behind the choice of a place. */
+/* Whether a fixed range lies in the midst of an area, which makes three of it, and the limit of
+ * areas has no room for two more. */
+static bool mmi_vma_crowded(const struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+{
+    const struct mm_vma *there;
+
+    if (MM_LIKELY(space->map.count + 2 <= space->limits.areas))
+        return false;
+    there = mmi_vma_from(space, start);
+    return there != NULL && there->start < start && there->end > end;
+}
+
+/* Limits of locked pages, of all and of areas, and the rights: mmap's checks behind the choice of a
+ * place. */
 static int mmi_vma_admit(const struct mm_vma_space *space, const struct mm_vma_request *r,
                          uintptr_t start, uintptr_t pages, uintptr_t *flags)
 {
@@ -4535,6 +4549,8 @@ static int mmi_vma_admit(const struct mm_vma_space *space, const struct mm_vma_r
     if (!mmi_vma_may_expand(space, *flags, pages) && /* what is there makes room */
         (!fixed || !mmi_vma_may_expand(space, *flags,
                                        pages - mmi_vma_mapped(space, start, start + pages, false))))
+        return MM_VMA_ENOMEM;
+    if (fixed && mmi_vma_crowded(space, start, start + pages))
         return MM_VMA_ENOMEM;
     *flags |= mmi_vma_accountable(*flags);
     return MM_VMA_OK;
@@ -4686,6 +4702,26 @@ static int mmi_vma_protected(const struct mm_vma_space *space, const struct mm_v
     return MM_VMA_OK;
 }
 
+/* Whether the limit of areas lets the part [from, to) of `vma` have `flags`: what joins a neighbour
+ * adds none. */
+static bool mmi_vma_may_part(const struct mm_vma_space *space, const struct mm_vma *vma,
+                             uintptr_t from, uintptr_t to, uintptr_t flags)
+{
+    unsigned parts = mmi_vma_parts(vma, from, to);
+    struct mm_vma mid = *vma;
+    bool left, right;
+
+    if (MM_LIKELY(parts == 0 || space->map.count + parts <= space->limits.areas))
+        return true;
+    mid.start = from;
+    mid.end = to;
+    mid.flags = flags;
+    mid.offset += from - vma->start;
+    mmi_vma_joins(from == vma->start ? mmi_vma_upto(space, from) : NULL, &mid,
+                  to == vma->end ? mmi_vma_from(space, to) : NULL, &left, &right);
+    return left || right;
+}
+
 /* Changes the part [from, to) of `vma` to `flags`, in the map only; `p`, if it is not NULL, found
  * that part. */
 static int mmi_vma_change(struct mm_vma_space *space, struct mmi_vma_patch *p, struct mm_vma **vma,
@@ -4695,7 +4731,7 @@ static int mmi_vma_change(struct mm_vma_space *space, struct mmi_vma_patch *p, s
 
     if (flags == (*vma)->flags)
         return MM_VMA_OK;
-    if (space->map.count + mmi_vma_parts(*vma, from, to) > space->limits.areas)
+    if (!mmi_vma_may_part(space, *vma, from, to, flags))
         return MM_VMA_ENOMEM;
     mmi_vma_write_begin(&space->map);
     *vma = p != NULL ? mmi_vma_patch_modify(space, p, from, to, flags, &gone)
@@ -4906,7 +4942,7 @@ static int mmi_vma_madvise(struct mm_vma_space *space, uintptr_t start, uintptr_
     bool pages;
 
     if (mmi_vma_reserve(space, start, end, 2) != MM_VMA_OK)
-        return MM_VMA_ENOMEM;
+        return MM_VMA_EAGAIN;
     while (start < end) {
         if (vma == NULL || vma->start >= end)
             return MM_VMA_ENOMEM;
@@ -4920,7 +4956,7 @@ static int mmi_vma_madvise(struct mm_vma_space *space, uintptr_t start, uintptr_
             result = pages ? mmi_vma_advise_pages(space, vma, advice, start, to)
                            : mmi_vma_change(space, NULL, &vma, start, to, flags);
         if (result != MM_VMA_OK)
-            return result;
+            return result == MM_VMA_ENOMEM ? MM_VMA_EAGAIN : result; /* ENOMEM is for holes */
         start = mmi_vma_max(vma->end, to);
         vma = mmi_vma_from(space, start);
     }
@@ -5220,6 +5256,13 @@ static bool mmi_vma_remap_room(const struct mmi_vma_remap *r, uintptr_t flags, u
            space->data + r->pages - data <= space->limits.data >> MM_PAGE_SHIFT;
 }
 
+/* Whether a call that moves memory, be it of several areas, might go beyond the limit of areas: both
+ * ranges may be cut out of the midst of areas. */
+static bool mmi_vma_remap_crowded(const struct mm_vma_space *space)
+{
+    return space->map.count + 3 > space->limits.areas;
+}
+
 /* Chooses the place, frees it and moves there: FIXED, DONTUNMAP, or because growth in place
  * failed. */
 static int mmi_vma_remap_to(struct mmi_vma_remap *r)
@@ -5231,8 +5274,6 @@ static int mmi_vma_remap_to(struct mmi_vma_remap *r)
     if (fixed && r->old_pages == 0 && r->target == r->old)
         return MM_VMA_EFAULT; /* the target would take the source away */
     if (mmi_vma_reserve(space, 0, space->top, 5) != MM_VMA_OK)
-        return MM_VMA_ENOMEM;
-    if (space->map.count + 3 > space->limits.areas)
         return MM_VMA_ENOMEM;
     if ((r->flags & MM_VMA_REMAP_DONTUNMAP) != 0 &&
         !mmi_vma_remap_room(r, vma->flags, fixed ? r->pages : 0))
@@ -5321,7 +5362,7 @@ static int mmi_vma_remap_at(struct mmi_vma_remap *r)
         return result;
     if (mmi_vma_remap_fits(r, vma))
         return mmi_vma_remap_extend(r, vma);
-    if ((r->flags & MM_VMA_REMAP_MAYMOVE) == 0)
+    if ((r->flags & MM_VMA_REMAP_MAYMOVE) == 0 || mmi_vma_remap_crowded(space))
         return MM_VMA_ENOMEM;
     r->target = 0;
     return mmi_vma_remap_to(r);
@@ -5384,7 +5425,10 @@ MM_VMA_API int mm_vma_mremap(struct mm_vma_space *space, mm_va_t old, uint64_t o
     if (result != MM_VMA_OK)
         return result;
     MMI_VMA_LOCK(space, state);
-    if ((flags & MM_VMA_REMAP_FIXED) != 0 && r.pages == r.old_pages) {
+    if ((flags & (MM_VMA_REMAP_FIXED | MM_VMA_REMAP_DONTUNMAP)) != 0 &&
+        mmi_vma_remap_crowded(space)) {
+        result = MM_VMA_ENOMEM;
+    } else if ((flags & MM_VMA_REMAP_FIXED) != 0 && r.pages == r.old_pages) {
         result = mmi_vma_remap_each(&r);
     } else if ((flags & (MM_VMA_REMAP_FIXED | MM_VMA_REMAP_DONTUNMAP)) != 0) {
         vma = mmi_vma_from(space, r.old);

@@ -219,7 +219,7 @@ static void step_dontneed(unsigned s)
         return;
     result = mm_vma_madvise(&w->space[s], va_of(p), n * PAGE,
                             anonymous && chance(50) ? MM_VMA_ADV_FREE : MM_VMA_ADV_DONTNEED);
-    if (result == MM_VMA_ENOMEM && w->fail.fail_at != 0)
+    if (result == MM_VMA_EAGAIN && w->fail.fail_at != 0)
         return;
     assert_int_equal(result, MM_VMA_OK);
     for (unsigned i = 0; i < n; i++) {
@@ -243,7 +243,7 @@ static void step_advise(unsigned s)
     if (n == 0)
         return;
     result = mm_vma_madvise(&w->space[s], va_of(p), n * PAGE, advices[which]);
-    if (result == MM_VMA_ENOMEM && w->fail.fail_at != 0)
+    if (result == MM_VMA_EAGAIN && w->fail.fail_at != 0)
         return;
     assert_int_equal(result, MM_VMA_OK);
     for (unsigned i = 0; i < n; i++) {

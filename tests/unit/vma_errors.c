@@ -178,6 +178,8 @@ static void mmap_is_refused(void **state)
     r.flags = FIXED_ANON;
     limit(&l.areas, before.totals.areas, &l);
     REFUSED(map(r), ENOMEM);
+    limit(&l.areas, before.totals.areas + 1, &l);
+    REFUSED(map(request(BEYOND + 1, 1, MM_VMA_READ, FIXED_ANON)), ENOMEM); /* one would be three */
     limit(&l.total, before.totals.total * PAGE, &l);
     r = request(DATA + 5, 2, RW, FIXED_ANON); /* one page of it is there already */
     REFUSED(map(r), ENOMEM);
@@ -303,6 +305,7 @@ static void mremap_is_refused(void **state)
 static void madvise_is_refused(void **state)
 {
     struct mm_vma_space *space = &w->space[0];
+    struct mm_vma_limits l;
 
     (void)state;
     take(&before);
@@ -314,6 +317,9 @@ static void madvise_is_refused(void **state)
     REFUSED(mm_vma_madvise(space, va_of(BEYOND), PAGE, MM_VMA_ADV_FREE), EINVAL);
     REFUSED(mm_vma_madvise(space, va_of(OPEN), PAGE, MM_VMA_ADV_WIPEONFORK), EINVAL);
     REFUSED(mm_vma_madvise(space, va_of(DEVICE), PAGE, MM_VMA_ADV_DOFORK), EINVAL);
+    limit(&l.areas, before.totals.areas + 1, &l);
+    REFUSED(mm_vma_madvise(space, va_of(BEYOND + 1), PAGE, MM_VMA_ADV_RANDOM), EAGAIN);
+    limit(NULL, 0, &l);
     /* over a hole, with a late ENOMEM; then up to the area that refuses */
     assert_int_equal(mm_vma_madvise(space, va_of(ISLANDS), 5 * PAGE, MM_VMA_ADV_RANDOM),
                      MM_VMA_ENOMEM);
