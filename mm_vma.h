@@ -158,14 +158,15 @@
  *
  *   Deliberate differences. Of failures: a FIXED mmap that a limit refuses leaves the areas in its
  *   way whole (Linux has split them then), as does a change of flags that the limit of areas
- *   refuses, and a refused mremap its target mapped. Of limits: that of areas is exact (Linux lets
- *   mmap and brk go one beyond it), but that mremap wants room for three more (in Linux for six at a
- *   given place); committed memory has none. Of rights: reading needs MM_VMA_READ or MM_VMA_WRITE
- *   (x86 lets any right read). Of totals: what DONTUNMAP unlocks no longer counts as locked (Linux
- *   goes on counting it). Of pages: ADV_FREE frees at once; mremap leaves behind what faults bring
- *   again: pages of files, the zero frame; a file that gets shorter has its pages evicted by the
- *   pager, and private copies stay. Of places: alignment to huge pages is by request only. HUGEPAGE
- *   is a flag whatever the machine can do. Lists call every growing area [stack].
+ *   refuses, and a refused mremap its target mapped; memory for a call is there before its first
+ *   change. Of limits: that of areas is exact (Linux lets mmap and brk go one beyond it), but that
+ *   mremap wants room for three more (in Linux for six at a given place); committed memory has none.
+ *   Of rights: reading needs MM_VMA_READ or MM_VMA_WRITE (x86 lets any right read). Of totals: what
+ *   DONTUNMAP unlocks no longer counts as locked (Linux goes on counting it). Of pages: ADV_FREE
+ *   frees at once; mremap leaves behind what faults bring again: pages of files, the zero frame; a
+ *   file that gets shorter has its pages evicted by the pager, and private copies stay. Of places:
+ *   alignment to huge pages is by request only. HUGEPAGE is a flag whatever the machine can do.
+ *   Lists call every growing area [stack].
  *   Not there: other advice, DROPPABLE, PROT_GROWSUP (EINVAL all); HUGETLB and SYNC (no effect, but
  *   EOPNOTSUPP with SHARED_VALIDATE); mlockall, protection keys.
  *
@@ -5256,8 +5257,8 @@ static bool mmi_vma_remap_room(const struct mmi_vma_remap *r, uintptr_t flags, u
            space->data + r->pages - data <= space->limits.data >> MM_PAGE_SHIFT;
 }
 
-/* Whether a call that moves memory, be it of several areas, might go beyond the limit of areas: both
- * ranges may be cut out of the midst of areas. */
+/* Whether a call that moves memory, be it of several areas, might go beyond the limit of areas:
+ * both ranges may be cut out of the midst of areas. */
 static bool mmi_vma_remap_crowded(const struct mm_vma_space *space)
 {
     return space->map.count + 3 > space->limits.areas;
