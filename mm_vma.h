@@ -160,7 +160,7 @@
  *   way whole (Linux has split them then), as does a change of flags that the limit of areas
  *   refuses, and a refused mremap its target mapped; memory for a call is there before its first
  *   change. Of limits: that of areas is exact (Linux lets mmap and brk go one beyond it), but that
- *   mremap wants room for three more (in Linux for six at a given place); committed memory has none.
+ *   mremap wants room for three more (in Linux six, at a given place); committed memory has none.
  *   Of rights: reading needs MM_VMA_READ or MM_VMA_WRITE (x86 lets any right read). Of totals: what
  *   DONTUNMAP unlocks no longer counts as locked (Linux goes on counting it). Of pages: ADV_FREE
  *   frees at once; mremap leaves behind what faults bring again: pages of files, the zero frame; a
@@ -2643,12 +2643,13 @@ struct mmi_vma_patch {
     unsigned i, j;
     bool beyond;     /* it does */
     bool first;      /* the leaf's first start may change, which stands in keys above */
+    bool full;       /* the leaf lacks room, and nothing else stands in the way */
     uintptr_t floor; /* where the area before that ends, or 0 */
 };
 
 /* Whether all slots end within the leaf's stretch, and the patch's can become `more` and what is
  * left of the first and the last of them. */
-static bool mmi_vma_patch_fits(const struct mmi_vma_patch *p, uintptr_t start, uintptr_t end,
+static bool mmi_vma_patch_fits(struct mmi_vma_patch *p, uintptr_t start, uintptr_t end,
                                unsigned more)
 {
     const struct mmi_vma_leaf *l = &p->c.node[0]->u.leaf;
@@ -2659,7 +2660,23 @@ static bool mmi_vma_patch_fits(const struct mmi_vma_patch *p, uintptr_t start, u
     if (gone != 0)
         more += (unsigned)(l->start[p->i] < (uint32_t)start) +
                 (unsigned)(l->last[p->j - 1] >= (uint32_t)end);
-    return gone != l->count && l->count + more <= gone + MM_VMA_LEAF_AREAS;
+    if (gone == l->count)
+        return false;
+    p->full = l->count + more > gone + MM_VMA_LEAF_AREAS;
+    return !p->full;
+}
+
+/* Starts on the areas of slot i and the next three, which a patch mostly is; where a slot that is
+ * not used leads to does no harm. */
+static void mmi_vma_fetch_areas(const struct mm_vma_node *leaf, unsigned i)
+{
+    const uintptr_t *area =
+        &leaf->u.leaf.area[i < MM_VMA_LEAF_AREAS - 4 ? i : MM_VMA_LEAF_AREAS - 4];
+
+    MMI_VMA_PREFETCH(mmi_vma_of_word(area[0]));
+    MMI_VMA_PREFETCH(mmi_vma_of_word(area[1]));
+    MMI_VMA_PREFETCH(mmi_vma_of_word(area[2]));
+    MMI_VMA_PREFETCH(mmi_vma_of_word(area[3]));
 }
 
 /* The patch begins at or before the first slot. False: there is another leaf, and the patch has no
@@ -2682,6 +2699,7 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
     uintptr_t behind = MMI_VMA_TOP;
     unsigned i, j, count;
 
+    p->full = false;
     if (MM_UNLIKELY(map->root == NULL || MMI_VMA_HIGH(start) != MMI_VMA_HIGH(end)))
         return false;
     mmi_vma_seek_here(&p->c, map, start);
@@ -2691,17 +2709,18 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
         return false;
     i = p->c.at[0];
     i -= (unsigned)(i != 0 && l->last[i - (i != 0)] >= (uint32_t)start);
-    for (j = i; j < count && l->start[j] < (uint32_t)end; j++)
-        continue;
+    j = mmi_vma_leaf_rank(p->c.node[0], (uint32_t)(end - 1));
     p->i = i;
     p->j = j;
+    if (map->height > MMI_VMA_NEAR_LEVELS)
+        mmi_vma_fetch_areas(p->c.node[0], i - (unsigned)(i != 0));
     p->first = i == 0 && l->start[0] >= (uint32_t)start;
     if (p->first && !mmi_vma_patch_first(p, map, start, more))
         return false;
     if (j == count)
         behind = mmi_vma_behind(&p->c, map, 0);
     p->beyond = behind == end;
-    return behind >= end && mmi_vma_patch_fits(p, start, end, more);
+    return mmi_vma_patch_fits(p, start, end, more) && behind >= end;
 }
 
 /* Longest gap behind the leaf's slots [i, j); `next` is the start of what follows slot j - 1. */
@@ -3721,15 +3740,6 @@ static int mmi_vma_reserve(struct mm_vma_space *space, uintptr_t start, uintptr_
     return mmi_vma_pool_fill(map, need) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
 }
 
-/* The same where all of it may be one leaf's, with room: areas only. */
-static int mmi_vma_reserve_for(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
-                               unsigned areas, bool local)
-{
-    if (!local)
-        return mmi_vma_reserve(space, start, end, areas);
-    return mmi_vma_spares(space, areas) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
-}
-
 /* ---- Space: split, merge, cut ---------------------------------------------------------------- */
 
 /* Which identities may become one (rule 1 of the manual). */
@@ -3917,26 +3927,40 @@ static struct mm_vma *mmi_vma_twin_from(struct mm_vma_space *space, const struct
     return twin;
 }
 
+/* What counts of the flags of an area of a leaf: nearly always the word tells. */
+MMI_VMA_HERE uintptr_t mmi_vma_word_flags(uintptr_t word)
+{
+    if (MM_UNLIKELY((word & (MM_VMA_SHARED | MM_VMA_LOCKED | MM_VMA_GROWSDOWN)) != 0))
+        return mmi_vma_of_word(word)->flags;
+    return word & MM_VMA_INLINE_FLAGS;
+}
+
 /* Takes [start, end) out of the patch's areas: *prev and *next are what is left of the first and
- * the last, and untouched if nothing is. */
+ * the last, and untouched if nothing is. Bounds are the leaf's: areas are written, but nothing
+ * waits for them to be read. */
 static void mmi_vma_patch_cut(struct mm_vma_space *space, const struct mmi_vma_patch *p,
                               uintptr_t start, uintptr_t end, struct mm_vma **prev,
                               struct mm_vma **next, struct mm_vma **gone)
 {
+    const struct mmi_vma_leaf *l = &p->c.node[0]->u.leaf;
     struct mm_vma *vma;
     unsigned k;
 
     for (k = p->i; k < p->j; k++) {
+        uintptr_t from = mmi_vma_page_at(l->high, l->start[k]);
+        uintptr_t to = mmi_vma_page_at(l->high, l->last[k]) + 1;
+
         vma = mmi_vma_leaf_area(p->c.node[0], k);
-        mmi_vma_account(space, vma->flags,
-                        mmi_vma_max(vma->start, start) - mmi_vma_min(vma->end, end));
-        if (vma->start < start) {
-            if (vma->end > end)
+        mmi_vma_account(space, mmi_vma_word_flags(l->area[k]),
+                        mmi_vma_max(from, start) - mmi_vma_min(to, end));
+        if (from < start) {
+            if (to > end)
                 *next = mmi_vma_twin_from(space, vma, end);
             mm_store(&vma->end, start);
             *prev = vma;
-        } else if (vma->end > end) {
-            mmi_vma_start_is(vma, end);
+        } else if (to > end) {
+            mm_store(&vma->offset, vma->offset + (end - from));
+            mm_store(&vma->start, end);
             *next = vma;
         } else {
             mmi_vma_gone(vma, gone);
@@ -4049,8 +4073,11 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
 
     mmi_vma_patch_cut(space, p, range->start, range->end, &prev, &next, gone);
     mmi_vma_account(space, range->flags, mmi_vma_count(range));
-    before = prev != NULL ? prev : mmi_vma_patch_left(p, range->start, range->flags);
-    behind = next != NULL ? next : mmi_vma_patch_right(p, &space->map, range->end, range->flags);
+    before = prev != NULL ? mmi_vma_leaf_like(p->c.node[0], i, range->flags)
+                          : mmi_vma_patch_left(p, range->start, range->flags);
+    behind = next == NULL ? mmi_vma_patch_right(p, &space->map, range->end, range->flags)
+             : mmi_vma_leaf_like(p->c.node[0], j - 1, range->flags) != NULL ? next
+                                                                            : NULL;
     mmi_vma_joins(before, range, behind, &left, &right);
     if (right)
         target = behind;
@@ -4069,6 +4096,46 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
     if (MM_UNLIKELY(right && p->beyond))
         mmi_vma_patch_beyond(&space->map, left ? prev : NULL, behind, range->start, gone);
     return target;
+}
+
+/* Where a patch was not found: makes room in a full leaf, cuts off what the range has of the leaves
+ * behind, and looks again. Nodes for an insert are reserved, and one area. */
+static bool mmi_vma_patch_again(struct mm_vma_space *space, struct mmi_vma_patch *p,
+                                uintptr_t start, uintptr_t end, unsigned more, struct mm_vma **gone)
+{
+    struct mm_vma_map *map = &space->map;
+    struct mmi_vma_patch tail;
+    uintptr_t behind;
+
+    if (map->root == NULL)
+        return false;
+    if (p->full)
+        mmi_vma_make_room(&p->c, map);
+    mmi_vma_seek(&p->c, map, start);
+    behind = mmi_vma_behind(&p->c, map, 0);
+    if (behind < end) {
+        if (mmi_vma_patch_find(&tail, map, behind, end, 0))
+            mmi_vma_patch_free(space, &tail, behind, end, gone);
+        else
+            mmi_vma_cut(space, behind, end, gone);
+    }
+    return map->root != NULL && mmi_vma_patch_find(p, map, start, end, more);
+}
+
+/* mmi_vma_reserve, as far as a patch needs it: found, areas only. */
+static int mmi_vma_patch_reserve(struct mm_vma_space *space, const struct mmi_vma_patch *p,
+                                 uintptr_t start, uintptr_t end, unsigned areas, bool found)
+{
+    struct mm_vma_map *map = &space->map;
+    int result;
+
+    if (found)
+        return mmi_vma_spares(space, areas) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
+    result = mmi_vma_reserve(space, start, end, areas);
+    if (result == MM_VMA_OK && p->full &&
+        mmi_vma_pool_fill(map, (areas + 1) * (map->height + 2)) != MM_OK)
+        return MM_VMA_ENOMEM;
+    return result;
 }
 
 /* `prev` takes over `vma` up to `to`, and with it all of `next` if that is not NULL. */
@@ -4435,12 +4502,12 @@ static uint64_t mmi_vma_mapped(const struct mm_vma_space *space, uintptr_t start
 /* Takes [start, end) out of the map and, once that is done for readers too, out of the page
  * table. */
 static void mmi_vma_drop(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
-                         struct mmi_vma_patch *p)
+                         struct mmi_vma_patch *p, bool local)
 {
     struct mm_vma *gone = NULL;
 
     mmi_vma_write_begin(&space->map);
-    if (p != NULL)
+    if (local || (p != NULL && mmi_vma_patch_again(space, p, start, end, 0, &gone)))
         mmi_vma_patch_free(space, p, start, end, &gone);
     else
         mmi_vma_cut(space, start, end, &gone);
@@ -4487,7 +4554,7 @@ static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *range, void 
     struct mm_vma *gone = NULL, *fresh, *area;
     struct mmi_vma_patch patch;
     bool local = mmi_vma_patch_find(&patch, &space->map, range->start, range->end, 1);
-    int result = mmi_vma_reserve_for(space, range->start, range->end, 2, local);
+    int result = mmi_vma_patch_reserve(space, &patch, range->start, range->end, 2, local);
 
     if (result != MM_VMA_OK)
         return result;
@@ -4499,6 +4566,8 @@ static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *range, void 
     fresh = mmi_vma_spare(space);
     mmi_vma_area_set(fresh, range->start, range->end, range->flags, range->offset, range->file);
     fresh->user = user;
+    if (!local)
+        local = mmi_vma_patch_again(space, &patch, range->start, range->end, 1, &gone);
     if (local) {
         area = mmi_vma_patch_add(space, &patch, range, fresh, &gone);
     } else {
@@ -4638,7 +4707,7 @@ static int mmi_vma_munmap(struct mm_vma_space *space, uintptr_t start, uintptr_t
 {
     struct mmi_vma_patch patch;
     bool local = mmi_vma_patch_find(&patch, &space->map, start, end, 0);
-    bool ready = mmi_vma_reserve_for(space, start, end, 1, local) == MM_VMA_OK;
+    bool ready = mmi_vma_patch_reserve(space, &patch, start, end, 1, local) == MM_VMA_OK;
     const struct mm_vma *vma;
 
     if (!ready || space->map.count >= space->limits.areas) {
@@ -4648,7 +4717,7 @@ static int mmi_vma_munmap(struct mm_vma_space *space, uintptr_t start, uintptr_t
         if (!ready || (vma->start < start && vma->end > end))
             return MM_VMA_ENOMEM;
     }
-    mmi_vma_drop(space, start, end, local ? &patch : NULL);
+    mmi_vma_drop(space, start, end, &patch, local);
     return MM_VMA_OK;
 }
 
@@ -4768,9 +4837,21 @@ static bool mmi_vma_mprotect_one(struct mm_vma_space *space, uintptr_t start, ui
 {
     struct mmi_vma_patch patch;
     struct mm_vma *vma;
+    bool local;
 
-    if ((prot & MM_VMA_PROT_GROWSDOWN) != 0 ||
-        !mmi_vma_patch_find(&patch, &space->map, start, end, 1) || patch.j != patch.i + 1)
+    if ((prot & MM_VMA_PROT_GROWSDOWN) != 0)
+        return false;
+    local = mmi_vma_patch_find(&patch, &space->map, start, end, 1);
+    if (!local && patch.full) {
+        *result = mmi_vma_reserve(space, start, end, 2);
+        if (*result != MM_VMA_OK)
+            return true;
+        mmi_vma_write_begin(&space->map);
+        mmi_vma_make_room(&patch.c, &space->map);
+        mmi_vma_write_end(&space->map);
+        local = mmi_vma_patch_find(&patch, &space->map, start, end, 1);
+    }
+    if (!local || patch.j != patch.i + 1)
         return false;
     vma = mmi_vma_leaf_area(patch.c.node[0], patch.i);
     if (vma->start > start || vma->end < end)
@@ -5284,10 +5365,10 @@ static int mmi_vma_remap_to(struct mmi_vma_remap *r)
         if (r->target == MMI_VMA_NONE)
             return MM_VMA_ENOMEM;
     } else {
-        mmi_vma_drop(space, r->target, r->target + r->pages, NULL);
+        mmi_vma_drop(space, r->target, r->target + r->pages, NULL, false);
     }
     if (r->pages < r->old_pages) {
-        mmi_vma_drop(space, r->old + r->pages, r->old + r->old_pages, NULL);
+        mmi_vma_drop(space, r->old + r->pages, r->old + r->old_pages, NULL, false);
         r->old_pages = r->pages;
     }
     return mmi_vma_remap_move(r, mmi_vma_from(space, r->old));
@@ -5519,7 +5600,7 @@ static int mmi_vma_install(struct mm_vma_space *space, uintptr_t start, uintptr_
     if (result == MM_VMA_OK && now && space->sys->hooks.pt_map != NULL) {
         result = mmi_vma_fill(space, start, end, true);
         if (result != MM_VMA_OK) /* what was reserved for two inserts does for a split too */
-            mmi_vma_drop(space, start, end, NULL);
+            mmi_vma_drop(space, start, end, NULL, false);
     }
     return result;
 }
@@ -6816,7 +6897,7 @@ MM_VMA_API void mm_vma_clear(struct mm_vma_space *space)
     MM_VMA_RWLOCK_STATE_T state;
 
     MMI_VMA_LOCK(space, state);
-    mmi_vma_drop(space, 0, space->top, NULL);
+    mmi_vma_drop(space, 0, space->top, NULL, false);
     space->brk = space->brk_start;
     MMI_VMA_UNLOCK(space, state);
 }
