@@ -685,15 +685,10 @@ static bool do_munmap(struct run *r)
     return agree(r, result(syscall(SYS_munmap, va, length)), mm_vma_munmap(r->space, va, length));
 }
 
-static bool do_mprotect(struct run *r)
+static bool protect(struct run *r, uintptr_t va, size_t length, int prot)
 {
-    uintptr_t va = some_page(r) + (chance(r, 2) ? 1 + below(r, PS - 1) : 0);
-    size_t length = chance(r, 2) ? 0 : some_length(r, va & ~(PS - 1));
-    int prot = some_prot(r) | (r->plan.stacks && chance(r, 5) ? PROT_GROWSDOWN : 0);
     long real, mine;
 
-    if (chance(r, 2))
-        prot |= 0x40;
     limit_areas(r, 0);
     snprintf(r->what, sizeof r->what, "mprotect(%lx, %zx, %x)", va, length, (unsigned)prot);
     real = result(syscall(SYS_mprotect, va, length, prot));
@@ -701,6 +696,17 @@ static bool do_mprotect(struct run *r)
     if (real == -ENOMEM && mine == -ENOMEM)
         cut_as_linux(r, va, length);
     return agree(r, real, mine);
+}
+
+static bool do_mprotect(struct run *r)
+{
+    uintptr_t va = some_page(r) + (chance(r, 2) ? 1 + below(r, PS - 1) : 0);
+    size_t length = chance(r, 2) ? 0 : some_length(r, va & ~(PS - 1));
+    int prot = some_prot(r) | (r->plan.stacks && chance(r, 5) ? PROT_GROWSDOWN : 0);
+
+    if (chance(r, 2))
+        prot |= 0x40;
+    return protect(r, va, length, prot);
 }
 
 static void take_limits(struct run *r);
@@ -938,7 +944,10 @@ static bool do_fill(struct run *r)
         real = result(syscall(SYS_mremap, start, end - start, above - start, 0));
         mine = mm_vma_mremap(r->space, start, end - start, above - start, 0, 0, &va);
     }
-    return agree(r, real, mine < 0 ? mine : (long)va);
+    if (!agree(r, real, mine < 0 ? mine : (long)va))
+        return false;
+    return real < 0 || chance(r, 50) ||
+           (protect(r, above - PS, PS, PROT_NONE) && protect(r, above - PS, PS, (int)q.prot));
 }
 
 /* ---- limits ---------------------------------------------------------------------------------- */

@@ -332,6 +332,19 @@ static void madvise_is_refused(void **state)
     assert_true((mm_vma_find(space, va_of(OPEN + 2))->flags & MM_VMA_WIPEONFORK) == 0);
 }
 
+static void advice_brings_in_what_a_file_has(void **state)
+{
+    struct mm_vma_space *space = &w->space[0];
+    struct mm_vma_totals totals;
+
+    (void)state;
+    assert_int_equal(map_file(80, 4, MM_VMA_READ, MM_VMA_MAP_SHARED, MM_VMA_READ, FILE_PAGES - 2),
+                     MM_VMA_OK);
+    assert_int_equal(mm_vma_madvise(space, va_of(80), 4 * PAGE, MM_VMA_ADV_WILLNEED), MM_VMA_OK);
+    mm_vma_read_totals(space, &totals);
+    assert_int_equal(totals.rss[MM_VMA_RSS_FILE], 2); /* two lie beyond its end */
+}
+
 static void locking_is_refused(void **state)
 {
     struct mm_vma_space *space = &w->space[0];
@@ -560,17 +573,12 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, build, leave)
     const struct CMUnitTest tests[] = {
-        T(mmap_is_refused),
-        T(munmap_and_brk_are_refused),
-        T(mprotect_is_refused),
-        T(mremap_is_refused),
-        T(madvise_is_refused),
-        T(locking_is_refused),
-        T(populate_and_install_are_refused),
-        T(faults_are_told_apart),
-        T(neighbours_join_only_if_alike),
-        T(locked_memory_is_there),
-        T(the_check_finds_damage),
+        T(mmap_is_refused),        T(munmap_and_brk_are_refused),
+        T(mprotect_is_refused),    T(mremap_is_refused),
+        T(madvise_is_refused),     T(advice_brings_in_what_a_file_has),
+        T(locking_is_refused),     T(populate_and_install_are_refused),
+        T(faults_are_told_apart),  T(neighbours_join_only_if_alike),
+        T(locked_memory_is_there), T(the_check_finds_damage),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
