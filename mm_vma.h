@@ -3927,14 +3927,6 @@ static struct mm_vma *mmi_vma_twin_from(struct mm_vma_space *space, const struct
     return twin;
 }
 
-/* What counts of the flags of an area of a leaf: nearly always the word tells. */
-MMI_VMA_HERE uintptr_t mmi_vma_word_flags(uintptr_t word)
-{
-    if (MM_UNLIKELY((word & (MM_VMA_SHARED | MM_VMA_LOCKED | MM_VMA_GROWSDOWN)) != 0))
-        return mmi_vma_of_word(word)->flags;
-    return word & MM_VMA_INLINE_FLAGS;
-}
-
 /* Takes [start, end) out of the patch's areas: *prev and *next are what is left of the first and
  * the last, and untouched if nothing is. Bounds are the leaf's: areas are written, but nothing
  * waits for them to be read. */
@@ -3951,7 +3943,7 @@ static void mmi_vma_patch_cut(struct mm_vma_space *space, const struct mmi_vma_p
         uintptr_t to = mmi_vma_page_at(l->high, l->last[k]) + 1;
 
         vma = mmi_vma_leaf_area(p->c.node[0], k);
-        mmi_vma_account(space, mmi_vma_word_flags(l->area[k]),
+        mmi_vma_account(space, l->area[k] & MM_VMA_INLINE_FLAGS, /* no global is cut */
                         mmi_vma_max(from, start) - mmi_vma_min(to, end));
         if (from < start) {
             if (to > end)
