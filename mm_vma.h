@@ -4054,6 +4054,17 @@ static void mmi_vma_patch_free(struct mm_vma_space *space, struct mmi_vma_patch 
         mmi_vma_patch_three(p, &space->map, p->i, p->j, prev, NULL, next);
 }
 
+/* What begins at `end` and may be alike one with `flags`: `next`, which is left of the last slot, or
+ * what stands behind the patch. */
+static struct mm_vma *mmi_vma_patch_behind(const struct mmi_vma_patch *p,
+                                           const struct mm_vma_map *map, struct mm_vma *next,
+                                           uintptr_t end, uintptr_t flags)
+{
+    if (next == NULL)
+        return mmi_vma_patch_right(p, map, end, flags);
+    return mmi_vma_leaf_like(p->c.node[0], p->j - 1, flags) != NULL ? next : NULL;
+}
+
 /* mmi_vma_cut and mmi_vma_add where the range is one leaf's. One area is reserved. */
 static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_vma_patch *p,
                                         const struct mm_vma *range, struct mm_vma *fresh,
@@ -4067,9 +4078,7 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
     mmi_vma_account(space, range->flags, mmi_vma_count(range));
     before = prev != NULL ? mmi_vma_leaf_like(p->c.node[0], i, range->flags)
                           : mmi_vma_patch_left(p, range->start, range->flags);
-    behind = next == NULL ? mmi_vma_patch_right(p, &space->map, range->end, range->flags)
-             : mmi_vma_leaf_like(p->c.node[0], j - 1, range->flags) != NULL ? next
-                                                                            : NULL;
+    behind = mmi_vma_patch_behind(p, &space->map, next, range->end, range->flags);
     mmi_vma_joins(before, range, behind, &left, &right);
     if (right)
         target = behind;
