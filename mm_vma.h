@@ -4054,8 +4054,8 @@ static void mmi_vma_patch_free(struct mm_vma_space *space, struct mmi_vma_patch 
         mmi_vma_patch_three(p, &space->map, p->i, p->j, prev, NULL, next);
 }
 
-/* What begins at `end` and may be alike one with `flags`: `next`, which is left of the last slot, or
- * what stands behind the patch. */
+/* What begins at `end` and may be alike one with `flags`: `next`, which is left of the last slot,
+ * or what stands behind the patch. */
 static struct mm_vma *mmi_vma_patch_behind(const struct mmi_vma_patch *p,
                                            const struct mm_vma_map *map, struct mm_vma *next,
                                            uintptr_t end, uintptr_t flags)
