@@ -157,14 +157,16 @@
  *   8  fork leaves out DONTFORK areas and locks; WIPEONFORK areas come empty.
  *
  *   Deliberate differences. Of failures: a FIXED mmap that a limit refuses leaves the areas in its
- *   way whole (Linux has split them then), and a refused mremap its target mapped; the limit of
- *   areas is exact, but that mremap wants room for three more; memory for a call is there before
- *   its first change. Of rights: reading needs MM_VMA_READ or MM_VMA_WRITE (x86 lets any right
- *   read). Of totals: what DONTUNMAP unlocks no longer counts as locked (Linux goes on counting
- *   it). Of pages: ADV_FREE frees at once; mremap leaves behind what faults bring again: pages of
- *   files, the zero frame; a file that gets shorter has its pages evicted by the pager, and private
- *   copies stay. Of places: alignment to huge pages is by request only. HUGEPAGE is a flag whatever
- *   the machine can do. Lists call every growing area [stack].
+ *   way whole (Linux has split them then), as does a change of flags that the limit of areas
+ *   refuses, and a refused mremap its target mapped; memory for a call is there before its first
+ *   change. Of limits: that of areas is exact (Linux lets mmap and brk go one beyond it), but that
+ *   mremap wants room for three more (in Linux six, at a given place); committed memory has none.
+ *   Of rights: reading needs MM_VMA_READ or MM_VMA_WRITE (x86 lets any right read). Of totals: what
+ *   DONTUNMAP unlocks no longer counts as locked (Linux goes on counting it). Of pages: ADV_FREE
+ *   frees at once; mremap leaves behind what faults bring again: pages of files, the zero frame; a
+ *   file that gets shorter has its pages evicted by the pager, and private copies stay. Of places:
+ *   alignment to huge pages is by request only. HUGEPAGE is a flag whatever the machine can do.
+ *   Lists call every growing area [stack].
  *   Not there: other advice, DROPPABLE, PROT_GROWSUP (EINVAL all); HUGETLB and SYNC (no effect, but
  *   EOPNOTSUPP with SHARED_VALIDATE); mlockall, protection keys.
  *
@@ -950,7 +952,7 @@ MM_VMA_API enum mm_status mm_vma_map_check(const struct mm_vma_map *map);
     X(OK, 0, "done")                                                               \
     X(EPERM, -1, "locking, code from this file, or this address is not allowed")   \
     X(EBADF, -9, "a file mapping without a file")                                  \
-    X(EAGAIN, -11, "the limit of locked memory")                                   \
+    X(EAGAIN, -11, "the limit of locked memory, or no memory for an advice")       \
     X(ENOMEM, -12, "no memory, no address range, a limit, or a hole in the range") \
     X(EACCES, -13, "the file does not allow these rights")                         \
     X(EFAULT, -14, "the range is not one area")                                    \
@@ -1284,8 +1286,8 @@ MM_VMA_API int mm_vma_mremap(struct mm_vma_space *space, mm_va_t old, uint64_t o
 /* madvise(2), with Linux's numbers. Goes over holes and returns ENOMEM at the end. EINVAL:
  * misaligned, it wraps, other advice; and, at the first area that it does not fit (what stands
  * before is done): DONTNEED and FREE of locked or linear areas, FREE and WIPEONFORK of other
- * than private anonymous ones, DOFORK and DODUMP of linear ones. ENOMEM: also no memory, the limit
- * of areas. */
+ * than private anonymous ones, DOFORK and DODUMP of linear ones. EAGAIN: no memory, the limit of
+ * areas. */
 enum mm_vma_advice {
     MM_VMA_ADV_NORMAL = 0,
     MM_VMA_ADV_RANDOM = 1,
@@ -2641,12 +2643,13 @@ struct mmi_vma_patch {
     unsigned i, j;
     bool beyond;     /* it does */
     bool first;      /* the leaf's first start may change, which stands in keys above */
+    bool full;       /* the leaf lacks room, and nothing else stands in the way */
     uintptr_t floor; /* where the area before that ends, or 0 */
 };
 
 /* Whether all slots end within the leaf's stretch, and the patch's can become `more` and what is
  * left of the first and the last of them. */
-static bool mmi_vma_patch_fits(const struct mmi_vma_patch *p, uintptr_t start, uintptr_t end,
+static bool mmi_vma_patch_fits(struct mmi_vma_patch *p, uintptr_t start, uintptr_t end,
                                unsigned more)
 {
     const struct mmi_vma_leaf *l = &p->c.node[0]->u.leaf;
@@ -2657,7 +2660,23 @@ static bool mmi_vma_patch_fits(const struct mmi_vma_patch *p, uintptr_t start, u
     if (gone != 0)
         more += (unsigned)(l->start[p->i] < (uint32_t)start) +
                 (unsigned)(l->last[p->j - 1] >= (uint32_t)end);
-    return gone != l->count && l->count + more <= gone + MM_VMA_LEAF_AREAS;
+    if (gone == l->count)
+        return false;
+    p->full = l->count + more > gone + MM_VMA_LEAF_AREAS;
+    return !p->full;
+}
+
+/* Starts on the areas of slot i and the next three, which a patch mostly is; where a slot that is
+ * not used leads to does no harm. */
+static void mmi_vma_fetch_areas(const struct mm_vma_node *leaf, unsigned i)
+{
+    const uintptr_t *area =
+        &leaf->u.leaf.area[i < MM_VMA_LEAF_AREAS - 4 ? i : MM_VMA_LEAF_AREAS - 4];
+
+    MMI_VMA_PREFETCH(mmi_vma_of_word(area[0]));
+    MMI_VMA_PREFETCH(mmi_vma_of_word(area[1]));
+    MMI_VMA_PREFETCH(mmi_vma_of_word(area[2]));
+    MMI_VMA_PREFETCH(mmi_vma_of_word(area[3]));
 }
 
 /* The patch begins at or before the first slot. False: there is another leaf, and the patch has no
@@ -2680,6 +2699,7 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
     uintptr_t behind = MMI_VMA_TOP;
     unsigned i, j, count;
 
+    p->full = false;
     if (MM_UNLIKELY(map->root == NULL || MMI_VMA_HIGH(start) != MMI_VMA_HIGH(end)))
         return false;
     mmi_vma_seek_here(&p->c, map, start);
@@ -2689,17 +2709,18 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
         return false;
     i = p->c.at[0];
     i -= (unsigned)(i != 0 && l->last[i - (i != 0)] >= (uint32_t)start);
-    for (j = i; j < count && l->start[j] < (uint32_t)end; j++)
-        continue;
+    j = mmi_vma_leaf_rank(p->c.node[0], (uint32_t)(end - 1));
     p->i = i;
     p->j = j;
+    if (map->height > MMI_VMA_NEAR_LEVELS)
+        mmi_vma_fetch_areas(p->c.node[0], i - (unsigned)(i != 0));
     p->first = i == 0 && l->start[0] >= (uint32_t)start;
     if (p->first && !mmi_vma_patch_first(p, map, start, more))
         return false;
     if (j == count)
         behind = mmi_vma_behind(&p->c, map, 0);
     p->beyond = behind == end;
-    return behind >= end && mmi_vma_patch_fits(p, start, end, more);
+    return mmi_vma_patch_fits(p, start, end, more) && behind >= end;
 }
 
 /* Longest gap behind the leaf's slots [i, j); `next` is the start of what follows slot j - 1. */
@@ -3719,15 +3740,6 @@ static int mmi_vma_reserve(struct mm_vma_space *space, uintptr_t start, uintptr_
     return mmi_vma_pool_fill(map, need) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
 }
 
-/* The same where all of it may be one leaf's, with room: areas only. */
-static int mmi_vma_reserve_for(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
-                               unsigned areas, bool local)
-{
-    if (!local)
-        return mmi_vma_reserve(space, start, end, areas);
-    return mmi_vma_spares(space, areas) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
-}
-
 /* ---- Space: split, merge, cut ---------------------------------------------------------------- */
 
 /* Which identities may become one (rule 1 of the manual). */
@@ -3916,25 +3928,31 @@ static struct mm_vma *mmi_vma_twin_from(struct mm_vma_space *space, const struct
 }
 
 /* Takes [start, end) out of the patch's areas: *prev and *next are what is left of the first and
- * the last, and untouched if nothing is. */
+ * the last, and untouched if nothing is. Bounds are the leaf's: areas are written, but nothing
+ * waits for them to be read. */
 static void mmi_vma_patch_cut(struct mm_vma_space *space, const struct mmi_vma_patch *p,
                               uintptr_t start, uintptr_t end, struct mm_vma **prev,
                               struct mm_vma **next, struct mm_vma **gone)
 {
+    const struct mmi_vma_leaf *l = &p->c.node[0]->u.leaf;
     struct mm_vma *vma;
     unsigned k;
 
     for (k = p->i; k < p->j; k++) {
+        uintptr_t from = mmi_vma_page_at(l->high, l->start[k]);
+        uintptr_t to = mmi_vma_page_at(l->high, l->last[k]) + 1;
+
         vma = mmi_vma_leaf_area(p->c.node[0], k);
-        mmi_vma_account(space, vma->flags,
-                        mmi_vma_max(vma->start, start) - mmi_vma_min(vma->end, end));
-        if (vma->start < start) {
-            if (vma->end > end)
+        mmi_vma_account(space, l->area[k] & MM_VMA_INLINE_FLAGS, /* no global is cut */
+                        mmi_vma_max(from, start) - mmi_vma_min(to, end));
+        if (from < start) {
+            if (to > end)
                 *next = mmi_vma_twin_from(space, vma, end);
             mm_store(&vma->end, start);
             *prev = vma;
-        } else if (vma->end > end) {
-            mmi_vma_start_is(vma, end);
+        } else if (to > end) {
+            mm_store(&vma->offset, vma->offset + (end - from));
+            mm_store(&vma->start, end);
             *next = vma;
         } else {
             mmi_vma_gone(vma, gone);
@@ -4036,6 +4054,17 @@ static void mmi_vma_patch_free(struct mm_vma_space *space, struct mmi_vma_patch 
         mmi_vma_patch_three(p, &space->map, p->i, p->j, prev, NULL, next);
 }
 
+/* What begins at `end` and may be alike one with `flags`: `next`, which is left of the last slot,
+ * or what stands behind the patch. */
+static struct mm_vma *mmi_vma_patch_behind(const struct mmi_vma_patch *p,
+                                           const struct mm_vma_map *map, struct mm_vma *next,
+                                           uintptr_t end, uintptr_t flags)
+{
+    if (next == NULL)
+        return mmi_vma_patch_right(p, map, end, flags);
+    return mmi_vma_leaf_like(p->c.node[0], p->j - 1, flags) != NULL ? next : NULL;
+}
+
 /* mmi_vma_cut and mmi_vma_add where the range is one leaf's. One area is reserved. */
 static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_vma_patch *p,
                                         const struct mm_vma *range, struct mm_vma *fresh,
@@ -4047,8 +4076,9 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
 
     mmi_vma_patch_cut(space, p, range->start, range->end, &prev, &next, gone);
     mmi_vma_account(space, range->flags, mmi_vma_count(range));
-    before = prev != NULL ? prev : mmi_vma_patch_left(p, range->start, range->flags);
-    behind = next != NULL ? next : mmi_vma_patch_right(p, &space->map, range->end, range->flags);
+    before = prev != NULL ? mmi_vma_leaf_like(p->c.node[0], i, range->flags)
+                          : mmi_vma_patch_left(p, range->start, range->flags);
+    behind = mmi_vma_patch_behind(p, &space->map, next, range->end, range->flags);
     mmi_vma_joins(before, range, behind, &left, &right);
     if (right)
         target = behind;
@@ -4067,6 +4097,46 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
     if (MM_UNLIKELY(right && p->beyond))
         mmi_vma_patch_beyond(&space->map, left ? prev : NULL, behind, range->start, gone);
     return target;
+}
+
+/* Where a patch was not found: makes room in a full leaf, cuts off what the range has of the leaves
+ * behind, and looks again. Nodes for an insert are reserved, and one area. */
+static bool mmi_vma_patch_again(struct mm_vma_space *space, struct mmi_vma_patch *p,
+                                uintptr_t start, uintptr_t end, unsigned more, struct mm_vma **gone)
+{
+    struct mm_vma_map *map = &space->map;
+    struct mmi_vma_patch tail;
+    uintptr_t behind;
+
+    if (map->root == NULL)
+        return false;
+    if (p->full)
+        mmi_vma_make_room(&p->c, map);
+    mmi_vma_seek(&p->c, map, start);
+    behind = mmi_vma_behind(&p->c, map, 0);
+    if (behind < end) {
+        if (mmi_vma_patch_find(&tail, map, behind, end, 0))
+            mmi_vma_patch_free(space, &tail, behind, end, gone);
+        else
+            mmi_vma_cut(space, behind, end, gone);
+    }
+    return map->root != NULL && mmi_vma_patch_find(p, map, start, end, more);
+}
+
+/* mmi_vma_reserve, as far as a patch needs it: found, areas only. */
+static int mmi_vma_patch_reserve(struct mm_vma_space *space, const struct mmi_vma_patch *p,
+                                 uintptr_t start, uintptr_t end, unsigned areas, bool found)
+{
+    struct mm_vma_map *map = &space->map;
+    int result;
+
+    if (found)
+        return mmi_vma_spares(space, areas) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
+    result = mmi_vma_reserve(space, start, end, areas);
+    if (result == MM_VMA_OK && p->full &&
+        mmi_vma_pool_fill(map, (areas + 1) * (map->height + 2)) != MM_OK)
+        return MM_VMA_ENOMEM;
+    return result;
 }
 
 /* `prev` takes over `vma` up to `to`, and with it all of `next` if that is not NULL. */
@@ -4433,12 +4503,12 @@ static uint64_t mmi_vma_mapped(const struct mm_vma_space *space, uintptr_t start
 /* Takes [start, end) out of the map and, once that is done for readers too, out of the page
  * table. */
 static void mmi_vma_drop(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
-                         struct mmi_vma_patch *p)
+                         struct mmi_vma_patch *p, bool local)
 {
     struct mm_vma *gone = NULL;
 
     mmi_vma_write_begin(&space->map);
-    if (p != NULL)
+    if (local || (p != NULL && mmi_vma_patch_again(space, p, start, end, 0, &gone)))
         mmi_vma_patch_free(space, p, start, end, &gone);
     else
         mmi_vma_cut(space, start, end, &gone);
@@ -4485,7 +4555,7 @@ static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *range, void 
     struct mm_vma *gone = NULL, *fresh, *area;
     struct mmi_vma_patch patch;
     bool local = mmi_vma_patch_find(&patch, &space->map, range->start, range->end, 1);
-    int result = mmi_vma_reserve_for(space, range->start, range->end, 2, local);
+    int result = mmi_vma_patch_reserve(space, &patch, range->start, range->end, 2, local);
 
     if (result != MM_VMA_OK)
         return result;
@@ -4497,6 +4567,8 @@ static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *range, void 
     fresh = mmi_vma_spare(space);
     mmi_vma_area_set(fresh, range->start, range->end, range->flags, range->offset, range->file);
     fresh->user = user;
+    if (!local)
+        local = mmi_vma_patch_again(space, &patch, range->start, range->end, 1, &gone);
     if (local) {
         area = mmi_vma_patch_add(space, &patch, range, fresh, &gone);
     } else {
@@ -4516,7 +4588,20 @@ static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *range, void 
     return MM_VMA_OK;
 }
 
-/* Locked and total limits, and the rights: mmap's checks behind the choice of a place. */
+/* Whether a fixed range lies in the midst of an area, which makes three of it, and the limit of
+ * areas has no room for two more. */
+static bool mmi_vma_crowded(const struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+{
+    const struct mm_vma *there;
+
+    if (MM_LIKELY(space->map.count + 2 <= space->limits.areas))
+        return false;
+    there = mmi_vma_from(space, start);
+    return there != NULL && there->start < start && there->end > end;
+}
+
+/* Limits of locked pages, of all and of areas, and the rights: mmap's checks behind the choice of a
+ * place. */
 static int mmi_vma_admit(const struct mm_vma_space *space, const struct mm_vma_request *r,
                          uintptr_t start, uintptr_t pages, uintptr_t *flags)
 {
@@ -4535,6 +4620,8 @@ static int mmi_vma_admit(const struct mm_vma_space *space, const struct mm_vma_r
     if (!mmi_vma_may_expand(space, *flags, pages) && /* what is there makes room */
         (!fixed || !mmi_vma_may_expand(space, *flags,
                                        pages - mmi_vma_mapped(space, start, start + pages, false))))
+        return MM_VMA_ENOMEM;
+    if (fixed && mmi_vma_crowded(space, start, start + pages))
         return MM_VMA_ENOMEM;
     *flags |= mmi_vma_accountable(*flags);
     return MM_VMA_OK;
@@ -4621,7 +4708,7 @@ static int mmi_vma_munmap(struct mm_vma_space *space, uintptr_t start, uintptr_t
 {
     struct mmi_vma_patch patch;
     bool local = mmi_vma_patch_find(&patch, &space->map, start, end, 0);
-    bool ready = mmi_vma_reserve_for(space, start, end, 1, local) == MM_VMA_OK;
+    bool ready = mmi_vma_patch_reserve(space, &patch, start, end, 1, local) == MM_VMA_OK;
     const struct mm_vma *vma;
 
     if (!ready || space->map.count >= space->limits.areas) {
@@ -4631,7 +4718,7 @@ static int mmi_vma_munmap(struct mm_vma_space *space, uintptr_t start, uintptr_t
         if (!ready || (vma->start < start && vma->end > end))
             return MM_VMA_ENOMEM;
     }
-    mmi_vma_drop(space, start, end, local ? &patch : NULL);
+    mmi_vma_drop(space, start, end, &patch, local);
     return MM_VMA_OK;
 }
 
@@ -4686,6 +4773,26 @@ static int mmi_vma_protected(const struct mm_vma_space *space, const struct mm_v
     return MM_VMA_OK;
 }
 
+/* Whether the limit of areas lets the part [from, to) of `vma` have `flags`: what joins a neighbour
+ * adds none. */
+static bool mmi_vma_may_part(const struct mm_vma_space *space, const struct mm_vma *vma,
+                             uintptr_t from, uintptr_t to, uintptr_t flags)
+{
+    unsigned parts = mmi_vma_parts(vma, from, to);
+    struct mm_vma mid = *vma;
+    bool left, right;
+
+    if (MM_LIKELY(parts == 0 || space->map.count + parts <= space->limits.areas))
+        return true;
+    mid.start = from;
+    mid.end = to;
+    mid.flags = flags;
+    mid.offset += from - vma->start;
+    mmi_vma_joins(from == vma->start ? mmi_vma_upto(space, from) : NULL, &mid,
+                  to == vma->end ? mmi_vma_from(space, to) : NULL, &left, &right);
+    return left || right;
+}
+
 /* Changes the part [from, to) of `vma` to `flags`, in the map only; `p`, if it is not NULL, found
  * that part. */
 static int mmi_vma_change(struct mm_vma_space *space, struct mmi_vma_patch *p, struct mm_vma **vma,
@@ -4695,7 +4802,7 @@ static int mmi_vma_change(struct mm_vma_space *space, struct mmi_vma_patch *p, s
 
     if (flags == (*vma)->flags)
         return MM_VMA_OK;
-    if (space->map.count + mmi_vma_parts(*vma, from, to) > space->limits.areas)
+    if (!mmi_vma_may_part(space, *vma, from, to, flags))
         return MM_VMA_ENOMEM;
     mmi_vma_write_begin(&space->map);
     *vma = p != NULL ? mmi_vma_patch_modify(space, p, from, to, flags, &gone)
@@ -4731,9 +4838,21 @@ static bool mmi_vma_mprotect_one(struct mm_vma_space *space, uintptr_t start, ui
 {
     struct mmi_vma_patch patch;
     struct mm_vma *vma;
+    bool local;
 
-    if ((prot & MM_VMA_PROT_GROWSDOWN) != 0 ||
-        !mmi_vma_patch_find(&patch, &space->map, start, end, 1) || patch.j != patch.i + 1)
+    if ((prot & MM_VMA_PROT_GROWSDOWN) != 0)
+        return false;
+    local = mmi_vma_patch_find(&patch, &space->map, start, end, 1);
+    if (!local && patch.full) {
+        *result = mmi_vma_reserve(space, start, end, 2);
+        if (*result != MM_VMA_OK)
+            return true;
+        mmi_vma_write_begin(&space->map);
+        mmi_vma_make_room(&patch.c, &space->map);
+        mmi_vma_write_end(&space->map);
+        local = mmi_vma_patch_find(&patch, &space->map, start, end, 1);
+    }
+    if (!local || patch.j != patch.i + 1)
         return false;
     vma = mmi_vma_leaf_area(patch.c.node[0], patch.i);
     if (vma->start > start || vma->end < end)
@@ -4906,7 +5025,7 @@ static int mmi_vma_madvise(struct mm_vma_space *space, uintptr_t start, uintptr_
     bool pages;
 
     if (mmi_vma_reserve(space, start, end, 2) != MM_VMA_OK)
-        return MM_VMA_ENOMEM;
+        return MM_VMA_EAGAIN;
     while (start < end) {
         if (vma == NULL || vma->start >= end)
             return MM_VMA_ENOMEM;
@@ -4920,7 +5039,7 @@ static int mmi_vma_madvise(struct mm_vma_space *space, uintptr_t start, uintptr_
             result = pages ? mmi_vma_advise_pages(space, vma, advice, start, to)
                            : mmi_vma_change(space, NULL, &vma, start, to, flags);
         if (result != MM_VMA_OK)
-            return result;
+            return result == MM_VMA_ENOMEM ? MM_VMA_EAGAIN : result; /* ENOMEM is for holes */
         start = mmi_vma_max(vma->end, to);
         vma = mmi_vma_from(space, start);
     }
@@ -5220,6 +5339,13 @@ static bool mmi_vma_remap_room(const struct mmi_vma_remap *r, uintptr_t flags, u
            space->data + r->pages - data <= space->limits.data >> MM_PAGE_SHIFT;
 }
 
+/* Whether a call that moves memory, be it of several areas, might go beyond the limit of areas:
+ * both ranges may be cut out of the midst of areas. */
+static bool mmi_vma_remap_crowded(const struct mm_vma_space *space)
+{
+    return space->map.count + 3 > space->limits.areas;
+}
+
 /* Chooses the place, frees it and moves there: FIXED, DONTUNMAP, or because growth in place
  * failed. */
 static int mmi_vma_remap_to(struct mmi_vma_remap *r)
@@ -5232,8 +5358,6 @@ static int mmi_vma_remap_to(struct mmi_vma_remap *r)
         return MM_VMA_EFAULT; /* the target would take the source away */
     if (mmi_vma_reserve(space, 0, space->top, 5) != MM_VMA_OK)
         return MM_VMA_ENOMEM;
-    if (space->map.count + 3 > space->limits.areas)
-        return MM_VMA_ENOMEM;
     if ((r->flags & MM_VMA_REMAP_DONTUNMAP) != 0 &&
         !mmi_vma_remap_room(r, vma->flags, fixed ? r->pages : 0))
         return MM_VMA_ENOMEM;
@@ -5242,10 +5366,10 @@ static int mmi_vma_remap_to(struct mmi_vma_remap *r)
         if (r->target == MMI_VMA_NONE)
             return MM_VMA_ENOMEM;
     } else {
-        mmi_vma_drop(space, r->target, r->target + r->pages, NULL);
+        mmi_vma_drop(space, r->target, r->target + r->pages, NULL, false);
     }
     if (r->pages < r->old_pages) {
-        mmi_vma_drop(space, r->old + r->pages, r->old + r->old_pages, NULL);
+        mmi_vma_drop(space, r->old + r->pages, r->old + r->old_pages, NULL, false);
         r->old_pages = r->pages;
     }
     return mmi_vma_remap_move(r, mmi_vma_from(space, r->old));
@@ -5321,7 +5445,7 @@ static int mmi_vma_remap_at(struct mmi_vma_remap *r)
         return result;
     if (mmi_vma_remap_fits(r, vma))
         return mmi_vma_remap_extend(r, vma);
-    if ((r->flags & MM_VMA_REMAP_MAYMOVE) == 0)
+    if ((r->flags & MM_VMA_REMAP_MAYMOVE) == 0 || mmi_vma_remap_crowded(space))
         return MM_VMA_ENOMEM;
     r->target = 0;
     return mmi_vma_remap_to(r);
@@ -5384,7 +5508,10 @@ MM_VMA_API int mm_vma_mremap(struct mm_vma_space *space, mm_va_t old, uint64_t o
     if (result != MM_VMA_OK)
         return result;
     MMI_VMA_LOCK(space, state);
-    if ((flags & MM_VMA_REMAP_FIXED) != 0 && r.pages == r.old_pages) {
+    if ((flags & (MM_VMA_REMAP_FIXED | MM_VMA_REMAP_DONTUNMAP)) != 0 &&
+        mmi_vma_remap_crowded(space)) {
+        result = MM_VMA_ENOMEM;
+    } else if ((flags & MM_VMA_REMAP_FIXED) != 0 && r.pages == r.old_pages) {
         result = mmi_vma_remap_each(&r);
     } else if ((flags & (MM_VMA_REMAP_FIXED | MM_VMA_REMAP_DONTUNMAP)) != 0) {
         vma = mmi_vma_from(space, r.old);
@@ -5474,7 +5601,7 @@ static int mmi_vma_install(struct mm_vma_space *space, uintptr_t start, uintptr_
     if (result == MM_VMA_OK && now && space->sys->hooks.pt_map != NULL) {
         result = mmi_vma_fill(space, start, end, true);
         if (result != MM_VMA_OK) /* what was reserved for two inserts does for a split too */
-            mmi_vma_drop(space, start, end, NULL);
+            mmi_vma_drop(space, start, end, NULL, false);
     }
     return result;
 }
@@ -6771,7 +6898,7 @@ MM_VMA_API void mm_vma_clear(struct mm_vma_space *space)
     MM_VMA_RWLOCK_STATE_T state;
 
     MMI_VMA_LOCK(space, state);
-    mmi_vma_drop(space, 0, space->top, NULL);
+    mmi_vma_drop(space, 0, space->top, NULL, false);
     space->brk = space->brk_start;
     MMI_VMA_UNLOCK(space, state);
 }

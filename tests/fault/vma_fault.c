@@ -239,7 +239,7 @@ static int advise(void)
 
     for (unsigned i = 0; i < 3 && result == MM_VMA_OK; i++)
         w->model[0][TOUCHED + 2 + i].dontfork = true;
-    return result;
+    return result == MM_VMA_EAGAIN ? MM_VMA_ENOMEM : result;
 }
 
 static int discard(void)
@@ -248,13 +248,15 @@ static int discard(void)
 
     for (unsigned i = 0; i < 3 && result == MM_VMA_OK; i++)
         w->model[0][TOUCHED + 2 + i].value = 0;
-    return result;
+    return result == MM_VMA_EAGAIN ? MM_VMA_ENOMEM : result;
 }
 
 /* Pages that do not come now, come by faults. */
 static int will_need(void)
 {
-    return mm_vma_madvise(&w->space[0], va_of(FILED), 8 * PAGE, MM_VMA_ADV_WILLNEED);
+    int result = mm_vma_madvise(&w->space[0], va_of(FILED), 8 * PAGE, MM_VMA_ADV_WILLNEED);
+
+    return result == MM_VMA_EAGAIN ? MM_VMA_ENOMEM : result;
 }
 
 /* Rule 5: the flag stays when only pages lack, and the result says so. */

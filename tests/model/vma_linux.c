@@ -47,6 +47,7 @@ struct plan {
     unsigned pages, longest;
     bool stacks, limits, forks;
     unsigned stream;
+    unsigned room; /* areas left of those that a process may have; 0: they do not run out */
 };
 
 /* What all processes see. */
@@ -90,6 +91,8 @@ struct run {
     char what[256];
     struct mm_vma_limits limits;
     uint64_t base[5]; /* what the process has beside what mm_vma knows: see totals */
+    size_t enough;    /* bytes of a file to read */
+    uint64_t most;    /* areas that mm_vma may have for the process to have all it may */
     uint64_t fails, brks, reads,
         forks; /* calls that were refused; breaks that moved; bytes compared */
 };
@@ -256,7 +259,7 @@ static void read_file(struct run *r, const char *path)
     size_t length = 0;
     ssize_t got;
 
-    while ((got = read(fd, r->text + length, sizeof r->text - 1 - length)) > 0)
+    while (length < r->enough && (got = read(fd, r->text + length, r->enough - length)) > 0)
         length += (size_t)got;
     close(fd);
     r->text[length] = 0;
@@ -288,9 +291,13 @@ static unsigned read_maps(struct run *r, bool flags)
 {
     unsigned count = 0;
     bool inside = false;
+    char *p, *end;
 
+    if (r->plan.room != 0)
+        r->enough = flags ? 1 << 18 : 1 << 14;
     read_file(r, flags ? "/proc/self/smaps" : "/proc/self/maps");
-    for (char *p = r->text; *p != 0; p = strchr(p, '\n') + 1) {
+    r->enough = sizeof r->text - 1;
+    for (p = r->text; (end = strchr(p, '\n')) != NULL; p = end + 1) {
         struct line *l = &r->lines[count];
         char *q;
 
@@ -573,6 +580,32 @@ static void split_as_linux(struct run *r, uintptr_t va, size_t length)
     }
 }
 
+/* The number of areas from which on the kernel refuses a call, as mm_vma's limit: for most calls
+ * that of all that it lets a process have, `more` for others. */
+static void limit_areas(struct run *r, int more)
+{
+    if (r->plan.room == 0)
+        return;
+    r->limits.areas = r->most + (uint64_t)(int64_t)more;
+    mm_vma_set_limits(r->space, &r->limits);
+}
+
+/* A deliberate difference: where one area is left and a change of flags takes two, Linux makes the
+ * first cut and then refuses. The model follows, once the kernel is seen to have done it. */
+static void cut_as_linux(struct run *r, uintptr_t va, size_t length)
+{
+    const struct mm_vma *vma = mm_vma_find(r->space, va);
+    unsigned lines;
+
+    if (r->plan.room == 0 || r->space->map.count + 1 != r->most || vma == NULL ||
+        mm_vma_start(vma) == va || mm_vma_end(vma) <= va + length)
+        return;
+    lines = read_maps(r, false);
+    for (unsigned i = 0; i < lines; i++)
+        if (r->lines[i].start == va)
+            split_as_linux(r, va, 0);
+}
+
 static bool do_mmap(struct run *r)
 {
     uintptr_t hint = some_page(r);
@@ -634,9 +667,10 @@ static bool do_mmap(struct run *r)
     q.file = fd < 0 ? NULL : file_of(0, read_only);
     q.may = read_only ? MM_VMA_READ | MM_VMA_EXEC : 0;
     q.offset = (uint64_t)offset;
+    limit_areas(r, 1);
     real = result(syscall(SYS_mmap, hint, length, prot, flags, fd, offset));
     mine = mm_vma_mmap(r->space, &q, &va);
-    if (real == -ENOMEM && mine == -ENOMEM && (flags & MAP_FIXED) != 0)
+    if (real == -ENOMEM && mine == -ENOMEM && (flags & MAP_FIXED) != 0 && r->plan.room == 0)
         split_as_linux(r, hint, (length + PS - 1) & ~(PS - 1));
     return agree(r, real, mine < 0 ? mine : (long)va);
 }
@@ -646,8 +680,22 @@ static bool do_munmap(struct run *r)
     uintptr_t va = some_page(r) + (chance(r, 2) ? 1 + below(r, PS - 1) : 0);
     size_t length = chance(r, 2) ? 0 : some_length(r, va & ~(PS - 1));
 
+    limit_areas(r, 0);
     snprintf(r->what, sizeof r->what, "munmap(%lx, %zx)", va, length);
     return agree(r, result(syscall(SYS_munmap, va, length)), mm_vma_munmap(r->space, va, length));
+}
+
+static bool protect(struct run *r, uintptr_t va, size_t length, int prot)
+{
+    long real, mine;
+
+    limit_areas(r, 0);
+    snprintf(r->what, sizeof r->what, "mprotect(%lx, %zx, %x)", va, length, (unsigned)prot);
+    real = result(syscall(SYS_mprotect, va, length, prot));
+    mine = mm_vma_mprotect(r->space, va, length, (unsigned)prot);
+    if (real == -ENOMEM && mine == -ENOMEM)
+        cut_as_linux(r, va, length);
+    return agree(r, real, mine);
 }
 
 static bool do_mprotect(struct run *r)
@@ -658,9 +706,7 @@ static bool do_mprotect(struct run *r)
 
     if (chance(r, 2))
         prot |= 0x40;
-    snprintf(r->what, sizeof r->what, "mprotect(%lx, %zx, %x)", va, length, (unsigned)prot);
-    return agree(r, result(syscall(SYS_mprotect, va, length, prot)),
-                 mm_vma_mprotect(r->space, va, length, (unsigned)prot));
+    return protect(r, va, length, prot);
 }
 
 static void take_limits(struct run *r);
@@ -696,17 +742,17 @@ static bool do_mremap(struct run *r)
     unsigned flags = below(r, 4) == 0 ? 0 : MREMAP_MAYMOVE;
     mm_va_t va = 0;
     long real, mine;
-    bool locked;
+    bool locked, placed, crowded;
 
     if (chance(r, 40))
         flags |= MREMAP_FIXED;
     if (chance(r, 15))
         flags |= MREMAP_DONTUNMAP;
+    placed = (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) != 0;
     if (chance(r, 3))
         target += 1 + below(r, PS - 1);
     /* a range that reaches out of the window would change what lies there */
-    if ((flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) != 0 &&
-        target + length > r->window + r->pages * PS)
+    if (placed && target + length > r->window + r->pages * PS)
         target = r->window;
     if (target < r->window)
         target = r->window;
@@ -718,8 +764,14 @@ static bool do_mremap(struct run *r)
              flags, target);
     locked = (flags & MREMAP_DONTUNMAP) != 0 &&
              mmi_vma_locked_in(r->space, old >> 12, (old + old_length + PS - 1) >> 12) != 0;
+    /* the kernel wants room for what a move may add, and at a new place for what it may cut */
+    limit_areas(r, placed ? -3 : length > old_length ? -1 : 0);
+    crowded = r->plan.room != 0 && placed && r->space->map.count + 5 >= r->most;
     real = result(syscall(SYS_mremap, old, old_length, length, flags, target));
     mine = mm_vma_mremap(r->space, old, old_length, length, flags, target, &va);
+    if (crowded && real == -ENOMEM && mine < 0)
+        mine = real; /* it looks at this before other things */
+    limit_areas(r, 0);
     if (real == mine && (flags & MREMAP_FIXED) != 0 &&
         (real == -ENOMEM || (real == -EFAULT && old_length == 0 && old == target))) {
         /* deliberate: a refused move has not unmapped its target; Linux finds out after that */
@@ -755,12 +807,17 @@ static bool do_madvise(struct run *r)
     uintptr_t va = some_page(r) + (chance(r, 2) ? 1 + below(r, PS - 1) : 0);
     size_t length = chance(r, 2) ? 0 : some_length(r, va & ~(PS - 1));
     int advice = advices[below(r, r->huge ? 15 : 13)];
+    long real, mine;
 
+    limit_areas(r, 0);
     snprintf(r->what, sizeof r->what, "madvise(%lx, %zx, %d)", va, length, advice);
     if (advice == MADV_FREE && (va & (PS - 1)) == 0)
         free_now(r, va, length);
-    return agree(r, result(syscall(SYS_madvise, va, length, advice)),
-                 mm_vma_madvise(r->space, va, length, advice));
+    real = result(syscall(SYS_madvise, va, length, advice));
+    mine = mm_vma_madvise(r->space, va, length, advice);
+    if (real == -EAGAIN && mine == -EAGAIN)
+        cut_as_linux(r, va, length);
+    return agree(r, real, mine);
 }
 
 static bool do_mlock(struct run *r)
@@ -769,24 +826,31 @@ static bool do_mlock(struct run *r)
     size_t length = chance(r, 2) ? 0 : some_length(r, va & ~(PS - 1));
     unsigned how =
         below(r, 20); /* mlock, mlock2 with and without ONFAULT, one with a wrong flag, munlock */
+    long real, mine;
 
     if (va + length > r->window + r->pages * PS)
         length = 0;
+    limit_areas(r, 0);
     snprintf(r->what, sizeof r->what, "%s(%lx, %zx) %u", how < 10 ? "mlock" : "munlock", va, length,
              how);
-    if (how >= 10)
-        return agree(r, result(syscall(SYS_munlock, va, length)),
-                     mm_vma_munlock(r->space, va, length));
-    if (how >= 5)
-        return agree(r, result(syscall(SYS_mlock, va, length)), mm_vma_mlock(r->space, va, length));
-    return agree(r, result(syscall(SYS_mlock2, va, length, how % 3)),
-                 mm_vma_mlock2(r->space, va, length, how % 3));
+    real = result(how >= 10  ? syscall(SYS_munlock, va, length)
+                  : how >= 5 ? syscall(SYS_mlock, va, length)
+                             : syscall(SYS_mlock2, va, length, how % 3));
+    mine = how >= 10  ? mm_vma_munlock(r->space, va, length)
+           : how >= 5 ? mm_vma_mlock(r->space, va, length)
+                      : mm_vma_mlock2(r->space, va, length, how % 3);
+    if (real == -ENOMEM && mine == -ENOMEM) {
+        length += va & (PS - 1);
+        cut_as_linux(r, va & ~(PS - 1), length);
+    }
+    return agree(r, real, mine);
 }
 
 /* The break goes to any byte of the window but its last page, above which mm_vma has nothing to
  * keep a page free from; mostly a few pages up or down. */
 static bool do_brk(struct run *r)
 {
+    static const uintptr_t odd[] = {1, PS, 0x7ffffffff000, 1ul << 63, 0 - 1ul, 0 - 2 * PS};
     uintptr_t now = (uintptr_t)syscall(SYS_brk, 0), last = r->window + (r->pages - 1) * PS, brk;
 
     brk = chance(r, 60) ? now + below(r, 12 * PS) - 6 * PS
@@ -794,10 +858,11 @@ static bool do_brk(struct run *r)
     if (chance(r, 50))
         brk &= ~(PS - 1);
     if (brk < r->window || brk > last)
-        brk = below(r, 2) == 0 ? PS : r->window + r->pages * PS + below(r, 2 * PS);
-    if (brk > r->low && brk - r->low > r->limits.data)
+        brk = below(r, 2) == 0 ? odd[below(r, 6)] : r->window + r->pages * PS + below(r, 2 * PS);
+    if (brk > r->low && brk < 0x7ffffffff000 && brk - r->low > r->limits.data)
         return true; /* the limit of the break alone: the kernel's counts the program's data too */
     snprintf(r->what, sizeof r->what, "brk(%lx) at %lx", brk, now);
+    limit_areas(r, brk > now);
     r->brks += brk != now && syscall(SYS_brk, brk) == (long)brk;
     return agree(r, syscall(SYS_brk, 0), (long)mm_vma_brk(r->space, brk));
 }
@@ -870,15 +935,19 @@ static bool do_fill(struct run *r)
         q.hint = end;
         q.bytes = above - end;
         q.flags = (unsigned)flags;
+        limit_areas(r, 1);
         real = result(syscall(SYS_mmap, end, above - end, q.prot, flags, -1, 0));
         mine = mm_vma_mmap(r->space, &q, &va);
-        if (real == -ENOMEM && mine == -ENOMEM)
+        if (real == -ENOMEM && mine == -ENOMEM && r->plan.room == 0)
             split_as_linux(r, end, above - end);
     } else {
         real = result(syscall(SYS_mremap, start, end - start, above - start, 0));
         mine = mm_vma_mremap(r->space, start, end - start, above - start, 0, 0, &va);
     }
-    return agree(r, real, mine < 0 ? mine : (long)va);
+    if (!agree(r, real, mine < 0 ? mine : (long)va))
+        return false;
+    return real < 0 || chance(r, 50) ||
+           (protect(r, above - PS, PS, PROT_NONE) && protect(r, above - PS, PS, (int)q.prot));
 }
 
 /* ---- limits ---------------------------------------------------------------------------------- */
@@ -1049,6 +1118,24 @@ static bool place_window(struct run *r)
            r->window - r->low <= (TABLE - r->pages) * PS;
 }
 
+/* Cuts what lies above the window into as many areas as a process may have, but for a few. */
+static bool crowd(struct run *r)
+{
+    uintptr_t at = r->window + (r->pages + 1) * PS;
+    uint64_t most, count = 0;
+
+    read_file(r, "/proc/sys/vm/max_map_count");
+    most = strtoul(r->text, NULL, 10);
+    read_file(r, "/proc/self/maps");
+    for (char *p = r->text; *p != 0; p = strchr(p, '\n') + 1)
+        count += strncmp(strchr(p, '\n') - 10, "[vsyscall]", 10) != 0; /* it is no area */
+    r->most = most - count + 1; /* the heap is one of mm_vma's, too */
+    for (; count + r->plan.room < most; count += 2, r->most -= 2, at += 2 * PS)
+        if (mprotect((void *)at, PS, PROT_READ) != 0)
+            return printf("# area %llu: %s\n", (unsigned long long)count, strerror(errno)) < 0;
+    return true;
+}
+
 /* The area before the window, as mm_vma has to know it: written to, and inherited by fork. */
 static bool enter_heap(struct run *r)
 {
@@ -1066,7 +1153,8 @@ static bool enter_heap(struct run *r)
     return same_list(r, true);
 }
 
-/* Locking is limited for all but those who may lock all. */
+/* Locking is limited, and the lowest addresses are out of reach, for all but those who may do
+ * anything. */
 static void drop_capability(void)
 {
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
@@ -1074,7 +1162,7 @@ static void drop_capability(void)
 
     if (syscall(SYS_capget, &header, data) != 0)
         return;
-    data[0].effective &= ~(1u << CAP_IPC_LOCK);
+    data[0].effective &= ~(1u << CAP_IPC_LOCK | 1u << CAP_SYS_RAWIO);
     (void)syscall(SYS_capset, &header, data);
 }
 
@@ -1145,6 +1233,8 @@ static bool set_up(struct run *r)
     config.top = config.mmap_base = r->window + r->pages * PS;
     config.pt = &r->tables[0];
     r->space = &r->spaces[0];
+    if (r->plan.room != 0 && !crowd(r))
+        return false;
     if (mm_vma_system_init(&r->sys, &hooks) != MM_OK)
         return false;
     r->sys.zero_frame = 0;
@@ -1176,6 +1266,36 @@ static int child(struct run *r, uint64_t ops)
 #define ISLAND \
     0x300000000000ul /* four pages, with terabytes of nothing around, also under a sanitizer */
 #define FAR 0x400000000000ul
+
+/* A space that has a map and nothing else, of a process's usual shape. */
+static bool plain_space(struct run *r)
+{
+    struct mm_vma_config config;
+    struct mm_vma_hooks all, hooks;
+
+    hooks_of(r, &all);
+    memset(&hooks, 0, sizeof hooks);
+    hooks.ctx = r;
+    hooks.nodes = all.nodes;
+    hooks.area_alloc = all.area_alloc;
+    hooks.area_free = all.area_free;
+    hooks.shared = all.shared;
+    for (unsigned i = 0; i < AREAS; i++) {
+        area_free(r, &r->areas[i]);
+        node_free(r, &r->nodes[i]);
+    }
+    mm_vma_config_init(&config);
+    r->space = &r->spaces[0];
+    return mm_vma_system_init(&r->sys, &hooks) == MM_OK &&
+           mm_vma_space_init(r->space, &r->sys, &config) == MM_OK;
+}
+
+static bool as_the_kernel(const char *what, int number, long real, long mine)
+{
+    if (mine != real)
+        printf("# %s %d: the kernel says %ld, mm_vma %ld\n", what, number, real, mine);
+    return mine == real;
+}
 
 enum { MUNMAP, MPROTECT, MADVISE, MLOCK, MUNLOCK, CALLS };
 
@@ -1235,6 +1355,41 @@ static bool remap_call(struct run *r, uintptr_t va, size_t old, size_t length, u
     return mine == real && (mine == -EINVAL || make_island(r));
 }
 
+/* mmap of nothing that costs anything, or of the file. What either side chooses by itself is not
+ * compared, but whether it takes the hint; nothing of this program is replaced. */
+static bool map_call(struct run *r, uintptr_t hint, size_t length, unsigned flags, uint64_t offset)
+{
+    const bool file = (flags & MAP_ANONYMOUS) == 0, fixed = (flags & MAP_FIXED) != 0;
+    const bool free = hint >= ISLAND - (1ul << 30) && hint < FAR && length <= 1ul << 30;
+    struct mm_vma_request q;
+    mm_va_t at = 0;
+    long mine, real;
+
+    memset(&q, 0, sizeof q);
+    q.hint = hint;
+    q.bytes = length;
+    q.flags = flags;
+    q.file = file ? file_of(0, false) : NULL;
+    q.offset = offset;
+    mine = mm_vma_mmap(r->space, &q, &at);
+    if (mine == -EPERM && hint != 0)
+        return true; /* the kernel has two lowest addresses, for hints and for what is fixed */
+    if (hint > 0 - PS && (fixed || (flags & MAP_FIXED_NOREPLACE) != 0))
+        return mine < 0; /* and here it takes the address for an error number */
+    if (mine == 0 && !free && ((flags & MAP_FIXED_NOREPLACE) != 0 || fixed || length > 1ul << 30))
+        return make_island(r); /* what this program has there counts for the kernel only */
+    real = result(syscall(SYS_mmap, hint, length, PROT_NONE, flags, file ? r->fd[0] : -1, offset));
+    if (real > 0)
+        syscall(SYS_munmap, real, length);
+    if (mine == 0 && real > 0 && !fixed && (uintptr_t)real != hint && at != hint)
+        real = (long)at;
+    mine = mine == 0 ? (long)at : mine;
+    if (mine != real)
+        printf("# mmap(%lx, %zx, %x, %llx): the kernel says %lx, mm_vma %lx\n", hint, length, flags,
+               (unsigned long long)offset, (unsigned long)real, (unsigned long)mine);
+    return mine == real && (mine < 0 || make_island(r));
+}
+
 /* Does this program itself have a page there? Its stack ends at TOP where nothing is randomised. */
 static bool is_taken(uintptr_t va)
 {
@@ -1267,40 +1422,26 @@ static int extremes(struct run *r, uint64_t ops)
         TOP,        TOP + PS, 1ul << 63, 0 - ISLAND - PS, 0 - ISLAND, 0 - 2 * PS, 0 - PS,
         0 - PS + 1, 0 - 1ul};
     static const uintptr_t targets[] = {FAR, ISLAND + 2 * PS, TOP - PS, TOP, 0 - PS, FAR + 1};
-    struct mm_vma_config config;
-    struct mm_vma_hooks hooks;
+    static const unsigned kinds[] = {MAP_ANONYMOUS, 0, MAP_ANONYMOUS | MAP_FIXED, MAP_FIXED,
+                                     MAP_ANONYMOUS | MAP_FIXED_NOREPLACE};
+    static const uint64_t offsets[] = {0, 1, PS, 1ull << 62, (1ull << 63) - PS, 0 - (uint64_t)PS};
     uint64_t calls = 0;
     bool same = true;
 
     (void)ops;
-    hooks_of(r, &hooks);
-    hooks.pt_map = NULL;
-    hooks.pt_protect = NULL;
-    hooks.pt_clear = NULL;
-    hooks.pt_next = NULL;
-    hooks.pt_flush = NULL;
-    hooks.frame_alloc = NULL;
-    hooks.frame_free = NULL;
-    hooks.frame_copy = NULL;
-    hooks.frame = NULL;
-    hooks.file_page = NULL;
-    hooks.file_page_put = NULL;
-    for (unsigned i = 0; i < AREAS; i++) {
-        area_free(r, &r->areas[i]);
-        node_free(r, &r->nodes[i]);
-    }
-    drop_capability();
-    mm_vma_config_init(&config);
-    r->space = &r->spaces[0];
-    if (mm_vma_system_init(&r->sys, &hooks) != MM_OK ||
-        mm_vma_space_init(r->space, &r->sys, &config) != MM_OK || !make_island(r))
+    if (!open_files(r) || !plain_space(r) || !make_island(r))
         return 2;
+    drop_capability();
     r->limits.areas = MM_VMA_UNLIMITED;
     take_limits(r);
     for (unsigned i = 0; i < sizeof at / sizeof at[0]; i++)
         for (unsigned j = 0; j < sizeof lengths / sizeof lengths[0] && !is_taken(at[i]); j++) {
             for (unsigned call = 0; call < CALLS; call++, calls++)
                 same = range_call(r, call, at[i], lengths[j]) && same;
+            for (unsigned k = 0; k < 5 * 6; k++, calls++)
+                same = map_call(r, at[i], lengths[j], MAP_PRIVATE | MAP_NORESERVE | kinds[k % 5],
+                                offsets[k / 5]) &&
+                       same;
             for (unsigned k = 0; k < sizeof lengths / sizeof lengths[0]; k++)
                 for (unsigned flags = 0; flags <= 8; flags++, calls++)
                     same = remap_call(r, at[i], lengths[j], lengths[k], flags,
@@ -1309,6 +1450,77 @@ static int extremes(struct run *r, uint64_t ops)
         }
     printf("# %llu calls\n", (unsigned long long)calls);
     return same ? 0 : 1;
+}
+
+/* ---- a linear area --------------------------------------------------------------------------- */
+
+/* The pages from which the kernel tells the time ([vvar]) are frames of its own in each process: a
+ * linear area, if private and in one piece. What is done to all of it has the same result. */
+static int linear_calls(struct run *r, uint64_t ops)
+{
+    static const int advices[] = {MADV_NORMAL,   MADV_RANDOM,     MADV_SEQUENTIAL, MADV_WILLNEED,
+                                  MADV_DONTNEED, MADV_FREE,       MADV_DOFORK,     MADV_DONTFORK,
+                                  MADV_DOFORK,   MADV_KEEPONFORK, MADV_DONTDUMP,   MADV_DODUMP};
+    static const struct {
+        int pages; /* more than there are */
+        unsigned flags;
+        bool away; /* to FAR, else back */
+    } moves[] = {{0, 0, false},
+                 {0, MREMAP_MAYMOVE, false},
+                 {1, 0, false},
+                 {1, MREMAP_MAYMOVE, false},
+                 {0, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, true},
+                 {0, MREMAP_MAYMOVE | MREMAP_DONTUNMAP | MREMAP_FIXED, true},
+                 {1, MREMAP_MAYMOVE | MREMAP_FIXED, true},
+                 {0, MREMAP_MAYMOVE | MREMAP_FIXED, true},
+                 {0, MREMAP_MAYMOVE | MREMAP_FIXED, false}};
+    const char *line;
+    uintptr_t va, at;
+    size_t length;
+    bool same = true;
+    long real, mine;
+
+    (void)ops;
+    if (!plain_space(r))
+        return 2;
+    read_file(r, "/proc/self/maps");
+    line = strstr(r->text, "[vvar]\n");
+    if (line == NULL)
+        return printf("# the kernel has none\n") < 0;
+    while (line != r->text && line[-1] != '\n')
+        line--;
+    at = va = strtoul(line, (char **)&line, 16);
+    length = strtoul(line + 1, NULL, 16) - va;
+    if (mm_vma_install(r->space, MM_VMA_LINEAR, va, length, 1 << 30, MM_VMA_READ) != MM_VMA_OK)
+        return 2;
+    for (unsigned i = 0; i < sizeof advices / sizeof advices[0]; i++) {
+        real = result(syscall(SYS_madvise, va, length, advices[i]));
+        mine = mm_vma_madvise(r->space, va, length, advices[i]);
+        same = as_the_kernel("madvise", advices[i], real, mine) && same;
+    }
+    same = as_the_kernel("mlock", 0, result(syscall(SYS_mlock, va, length)),
+                         mm_vma_mlock(r->space, va, length)) &&
+           r->space->locked == 0 && same;
+    same = as_the_kernel("munlock", 0, result(syscall(SYS_munlock, va, length)),
+                         mm_vma_munlock(r->space, va, length)) &&
+           same;
+    same = as_the_kernel("mprotect", 0, result(syscall(SYS_mprotect, va, length, PROT_NONE)),
+                         mm_vma_mprotect(r->space, va, length, 0)) &&
+           same;
+    for (unsigned i = 0; i < sizeof moves / sizeof moves[0]; i++) {
+        const size_t wanted = length + (size_t)moves[i].pages * PS;
+        const uintptr_t to = moves[i].away ? FAR : va;
+        mm_va_t there = 0;
+
+        real = result(syscall(SYS_mremap, at, length, wanted, moves[i].flags, to));
+        mine = mm_vma_mremap(r->space, at, length, wanted, moves[i].flags, to, &there);
+        at = real > 0 ? (uintptr_t)real : at;
+        same = as_the_kernel("mremap", (int)i, real, mine == 0 ? (long)there : mine) && same;
+    }
+    same = as_the_kernel("munmap", 0, result(syscall(SYS_munmap, at, length)),
+                         mm_vma_munmap(r->space, at, length)) &&
+           same;
+    return same && r->space->map.count == 0 ? 0 : 1;
 }
 
 static void in_child(int (*call)(struct run *, uint64_t), const struct plan *plan)
@@ -1326,6 +1538,7 @@ static void in_child(int (*call)(struct run *, uint64_t), const struct plan *pla
     r->rng = mm_test_rng(seed, plan->stream);
     r->plan = *plan;
     r->pages = plan->pages;
+    r->enough = sizeof r->text - 1;
     *(volatile char *)sbrk((intptr_t)PS) = 1; /* there is a heap, and it has an identity */
     fflush(stdout);
     pid = fork();
@@ -1341,7 +1554,7 @@ static void in_child(int (*call)(struct run *, uint64_t), const struct plan *pla
 
 static void calls_in_a_narrow_window(void **state)
 {
-    static const struct plan plan = {40, 12, false, false, false, 1};
+    static const struct plan plan = {40, 12, false, false, false, 1, 0};
 
     (void)state;
     in_child(child, &plan);
@@ -1349,7 +1562,7 @@ static void calls_in_a_narrow_window(void **state)
 
 static void calls_in_a_wide_window(void **state)
 {
-    static const struct plan plan = {400, 24, false, false, false, 2};
+    static const struct plan plan = {400, 24, false, false, false, 2, 0};
 
     (void)state;
     in_child(child, &plan);
@@ -1357,7 +1570,7 @@ static void calls_in_a_wide_window(void **state)
 
 static void growing_stacks(void **state)
 {
-    static const struct plan plan = {3000, 300, true, false, false, 3};
+    static const struct plan plan = {3000, 300, true, false, false, 3, 0};
 
     (void)state;
     in_child(child, &plan);
@@ -1365,7 +1578,15 @@ static void growing_stacks(void **state)
 
 static void under_changing_limits(void **state)
 {
-    static const struct plan plan = {200, 40, true, true, false, 4};
+    static const struct plan plan = {200, 40, true, true, false, 4, 0};
+
+    (void)state;
+    in_child(child, &plan);
+}
+
+static void as_many_areas_as_there_may_be(void **state)
+{
+    static const struct plan plan = {100, 10, false, false, false, 7, 24};
 
     (void)state;
     in_child(child, &plan);
@@ -1373,15 +1594,23 @@ static void under_changing_limits(void **state)
 
 static void extreme_arguments(void **state)
 {
-    static const struct plan plan = {0, 0, false, false, false, 6};
+    static const struct plan plan = {0, 0, false, false, false, 6, 0};
 
     (void)state;
     in_child(extremes, &plan);
 }
 
+static void linear_areas(void **state)
+{
+    static const struct plan plan = {0, 0, false, false, false, 8, 0};
+
+    (void)state;
+    in_child(linear_calls, &plan);
+}
+
 static void forks_and_their_forks(void **state)
 {
-    static const struct plan plan = {64, 16, false, false, true, 5};
+    static const struct plan plan = {64, 16, false, false, true, 5, 0};
 
     (void)state;
     in_child(child, &plan);
@@ -1392,7 +1621,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(calls_in_a_narrow_window), cmocka_unit_test(calls_in_a_wide_window),
         cmocka_unit_test(growing_stacks),           cmocka_unit_test(under_changing_limits),
-        cmocka_unit_test(forks_and_their_forks),    cmocka_unit_test(extreme_arguments),
+        cmocka_unit_test(forks_and_their_forks),    cmocka_unit_test(as_many_areas_as_there_may_be),
+        cmocka_unit_test(extreme_arguments),        cmocka_unit_test(linear_areas),
     };
 
     if (access("/proc/self/maps", R_OK) != 0 || sysconf(_SC_PAGESIZE) != (long)PS ||

@@ -247,6 +247,43 @@ static void ranges_are_checked(void **state)
     assert_int_equal(areas(), 1); /* none of them changed anything */
 }
 
+/* What a range has of the last page changes; above the top there is a hole. */
+static void a_range_beyond_the_top_ends_in_a_hole(void **state)
+{
+    const mm_va_t last = 0x500000 - PAGE;
+
+    (void)state;
+    assert_int_equal(map(last, PAGE, MM_VMA_READ, MM_VMA_MAP_FIXED), last);
+    assert_int_equal(mm_vma_mprotect(&f->space, last, 2 * PAGE, 3), MM_VMA_ENOMEM);
+    assert_int_equal(mm_vma_map_access(&f->space.map, last), 3);
+    assert_int_equal(mm_vma_madvise(&f->space, last, 2 * PAGE, MM_VMA_ADV_RANDOM), MM_VMA_ENOMEM);
+    assert_true((mm_vma_find(&f->space, last)->flags & MM_VMA_RANDOM) != 0);
+    assert_int_equal(mm_vma_mlock(&f->space, last, 2 * PAGE), MM_VMA_ENOMEM);
+    assert_true((mm_vma_find(&f->space, last)->flags & MM_VMA_LOCKED) != 0);
+    assert_int_equal(mm_vma_munlock(&f->space, last, 2 * PAGE), MM_VMA_ENOMEM);
+    assert_true((mm_vma_find(&f->space, last)->flags & MM_VMA_LOCKED) == 0);
+    assert_int_equal(mm_vma_munmap(&f->space, last, 2 * PAGE), MM_VMA_EINVAL);
+}
+
+/* A hint that is not a multiple of the alignment asked for is no place. */
+static void a_hint_is_aligned_as_asked(void **state)
+{
+    struct mm_vma_request r;
+    mm_va_t va = 0;
+
+    (void)state;
+    memset(&r, 0, sizeof r);
+    r.bytes = PAGE;
+    r.flags = MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS;
+    r.align = 16 * PAGE;
+    r.hint = 0x211000;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_OK);
+    assert_int_equal(va, 0x4f0000);
+    r.hint = 0x210000;
+    assert_int_equal(mm_vma_mmap(&f->space, &r, &va), MM_VMA_OK);
+    assert_int_equal(va, 0x210000);
+}
+
 static void limits_hold(void **state)
 {
     struct mm_vma_limits l = {8 * PAGE, 4 * PAGE, 3 * PAGE, 2 * PAGE, 3};
@@ -716,7 +753,7 @@ static void a_call_without_memory_changes_nothing(void **state)
             calls = f->fail.calls > f->source.fail.calls ? f->fail.calls : f->source.fail.calls;
             f->fail.fail_at = f->source.fail.fail_at = 0;
             if (calls >= n) {
-                assert_int_equal(result, MM_VMA_ENOMEM);
+                assert_int_equal(result, which == 5 ? MM_VMA_EAGAIN : MM_VMA_ENOMEM);
                 mm_vma_list(&f->space, add_text, after);
                 assert_string_equal(before, after);
             } else {
@@ -888,6 +925,8 @@ int main(void)
         T(mmap_refuses_bad_requests),
         T(the_last_page_before_the_top_is_mapped),
         T(ranges_are_checked),
+        T(a_range_beyond_the_top_ends_in_a_hole),
+        T(a_hint_is_aligned_as_asked),
         T(limits_hold),
         T(a_stack_grows_to_its_limit_and_guard),
         T(placement_goes_up_or_down_aligned),

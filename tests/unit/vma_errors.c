@@ -178,6 +178,8 @@ static void mmap_is_refused(void **state)
     r.flags = FIXED_ANON;
     limit(&l.areas, before.totals.areas, &l);
     REFUSED(map(r), ENOMEM);
+    limit(&l.areas, before.totals.areas + 1, &l);
+    REFUSED(map(request(BEYOND + 1, 1, MM_VMA_READ, FIXED_ANON)), ENOMEM); /* one would be three */
     limit(&l.total, before.totals.total * PAGE, &l);
     r = request(DATA + 5, 2, RW, FIXED_ANON); /* one page of it is there already */
     REFUSED(map(r), ENOMEM);
@@ -303,6 +305,7 @@ static void mremap_is_refused(void **state)
 static void madvise_is_refused(void **state)
 {
     struct mm_vma_space *space = &w->space[0];
+    struct mm_vma_limits l;
 
     (void)state;
     take(&before);
@@ -314,6 +317,9 @@ static void madvise_is_refused(void **state)
     REFUSED(mm_vma_madvise(space, va_of(BEYOND), PAGE, MM_VMA_ADV_FREE), EINVAL);
     REFUSED(mm_vma_madvise(space, va_of(OPEN), PAGE, MM_VMA_ADV_WIPEONFORK), EINVAL);
     REFUSED(mm_vma_madvise(space, va_of(DEVICE), PAGE, MM_VMA_ADV_DOFORK), EINVAL);
+    limit(&l.areas, before.totals.areas + 1, &l);
+    REFUSED(mm_vma_madvise(space, va_of(BEYOND + 1), PAGE, MM_VMA_ADV_RANDOM), EAGAIN);
+    limit(NULL, 0, &l);
     /* over a hole, with a late ENOMEM; then up to the area that refuses */
     assert_int_equal(mm_vma_madvise(space, va_of(ISLANDS), 5 * PAGE, MM_VMA_ADV_RANDOM),
                      MM_VMA_ENOMEM);
@@ -324,6 +330,20 @@ static void madvise_is_refused(void **state)
                      MM_VMA_EINVAL);
     assert_true((mm_vma_find(space, va_of(OPEN - 2))->flags & MM_VMA_WIPEONFORK) != 0);
     assert_true((mm_vma_find(space, va_of(OPEN + 2))->flags & MM_VMA_WIPEONFORK) == 0);
+}
+
+static void advice_brings_in_what_a_file_has(void **state)
+{
+    struct mm_vma_space *space = &w->space[0];
+    struct mm_vma_totals totals;
+
+    (void)state;
+    assert_int_equal(
+        map_file(80, 4, MM_VMA_READ, MM_VMA_MAP_SHARED, MM_VMA_READ, w->object_pages[1] - 2),
+        MM_VMA_OK);
+    assert_int_equal(mm_vma_madvise(space, va_of(80), 4 * PAGE, MM_VMA_ADV_WILLNEED), MM_VMA_OK);
+    mm_vma_read_totals(space, &totals);
+    assert_int_equal(totals.rss[MM_VMA_RSS_FILE], 2); /* two lie beyond its end */
 }
 
 static void locking_is_refused(void **state)
@@ -554,17 +574,12 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, build, leave)
     const struct CMUnitTest tests[] = {
-        T(mmap_is_refused),
-        T(munmap_and_brk_are_refused),
-        T(mprotect_is_refused),
-        T(mremap_is_refused),
-        T(madvise_is_refused),
-        T(locking_is_refused),
-        T(populate_and_install_are_refused),
-        T(faults_are_told_apart),
-        T(neighbours_join_only_if_alike),
-        T(locked_memory_is_there),
-        T(the_check_finds_damage),
+        T(mmap_is_refused),        T(munmap_and_brk_are_refused),
+        T(mprotect_is_refused),    T(mremap_is_refused),
+        T(madvise_is_refused),     T(advice_brings_in_what_a_file_has),
+        T(locking_is_refused),     T(populate_and_install_are_refused),
+        T(faults_are_told_apart),  T(neighbours_join_only_if_alike),
+        T(locked_memory_is_there), T(the_check_finds_damage),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
