@@ -2644,6 +2644,7 @@ struct mmi_vma_patch {
     bool beyond;     /* it does */
     bool first;      /* the leaf's first start may change, which stands in keys above */
     bool full;       /* the leaf lacks room, and nothing else stands in the way */
+    bool wide;       /* there are areas of the range in the next leaf too */
     uintptr_t floor; /* where the area before that ends, or 0 */
 };
 
@@ -2699,7 +2700,7 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
     uintptr_t behind = MMI_VMA_TOP;
     unsigned i, j, count;
 
-    p->full = false;
+    p->full = p->wide = false;
     if (MM_UNLIKELY(map->root == NULL || MMI_VMA_HIGH(start) != MMI_VMA_HIGH(end)))
         return false;
     mmi_vma_seek_here(&p->c, map, start);
@@ -2720,7 +2721,8 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
     if (j == count)
         behind = mmi_vma_behind(&p->c, map, 0);
     p->beyond = behind == end;
-    return mmi_vma_patch_fits(p, start, end, more) && behind >= end;
+    p->wide = behind < end;
+    return mmi_vma_patch_fits(p, start, end, more) && !p->wide;
 }
 
 /* Longest gap behind the leaf's slots [i, j); `next` is the start of what follows slot j - 1. */
@@ -4099,8 +4101,8 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
     return target;
 }
 
-/* Where a patch was not found: makes room in a full leaf, cuts off what the range has of the leaves
- * behind, and looks again. Nodes for an insert are reserved, and one area. */
+/* Where a patch was not found for that: makes room in a full leaf, cuts off what the range has of
+ * the leaves behind, and looks again. Nodes for an insert are reserved, and one area. */
 static bool mmi_vma_patch_again(struct mm_vma_space *space, struct mmi_vma_patch *p,
                                 uintptr_t start, uintptr_t end, unsigned more, struct mm_vma **gone)
 {
@@ -4108,7 +4110,7 @@ static bool mmi_vma_patch_again(struct mm_vma_space *space, struct mmi_vma_patch
     struct mmi_vma_patch tail;
     uintptr_t behind;
 
-    if (map->root == NULL)
+    if (!p->full && !p->wide)
         return false;
     if (p->full)
         mmi_vma_make_room(&p->c, map);
