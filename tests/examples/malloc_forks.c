@@ -163,8 +163,8 @@ static void own_steps(void)
 }
 
 /* Another thread steps, and waits after each instruction until this one has forked; unless a fork
- * waits for it, for it holds a lock. */
-static unsigned asked, answered;
+ * that has begun waits for it, for it holds a lock. */
+static unsigned asked, begun, answered;
 static bool stepped;
 
 static void wait_for_fork(int signal)
@@ -175,13 +175,15 @@ static void wait_for_fork(int signal)
     if (__atomic_load_n(&answered, __ATOMIC_ACQUIRE) != asked)
         return;
     __atomic_store_n(&asked, asked + 1, __ATOMIC_RELEASE);
+    while (__atomic_load_n(&begun, __ATOMIC_ACQUIRE) != asked)
+        sched_yield();
     clock_gettime(CLOCK_MONOTONIC, &begin);
     do {
         if (__atomic_load_n(&answered, __ATOMIC_ACQUIRE) == asked)
             return;
         sched_yield();
         clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((now.tv_sec - begin.tv_sec) * 1000000000 + now.tv_nsec - begin.tv_nsec < 20000000);
+    } while ((now.tv_sec - begin.tv_sec) * 1000000000 + now.tv_nsec - begin.tv_nsec < 200000000);
 }
 
 static void *steps_on(void *arg)
@@ -227,6 +229,7 @@ static void others_steps(void)
             sched_yield();
             continue;
         }
+        __atomic_store_n(&begun, n, __ATOMIC_RELEASE);
         fork_and(child_uses);
         __atomic_store_n(&answered, n, __ATOMIC_RELEASE);
     }

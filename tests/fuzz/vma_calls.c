@@ -383,7 +383,7 @@ static void advise(unsigned s, unsigned p, unsigned n, unsigned how)
     const int result = mm_vma_madvise(&spaces[s], va_of(p), n * PAGE, advices[how & 3]);
     bool whole = true;
 
-    if (armed && fail_in == 0 && result == MM_VMA_ENOMEM)
+    if (armed && fail_in == 0 && result == MM_VMA_EAGAIN) /* ENOMEM is for holes */
         return;
     for (unsigned i = p; i < p + n; i++) {
         whole = whole && model[s][i].mapped;
