@@ -2643,7 +2643,7 @@ struct mmi_vma_patch {
     unsigned i, j;
     bool beyond;     /* it does */
     bool first;      /* the leaf's first start may change, which stands in keys above */
-    bool full;       /* the leaf lacks room, and nothing else stands in the way */
+    bool full;       /* the leaf lacks room */
     bool wide;       /* there are areas of the range in the next leaf too */
     uintptr_t floor; /* where the area before that ends, or 0 */
 };

@@ -1,28 +1,12 @@
 /* Run with examples/malloc preloaded: every call that it offers, threads that come and go,
  * forks. */
 #define _GNU_SOURCE
+#include "malloc_check.h"
+
 #include <errno.h>
-#include <malloc.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/time.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#define CHECK(x)                                                                  \
-    do {                                                                          \
-        if (!(x)) {                                                               \
-            fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #x); \
-            exit(1);                                                              \
-        }                                                                         \
-    } while (0)
 
 static void calls(void)
 {

@@ -1,26 +1,10 @@
 /* Run with examples/malloc preloaded: forks at every instruction of its calls, by the thread itself
  * (a signal's handler) and by another one, and what the child may use of other threads' memory. */
 #define _GNU_SOURCE
-#include <malloc.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
+#include "malloc_check.h"
 
-#define CHECK(x)                                                                  \
-    do {                                                                          \
-        if (!(x)) {                                                               \
-            fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #x); \
-            exit(1);                                                              \
-        }                                                                         \
-    } while (0)
+#include <stdbool.h>
+#include <time.h>
 
 /* A child has a while for what it does; one that hangs is a failure. */
 static void fork_and(void (*child)(void))

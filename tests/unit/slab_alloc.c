@@ -183,9 +183,38 @@ static void usable_sizes_of_kmallocs_objects(void **state)
         void *p = mm_slab_kmalloc(&heap, size, 0);
         assert_int_equal(mm_slab_usable(&heap, p), mm_slab_ksize(&heap, p));
         assert_true(mm_slab_usable(&heap, p) >= size);
+        cpu_now = MM_CPU_MAX; /* no arrays to ask */
+        assert_int_equal(mm_slab_usable(&heap, p), mm_slab_ksize(&heap, p));
+        cpu_now = 0;
         assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
     }
     assert_int_equal(mm_slab_usable(&heap, NULL), 0);
+    heap_end();
+}
+
+/* As the manual has it: few of the large ones, which nobody else can have. */
+static void arrays_of_large_classes_are_short(void **state)
+{
+    static const struct {
+        size_t size;
+        unsigned slots;
+    } expected[] = {{8, 128},  {128, 128}, {129, 64}, {256, 64}, {257, 32},
+                    {512, 32}, {513, 8},   {1024, 8}, {1025, 4}, {8192, 4}};
+    static void *p[300];
+    (void)state;
+    heap_plain();
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
+        struct mm_slab_cache *cls = &heap.cls[mmi_slab_class(expected[i].size)];
+        struct mm_slab_cache_stats stats;
+        for (unsigned n = 0; n < 300; n++)
+            p[n] = mm_slab_kmalloc(&heap, expected[i].size, 0);
+        for (unsigned n = 0; n < 300; n++)
+            assert_int_equal(mm_slab_kfree(&heap, p[n]), MM_OK);
+        mm_slab_cache_get_stats(cls, &stats);
+        assert_int_equal(cls->slots, expected[i].slots);
+        if (!SLAB_DEBUGGED) /* two arrays, and what the depot has */
+            assert_in_range(stats.cached, 1, (2 + cls->limit) * expected[i].slots);
+    }
     heap_end();
 }
 
@@ -770,6 +799,7 @@ int main(void)
         cmocka_unit_test(the_source_may_zero_large_requests_itself),
         cmocka_unit_test(cpus_come_on_line_one_by_one),
         cmocka_unit_test(usable_sizes_of_kmallocs_objects),
+        cmocka_unit_test(arrays_of_large_classes_are_short),
         cmocka_unit_test(many_large_requests_widen_the_table),
         cmocka_unit_test(zeroed_objects_are_zero_to_their_end),
         cmocka_unit_test(overflowing_arrays_are_refused),
