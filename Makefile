@@ -95,7 +95,7 @@ format: | deps-lint ## format the C sources in place
 
 lint: | deps-lint ## check the formatting and the scripts
 	clang-format --dry-run --Werror $(headers) $(wildcard tests/*.h tests/*/*.[ch] bench/*.[ch] bench/*/*.[ch] examples/*/*.[ch])
-	shellcheck -x mm .ci/run tools/*.sh tools/run-tests tests/*.sh tests/*/*.sh
+	shellcheck -x mm .ci/run tools/*.sh tools/run-tests tests/*.sh tests/*/*.sh tests/compile/matrix tests/compile/functions
 
 clean: ## remove build/
 	rm -rf build

@@ -1106,8 +1106,8 @@ struct mm_pagetable_config {
  *     note's bits makes no claim. With MM_PAGETABLE_KEEP_EMPTY it always stands there.
  * I3  without MM_PAGETABLE_KEEP_EMPTY no table but the root and lent ones is empty
  * I4  a table that is linked has only valid entries: it is filled first, linked by one store
- * I5  a dead table is not written to, but for one entry, which is not present and tells the next
- *     dead one, until the TLBs are flushed and the grace hook has returned
+ * I5  until the TLBs are flushed and the grace hook has returned, nothing is written to a dead
+ *     table but what is not present: one of them, that has no tables below, lists others
  * I6  a leaf that hardware may still change (clean and writable, or not accessed) is changed by an
  *     atomic exchange, any other by a plain store */
 struct mm_pagetable {
@@ -1138,8 +1138,8 @@ struct mm_pagetable_batch {
     size_t extent_count, extent_room;
     uint64_t pages; /* entries in the ranges */
     unsigned range_count;
-    uint64_t dead; /* link to the first dead subtree */
-    uint32_t dead_count;
+    uint64_t dead;                  /* link to the last directory of dead subtrees */
+    uint32_t dead_room, dead_count; /* entries that are free in it; dead subtrees in all */
     bool all, changed, filled, unlinked, linked, global;
     uint32_t made_attr, told_attr; /* what was encoded and decoded last, so that a run of equal */
     uint64_t made_leaf, told_leaf; /* pages does it once; of level 0, without address */
@@ -1255,6 +1255,8 @@ struct mm_pagetable_cursor {
     uint64_t bytes;
     struct mmi_pt_iter it; /* `off` may be ahead of its tables: */
     uint64_t at;         /* they lead to this address, level 0; all ones: less far, or elsewhere */
+    mm_va_t near;        /* the pages of its range below its table of level 2, where that is the */
+    uint64_t near_pages; /* last one that is open and all is settled; else 0 */
     uint64_t plain;      /* a leaf without address, as most are: see mmi_pt_cursor_unmap_other */
     uint64_t leaf, attr; /* the last leaf that was encoded; attr: all ones before */
     mm_pa_t pa_end;      /* behind the last frame */
@@ -1488,15 +1490,25 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap(struct mm_pagetable_cu
 MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cursor *cursor,
                                                          mm_va_t va);
 
+/* Maps the 4 KiB page at `va`, anywhere in the cursor's range: mm_pagetable_cursor_seek and _map in
+ * one, for pages that are no neighbours. The cursor is moved: seek before a step without an
+ * address. Returns as those two. O(1) but where a table begins. */
+MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map_at(struct mm_pagetable_cursor *cursor,
+                                                           mm_va_t va, mm_pa_t pa, uint32_t attr);
+
+/* Unmaps the 4 KiB page at `va` in the same manner.
+ * Returns as mm_pagetable_cursor_seek and _unmap. O(1) but where a table ends. */
+MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap_at(struct mm_pagetable_cursor *cursor,
+                                                             mm_va_t va);
+
 /* Maps the 4 KiB pages at va[0], va[1] ... to the frames pa[0], pa[1] ..., in this order, wherever
- * in the cursor's range they lie: steps of mm_pagetable_cursor_map, whose entries are loaded ahead,
- * so that pages far from each other do not wait for memory one after the other.
+ * in the cursor's range they lie: mm_pagetable_cursor_map_at for each, whose entries are loaded
+ * ahead, so that pages far from each other do not wait for memory one after the other.
  *
  *   status   MM_OK, or why a step was refused; may be NULL
  *
- * Returns how many were mapped: `count`, or the index of the first that mm_pagetable_cursor_seek or
- * _map refuses; that one and those behind it are untouched. MM_ERR_INVALID too without a list.
- * The cursor is moved: seek before a single step. O(count). */
+ * Returns how many were mapped: `count`, or the index of the first that is refused; that one and
+ * those behind it are untouched. MM_ERR_INVALID too without a list. O(count). */
 MM_PAGETABLE_API size_t mm_pagetable_cursor_map_bulk(struct mm_pagetable_cursor *cursor,
                                                      const mm_va_t *va, const mm_pa_t *pa,
                                                      size_t count, uint32_t attr,
@@ -1504,8 +1516,8 @@ MM_PAGETABLE_API size_t mm_pagetable_cursor_map_bulk(struct mm_pagetable_cursor 
 
 /* Unmaps the 4 KiB pages at va[0], va[1] ... in the same manner: pages that reclaim has chosen, or
  * those of a guest that a balloon takes. Holes are passed over.
- * Returns how many were done: `count`, or the index of the first that mm_pagetable_cursor_seek or
- * _unmap refuses. As mm_pagetable_cursor_map_bulk. */
+ * Returns how many were done: `count`, or the index of the first that is refused. As
+ * mm_pagetable_cursor_map_bulk. */
 MM_PAGETABLE_API size_t mm_pagetable_cursor_unmap_bulk(struct mm_pagetable_cursor *cursor,
                                                        const mm_va_t *va, size_t count,
                                                        enum mm_status *status);
@@ -2879,10 +2891,8 @@ MM_PAGETABLE_API uint64_t mm_pagetable_size(const struct mm_pagetable *pt, unsig
 
 /* ---- Batches: what waits for the flush ------------------------------------------------------- */
 
-/* A link to a dead table (I5): where it is, its level in bits 3 to 5, and from bit 54 up which of
- * its entries has the link to the next one. Entries of 32 bits have no room for that: there it is
- * always the first. Not present in any format. */
-#define MMI_PT_LINK_SHIFT 54
+/* A link to a dead table (I5): where it is, and its level in bits 3 to 5. Not present in any
+ * format, and no software entry. */
 #define MMI_PT_LINK_LEVEL 3
 #define MMI_PT_LINK_END   (UINT64_C(7) << MMI_PT_LINK_LEVEL)
 
@@ -2892,7 +2902,7 @@ static void mmi_pt_batch_empty(struct mm_pagetable_batch *b)
     b->pages = 0;
     b->range_count = 0;
     b->dead = MMI_PT_LINK_END;
-    b->dead_count = 0;
+    b->dead_room = b->dead_count = 0;
     b->all = b->changed = b->filled = false;
     b->unlinked = b->linked = b->global = false;
 }
@@ -2920,8 +2930,7 @@ static struct mm_pagetable_batch *mmi_pt_batch(struct mm_pagetable *pt,
     return own;
 }
 
-/* Frees the tables of a subtree that nobody can reach any more, children first; one entry of its
- * root is a link, which is not present. */
+/* Frees the tables of a subtree that nobody can reach any more, children first. */
 static void mmi_pt_free_subtree(struct mm_pagetable *pt, mm_pa_t table, unsigned top)
 {
     mm_pa_t pa[MM_PAGETABLE_LEVELS_MAX];
@@ -2977,21 +2986,26 @@ static void mmi_pt_batch_flush(struct mm_pagetable_batch *b)
     b->unlinked = b->linked = b->global = false;
 }
 
-/* Frees a chain of dead subtrees. */
-static void mmi_pt_free_dead(struct mm_pagetable *pt, uint64_t link)
+/* Frees the dead subtrees that a directory lists in its entries above `room`, then itself, then
+ * those of the full directory before it, and so on. */
+static void mmi_pt_free_dead(struct mm_pagetable *pt, uint64_t link, uint64_t room)
 {
-    uint64_t bytes = mmi_pt_table_bytes(pt, 0);
+    uint64_t bytes = mmi_pt_table_bytes(pt, 0), i, e;
 
-    while (link != MMI_PT_LINK_END) {
-        mm_pa_t table = mmi_pt_table_pa(pt, link);
-        unsigned level = (unsigned)(link >> MMI_PT_LINK_LEVEL) & 7u;
-        void *p = mmi_pt_open(pt, table);
-        link = mmi_pt_load(pt, p, link >> MMI_PT_LINK_SHIFT);
+    for (; link != MMI_PT_LINK_END; room = 0) {
+        mm_pa_t directory = mmi_pt_table_pa(pt, link);
+        void *p = mmi_pt_open(pt, directory);
+        for (i = mmi_pt_entries(pt, 0) - 1; i > room; i--) {
+            e = mmi_pt_load(pt, p, i);
+            if ((e >> MMI_PT_LINK_LEVEL & 7u) == 0)
+                pt->hooks->free(pt->hooks->ctx, mmi_pt_table_pa(pt, e), bytes);
+            else
+                mmi_pt_free_subtree(pt, mmi_pt_table_pa(pt, e),
+                                    (unsigned)(e >> MMI_PT_LINK_LEVEL) & 7u);
+        }
+        link = mmi_pt_load(pt, p, 0);
         mmi_pt_close(pt, p);
-        if (level == 0)
-            pt->hooks->free(pt->hooks->ctx, table, bytes);
-        else
-            mmi_pt_free_subtree(pt, table, level);
+        pt->hooks->free(pt->hooks->ctx, directory, bytes);
     }
 }
 
@@ -3005,7 +3019,7 @@ MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch
         pt->hooks->grace(pt->hooks->ctx);
     for (i = 0; i < batch->extent_count; i++)
         pt->hooks->release(pt->hooks->ctx, &batch->extents[i]);
-    mmi_pt_free_dead(pt, batch->dead);
+    mmi_pt_free_dead(pt, batch->dead, batch->dead_room);
     mmi_pt_batch_empty(batch);
 }
 
@@ -3137,34 +3151,65 @@ static uint32_t mmi_pt_tell(struct mm_pagetable_batch *b, uint64_t e, unsigned l
     return b->told_attr;
 }
 
+/* Lists a dead subtree, whose root is open at `p`: in the directory, or as the next one, which has
+ * no tables below it. */
 static inline void mmi_pt_bury_at(struct mm_pagetable_batch *b, mm_pa_t table, void *p,
-                                  unsigned level, uint64_t index)
+                                  unsigned level)
 {
     struct mm_pagetable *pt = b->pt;
+    uint64_t link = mmi_pt_pa_field(pt, table) | (uint64_t)level << MMI_PT_LINK_LEVEL;
 
-    mmi_pt_store(pt, p, index, b->dead);
     b->unlinked = true;
-    b->dead = mmi_pt_pa_field(pt, table) | (uint64_t)level << MMI_PT_LINK_LEVEL |
-              index << MMI_PT_LINK_SHIFT;
     b->dead_count++;
+    if (MM_UNLIKELY(b->dead_room == 0)) {
+        mmi_pt_store(pt, p, 0, b->dead);
+        b->dead = link;
+        b->dead_room = (uint32_t)mmi_pt_entries(pt, 0) - 1;
+    } else {
+        void *directory = MM_PAGETABLE_OPEN(pt, mmi_pt_table_pa(pt, b->dead));
+        mmi_pt_store(pt, directory, b->dead_room--, link);
+        MM_PAGETABLE_CLOSE(pt, directory);
+    }
 }
 
-/* Puts an unlinked subtree on the chain of dead ones. The link takes its first entry; where that
- * led to a table, this is a subtree of its own. */
-static void mmi_pt_bury(struct mm_pagetable_batch *b, mm_pa_t table, unsigned level)
+/* Takes the first table out of a dead one of this level; MM_PA_NONE if it has none. */
+static mm_pa_t mmi_pt_take_child(const struct mm_pagetable *pt, mm_pa_t table, unsigned level)
+{
+    void *p = mmi_pt_open(pt, table);
+    mm_pa_t child = MM_PA_NONE;
+    uint64_t i, e;
+
+    for (i = 0; i < mmi_pt_entries(pt, level) && child == MM_PA_NONE; i++) {
+        e = mmi_pt_load(pt, p, i);
+        if (mmi_pt_is_table(pt, e, level)) {
+            child = mmi_pt_table_pa(pt, e);
+            mmi_pt_store(pt, p, i, 0);
+        }
+    }
+    mmi_pt_close(pt, p);
+    return child;
+}
+
+/* The same for any subtree. Where a directory is wanted, the first table that has none below it
+ * becomes it: that one and those above it are subtrees of their own then. */
+static void mmi_pt_bury(struct mm_pagetable_batch *b, mm_pa_t table, unsigned top)
 {
     struct mm_pagetable *pt = b->pt;
-    bool deeper;
+    mm_pa_t path[MM_PAGETABLE_LEVELS_MAX];
+    unsigned level = top;
 
-    do {
-        void *p = mmi_pt_open(pt, table);
-        uint64_t first = mmi_pt_load(pt, p, 0);
-        mmi_pt_bury_at(b, table, p, level, 0);
+    path[top] = table;
+    while (b->dead_room == 0 && level != 0) {
+        mm_pa_t child = mmi_pt_take_child(pt, path[level], level);
+        if (child == MM_PA_NONE)
+            break;
+        path[--level] = child;
+    }
+    for (; level <= top; level++) {
+        void *p = mmi_pt_open(pt, path[level]);
+        mmi_pt_bury_at(b, path[level], p, level);
         mmi_pt_close(pt, p);
-        deeper = mmi_pt_is_table(pt, first, level);
-        table = mmi_pt_table_pa(pt, first);
-        level--;
-    } while (deeper);
+    }
 }
 
 /* ---- Spare tables: reserved before anything changes ------------------------------------------ */
@@ -3610,44 +3655,46 @@ static inline uint64_t mmi_pt_four(const struct mm_pagetable *pt, const void *ta
 #endif
 }
 
+/* Is a piece of a table without entries? */
+static inline bool mmi_pt_blank(const struct mm_pagetable *pt, const void *table, uint64_t first,
+                                uint64_t count)
+{
+    return (mmi_pt_four(pt, table, first) | mmi_pt_four(pt, table, first + count - 4)) == 0;
+}
+
 /* Entries of a piece of a table that are not 0; 1 if only one is asked for. */
 static inline unsigned mmi_pt_tally_line(const struct mm_pagetable *pt, const void *table,
-                                         uint64_t first, uint64_t count, uint64_t index,
-                                         unsigned most, uint64_t *other)
+                                         uint64_t first, uint64_t count, unsigned most)
 {
     unsigned live = 0;
     uint64_t i;
 
-    if (MM_LIKELY((mmi_pt_four(pt, table, first) | mmi_pt_four(pt, table, first + count - 4)) == 0))
+    if (MM_LIKELY(mmi_pt_blank(pt, table, first, count)))
         return 0;
     if (most == 1)
         return 1;
     for (i = first; i < first + count; i++)
-        if (mmi_pt_load(pt, table, i) != 0) {
-            live++;
-            *other = i != index ? i : *other;
-        }
+        live += mmi_pt_load(pt, table, i) != 0;
     return live;
 }
 
 /* Entries of a table that are not 0, counted until there are `most` or some more: from `index`
- * outwards, a line at a time, because what is left of a run that goes page by page is next to it.
- * *other: one of them that is not number `index`, where two are asked for or more. */
+ * on, a line at a time up and one down, and round; what is left of a run that goes page by page is
+ * next to it. */
 static unsigned mmi_pt_tally(const struct mm_pagetable *pt, const void *table, unsigned level,
-                             uint64_t index, unsigned most, uint64_t *other)
+                             uint64_t index, unsigned most)
 {
     const uint64_t line = mmi_ptf_index_bits(pt) < 3 ? 4 : 8;
-    uint64_t entries = mmi_pt_entries(pt, level), up = index & ~(line - 1), down = up;
+    uint64_t mask = mmi_pt_entries(pt, level) - 1, up = index & ~(line - 1), down = up, n;
     unsigned live = 0;
 
-    while (live < most && (down != 0 || up < entries)) {
-        if (up < entries)
-            live += mmi_pt_tally_line(pt, table, up, line, index, most, other);
-        up += line;
-        if (down == 0)
-            continue;
-        down -= line;
-        live += mmi_pt_tally_line(pt, table, down, line, index, most, other);
+    for (n = 0; n <= mask && live < most; n += 2 * line) {
+        live += mmi_pt_tally_line(pt, table, up, line, most);
+        up = (up + line) & mask;
+        if (live >= most || mask < line)
+            break;
+        down = (down - line) & mask;
+        live += mmi_pt_tally_line(pt, table, down, line, most);
     }
     return live;
 }
@@ -3658,11 +3705,11 @@ static MM_NOINLINE unsigned mmi_pt_left(const struct mmi_pt_iter *it, unsigned l
 {
     struct mm_pagetable *pt = it->pt;
     const void *table = it->table[level];
-    uint64_t index = mmi_pt_index(pt, off, level), other = 0;
+    uint64_t index = mmi_pt_index(pt, off, level);
     /* a number would not be noted of tables below the root, nor with KEEP_EMPTY */
     bool any = level + 1 == mmi_pt_root_level(pt) || (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0;
 
-    return mmi_pt_tally(pt, table, level, index, any ? 1 : mmi_pt_no_claim(pt), &other);
+    return mmi_pt_tally(pt, table, level, index, any ? 1 : mmi_pt_no_claim(pt));
 }
 
 /* After `taken` entries left the iterator's table of this level: notes how many there are now, or
@@ -3687,8 +3734,8 @@ MMI_PT_FOLDED bool mmi_pt_settle(const struct mmi_pt_iter *it, unsigned level, u
     if (left == 0) {
         mmi_pt_store(pt, parent, index, 0);
         mmi_pt_note_table(b, off);
-        mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[level], 0, /* as if: nothing is below */
-                       mmi_ptf_entry_shift(pt) == 3 ? mmi_pt_index(pt, off, level) : 0);
+        /* as if of level 0: nothing is below */
+        mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[level], 0);
         return true;
     }
     if (counted && (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
@@ -5341,6 +5388,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_begin(struct mm_pagetable_cu
     cursor->bytes = bytes;
     cursor->at = cursor->plain = cursor->attr = ~UINT64_C(0);
     cursor->pa_end = mmi_pt_shl(1, pt->pa_bits);
+    cursor->near_pages = 0;
     cursor->taken = 0;
     cursor->counts = (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0;
     if (mmi_pt_root_level(pt) == 2)
@@ -5348,7 +5396,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_begin(struct mm_pagetable_cu
     return MM_OK;
 }
 
-/* Dead tables that a cursor gathers: their links are still in the cache when they are freed. */
+/* Dead tables that a cursor gathers: they are recycled while they are still in the cache. */
 #define MMI_PT_DEAD_MAX 256u
 
 /* The level that it goes up to, and then down again, while it stays below one entry of the level
@@ -5359,82 +5407,17 @@ MMI_PT_FOLDED unsigned mmi_pt_cursor_top(const struct mm_pagetable *pt)
 }
 
 /* Settles the table of level 0 that it has taken entries out of, before it leaves it. */
-static MM_NOINLINE void mmi_pt_cursor_settle_any(struct mm_pagetable_cursor *cursor)
+static MM_NOINLINE void mmi_pt_cursor_settle(struct mm_pagetable_cursor *cursor)
 {
     struct mmi_pt_iter *it = &cursor->it;
     struct mm_pagetable_batch *b = cursor->call.batch;
 
+    if (MM_UNLIKELY(b->dead_count >= MMI_PT_DEAD_MAX))
+        mm_pagetable_batch_finish(b);
     mmi_pt_shrunk(it, cursor->at, cursor->taken, b);
     cursor->taken = 0;
     if (it->level > mmi_pt_cursor_top(it->pt))
         cursor->at = ~UINT64_C(0);
-    if (MM_UNLIKELY(b->dead_count >= MMI_PT_DEAD_MAX))
-        mm_pagetable_batch_finish(b);
-}
-
-/* Has the cursor's table of level 1 an entry beside number `i`? Remembers which: until that one
- * goes too, no other line of the table is looked at. */
-static bool mmi_pt_cursor_others(struct mm_pagetable_cursor *cursor, uint64_t i)
-{
-    const struct mm_pagetable *pt = cursor->it.pt;
-    const void *table = cursor->it.table[1];
-    uint16_t *known = &cursor->others[mmi_pt_shr(cursor->at, mmi_pt_shift(pt, 2)) % MMI_PT_OTHERS];
-    uint64_t other = *known;
-
-    if (other != i && other < mmi_pt_entries(pt, 1) && mmi_pt_load(pt, table, other) != 0)
-        return true;
-    if (mmi_pt_tally(pt, table, 1, i, 2, &other) < 2)
-        return false;
-    *known = (uint16_t)other;
-    return true;
-}
-
-/* What is left in the tables above a table of level 0 that goes: by the note of that of level 1,
- * where it has one that counts. Is it not the last one? Then *up is the entry above it anew. */
-MMI_PT_FOLDED bool mmi_pt_cursor_stays(struct mm_pagetable_cursor *cursor, uint64_t i, uint64_t *up)
-{
-    const struct mm_pagetable *pt = cursor->it.pt;
-    unsigned above;
-
-    if (mmi_pt_root_level(pt) == 2)
-        return mmi_pt_cursor_others(cursor, i);
-    above = mmi_pt_note(pt, *up);
-    *up -= mmi_pt_shl(1, mmi_ptf_note_shift(pt));
-    return above > 1 && above != mmi_pt_no_claim(pt);
-}
-
-/* The same. Mostly, the notes tell that other entries stay, or that only the table itself gets
- * empty: about forty instructions. */
-static MM_NOINLINE void mmi_pt_cursor_settle(struct mm_pagetable_cursor *cursor)
-{
-    struct mmi_pt_iter *it = &cursor->it;
-    struct mm_pagetable *pt = it->pt;
-    struct mm_pagetable_batch *b = cursor->call.batch;
-    uint64_t at = cursor->at, i = mmi_pt_index(pt, at, 1), j = mmi_pt_index(pt, at, 2), e, up;
-    unsigned note;
-
-    if (mmi_pt_root_level(pt) < 2) {
-        mmi_pt_cursor_settle_any(cursor);
-        return;
-    }
-    e = mmi_pt_load(pt, it->table[1], i);
-    up = mmi_pt_load(pt, it->table[2], j);
-    note = mmi_pt_note(pt, e);
-    if (note == mmi_pt_no_claim(pt) || b->dead_count >= MMI_PT_DEAD_MAX ||
-        (note == cursor->taken && (!b->all || !mmi_pt_cursor_stays(cursor, i, &up)))) {
-        mmi_pt_cursor_settle_any(cursor);
-        return;
-    }
-    if (note != cursor->taken) {
-        mmi_pt_set_note(pt, it->table[1], i, e, note - cursor->taken);
-    } else {
-        mmi_pt_store(pt, it->table[1], i, 0);
-        mmi_pt_bury_at(b, mmi_pt_table_pa(pt, e), it->table[0], 0,
-                       mmi_ptf_entry_shift(pt) == 3 ? mmi_pt_index(pt, at, 0) : 0);
-        if (mmi_pt_root_level(pt) > 2)
-            mmi_pt_replace_note(pt, it->table[2], j, up);
-    }
-    cursor->taken = 0;
 }
 
 /* Where a cursor stands. */
@@ -5473,6 +5456,7 @@ MMI_PT_FOLDED bool mmi_pt_cursor_here(struct mm_pagetable_cursor *cursor, uint64
     }
     if (cursor->taken != 0)
         mmi_pt_cursor_settle(cursor);
+    cursor->near_pages = 0;
     if (MM_LIKELY((off ^ cursor->at) < mmi_pt_size(pt, top + 1))) {
         mmi_pt_close_below(it, top);
         place->e = mmi_pt_descend_to(it, off, top, &place->table);
@@ -5633,6 +5617,273 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_seek(struct mm_pagetable_cur
     return mmi_pt_cursor_seek_to(cursor, va);
 }
 
+/* ---- Cursor: pages here and there ---- */
+
+/* Where the walk for a page below the cursor's table of level 2 leads. */
+struct mmi_pt_path {
+    void *table1, *table0;
+    uint64_t index1, index0, e2, e1, e0;
+};
+
+/* After a walk from the root: the next pages need none, if they lie below the same table of level
+ * 2. */
+static void mmi_pt_cursor_come_near(struct mm_pagetable_cursor *cursor, mm_va_t va)
+{
+    struct mmi_pt_iter *it = &cursor->it;
+    uint64_t size = mmi_pt_size(it->pt, 3);
+    mm_va_t first = va & ~(size - 1), last = va | (size - 1),
+            end = cursor->va + (cursor->bytes - 1);
+
+    if (mmi_pt_root_level(it->pt) < 2 || cursor->at == ~UINT64_C(0))
+        return;
+    if (cursor->taken != 0)
+        mmi_pt_cursor_settle(cursor);
+    if (it->level > 2)
+        return;
+    mmi_pt_close_below(it, 2);
+    it->level = 2;
+    cursor->at = ~UINT64_C(0);
+    cursor->near = first < cursor->va ? cursor->va : first;
+    cursor->near_pages = (((last < end ? last : end) - cursor->near) >> MM_PAGETABLE_SHIFT) + 1;
+}
+
+/* Is this a page that is near? An address in the midst of one makes a number too high. */
+MMI_PT_FOLDED bool mmi_pt_cursor_is_near(const struct mm_pagetable_cursor *cursor, mm_va_t va)
+{
+    uint64_t from = va - cursor->near;
+    return (from >> MM_PAGETABLE_SHIFT | from << (64 - MM_PAGETABLE_SHIFT)) < cursor->near_pages;
+}
+
+/* Goes down to a page that is near. False if there is no table of leaves. */
+MMI_PT_FOLDED bool mmi_pt_cursor_path(const struct mm_pagetable_cursor *cursor, mm_va_t va,
+                                      struct mmi_pt_path *path)
+{
+    const struct mm_pagetable *pt = cursor->it.pt;
+
+    path->table1 = path->table0 = NULL; /* for compilers that warn */
+    path->index1 = path->index0 = path->e1 = path->e0 = 0;
+    path->e2 = mmi_pt_load(pt, cursor->it.table[2], mmi_pt_index(pt, va, 2));
+    if (MM_UNLIKELY(!mmi_pt_leads_on(pt, path->e2, 2)))
+        return false;
+    path->table1 = MM_PAGETABLE_OPEN(pt, mmi_pt_table_pa(pt, path->e2));
+    path->index1 = mmi_pt_index(pt, va, 1);
+    path->e1 = mmi_pt_load(pt, path->table1, path->index1);
+    if (MM_UNLIKELY(!mmi_pt_leads_on(pt, path->e1, 1))) {
+        MM_PAGETABLE_CLOSE(pt, path->table1);
+        return false;
+    }
+    path->table0 = MM_PAGETABLE_OPEN(pt, mmi_pt_table_pa(pt, path->e1));
+    path->index0 = mmi_pt_index(pt, va, 0);
+    path->e0 = mmi_pt_load(pt, path->table0, path->index0);
+    return true;
+}
+
+MMI_PT_FOLDED void mmi_pt_cursor_path_close(const struct mm_pagetable *pt,
+                                            const struct mmi_pt_path *path)
+{
+    (void)pt;
+    (void)path;
+    MM_PAGETABLE_CLOSE(pt, path->table0);
+    MM_PAGETABLE_CLOSE(pt, path->table1);
+}
+
+/* One in a note. */
+MMI_PT_FOLDED uint64_t mmi_pt_one(const struct mm_pagetable *pt)
+{
+    return mmi_pt_shl(1, mmi_ptf_note_shift(pt));
+}
+
+/* About fifty instructions. False: something is unusual, and nothing is done. */
+MMI_PT_FOLDED bool mmi_pt_cursor_map_near(struct mm_pagetable_cursor *cursor, mm_va_t va,
+                                          mm_pa_t pa, uint32_t attr)
+{
+    struct mm_pagetable *pt = cursor->it.pt;
+    uint64_t page = mmi_pt_size(pt, 0);
+    struct mmi_pt_path path;
+    bool usual;
+
+    mmi_pt_before_new(cursor->call.batch);
+    if (MM_UNLIKELY(!mmi_pt_cursor_is_near(cursor, va) || !mmi_pt_cursor_path(cursor, va, &path)))
+        return false;
+    usual = path.e0 == 0 && cursor->attr == attr;
+    usual = usual && (pa & (page - 1)) == 0 && pa < cursor->pa_end;
+    if (MM_LIKELY(usual)) {
+        mmi_pt_store(pt, path.table0, path.index0, cursor->leaf | mmi_pt_pa_field(pt, pa));
+        if (mmi_pt_note(pt, path.e1) != mmi_pt_no_claim(pt)) /* one more may be no claim */
+            mmi_pt_replace_note(pt, path.table1, path.index1, path.e1 + mmi_pt_one(pt));
+        mmi_pt_note_filled(cursor->call.batch, mmi_pt_offset(pt, va), page, 0);
+    }
+    mmi_pt_cursor_path_close(pt, &path);
+    return usual;
+}
+
+static MM_NOINLINE enum mm_status mmi_pt_cursor_map_far(struct mm_pagetable_cursor *cursor,
+                                                        mm_va_t va, mm_pa_t pa, uint32_t attr)
+{
+    enum mm_status status = mmi_pt_cursor_seek_to(cursor, va);
+
+    if (status == MM_OK) {
+        status = mmi_pt_cursor_map_here(cursor, pa, attr);
+        mmi_pt_cursor_come_near(cursor, va);
+    }
+    return status;
+}
+
+MMI_PT_FOLDED enum mm_status mmi_pt_cursor_map_there(struct mm_pagetable_cursor *cursor, mm_va_t va,
+                                                     mm_pa_t pa, uint32_t attr)
+{
+    if (MM_LIKELY(mmi_pt_cursor_map_near(cursor, va, pa, attr)))
+        return MM_OK;
+    return mmi_pt_cursor_map_far(cursor, va, pa, attr);
+}
+
+MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_map_at(struct mm_pagetable_cursor *cursor,
+                                                           mm_va_t va, mm_pa_t pa, uint32_t attr)
+{
+    return mmi_pt_cursor_map_there(cursor, va, pa, attr);
+}
+
+/* Which entry of the table of level 1 that leads to `va` is remembered: one that was there. */
+MMI_PT_FOLDED uint16_t *mmi_pt_cursor_known(struct mm_pagetable_cursor *cursor, mm_va_t va)
+{
+    return &cursor->others[mmi_pt_shr(va, mmi_pt_shift(cursor->it.pt, 2)) % MMI_PT_OTHERS];
+}
+
+/* When that one goes too, the next is looked for behind it, and round: what is in front has been
+ * found empty, so that a table is read once while it gets empty. False: there is none but `i`. */
+static MM_NOINLINE bool mmi_pt_cursor_next_other(const struct mm_pagetable *pt, const void *table,
+                                                 uint64_t i, uint16_t *known)
+{
+    uint64_t entries = mmi_pt_entries(pt, 1), first = *known & (entries - 1) & ~UINT64_C(3), n, k;
+
+    for (n = 0; n < entries; n += 4, first = (first + 4) & (entries - 1)) {
+        if (MM_LIKELY(mmi_pt_four(pt, table, first) == 0))
+            continue;
+        for (k = first; k < first + 4; k++)
+            if (k != i && mmi_pt_load(pt, table, k) != 0) {
+                *known = (uint16_t)k;
+                return true;
+            }
+    }
+    return false;
+}
+
+/* Does the table of level 1 keep an entry when this one goes? By its note, where it has one that
+ * counts; else there is one that is remembered. */
+MMI_PT_FOLDED bool mmi_pt_cursor_stays(struct mm_pagetable_cursor *cursor, mm_va_t va,
+                                       const struct mmi_pt_path *path)
+{
+    const struct mm_pagetable *pt = cursor->it.pt;
+    unsigned note = mmi_pt_note(pt, path->e2);
+
+    if (mmi_pt_root_level(pt) == 2) {
+        uint16_t *known = mmi_pt_cursor_known(cursor, va);
+        uint64_t other = *known & (mmi_pt_entries(pt, 1) - 1);
+        if (MM_LIKELY(other != path->index1 && mmi_pt_load(pt, path->table1, other) != 0))
+            return true;
+        return mmi_pt_cursor_next_other(pt, path->table1, path->index1, known);
+    }
+    return note > 1 && note != mmi_pt_no_claim(pt);
+}
+
+/* An entry left a table of level 0, and what that means for the tables is to be found out. */
+static MM_NOINLINE void mmi_pt_cursor_settle_path(struct mm_pagetable_cursor *cursor, mm_va_t va,
+                                                  void *table1, void *table0)
+{
+    struct mmi_pt_iter *it = &cursor->it;
+
+    it->table[1] = table1;
+    it->table[0] = table0;
+    it->level = 0;
+    cursor->at = mmi_pt_offset(it->pt, va);
+    cursor->taken = cursor->counts;
+    cursor->near_pages = 0;
+    mmi_pt_cursor_come_near(cursor, va);
+}
+
+/* A table of level 0 is empty, but others stay beside it. */
+MMI_PT_FOLDED void mmi_pt_cursor_drop(struct mm_pagetable_cursor *cursor, mm_va_t va,
+                                      const struct mmi_pt_path *path)
+{
+    struct mm_pagetable *pt = cursor->it.pt;
+    struct mm_pagetable_batch *b = cursor->call.batch;
+
+    if (MM_UNLIKELY(b->dead_count >= MMI_PT_DEAD_MAX))
+        mm_pagetable_batch_finish(b);
+    mmi_pt_store(pt, path->table1, path->index1, 0);
+    mmi_pt_note_table(b, mmi_pt_offset(pt, va));
+    mmi_pt_bury_at(b, mmi_pt_table_pa(pt, path->e1), path->table0, 0);
+    if (mmi_pt_root_level(pt) > 2)
+        mmi_pt_replace_note(pt, cursor->it.table[2], mmi_pt_index(pt, va, 2),
+                            path->e2 - mmi_pt_one(pt));
+}
+
+/* An entry left a table of level 0: its note, the table if it is empty; all at once. */
+MMI_PT_FOLDED void mmi_pt_cursor_shrunk(struct mm_pagetable_cursor *cursor, mm_va_t va,
+                                        const struct mmi_pt_path *path)
+{
+    struct mm_pagetable *pt = cursor->it.pt;
+    unsigned note = mmi_pt_note(pt, path->e1);
+    bool known = note != mmi_pt_no_claim(pt);
+
+    if (!known && cursor->counts == 0) {
+        mmi_pt_cursor_path_close(pt, path);
+    } else if (known && note != 1) {
+        mmi_pt_replace_note(pt, path->table1, path->index1, path->e1 - mmi_pt_one(pt));
+        mmi_pt_cursor_path_close(pt, path);
+    } else if (known && mmi_pt_cursor_stays(cursor, va, path)) {
+        mmi_pt_cursor_drop(cursor, va, path);
+        mmi_pt_cursor_path_close(pt, path);
+    } else {
+        mmi_pt_cursor_settle_path(cursor, va, path->table1, path->table0);
+    }
+}
+
+/* About fifty instructions for a plain leaf, and thirty more where its table goes. */
+MMI_PT_FOLDED bool mmi_pt_cursor_unmap_near(struct mm_pagetable_cursor *cursor, mm_va_t va)
+{
+    struct mm_pagetable *pt = cursor->it.pt;
+    struct mmi_pt_path path;
+
+    if (MM_UNLIKELY(!mmi_pt_cursor_is_near(cursor, va) || !mmi_pt_cursor_path(cursor, va, &path)))
+        return false;
+    if (MM_UNLIKELY((path.e0 & ~mmi_ptf_pa_mask(pt)) != cursor->plain)) {
+        mmi_pt_cursor_path_close(pt, &path);
+        return false;
+    }
+    mmi_pt_store(pt, path.table0, path.index0, 0);
+    cursor->call.batch->changed = true;
+    mmi_pt_note_range(cursor->call.batch, mmi_pt_offset(pt, va), mmi_pt_size(pt, 0), 0);
+    mmi_pt_cursor_shrunk(cursor, va, &path);
+    return true;
+}
+
+static MM_NOINLINE enum mm_status mmi_pt_cursor_unmap_far(struct mm_pagetable_cursor *cursor,
+                                                          mm_va_t va)
+{
+    enum mm_status status = mmi_pt_cursor_seek_to(cursor, va);
+
+    if (status == MM_OK) {
+        status = mmi_pt_cursor_unmap_here(cursor);
+        mmi_pt_cursor_come_near(cursor, va);
+    }
+    return status;
+}
+
+MMI_PT_FOLDED enum mm_status mmi_pt_cursor_unmap_there(struct mm_pagetable_cursor *cursor,
+                                                       mm_va_t va)
+{
+    if (MM_LIKELY(mmi_pt_cursor_unmap_near(cursor, va)))
+        return MM_OK;
+    return mmi_pt_cursor_unmap_far(cursor, va);
+}
+
+MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_unmap_at(struct mm_pagetable_cursor *cursor,
+                                                             mm_va_t va)
+{
+    return mmi_pt_cursor_unmap_there(cursor, va);
+}
+
 /* How far scattered pages are looked at ahead: the entry of level 1, and as many pages later, when
  * that has come, the one of level 0. */
 #define MMI_PT_AHEAD 8u
@@ -5656,13 +5907,11 @@ MMI_PT_FOLDED void mmi_pt_cursor_look(const struct mm_pagetable_cursor *cursor, 
 MMI_PT_FOLDED enum mm_status mmi_pt_cursor_step(struct mm_pagetable_cursor *cursor, mm_va_t va,
                                                 const mm_pa_t *pa, uint32_t attr)
 {
-    enum mm_status status = mmi_pt_cursor_seek_to(cursor, va);
+    enum mm_status status;
 
-    if (status != MM_OK)
-        return status;
     if (pa != NULL)
-        return mmi_pt_cursor_map_here(cursor, *pa, attr);
-    status = mmi_pt_cursor_unmap_here(cursor);
+        return mmi_pt_cursor_map_there(cursor, va, *pa, attr);
+    status = mmi_pt_cursor_unmap_there(cursor, va);
     return status == MM_ERR_NOENT ? MM_OK : status;
 }
 
@@ -5689,7 +5938,7 @@ MMI_PT_FOLDED size_t mmi_pt_cursor_bulk(struct mm_pagetable_cursor *cursor, cons
     return done;
 }
 
-/* About a hundred and twenty instructions a page, few of which wait. */
+/* About a hundred and thirty instructions a page, few of which wait. */
 MM_PAGETABLE_API size_t mm_pagetable_cursor_map_bulk(struct mm_pagetable_cursor *cursor,
                                                      const mm_va_t *va, const mm_pa_t *pa,
                                                      size_t count, uint32_t attr,
@@ -6301,7 +6550,6 @@ static const char *mmi_pt_flaw_of_table(struct mmi_pt_checking *c, const struct 
     mm_pa_t pa = mmi_pt_table_pa(pt, e);
     unsigned level, note = mmi_pt_note(pt, e), live, most = mmi_pt_no_claim(pt);
     bool root = it->level == mmi_pt_root_level(pt), keep;
-    uint64_t other;
     void *table;
 
     for (level = it->level; level <= it->top; level++)
@@ -6311,7 +6559,7 @@ static const char *mmi_pt_flaw_of_table(struct mmi_pt_checking *c, const struct 
     if (root && note != MMI_PT_OWN && note != MMI_PT_LENT)
         return "note of a table";
     table = mmi_pt_open(pt, pa);
-    live = mmi_pt_tally(pt, table, it->level - 1, 0, most, &other);
+    live = mmi_pt_tally(pt, table, it->level - 1, 0, most);
     mmi_pt_close(pt, table);
     if (!root && note != most && note != live)
         return "note of a table";

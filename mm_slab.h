@@ -1257,12 +1257,15 @@ MM_SLAB_API enum mm_status mm_slab_check(struct mm_slab_heap *heap);
  *
  * The free clears all bits of an address but the lowest six and those of the slab, and compares
  * what it finds there: another slab, another cache and a misaligned address all fail at once.
- * A word read at an odd address holds bytes of a token and of an offset. It equals no token: a
- * token is 1 more than an address at a multiple of 8 whose highest bytes are all 0 or all 1 bits,
- * an offset is a multiple of 8 below 2^16, and no sequence of bytes is both. */
+ *
+ * A word read at an odd address equals no token. Of a token's bytes t[0..7] the first is 1 more
+ * than a multiple of 8, the last two are both 0 or both 255; of a second word's, o[0..7], all but
+ * o[1] are even, and o[7] is 2. Read from o[1] on, o[7] stands where t[6] would; from any other
+ * o[k] on, an even byte where t[0] would. Read from t[k] on, t[0] would equal t[k], t[2k] ... up to
+ * t[6], t[7] or an even byte. */
 struct mmi_slab_mark {
     uintptr_t token;
-    uintptr_t offset; /* in bytes from a struct mm_slab_cpu to the class's arrays */
+    uintptr_t place; /* see mmi_slab_place */
 };
 #define MMI_SLAB_MARKS (64u / sizeof(struct mmi_slab_mark))
 
@@ -1387,41 +1390,69 @@ MMI_SLAB_PRIVATE int mmi_slab_push(uintptr_t *l, void *p)
     return room == 0;
 }
 
-/* The mark that an object at p would have. Where words may be loaded from any address, the lowest
- * bits stay in, so that an odd address finds no token either. */
-#if (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__)) && !MMI_SLAB_SANITIZE
+/* A mark's second word: bytes from a struct mm_slab_cpu to the class's arrays, a multiple of 8
+ * below 2^16, and above it the class's bytes, an eighth of them, in the upper seven bits of two
+ * bytes. */
+MMI_SLAB_PRIVATE uintptr_t mmi_slab_place(uintptr_t offset, size_t bytes)
+{
+    const uintptr_t eighth = bytes >> 3, even = (eighth & 127) << 1 | (eighth >> 7 & 127) << 9;
+    return offset | even << 16 | (uintptr_t)(MM_WORD_BITS == 64) << (MM_WORD_BITS - 7);
+}
+MMI_SLAB_PRIVATE uintptr_t mmi_slab_place_offset(uintptr_t place)
+{
+    return (uint16_t)place;
+}
+MMI_SLAB_PRIVATE size_t mmi_slab_place_bytes(uintptr_t place)
+{
+    return (size_t)((place >> 16 & 0xfe) << 2 | (place >> 16 & 0xfe00) << 1);
+}
+
+/* The mark that an object at p would have: its second word. False if there is none. Where words of
+ * 64 bits may be loaded from any address, the lowest bits stay in, so that an odd address finds no
+ * token either. */
+#if (defined(__x86_64__) || defined(__aarch64__)) && !MMI_SLAB_SANITIZE
 struct mmi_slab_mark_any {
     uintptr_t token;
-    uintptr_t offset;
+    uintptr_t place;
 } __attribute__((packed, may_alias));
-MMI_SLAB_PRIVATE bool mmi_slab_marked(const void *p, uintptr_t token, uintptr_t *offset)
+MMI_SLAB_PRIVATE bool mmi_slab_placed(const void *p, uintptr_t token, uintptr_t *place)
 {
     const struct mmi_slab_mark_any *mark =
         (const struct mmi_slab_mark_any *)((uintptr_t)p & ~(uintptr_t)(MM_SLAB_BYTES - 64));
     if (mark->token != token)
         return false;
-    *offset = mark->offset;
+    *place = mark->place;
     return true;
 }
 #else
-MMI_SLAB_PRIVATE bool mmi_slab_marked(const void *p, uintptr_t token, uintptr_t *offset)
+MMI_SLAB_PRIVATE bool mmi_slab_placed(const void *p, uintptr_t token, uintptr_t *place)
 {
     const struct mmi_slab_mark *mark =
         (const struct mmi_slab_mark *)((uintptr_t)p & ~(uintptr_t)(MM_SLAB_BYTES - 64) &
                                        ~(uintptr_t)(sizeof(struct mmi_slab_mark) - 1));
     if (((uintptr_t)p & (sizeof(struct mmi_slab_mark) - 1)) != 0 || mm_load(&mark->token) != token)
         return false;
-    *offset = mm_load(&mark->offset);
+    *place = mm_load(&mark->place);
     return true;
 }
 #endif
+
+MMI_SLAB_PRIVATE bool mmi_slab_marked(const void *p, uintptr_t token, uintptr_t *offset)
+{
+    uintptr_t place;
+    if (!mmi_slab_placed(p, token, &place))
+        return false;
+    *offset = mmi_slab_place_offset(place);
+    return true;
+}
 
 /* A slab's header. What a free needs is in the first line, what a flush needs in the second; behind
  * it stand a bit for each object that is free in the slab and, in caches with debug flags, a bit
  * for each that rests in quarantine or was withdrawn.
  *
  * S1  `free` is the number of bits set; no bit is set from `count` up
- * S2  mark[i] has the cache's token where an object may begin at 64 n + i * sizeof mark, else 0 */
+ * S2  mark[i] has the cache's token where an object may begin at 64 n + i * sizeof mark, else 0,
+ *     and what mmi_slab_place_in tells of the cache */
 struct mmi_slab {
     struct mmi_slab_mark mark[MMI_SLAB_MARKS];
     struct mm_slab_cache *cache; /* NULL: an empty slab of the heap */
@@ -2521,6 +2552,12 @@ static void mmi_slab_zero(void *p, size_t bytes)
     (void)MM_SLAB_MEMSET(p, 0, bytes);
 }
 
+/* What the marks of its slabs say beside the token; of a pool no size, for it has many. */
+static uintptr_t mmi_slab_place_in(const struct mm_slab_cache *cache)
+{
+    return mmi_slab_place(cache->offset, cache->kind != MMI_SLAB_POOL ? cache->size : 0);
+}
+
 static void mmi_slab_format(struct mm_slab_cache *cache, struct mmi_slab *s)
 {
     uintptr_t *bits = mmi_slab_bits(s);
@@ -2552,7 +2589,7 @@ static void mmi_slab_format(struct mm_slab_cache *cache, struct mmi_slab *s)
     for (i = 0; i < MMI_SLAB_MARKS; i++) {
         const uintptr_t at = start + i * sizeof(struct mmi_slab_mark);
         const bool legal = ((at - start - s->first) & (cache->align - 1) & 63) == 0;
-        s->mark[i].offset = cache->offset;
+        s->mark[i].place = mmi_slab_place_in(cache);
         mm_store(&s->mark[i].token,
                  legal && !(cache->flags & MM_SLAB_DEBUG_ALL) ? cache->token : 0);
     }
@@ -2996,7 +3033,7 @@ static void mmi_slab_debug_resize(const struct mm_slab_cache *cache, char *objec
 #define mmi_slab_freed_state(cache, object)               ((void)(cache), (void)(object))
 #define mmi_slab_debug_alloc(cache, object, size, caller) ((void)(size), (void)(caller), true)
 #define mmi_slab_debug_free(cache, s, n, where, caller)   ((void)(n), (void)(caller), MM_OK)
-#define mmi_slab_debug_resize(cache, object, size)        ((void)(cache), (void)(object), (void)(size))
+#define mmi_slab_debug_resize(cache, p, size)             ((void)(cache), (void)(p), (void)(size))
 #define mmi_slab_wake_all(cache)                          false
 #define mmi_slab_zones_whole(cache, object, where)        ((void)(where), true)
 #define mmi_slab_large_zone(e)                            ((void)(e))
@@ -4311,27 +4348,15 @@ static MM_NOINLINE size_t mmi_slab_usable_slow(struct mm_slab_heap *heap, const 
     return mm_slab_ksize(heap, p);
 }
 
-/* Of the slab it reads the first line only: the class stands in the CPU's arrays, too. */
+/* Of the slab it reads the first line, and nothing else. */
 MM_SLAB_API size_t mm_slab_usable(struct mm_slab_heap *heap, const void *p)
 {
-    const struct mm_slab_cache *cache = NULL;
-    const struct mm_slab_cpu *self;
-    MM_SLAB_CPU_STATE_T pin;
-    const void *l;
-    uintptr_t offset;
-
-    if (MM_UNLIKELY(p == NULL || !mmi_slab_trusted(heap, p) ||
-                    !mmi_slab_marked(p, mmi_slab_token(heap), &offset) ||
-                    offset == heap->pool.offset))
-        return mmi_slab_usable_slow(heap, p);
-    MM_SLAB_CPU_PIN(pin);
-    self = MM_SLAB_SELF(heap);
-    if (MM_LIKELY(self != NULL)) {
-        l = (const char *)self + offset;
-        cache = (const struct mm_slab_cache *)((const uintptr_t *)l)[MMI_SLAB_CACHE];
-    }
-    MM_SLAB_CPU_UNPIN(pin);
-    return MM_LIKELY(cache != NULL) ? cache->size : mmi_slab_usable_slow(heap, p);
+    uintptr_t place = 0;
+    size_t bytes = 0;
+    if (MM_LIKELY(p != NULL && mmi_slab_trusted(heap, p) &&
+                  mmi_slab_placed(p, mmi_slab_token(heap), &place)))
+        bytes = mmi_slab_place_bytes(place);
+    return MM_LIKELY(bytes != 0) ? bytes : mmi_slab_usable_slow(heap, p);
 }
 
 /* Up to n objects out of the CPU's arrays, refilled as often as it takes. Fewer: the cache has no
@@ -5290,7 +5315,8 @@ static bool mmi_slab_sound_header(const struct mm_slab_cache *cache, struct mmi_
 
     for (n = 0; n < MMI_SLAB_MARKS; n++) {
         const size_t at = n * sizeof(struct mmi_slab_mark) - s->first;
-        if (s->mark[n].token != ((at & (cache->align - 1) & 63) == 0 ? token : 0))
+        if (s->mark[n].token != ((at & (cache->align - 1) & 63) == 0 ? token : 0) ||
+            s->mark[n].place != mmi_slab_place_in(cache))
             return false;
     }
     for (n = 0; n < words; n++) {

@@ -1172,23 +1172,26 @@ struct mm_vma_space {
 
 /* ---- Set-up and life ------------------------------------------------------------------------- */
 
-/* Prepares what spaces share. `hooks` is copied. MM_ERR_INVALID if a hook group is incomplete. */
+/* Prepares what spaces share. `hooks` is copied. MM_ERR_INVALID if a hook group is incomplete.
+ * O(1), no locking: no space is there yet. */
 MM_VMA_API enum mm_status mm_vma_system_init(struct mm_vma_system *sys,
                                              const struct mm_vma_hooks *hooks);
-/* Gives back the memory of the reverse map; all spaces have exited. */
+/* Gives back the memory of the reverse map, O(its chunks). No locking: all spaces have exited. */
 MM_VMA_API void mm_vma_system_fini(struct mm_vma_system *sys);
 /* Adds pages that every space made later has, mapped to the same frames, out of its calls' reach:
- * at or above its top. MM_ERR_LIMIT: MM_VMA_GLOBALS are there; MM_ERR_ALIGN: not whole pages. */
+ * at or above its top. MM_ERR_LIMIT: MM_VMA_GLOBALS are there; MM_ERR_ALIGN: not whole pages. O(1),
+ * no locking: no space may be made meanwhile. */
 MM_VMA_API enum mm_status mm_vma_system_global(struct mm_vma_system *sys,
                                                const struct mm_vma_global *global);
 
 /* Fills in: addresses from 64 KiB up to 2^47 - one page, placement top-down from 136 MiB below that
  * (on a 32-bit host half of what it reaches), 256 guard pages, no limits, no break, no page
- * table. */
+ * table. O(1), no locking. */
 MM_VMA_API void mm_vma_config_init(struct mm_vma_config *config);
 
 /* Makes a space with one user and one reference. MM_ERR_INVALID: borders out of order or not whole
- * pages, or a global below its top; MM_ERR_NOMEM: no memory for the globals. */
+ * pages, or a global below its top; MM_ERR_NOMEM: no memory for the globals. O(globals' pages), no
+ * locking: nobody knows the space yet. */
 MM_VMA_API enum mm_status mm_vma_space_init(struct mm_vma_space *space, struct mm_vma_system *sys,
                                             const struct mm_vma_config *config);
 
@@ -1197,11 +1200,13 @@ MM_VMA_API enum mm_status mm_vma_space_init(struct mm_vma_space *space, struct m
  * the caller then frees the struct. O(areas + pages). Any CPU. */
 MM_VMA_API void mm_vma_join(struct mm_vma_space *space);
 MM_VMA_API bool mm_vma_leave(struct mm_vma_space *space);
-/* References keep the struct, not what is mapped. mm_vma_put: true when the last one went. O(1). */
+/* References keep the struct, not what is mapped. mm_vma_put: true when the last one went. O(1).
+ * Any CPU, with or without the lock. */
 MM_VMA_API void mm_vma_get(struct mm_vma_space *space);
 MM_VMA_API bool mm_vma_put(struct mm_vma_space *space);
 
-/* Unmaps everything (exec, or exit by hand); the space can be used on. O(areas + pages). */
+/* Unmaps everything (exec, or exit by hand); the space can be used on. O(areas + pages).
+ * Takes the lock. */
 MM_VMA_API void mm_vma_clear(struct mm_vma_space *space);
 
 /* Makes `child` (raw memory) a copy of `parent` with page table `pt`: private pages are shared copy
@@ -1371,7 +1376,7 @@ MM_VMA_API uintptr_t mm_vma_frame_walk(struct mm_vma_system *sys, mm_pa_t pa,
 MM_VMA_API enum mm_status mm_vma_evict(struct mm_vma_system *sys, mm_pa_t pa);
 
 /* Evicts frames that hook `victim` names until `want` went or it has no more, at most 4 * want + 16
- * tries. Returns how many went. */
+ * tries. Returns how many went. O(tries * maps). Any CPU, without any space's lock. */
 MM_VMA_API uintptr_t mm_vma_reclaim(struct mm_vma_system *sys, uintptr_t want);
 
 /* ---- Listing and check ----------------------------------------------------------------------- */
@@ -1384,7 +1389,8 @@ static inline struct mm_vma *mm_vma_find(struct mm_vma_space *space, mm_va_t va)
 }
 
 /* Calls `visit` for each area that touches [low, high), in order, until it returns false. Takes the
- * lock for reading. Returns the number of calls. */
+ * lock for reading, so `visit` must not call what takes it. Returns the number of calls, and is
+ * O(log areas) on top of them. */
 MM_VMA_API uintptr_t mm_vma_walk(struct mm_vma_space *space, mm_va_t low, mm_va_t high,
                                  bool (*visit)(void *ctx, const struct mm_vma *area), void *ctx);
 
@@ -1394,7 +1400,7 @@ MM_VMA_API uintptr_t mm_vma_walk(struct mm_vma_space *space, mm_va_t low, mm_va_
 MM_VMA_API size_t mm_vma_format(const struct mm_vma_space *space, const struct mm_vma *area,
                                 char *text, size_t size);
 
-/* Prints all areas, a call of `print` a line. Takes the lock for reading. */
+/* Prints all areas, a call of `print` a line. O(areas). Takes the lock for reading. */
 MM_VMA_API void mm_vma_list(struct mm_vma_space *space,
                             void (*print)(void *ctx, const char *line, size_t length), void *ctx);
 
@@ -1955,6 +1961,16 @@ static void mmi_vma_write_end(struct mm_vma_map *map)
 
 /* ---- Map: paths ------------------------------------------------------------------------------ */
 
+/* Number of the leaf's areas that start up to `page`. */
+MMI_VMA_HERE unsigned mmi_vma_leaf_upto(const struct mm_vma_node *leaf, uintptr_t page)
+{
+    uint32_t high = MMI_VMA_HIGH(page);
+
+    if (MM_LIKELY(leaf->u.leaf.high == high))
+        return mmi_vma_leaf_rank(leaf, (uint32_t)page);
+    return leaf->u.leaf.high < high ? leaf->u.leaf.count : 0;
+}
+
 /* Goes down to where `page` belongs: at[0] is the number of the leaf's areas that start up to
  * it. */
 MMI_VMA_HERE void mmi_vma_seek_here(struct mm_vma_cursor *c, const struct mm_vma_map *map,
@@ -1962,7 +1978,6 @@ MMI_VMA_HERE void mmi_vma_seek_here(struct mm_vma_cursor *c, const struct mm_vma
 {
     struct mm_vma_node *node = map->root;
     uintptr_t level;
-    uint32_t high = MMI_VMA_HIGH(page);
 
     for (level = map->height; level != 0; level--) {
         c->node[level] = node;
@@ -1972,10 +1987,7 @@ MMI_VMA_HERE void mmi_vma_seek_here(struct mm_vma_cursor *c, const struct mm_vma
             mmi_vma_fetch(node);
     }
     c->node[0] = node;
-    if (MM_LIKELY(node->u.leaf.high == high))
-        c->at[0] = mmi_vma_leaf_rank(node, (uint32_t)page);
-    else
-        c->at[0] = node->u.leaf.high < high ? node->u.leaf.count : 0;
+    c->at[0] = mmi_vma_leaf_upto(node, page);
 }
 
 static void mmi_vma_seek(struct mm_vma_cursor *c, const struct mm_vma_map *map, uintptr_t page)
@@ -3008,47 +3020,88 @@ static uintptr_t mmi_vma_fit_high(const struct mmi_vma_want *want, uintptr_t fro
     return page >= from ? page : MMI_VMA_NONE;
 }
 
-/* Fits behind the areas of the path's leaf from slot i upwards. */
-static uintptr_t mmi_vma_scan_low(const struct mm_vma_cursor *c, const struct mm_vma_map *map,
-                                  const struct mmi_vma_want *want, unsigned i)
+/* The gaps behind slots i to i + 7 of a leaf, i <= 14: bit k is set where that behind slot i + k
+ * has `least` pages or more, as far as that and the next slot are used. Eight at once, as where a
+ * gap is found cannot be foreseen: a branch for each would mostly be waited for. */
+MMI_VMA_HERE unsigned mmi_vma_eight_gaps(const struct mmi_vma_leaf *l, unsigned i, uint32_t least)
 {
-    const struct mm_vma_node *leaf = c->node[0];
+    const uint32_t *start = &l->start[i + 1], *last = &l->last[i];
+    unsigned bits = (unsigned)(start[7] - last[7] > least);
+
+    bits += bits + (unsigned)(start[6] - last[6] > least);
+    bits += bits + (unsigned)(start[5] - last[5] > least);
+    bits += bits + (unsigned)(start[4] - last[4] > least);
+    bits += bits + (unsigned)(start[3] - last[3] > least);
+    bits += bits + (unsigned)(start[2] - last[2] > least);
+    bits += bits + (unsigned)(start[1] - last[1] > least);
+    bits += bits + (unsigned)(start[0] - last[0] > least);
+    return bits;
+}
+
+/* Start of what follows the last area of `leaf`, to which the path leads; no path: it is the
+ * root. */
+MMI_VMA_HERE uintptr_t mmi_vma_leaf_behind(const struct mm_vma_cursor *c,
+                                           const struct mm_vma_map *map)
+{
+    return c == NULL ? MMI_VMA_TOP : mmi_vma_behind(c, map, 0);
+}
+
+/* Fits behind the areas of a leaf (see mmi_vma_leaf_behind) from slot i upwards. */
+MMI_VMA_HERE uintptr_t mmi_vma_scan_low(const struct mm_vma_node *leaf,
+                                        const struct mm_vma_cursor *c, const struct mm_vma_map *map,
+                                        const struct mmi_vma_want *want, unsigned i)
+{
+    const struct mmi_vma_leaf *l = &leaf->u.leaf;
+    uint32_t least = mmi_vma_sat(want->pages);
+    unsigned bits, k, base, count = l->count;
+    uintptr_t page;
+
+    for (; i + 1 < count; i = base + 8) {
+        base = i < MM_VMA_LEAF_AREAS - 9 ? i : MM_VMA_LEAF_AREAS - 9;
+        bits = mmi_vma_eight_gaps(l, base, least); /* what lies below want->low fits nothing */
+        for (; bits != 0; bits &= bits - 1) {
+            k = base + mm_ctz(bits);
+            if (k + 1 >= count)
+                break;
+            page = mmi_vma_fit_low(want, mmi_vma_page_at(l->high, l->last[k]) + 1,
+                                   mmi_vma_leaf_start(leaf, k + 1));
+            if (MM_LIKELY(page != MMI_VMA_NONE))
+                return page;
+        }
+    }
+    return mmi_vma_fit_low(want, mmi_vma_leaf_end(leaf, count - 1), mmi_vma_leaf_behind(c, map));
+}
+
+/* The same below slot i downwards. */
+MMI_VMA_HERE uintptr_t mmi_vma_scan_high(const struct mm_vma_node *leaf,
+                                         const struct mm_vma_cursor *c,
+                                         const struct mm_vma_map *map,
+                                         const struct mmi_vma_want *want, unsigned i)
+{
     const struct mmi_vma_leaf *l = &leaf->u.leaf;
     uint32_t least = mmi_vma_sat(want->pages);
     uintptr_t page;
+    unsigned bits, k, base;
 
-    for (; i + 1 < l->count; i++) {
-        if (l->start[i + 1] - l->last[i] - 1 < least)
-            continue;
-        page = mmi_vma_fit_low(want, mmi_vma_page_at(l->high, l->last[i]) + 1,
-                               mmi_vma_leaf_start(leaf, i + 1));
+    i -= (unsigned)(i != 0 && mmi_vma_leaf_end(leaf, i - 1) >= want->high);
+    if (i == l->count) {
+        i--;
+        page = mmi_vma_fit_high(want, mmi_vma_leaf_end(leaf, i), mmi_vma_leaf_behind(c, map));
         if (page != MMI_VMA_NONE)
             return page;
     }
-    return i < l->count
-               ? mmi_vma_fit_low(want, mmi_vma_leaf_end(leaf, i), mmi_vma_behind(c, map, 0))
-               : MMI_VMA_NONE;
-}
-
-/* Fits behind the leaf's areas below slot i downwards. The first gap often ends at want->high: that
- * is seen sooner than its length. */
-static uintptr_t mmi_vma_scan_high(const struct mm_vma_cursor *c, const struct mm_vma_map *map,
-                                   const struct mmi_vma_want *want, unsigned i)
-{
-    const struct mm_vma_node *leaf = c->node[0];
-    const struct mmi_vma_leaf *l = &leaf->u.leaf;
-    uint32_t least = mmi_vma_sat(want->pages);
-    uintptr_t page;
-
-    if (i == 0)
-        return MMI_VMA_NONE;
-    i--;
-    page = mmi_vma_fit_high(want, mmi_vma_leaf_end(leaf, i), mmi_vma_follower(c, map, i));
-    for (; page == MMI_VMA_NONE && i != 0; i--)
-        if (l->start[i] - l->last[i - 1] - 1 >= least)
-            page = mmi_vma_fit_high(want, mmi_vma_page_at(l->high, l->last[i - 1]) + 1,
-                                    mmi_vma_leaf_start(leaf, i));
-    return page;
+    for (; i != 0; i = base) {
+        base = i > 8 ? i - 8 : 0;
+        bits = mmi_vma_eight_gaps(l, base, least) & ((1u << (i - base)) - 1);
+        for (; bits != 0; bits ^= 1u << k) {
+            k = mm_fls(bits);
+            page = mmi_vma_fit_high(want, mmi_vma_page_at(l->high, l->last[base + k]) + 1,
+                                    mmi_vma_leaf_start(leaf, base + k + 1));
+            if (MM_LIKELY(page != MMI_VMA_NONE))
+                return page;
+        }
+    }
+    return MMI_VMA_NONE;
 }
 
 /* Moves the path to the next leaf upwards with a gap of `least` pages; false if there is none. */
@@ -3107,21 +3160,20 @@ static bool mmi_vma_gap_below(struct mm_vma_cursor *c, const struct mm_vma_map *
 }
 
 /* Whether M4 lets the path's leaf have a gap of `least` pages. */
-static bool mmi_vma_leaf_may(const struct mm_vma_cursor *c, const struct mm_vma_map *map,
-                             uint32_t least)
+static bool mmi_vma_leaf_may(const struct mm_vma_cursor *c, uint32_t least)
 {
-    return map->height == 0 || c->node[1]->u.inner.gap[c->at[1]] >= least;
+    return c->node[1]->u.inner.gap[c->at[1]] >= least;
 }
 
-static uintptr_t mmi_vma_lowest(const struct mm_vma_map *map, const struct mmi_vma_want *want)
+static MM_NOINLINE uintptr_t mmi_vma_tree_lowest(const struct mm_vma_map *map,
+                                                 const struct mmi_vma_want *want)
 {
     struct mm_vma_cursor c;
     uint32_t least = mmi_vma_sat(want->pages);
     uintptr_t page;
     unsigned i;
+    bool may;
 
-    if (map->root == NULL)
-        return mmi_vma_fit_low(want, 0, MMI_VMA_TOP);
     mmi_vma_seek_here(&c, map, want->low);
     i = c.at[0];
     if (i == 0) { /* before the first area of all */
@@ -3130,30 +3182,29 @@ static uintptr_t mmi_vma_lowest(const struct mm_vma_map *map, const struct mmi_v
             return page;
     }
     i -= (unsigned)(i != 0);
-    if (!mmi_vma_leaf_may(&c, map, least))
-        i = c.node[0]->u.leaf.count;
+    may = mmi_vma_leaf_may(&c, least);
     for (;;) {
-        page = mmi_vma_scan_low(&c, map, want, i);
+        page = may ? mmi_vma_scan_low(c.node[0], &c, map, want, i) : MMI_VMA_NONE;
         if (page != MMI_VMA_NONE || !mmi_vma_gap_above(&c, map, least) ||
             mmi_vma_leaf_start(c.node[0], 0) >= want->high)
             return page;
         i = 0;
+        may = true;
     }
 }
 
-static uintptr_t mmi_vma_highest(const struct mm_vma_map *map, const struct mmi_vma_want *want)
+static MM_NOINLINE uintptr_t mmi_vma_tree_highest(const struct mm_vma_map *map,
+                                                  const struct mmi_vma_want *want)
 {
     struct mm_vma_cursor c;
     uint32_t least = mmi_vma_sat(want->pages);
     uintptr_t page;
     unsigned i;
 
-    if (map->root == NULL)
-        return mmi_vma_fit_high(want, 0, MMI_VMA_TOP);
     mmi_vma_seek_here(&c, map, want->high - 1);
-    i = mmi_vma_leaf_may(&c, map, least) ? c.at[0] : 0;
+    i = mmi_vma_leaf_may(&c, least) ? c.at[0] : 0;
     for (;;) {
-        page = mmi_vma_scan_high(&c, map, want, i);
+        page = mmi_vma_scan_high(c.node[0], &c, map, want, i);
         if (page != MMI_VMA_NONE)
             return page;
         if (!mmi_vma_gap_below(&c, map, least))
@@ -3162,6 +3213,37 @@ static uintptr_t mmi_vma_highest(const struct mm_vma_map *map, const struct mmi_
             return MMI_VMA_NONE;
         i = c.node[0]->u.leaf.count;
     }
+}
+
+/* A map of one leaf is searched without a path: that is half of the work there. */
+static uintptr_t mmi_vma_lowest(const struct mm_vma_map *map, const struct mmi_vma_want *want)
+{
+    const struct mm_vma_node *leaf = map->root;
+    uintptr_t page = MMI_VMA_NONE;
+    unsigned i;
+
+    if (leaf == NULL)
+        return mmi_vma_fit_low(want, 0, MMI_VMA_TOP);
+    if (map->height != 0)
+        return mmi_vma_tree_lowest(map, want);
+    i = mmi_vma_leaf_upto(leaf, want->low);
+    if (i == 0)
+        page = mmi_vma_fit_low(want, 0, mmi_vma_leaf_start(leaf, 0));
+    return page != MMI_VMA_NONE ? page
+                                : mmi_vma_scan_low(leaf, NULL, map, want, i - (unsigned)(i != 0));
+}
+
+static uintptr_t mmi_vma_highest(const struct mm_vma_map *map, const struct mmi_vma_want *want)
+{
+    const struct mm_vma_node *leaf = map->root;
+    uintptr_t page;
+
+    if (leaf == NULL)
+        return mmi_vma_fit_high(want, 0, MMI_VMA_TOP);
+    if (map->height != 0)
+        return mmi_vma_tree_highest(map, want);
+    page = mmi_vma_scan_high(leaf, NULL, map, want, mmi_vma_leaf_upto(leaf, want->high - 1));
+    return page != MMI_VMA_NONE ? page : mmi_vma_fit_high(want, 0, mmi_vma_leaf_start(leaf, 0));
 }
 
 static enum mm_status mmi_vma_want_of(struct mmi_vma_want *want, mm_va_t low, mm_va_t high,
@@ -3860,7 +3942,7 @@ static void mmi_vma_cut(struct mm_vma_space *space, uintptr_t start, uintptr_t e
  * neighbours as Linux does. Returns the area that holds it. `fresh` becomes the area, unless NULL
  * is returned in *fresh: it was not needed. */
 static struct mm_vma *mmi_vma_add(struct mm_vma_space *space, const struct mm_vma *range,
-                                  bool only_left, struct mm_vma *fresh, struct mm_vma **gone)
+                                  struct mm_vma *fresh, struct mm_vma **gone)
 {
     struct mm_vma_map *map = &space->map;
     struct mm_vma *prev = NULL, *next = NULL, *target = fresh;
@@ -3870,7 +3952,7 @@ static struct mm_vma *mmi_vma_add(struct mm_vma_space *space, const struct mm_vm
     if (map->root != NULL) {
         mmi_vma_seek(&c, map, range->start);
         prev = mmi_vma_pred(&c, map);
-        next = only_left ? NULL : mmi_vma_succ(&c, map);
+        next = mmi_vma_succ(&c, map);
     }
     mmi_vma_joins(prev, range, next, &left, &right);
     mmi_vma_account(space, range->flags, mmi_vma_count(range));
@@ -4576,7 +4658,7 @@ static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *range, void 
     } else {
         if (fixed)
             mmi_vma_cut(space, range->start, range->end, &gone);
-        area = mmi_vma_add(space, range, false, fresh, &gone);
+        area = mmi_vma_add(space, range, fresh, &gone);
     }
     mmi_vma_write_end(&space->map);
     if (area != fresh) { /* it joined a neighbour, which has a reference to the file already */
@@ -5309,7 +5391,7 @@ static int mmi_vma_remap_move(const struct mmi_vma_remap *r, struct mm_vma *vma)
     fresh = mmi_vma_spare(space);
     mmi_vma_area_twin(space, fresh, &range);
     mmi_vma_write_begin(&space->map);
-    area = mmi_vma_add(space, &range, false, fresh, &gone);
+    area = mmi_vma_add(space, &range, fresh, &gone);
     mmi_vma_remap_source(r, area, &gone);
     mmi_vma_write_end(&space->map);
     if (area != fresh) {
@@ -5547,7 +5629,7 @@ static bool mmi_vma_brk_grow(struct mm_vma_space *space, uintptr_t start, uintpt
     fresh = mmi_vma_spare(space);
     mmi_vma_area_set(fresh, start, end, flags, start, NULL);
     mmi_vma_write_begin(&space->map);
-    if (mmi_vma_add(space, &range, true, fresh, &gone) != fresh)
+    if (mmi_vma_add(space, &range, fresh, &gone) != fresh)
         mmi_vma_unspare(space, fresh);
     mmi_vma_write_end(&space->map);
     return true;
@@ -5946,10 +6028,10 @@ static void mmi_vma_zap(struct mm_vma_space *space, uintptr_t start, uintptr_t e
     struct mmi_vma_gather gather;
     struct mmi_vma_spot spot;
 
-    if (h->pt_next == NULL)
+    if (h->pt_next == NULL || start >= end || !mmi_vma_spot_lock(space, start, end, &spot))
         return;
     mmi_vma_gather_init(&gather, space);
-    while (start < end && mmi_vma_spot_lock(space, start, end, &spot)) {
+    do {
         if (spot.frame != NULL)
             mmi_vma_settle(space, &spot);
         h->pt_clear(h->ctx, space->pt, spot.e.va);
@@ -5964,7 +6046,7 @@ static void mmi_vma_zap(struct mm_vma_space *space, uintptr_t start, uintptr_t e
             mmi_vma_unmap_spot(&gather, &spot);
         if (gather.count == MMI_VMA_BATCH)
             mmi_vma_gather_flush(&gather);
-    }
+    } while (start < end && mmi_vma_spot_lock(space, start, end, &spot));
     mmi_vma_gather_flush(&gather);
 }
 

@@ -133,8 +133,7 @@ static void pt_map_each(const uint64_t *va, size_t n, int how)
         if ((how & PAGE_CALLS) != 0) {
             (void)mm_pagetable_map(&pt, va[i], PAGE_PA + i * 4096, 4096, RW, 0, NULL);
         } else {
-            (void)mm_pagetable_cursor_seek(&cursor, va[i]);
-            (void)mm_pagetable_cursor_map(&cursor, PAGE_PA + i * 4096, RW);
+            (void)mm_pagetable_cursor_map_at(&cursor, va[i], PAGE_PA + i * 4096, RW);
         }
     }
     run_end(how);
@@ -153,8 +152,7 @@ static void pt_unmap_each(const uint64_t *va, size_t n, int how)
         if ((how & PAGE_CALLS) != 0) {
             (void)mm_pagetable_unmap(&pt, va[i], 4096, NULL);
         } else {
-            (void)mm_pagetable_cursor_seek(&cursor, va[i]);
-            (void)mm_pagetable_cursor_unmap(&cursor);
+            (void)mm_pagetable_cursor_unmap_at(&cursor, va[i]);
         }
     }
     run_end(how);

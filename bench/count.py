@@ -20,8 +20,10 @@ ROWS = ["pair0", "pair0half", "batch64", "bulk0", "rnd0", "mix0", "tide0", "full
 ROWS += ["frag9.fail"]
 LOOP = 64  # translations in a call
 CALLS = {  # operations of one call, counted in count_op()
-    "pagetable": ["translate", "translate.alone", "map", "map.alone", "map.cursor", "map.tables",
-                  "protect", "unmap", "unmap.alone", "unmap.cursor", "unmap.tables"],
+    "pagetable": ["translate", "translate.alone", "map", "map.alone", "map.cursor", "map.at",
+                  "map.bulk", "map.tables", "protect", "unmap", "unmap.alone", "unmap.cursor",
+                  "unmap.at", "unmap.bulk", "unmap.tables", "unmap.at.tables",
+                  "unmap.bulk.tables"],
     "vma": ["find1024", "insert1024", "erase1024", "fault.zero", "mmap1024", "munmap1024"],
 }
 COUNTED = ("count_alloc", "count_free", "count_op")

@@ -20,7 +20,7 @@
 #define PER_TABLE 16u
 #define COUNT     (TABLES * PER_TABLE)
 #define POOL      512u
-#define LOOP      64u /* translations in a call */
+#define LOOP      64u /* translations, or pages, in a call */
 #define RW        (MM_PAGETABLE_READ | MM_PAGETABLE_WRITE)
 
 static struct mm_pagetable pt;
@@ -29,6 +29,7 @@ static struct mm_pagetable_cursor cursor;
 static unsigned char *room;
 static uint32_t pool_free[POOL], pool_count;
 static mm_va_t page[COUNT];
+static mm_pa_t frame[COUNT];
 static uint64_t sum;
 static uint32_t wrong;
 
@@ -135,6 +136,29 @@ static void op_cursor_unmap(uint32_t i)
     wrong += mm_pagetable_cursor_unmap(&cursor) != MM_OK;
 }
 
+static void op_map_at(uint32_t i)
+{
+    wrong += mm_pagetable_cursor_map_at(&cursor, page[i], i * 4096ull, RW) != MM_OK;
+}
+
+static void op_unmap_at(uint32_t i)
+{
+    wrong += mm_pagetable_cursor_unmap_at(&cursor, page[i]) != MM_OK;
+}
+
+/* The first of LOOP pages stands for all of them. */
+static void op_map_bulk(uint32_t i)
+{
+    if (i % LOOP == 0)
+        wrong += mm_pagetable_cursor_map_bulk(&cursor, &page[i], &frame[i], LOOP, RW, NULL) != LOOP;
+}
+
+static void op_unmap_bulk(uint32_t i)
+{
+    if (i % LOOP == 0)
+        wrong += mm_pagetable_cursor_unmap_bulk(&cursor, &page[i], LOOP, NULL) != LOOP;
+}
+
 /* ---- rows ---- */
 
 /* Which tables stand before: with those of pages above them, each leaf table has one entry more
@@ -151,12 +175,18 @@ static const struct table_row {
     {"map", op_map, 0, 1, 0},
     {"map.alone", op_map_alone, 0, 1, 0},
     {"map.cursor", op_cursor_map, 0, 1, 1},
+    {"map.at", op_map_at, 0, 1, 1},
+    {"map.bulk", op_map_bulk, 0, 1, 1},
     {"map.tables", op_map, 0, 0, 0},
     {"protect", op_protect, 1, 0, 0},
     {"unmap", op_unmap, 1, 1, 0},
     {"unmap.alone", op_unmap_alone, 1, 1, 0},
     {"unmap.cursor", op_cursor_unmap, 1, 1, 1},
+    {"unmap.at", op_unmap_at, 1, 1, 1},
+    {"unmap.bulk", op_unmap_bulk, 1, 1, 1},
     {"unmap.tables", op_unmap, 1, 0, 0},
+    {"unmap.at.tables", op_unmap_at, 1, 0, 1},
+    {"unmap.bulk.tables", op_unmap_bulk, 1, 0, 1},
 };
 
 __attribute__((noinline)) static void count_op(void (*op)(uint32_t), uint32_t i)
@@ -192,8 +222,6 @@ static void prepare(const struct table_row *row)
     }
     for (uint32_t i = 0; row->mapped && i < COUNT; i++)
         op_map_alone(i);
-    if (row->cursor)
-        (void)mm_pagetable_cursor_begin(&cursor, &pt, 0, UINT64_C(1) << 40, &batch);
 }
 
 void count_pagetable(void)
@@ -202,12 +230,16 @@ void count_pagetable(void)
 
     room = aligned_alloc(4096, POOL * 4096ul);
     choose_pages();
+    for (uint32_t i = 0; i < COUNT; i++)
+        frame[i] = i * 4096ull;
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
         /* where tables come and go, only the first page of each */
         uint32_t n = strstr(rows[r].name, ".tables") != NULL ? TABLES : COUNT;
         prepare(&rows[r]);
         for (uint32_t i = n; rows[r].mapped && i < COUNT && n == TABLES; i++)
             op_unmap_alone(i);
+        if (rows[r].cursor)
+            (void)mm_pagetable_cursor_begin(&cursor, &pt, 0, UINT64_C(1) << 40, &batch);
         CALLGRIND_START_INSTRUMENTATION;
         for (uint32_t i = 0; i < n; i++)
             count_op(rows[r].op, i);

@@ -164,8 +164,8 @@ static MM_TEST_UNUSED mm_pa_t lab_run(struct lab *lab, uint64_t count, uint64_t 
  *   anonymous, busy                         are 0 outside of calls, and checked to be so
  *   a section's was                         belongs to who holds its lock
  * and with `owners`, for calls that had to take a section away from another CPU to look at it:
- *   a section's owner, taken, some, full, free and the sets: the state stays the same in the sense of
- *   S1 to S5, which mm_frame_check tests; the frames that are free are compared one by one. */
+ *   a section's owner, taken, some, full, free and the sets: the state stays the same in the sense
+ *   of S1 to S5, which mm_frame_check tests; the frames that are free are compared one by one. */
 
 struct lab_picture {
     struct mm_frame_pool pool;

@@ -50,9 +50,9 @@ struct world {
     struct model_page model[SPACES][PAGES];
     struct mm_vma_frame record[FRAMES];
     uint64_t content[FRAMES];
-    bool used[FRAMES];
-    unsigned in_use, next_frame; /* the one to be handed out next, if it is free */
-    void (*swapping)(void);      /* called while a page is on its way to swap */
+    bool used[FRAMES], told[FRAMES]; /* told: the LRU knows it since it was handed out */
+    unsigned in_use, next_frame;     /* the one to be handed out next, if it is free */
+    void (*swapping)(void);          /* called while a page is on its way to swap */
     /* files and shared anonymous memory: frames of their pages, once there; references by frame */
     uint64_t object_value[OBJECTS][FILE_PAGES];
     int object_frame[OBJECTS][FILE_PAGES];
@@ -234,7 +234,15 @@ static void frame_give(unsigned f)
     assert_forgotten((mm_pa_t)f << MM_PAGE_SHIFT);
     w->used[f] = false;
     w->in_use--;
+    w->told[f] = false;
     w->content[f] = 0xdeadbeef;
+}
+
+static void mapped(void *ctx, mm_pa_t pa)
+{
+    (void)ctx;
+    if (pa >> MM_PAGE_SHIFT < FRAMES)
+        w->told[pa >> MM_PAGE_SHIFT] = true;
 }
 
 static mm_pa_t frame_alloc(void *ctx, bool zero)
@@ -513,6 +521,7 @@ static MM_TEST_UNUSED void check_world(void)
             if (f == 0 || f >= FRAMES || m->kind == LINEAR)
                 continue;
             maps[f]++;
+            assert_true(w->told[f]);
             rss[w->page_refs[f] == 0                           ? MM_VMA_RSS_ANON
                 : m->kind == SHARED_FILE && m->object >= FILES ? MM_VMA_RSS_SHMEM
                                                                : MM_VMA_RSS_FILE]++;
@@ -564,6 +573,7 @@ static MM_TEST_UNUSED void set_up(bool zero_frame, unsigned pages,
     h.frame_free = frame_free;
     h.frame_copy = frame_copy;
     h.frame = frame;
+    h.mapped = mapped;
     h.file_page = file_page;
     h.file_page_put = file_page_put;
     h.shared = shared;

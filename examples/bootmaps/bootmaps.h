@@ -16,8 +16,8 @@
  *     config.held_types = 1u << MM_FRAME_BOOTLOADER | 1u << MM_FRAME_ACPI_RECLAIM;
  *     mm_frame_init(&pool, &config);
  *     ...
- *     once the modules, the initial RAM disk, the loader's page tables and the ACPI tables have been
- *     read or moved: mm_frame_release() for the ranges of those two types
+ *     once the modules, the initial RAM disk, the loader's page tables and the ACPI tables have
+ *     been read or moved: mm_frame_release() for the ranges of those two types
  *
  * WHAT BECOMES WHAT
  *

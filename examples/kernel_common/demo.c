@@ -19,6 +19,16 @@ static uint64_t user_pages(void)
     return mm_load(&kmm.use[KMM_USER]);
 }
 
+/* Frames that nobody uses, after all gave back what they can. */
+static uint64_t free_frames(void)
+{
+    uint64_t frames = 0;
+    kmm_trim();
+    for (unsigned zone = 0; zone < kmm.config.zone_count; zone++)
+        frames += mm_frame_free_count(&kmm.pool, zone);
+    return frames;
+}
+
 /* ---- Kernel memory --------------------------------------------------------------------------- */
 
 static bool frames(void)
@@ -228,15 +238,15 @@ static bool copy_on_write(void)
     unsigned char byte = 1;
     EXPECT(parent != NULL && kmm_region_alloc(parent, MM_VMA_DATA, 0x500000, 200 * PAGE, 0) == 0);
     for (unsigned i = 0; i < 200; i++)
-        EXPECT(kmm_copy_out(parent, 0x500000 + i * PAGE, &byte, 1));
+        EXPECT(copy_out(parent, 0x500000 + i * PAGE, &byte, 1));
     EXPECT(user_pages() == before + 200);
     child = kmm_space_clone(parent);
     EXPECT(child != NULL && user_pages() == before + 200); /* all shared */
     byte = 2;
     for (unsigned i = 0; i < 5; i++)
-        EXPECT(kmm_copy_out(child, 0x500000 + i * PAGE, &byte, 1));
+        EXPECT(copy_out(child, 0x500000 + i * PAGE, &byte, 1));
     EXPECT(user_pages() == before + 205); /* five copies */
-    EXPECT(kmm_copy_in(parent, &byte, 0x500000, 1) && byte == 1);
+    EXPECT(copy_in(parent, &byte, 0x500000, 1) && byte == 1);
     kmm_space_destroy(parent);
     EXPECT(user_pages() == before + 200);
     kmm_space_destroy(child);
@@ -288,11 +298,11 @@ static bool refused_calls(void)
 
 static bool reclaim(void)
 {
-    const uintptr_t evicted = kmm.evicted, swapped_in = kmm.swapped_in;
-    EXPECT(exits(PROGRAM_HOG, kmm_free_frames() + 256, 0));
-    print("    %u pages went to swap, %u were read back\n", kmm.evicted - evicted,
-          kmm.swapped_in - swapped_in);
-    return kmm.evicted > evicted && kmm.swapped_in > swapped_in && kmm.swapped == 0;
+    const uintptr_t evicted = kmm.lru.evicted, swapped_in = disk.reads;
+    EXPECT(exits(PROGRAM_HOG, free_frames() + 256, 0));
+    print("    %u pages went to swap, %u were read back\n", kmm.lru.evicted - evicted,
+          disk.reads - swapped_in);
+    return kmm.lru.evicted > evicted && disk.reads > swapped_in && disk.used == 0;
 }
 
 static bool quota(void)
@@ -361,20 +371,20 @@ static void reclaim_part(unsigned cpu)
             faults = mm_load(&kmm.faults) + 8;
             while (mm_load(&kmm.faults) < faults)
                 MM_CPU_RELAX();
-        } while (mm_load(&kmm.swapped_in) < read_back);
+        } while (mm_load(&disk.reads) < read_back);
         mm_store(&enough, 1);
     }
 }
 
 static bool smp_reclaim(void)
 {
-    const uintptr_t evicted = kmm.evicted, swapped_in = kmm.swapped_in;
+    const uintptr_t evicted = kmm.lru.evicted, swapped_in = disk.reads;
     wrong = enough = 0;
     read_back = swapped_in + 50;
     on_all_cpus(reclaim_part);
-    print("    %u pages went to swap, %u were read back\n", kmm.evicted - evicted,
-          kmm.swapped_in - swapped_in);
-    return wrong == 0 && kmm.swapped_in >= read_back && kmm.swapped == 0;
+    print("    %u pages went to swap, %u were read back\n", kmm.lru.evicted - evicted,
+          disk.reads - swapped_in);
+    return wrong == 0 && disk.reads >= read_back && disk.used == 0;
 }
 
 /* The last CPU runs a program that reads a page for ever; this one takes the page away: the program
@@ -523,7 +533,7 @@ unsigned demo_run(void)
     enum kmm_health health;
     demo_va = arch_demo_va();
     warm_up();
-    start = kmm_free_frames();
+    start = free_frames();
     for (unsigned i = 0; i < count; i++) {
         const uint64_t began = arch_clock();
         bool pass;
@@ -537,7 +547,7 @@ unsigned demo_run(void)
               (arch_clock() - began) / arch_milliseconds(1));
         failed += !pass;
     }
-    end = kmm_free_frames();
+    end = free_frames();
     health = kmm_check(&what);
     print("%u. leak check: %u frames free at the start, %u at the end; health: %s\n",
           (uint64_t)count + 1, start, end, health == KMM_HEALTHY ? "healthy" : what);

@@ -50,8 +50,7 @@ static int load_segment(struct kmm_space *space, const struct elf_segment *s)
     const uint64_t skew = s->va & (MM_PAGE_SIZE - 1);
     const mm_va_t file_end = s->va + s->file_bytes, middle = mm_align_up(file_end, MM_PAGE_SIZE);
     int error = map(space, s->va - skew, middle, prot, &image_file, s->offset - skew);
-    if (error == 0 && (prot & PROT_W) != 0 &&
-        !kmm_copy_out(space, file_end, zeros, middle - file_end))
+    if (error == 0 && (prot & PROT_W) != 0 && !copy_out(space, file_end, zeros, middle - file_end))
         error = -12;
     if (error == 0)
         error = map(space, middle, mm_align_up(s->va + s->bytes, MM_PAGE_SIZE), prot, NULL, 0);
@@ -160,11 +159,17 @@ static int64_t sys_write(struct process *p, mm_va_t text, uint64_t bytes)
     char part[65];
     if (bytes >= sizeof part)
         return -22;
-    if (!kmm_copy_in(p->space, part, text, bytes))
+    if (!copy_in(p->space, part, text, bytes))
         return -14;
     part[bytes] = 0;
     print("%s", part);
     return (int64_t)bytes;
+}
+
+/* No hardware has write or execute without read here. */
+static unsigned readable(unsigned prot)
+{
+    return prot != 0 ? prot | PROT_R : 0;
 }
 
 static int64_t sys_mmap(struct process *p, mm_va_t hint, uint64_t bytes, unsigned prot,
@@ -172,7 +177,7 @@ static int64_t sys_mmap(struct process *p, mm_va_t hint, uint64_t bytes, unsigne
 {
     const struct mm_vma_request request = {.hint = hint,
                                            .bytes = bytes,
-                                           .prot = prot,
+                                           .prot = readable(prot),
                                            .flags = flags,
                                            .file = (flags & MAP_ANON_) != 0 ? NULL : &disk_file};
     mm_va_t va = 0;
@@ -196,7 +201,7 @@ static int64_t call(struct process *p, struct frame *frame)
     case SYS_MUNMAP:
         return kmm_region_free(p->space, a, b);
     case SYS_MPROTECT:
-        return kmm_region_protect(p->space, a, b, (unsigned)c);
+        return kmm_region_protect(p->space, a, b, readable((unsigned)c));
     case SYS_BRK:
         return (int64_t)mm_vma_brk(&p->space->vma, a);
     case SYS_CLONE:
@@ -297,17 +302,32 @@ static void print_map(const struct kmm_config *config)
               types[config->map[i].type]);
 }
 
+/* Of programs' spaces; the stack lies at STACK_TOP. */
+static void lay_out(struct mm_vma_config *layout)
+{
+    mm_vma_config_init(layout);
+    layout->low = layout->up_base = 0x10000;
+    layout->top = (mm_va_t)1 << 37;
+    layout->mmap_base = layout->top / 4 * 3;
+    layout->guard_pages = 16;
+    layout->limits.stack = (uint64_t)1 << 20;
+}
+
+static void print_memory(void)
+{
+    kmm_summary();
+    print("  swap: %u of %u pages, %u read back\n", disk.used, disk.slots, disk.reads);
+}
+
 void kernel_main(struct kmm_config *config)
 {
-    static unsigned char disk[5 * MM_PAGE_SIZE];
+    static unsigned char content[5 * MM_PAGE_SIZE];
     enum mm_status status;
     unsigned failed;
     print("mm example kernel, %s tables\n", config->format->name);
     print_map(config);
-    config->swap_bytes = (uint64_t)8 << 20;
-    config->user_low = 0x10000;
-    config->user_top = (mm_va_t)1 << 37;
-    config->files = file_hooks;
+    lay_out(&config->layout);
+    config->pager = pager;
     config->flush = arch_flush;
     config->clock = arch_clock;
     config->print = print;
@@ -316,16 +336,17 @@ void kernel_main(struct kmm_config *config)
         panic(mm_status_name(status), 0);
     arch_load_root(mm_pagetable_root(&kmm.kernel));
     for (unsigned i = 0; i < 5; i++)
-        disk[i * MM_PAGE_SIZE] = (unsigned char)(i + 1);
+        content[i * MM_PAGE_SIZE] = (unsigned char)(i + 1);
     if (file_open(&image_file, "programs", user_image, (uint64_t)(user_image_end - user_image)) !=
             MM_OK ||
-        file_open(&disk_file, "disk", disk, sizeof disk) != MM_OK)
-        panic("no memory for files", 0);
-    kmm_summary();
+        file_open(&disk_file, "disk", content, sizeof content) != MM_OK ||
+        disk_init((uint64_t)8 << 20) != MM_OK)
+        panic("no memory for files and swap", 0);
+    print_memory();
     cpus = arch_start_cpus();
     print("%u CPUs\n", (uint64_t)cpus);
     failed = demo_run();
-    kmm_summary();
+    print_memory();
     print("%s\n", failed == 0 ? "ALL PASSED" : "SOME FAILED");
     arch_exit(failed == 0);
 }

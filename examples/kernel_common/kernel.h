@@ -7,7 +7,8 @@
 #define KERNEL_H
 
 #include "../kernel_mm/kernel_mm.h"
-#include "file.h"
+#include "copy.h"
+#include "pager.h"
 #include "syscall.h"
 
 /* ---- Of the architecture (port.h has struct frame, locks and CPU numbers) -----------------------
@@ -47,11 +48,13 @@ struct process {
 };
 
 /* A part of the kernel's image, mapped where it was linked to be. */
-static inline struct kmm_mapping image_part(unsigned char *from, unsigned char *to, uint32_t attr)
+static inline struct mm_pagetable_run image_part(unsigned char *from, unsigned char *to,
+                                                 uint32_t attr)
 {
-    return (struct kmm_mapping){(uintptr_t)from, arch_image_pa((uintptr_t)from),
-                                (uint64_t)(to - from),
-                                attr | MM_PAGETABLE_READ | MM_PAGETABLE_GLOBAL};
+    return (struct mm_pagetable_run){.va = (uintptr_t)from,
+                                     .pa = arch_image_pa((uintptr_t)from),
+                                     .bytes = (uint64_t)(to - from),
+                                     .attr = attr | MM_PAGETABLE_READ | MM_PAGETABLE_GLOBAL};
 }
 
 void print(const char *format, ...); /* %s, %u, %x: 64 bits, %% */

@@ -132,6 +132,10 @@ static int forbidden(void)
         WRONG(2);
     if (syscall(SYS_WRITE, p, 1, 0, 0) != -14 || syscall(99, 0, 0, 0, 0) != -38) /* it is gone */
         WRONG(4);
+    p = syscall(SYS_MMAP, 0, 2 * PAGE, PROT_X, MAP_PRIVATE_ | MAP_ANON_); /* may be read, too */
+    if (*(volatile char *)p != 0 || syscall(SYS_MPROTECT, p + PAGE, PAGE, PROT_X, 0) != 0 ||
+        *(volatile char *)(p + PAGE) != 0)
+        WRONG(5);
     return syscall(SYS_MMAP, 0, 0, PROT_R, MAP_PRIVATE_ | MAP_ANON_) == -22 ? 0 : 103;
 }
 

@@ -2,13 +2,13 @@
 #include "kernel_mm.h"
 #pragma GCC diagnostic ignored "-Wunused-parameter" /* of hooks */
 
-/* ---- Misuse ---------------------------------------------------------------------------------- */
+/* ---- Reports --------------------------------------------------------------------------------- */
 
 void kmm_report(const struct mm_report *report)
 {
     (void)mm_fetch_add(&kmm.reports, 1);
     if (kmm.debug != 0)
-        kmm.config.print("misuse: %s: %s at %x\n", report->where, report->what,
+        kmm.config.print("report: %s: %s at %x\n", report->where, report->what,
                          (uint64_t)report->address);
 }
 
@@ -25,7 +25,7 @@ static void print_usage(const char *name, uint64_t total, uint64_t used)
 
 void kmm_summary(void)
 {
-    struct mm_slab_stats slab;
+    static const char *const uses[] = {"the kernel", "page runs", "tables", "programs", "DMA"};
     struct mm_frame_stats zone;
     uint64_t total = 0, used = 0;
     for (unsigned i = 0; mm_frame_get_stats(&kmm.pool, i, &zone) == MM_OK; i++) {
@@ -34,39 +34,38 @@ void kmm_summary(void)
         used += zone.used;
     }
     print_usage("all memory", total, used);
-    mm_slab_get_stats(&kmm.heap, &slab);
-    kmm.config.print("  used by the kernel %u.%u MB, page runs %u.%u MB (slabs %u.%u MB), "
-                     "tables %u.%u MB, programs %u.%u MB, DMA %u.%u MB\n",
-                     MB(kmm.use[KMM_KERNEL]), MB(kmm.use[KMM_BUDDY]),
-                     MB(slab.bytes >> MM_PAGE_SHIFT), MB(kmm.use[KMM_TABLES]),
-                     MB(kmm.use[KMM_USER]), MB(kmm.use[KMM_DMA]));
-    kmm.config.print("  swap: %u of %u pages, evicted %u, read back %u; faults %u\n", kmm.swapped,
-                     kmm.slots, kmm.evicted, kmm.swapped_in, kmm.faults);
+    for (unsigned i = 0; i < KMM_USES; i++)
+        kmm.config.print("    %s: %u.%u MB, %u%%\n", uses[i], MB(kmm.use[i]),
+                         (uint64_t)kmm.use[i] * 100 / total);
+    kmm.config.print("  evicted: %u pages; faults: %u\n", kmm.lru.evicted, kmm.faults);
 }
 
 /* ---- Check and dump -------------------------------------------------------------------------- */
 
 enum kmm_health kmm_check(const char **what)
 {
+    static const char *const parts[] = {"frames", "page runs", "slabs", "the kernel's page tables"};
     uint64_t used = 0;
     for (unsigned i = 0; i < KMM_USES; i++)
         used += mm_load(&kmm.use[i]);
-    const struct {
-        const char *name;
-        unsigned health;
-    } parts[] = {{"frames", mm_frame_check(&kmm.pool, used, NULL)},
-                 {"page runs", mm_buddy_check(&kmm.buddy)},
-                 {"slabs", mm_slab_check(&kmm.heap) == MM_OK ? KMM_HEALTHY : KMM_CORRUPT},
-                 {"the kernel's page tables",
-                  mm_pagetable_check(&kmm.kernel, NULL, 0, NULL) == MM_ERR_CORRUPT ? KMM_CORRUPT
-                                                                                   : KMM_HEALTHY}};
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
-        if (parts[i].health != KMM_HEALTHY) {
-            if (what != NULL)
-                *what = parts[i].name;
-            return (enum kmm_health)parts[i].health;
+    const unsigned health[] = {
+        mm_frame_check(&kmm.pool, used, NULL), mm_buddy_check(&kmm.buddy),
+        mm_slab_check(&kmm.heap) == MM_OK ? KMM_HEALTHY : KMM_CORRUPT,
+        mm_pagetable_check(&kmm.kernel, NULL, 0, NULL) == MM_OK ? KMM_HEALTHY : KMM_CORRUPT};
+    for (unsigned i = 0; i < 4; i++)
+        if (health[i] != KMM_HEALTHY) {
+            *what = parts[i];
+            return (enum kmm_health)health[i];
         }
     return KMM_HEALTHY;
+}
+
+void kmm_checked(void)
+{
+    struct mm_report ill = {.where = "kmm_check", .address = MM_PA_NONE};
+    if (kmm.debug >= 3 && mm_fetch_add(&kmm.freed, 1) % 1024 == 0 &&
+        kmm_check(&ill.what) != KMM_HEALTHY)
+        kmm_report(&ill);
 }
 
 static void print_line(void *ctx, const char *line)
@@ -77,16 +76,6 @@ static void print_line(void *ctx, const char *line)
 static void print_area(void *ctx, const char *line, size_t length)
 {
     print_line(ctx, line);
-}
-
-void kmm_checked(void)
-{
-    const char *what;
-    if (kmm.debug < 3 || (mm_fetch_add(&kmm.freed, 1) + 1) % KMM_CHECK_EVERY != 0 ||
-        kmm_check(&what) == KMM_HEALTHY)
-        return;
-    (void)mm_fetch_add(&kmm.reports, 1);
-    print_line(NULL, what);
 }
 
 void kmm_dump(struct kmm_space *space)
@@ -103,7 +92,7 @@ void kmm_dump(struct kmm_space *space)
 /* ---- The stress test ------------------------------------------------------------------------- */
 
 #define HELD  32
-#define TRIAL ((mm_va_t)(kmm.config.user_low + 16 * MM_PAGE_SIZE)) /* address in a program */
+#define TRIAL ((mm_va_t)(kmm.config.layout.low + 16 * MM_PAGE_SIZE)) /* address in a program */
 
 /* Memory of one of three kinds, filled with a byte. */
 struct held {
@@ -115,20 +104,18 @@ struct held {
 
 static unsigned below(uint64_t *random, unsigned limit)
 {
-    *random ^= *random << 13;
-    *random ^= *random >> 7;
-    *random ^= *random << 17;
-    return (unsigned)((*random >> 11) % limit);
+    *random = *random * 6364136223846793005 + 1442695040888963407;
+    return (unsigned)(*random >> 33) % limit;
 }
 
 static void take(struct held *h, uint64_t *random)
 {
+    const unsigned order = below(random, 4);
     h->kind = below(random, KINDS);
     h->fill = (unsigned char)below(random, 256);
-    h->bytes = h->kind == OBJECT ? 1 + below(random, 1u << (3 + below(random, 12)))
-                                 : (size_t)(MM_PAGE_SIZE << below(random, 4));
+    h->bytes = h->kind == OBJECT ? 1 + below(random, 8u << 4 * order) : MM_PAGE_SIZE << order;
     h->at = h->kind == OBJECT ? kmm_alloc(h->bytes, 0)
-            : h->kind == RUN  ? kmm_at(kmm_alloc_pages(mm_ctz(h->bytes >> MM_PAGE_SHIFT)))
+            : h->kind == RUN  ? kmm_at(kmm_alloc_pages(order))
                               : kmm_at(kmm_alloc_dma(h->bytes, MM_PAGE_SIZE, 65536, 0));
     if (h->at != NULL)
         MM_MEMSET(h->at, h->fill, h->bytes);
@@ -147,22 +134,19 @@ static bool give(struct held *h)
     return intact && status == MM_OK;
 }
 
-/* What a program wrote, across two pages, its clone reads when it has gone. */
-static bool clone_reads(unsigned char fill)
+/* What a program wrote its clone reads when it has gone. */
+static bool clone_reads(uint64_t written)
 {
-    const mm_va_t at = TRIAL + MM_PAGE_SIZE - 32;
     struct kmm_space *parent = kmm_space_create(0), *child = NULL;
-    unsigned char text[64];
-    MM_MEMSET(text, fill, sizeof text);
+    uint64_t read;
     if (parent != NULL && kmm_region_alloc(parent, MM_VMA_DATA, TRIAL, 8 * MM_PAGE_SIZE, 0) == 0 &&
-        kmm_copy_out(parent, at, text, sizeof text))
+        kmm_copy(parent, TRIAL, &written, sizeof written, true))
         child = kmm_space_clone(parent);
     kmm_space_destroy(parent);
-    MM_MEMSET(text, ~fill, sizeof text);
-    const bool good = child != NULL && kmm_copy_in(child, text, at, sizeof text) &&
-                      text[0] == fill && text[63] == fill;
+    const bool same =
+        child != NULL && kmm_copy(child, TRIAL, &read, sizeof read, false) && read == written;
     kmm_space_destroy(child);
-    return good;
+    return same;
 }
 
 uint64_t kmm_stress(uint64_t seed, uint64_t ops)
@@ -176,7 +160,7 @@ uint64_t kmm_stress(uint64_t seed, uint64_t ops)
         else if (below(&random, 16) != 0)
             take(h, &random);
         else
-            wrong += !clone_reads((unsigned char)ops);
+            wrong += !clone_reads(random);
     }
     for (unsigned i = 0; i < HELD; i++)
         wrong += held[i].at != NULL && !give(&held[i]);
@@ -185,30 +169,23 @@ uint64_t kmm_stress(uint64_t seed, uint64_t ops)
 
 /* ---- The benchmark --------------------------------------------------------------------------- */
 
-static uint64_t lap(const char *name, uint64_t start, uint64_t count)
-{
-    kmm.config.print("  bench: %s: %u ticks\n", name, (kmm.config.clock() - start) / count);
-    return kmm.config.clock();
-}
+#define BENCH(name, times, work) /* what one of so many takes; `i` counts them */                \
+    do {                                                                                         \
+        const uint64_t start = kmm.config.clock();                                               \
+        for (uint64_t i = 0; i < (times); i++)                                                   \
+            work;                                                                                \
+        kmm.config.print("  bench: %s: %u ticks\n", name, (kmm.config.clock() - start) / times); \
+    } while (0)
 
 void kmm_bench(void)
 {
-    enum { N = 1000, PAGES = 64 };
     struct kmm_space *space = kmm_space_create(0);
-    if (space != NULL &&
-        kmm_region_alloc(space, MM_VMA_DATA, TRIAL, PAGES * MM_PAGE_SIZE, 0) == 0) {
-        uint64_t start = kmm.config.clock();
-        for (unsigned i = 0; i < N; i++)
-            (void)kmm_free(kmm_alloc(64, 0));
-        start = lap("kmm_alloc and kmm_free of 64 bytes", start, N);
-        for (unsigned i = 0; i < N; i++)
-            (void)kmm_free_pages(kmm_alloc_pages(0), 0);
-        start = lap("a page and back", start, N);
-        for (unsigned i = 0; i < PAGES; i++)
-            (void)kmm_fault(space, TRIAL + i * MM_PAGE_SIZE, MM_VMA_WRITE);
-        start = lap("a page fault on untouched memory", start, PAGES);
-        kmm_space_destroy(kmm_space_clone(space));
-        (void)lap("fork and exit of 64 pages", start, 1);
+    BENCH("kmm_alloc and kmm_free of 64 bytes", 1000, (void)kmm_free(kmm_alloc(64, 0)));
+    BENCH("a page and back", 1000, (void)kmm_free_pages(kmm_alloc_pages(0), 0));
+    if (space != NULL && kmm_region_alloc(space, MM_VMA_DATA, TRIAL, 64 * MM_PAGE_SIZE, 0) == 0) {
+        BENCH("a page fault on untouched memory", 64,
+              (void)kmm_fault(space, TRIAL + i * MM_PAGE_SIZE, MM_VMA_WRITE));
+        BENCH("fork and exit of 64 pages", 1, kmm_space_destroy(kmm_space_clone(space)));
     }
     kmm_space_destroy(space);
 }

@@ -10,11 +10,6 @@
 
 #define CHUNK (MM_PAGE_SIZE << MM_FRAME_HUGE_ORDER) /* what mm_buddy grows by */
 
-/* What most allocations prefer: where that zone is full, or not there at all, mm_frame goes on to
- * those below. */
-#define NORMAL MM_FRAME_ZONE(kmm.config.zone_count - 1)
-#define DMA    MM_FRAME_ZONE(0) /* there is none below it */
-
 struct kmm kmm;
 
 /* ---- Frames ---------------------------------------------------------------------------------- */
@@ -26,20 +21,20 @@ static void *frame_view(void *ctx, mm_pa_t pa, uint64_t bytes)
 
 static enum mm_status frames_init(void)
 {
-    struct mm_frame_config config = {.map = kmm.map,
-                                     .zones = kmm.config.zones,
-                                     .zone_count = kmm.config.zone_count,
-                                     .carve_below = (mm_pa_t)1 << 32,
-                                     .descriptors = true,
-                                     .hooks = {.view = frame_view}};
     enum mm_status status = mm_frame_map_clean(kmm.config.map, kmm.config.map_count, kmm.map,
-                                               3 * KMM_MAP_MAX, &kmm.map_count);
-    for (size_t i = kmm.map_count; i-- != 0;) /* sorted */
+                                               KMM_MAP_MAX, &kmm.map_count);
+    const struct mm_frame_config config = {.map = kmm.map,
+                                           .map_count = kmm.map_count,
+                                           .zones = kmm.config.zones,
+                                           .zone_count = kmm.config.zone_count,
+                                           .carve_below = (mm_pa_t)1 << 32,
+                                           .descriptors = true,
+                                           .hooks = {.view = frame_view}};
+    for (size_t i = kmm.map_count; status == MM_OK && i-- != 0;) /* sorted */
         if (kmm.map[i].type == MM_FRAME_USABLE) {
             kmm.low = kmm.map[i].base;
             kmm.high = kmm.high != 0 ? kmm.high : kmm.low + kmm.map[i].size;
         }
-    config.map_count = kmm.map_count;
     if (status == MM_OK)
         status = mm_frame_init(&kmm.pool, &config);
     return status == MM_OK ? mm_frame_lru_init(&kmm.lru, &kmm.pool) : status;
@@ -54,7 +49,7 @@ mm_pa_t kmm_taken(enum kmm_use use, mm_pa_t pa, uint64_t frames)
 
 static mm_pa_t take_run(enum kmm_use use, uint64_t frames, uint64_t align)
 {
-    const struct mm_frame_request request = {.count = frames, .align = align, .flags = NORMAL};
+    const struct mm_frame_request request = {.count = frames, .align = align, .flags = KMM_NORMAL};
     return kmm_taken(use, mm_frame_alloc_run(&kmm.pool, &request), frames);
 }
 
@@ -72,13 +67,11 @@ void *kmm_own(uint64_t bytes)
     return at == NULL ? NULL : MM_MEMSET(at, 0, bytes);
 }
 
+/* From zone 0: there is none below it. */
 mm_pa_t kmm_alloc_dma(uint64_t bytes, uint64_t align, uint64_t boundary, mm_pa_t limit)
 {
-    const struct mm_frame_request request = {.count = KMM_PAGES(bytes),
-                                             .align = align,
-                                             .boundary = boundary,
-                                             .max = limit,
-                                             .flags = DMA};
+    const struct mm_frame_request request = {
+        .count = KMM_PAGES(bytes), .align = align, .boundary = boundary, .max = limit};
     return kmm_taken(KMM_DMA, mm_frame_alloc_run(&kmm.pool, &request), request.count);
 }
 
@@ -93,14 +86,13 @@ static enum mm_status runs_init(void)
 {
     const uint64_t bytes = kmm.high - kmm.low;
     struct mm_buddy_config config;
-    enum mm_status status = MM_ERR_NOMEM;
     mm_buddy_config_init(&config, kmm.low, bytes, MM_PAGE_SHIFT, 13);
     config.cpu_lists = true;
     const size_t meta_bytes = mm_buddy_meta_bytes(&config);
     void *meta = kmm_own(meta_bytes);
-    if (meta != NULL)
-        status = mm_buddy_init(&kmm.buddy, &config, meta, meta_bytes);
-    return status == MM_OK ? mm_buddy_shrink(&kmm.buddy, kmm.low, bytes) : status; /* empty */
+    if (meta == NULL || mm_buddy_init(&kmm.buddy, &config, meta, meta_bytes) != MM_OK)
+        return MM_ERR_NOMEM;
+    return mm_buddy_shrink(&kmm.buddy, kmm.low, bytes); /* empty */
 }
 
 static bool runs_grow(uint64_t bytes, uint64_t align)
@@ -115,28 +107,15 @@ static mm_pa_t run_alloc(uint64_t bytes, uint64_t align, unsigned flags)
 {
     const uint64_t block = MM_PAGE_SIZE << mm_buddy_order(&kmm.buddy, bytes);
     const uint64_t least = align > block ? align : block;
-    for (unsigned tries = 0; tries < 3; tries++) {
-        const mm_pa_t pa = mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE);
-        if (pa != MM_PA_NONE)
-            return pa;
-        if (!runs_grow(mm_align_up(block, CHUNK), mm_align_up(least, CHUNK)) &&
+    mm_pa_t pa = MM_PA_NONE;
+    for (unsigned tries = 0; pa == MM_PA_NONE && tries < 3; tries++) {
+        if (tries != 0 && !runs_grow(mm_align_up(block, CHUNK), mm_align_up(least, CHUNK)) &&
             !runs_grow(block, least) &&
             ((flags & MM_SLAB_NOWAIT) != 0 || kmm_reclaim(16 * KMM_PAGES(least) + 64) == 0))
             break;
+        pa = mm_buddy_alloc_aligned(&kmm.buddy, bytes, align, MM_BUDDY_UNMOVABLE);
     }
-    return MM_PA_NONE;
-}
-
-/* Free blocks go back to mm_frame. */
-static void runs_trim(void)
-{
-    struct mm_buddy_block block;
-    mm_pa_t pa = kmm.low;
-    mm_buddy_drain(&kmm.buddy);
-    for (; mm_buddy_find(&kmm.buddy, pa, &block) == MM_OK; pa = block.pa + block.bytes)
-        if (block.state == MM_BUDDY_STATE_FREE &&
-            mm_buddy_shrink(&kmm.buddy, block.pa, block.bytes) == MM_OK)
-            (void)give_run(KMM_BUDDY, block.pa, block.bytes >> MM_PAGE_SHIFT);
+    return pa;
 }
 
 mm_pa_t kmm_alloc_pages(unsigned order)
@@ -147,12 +126,11 @@ mm_pa_t kmm_alloc_pages(unsigned order)
 enum mm_status kmm_free_pages(mm_pa_t pa, unsigned order)
 {
     struct mm_buddy_block block;
+    kmm_checked();
     if (kmm.debug >= 2 && mm_buddy_find(&kmm.buddy, pa, &block) == MM_OK && block.pa == pa &&
         block.bytes == MM_PAGE_SIZE << order && block.state == MM_BUDDY_STATE_ALLOCATED)
         MM_MEMSET(kmm_at(pa), KMM_JUNK, block.bytes);
-    const enum mm_status status = mm_buddy_free_order(&kmm.buddy, pa, order);
-    kmm_checked();
-    return status;
+    return mm_buddy_free_order(&kmm.buddy, pa, order);
 }
 
 /* ---- Objects: mm_slab over page runs --------------------------------------------------------- */
@@ -182,30 +160,29 @@ void *kmm_alloc(size_t bytes, unsigned flags)
 
 enum mm_status kmm_free(void *p)
 {
-    const enum mm_status status = mm_slab_kfree(&kmm.heap, p);
     kmm_checked();
-    return status;
+    return mm_slab_kfree(&kmm.heap, p);
 }
 
-uint64_t kmm_free_frames(void)
+void kmm_trim(void)
 {
-    uint64_t frames = 0;
-    for (unsigned pass = 0; pass < 3; pass++) { /* the heap's own memory comes last */
-        for (unsigned cpu = 0; cpu < MM_CPU_MAX; cpu++)
-            (void)mm_slab_drain(&kmm.heap, cpu);
-        (void)mm_slab_shrink(&kmm.heap);
-    }
-    runs_trim();
-    for (unsigned zone = 0; zone < kmm.config.zone_count; zone++)
-        frames += mm_frame_free_count(&kmm.pool, zone);
-    return frames;
+    struct mm_buddy_block block;
+    mm_pa_t pa = kmm.low;
+    for (unsigned cpu = 0; cpu < MM_CPU_MAX; cpu++)
+        (void)mm_slab_drain(&kmm.heap, cpu);
+    (void)mm_slab_shrink(&kmm.heap);
+    mm_buddy_drain(&kmm.buddy);
+    for (; mm_buddy_find(&kmm.buddy, pa, &block) == MM_OK; pa = block.pa + block.bytes)
+        if (block.state == MM_BUDDY_STATE_FREE &&
+            mm_buddy_shrink(&kmm.buddy, block.pa, block.bytes) == MM_OK)
+            (void)give_run(KMM_BUDDY, block.pa, block.bytes >> MM_PAGE_SHIFT);
 }
 
 /* ---- The kernel's space ---------------------------------------------------------------------- */
 
 static mm_pa_t table_alloc(void *ctx, uint64_t bytes)
 {
-    return kmm_taken(KMM_TABLES, mm_frame_alloc(&kmm.pool, NORMAL | MM_FRAME_URGENT), 1);
+    return kmm_taken(KMM_TABLES, mm_frame_alloc(&kmm.pool, KMM_NORMAL | MM_FRAME_URGENT), 1);
 }
 
 static void table_free(void *ctx, mm_pa_t table, uint64_t bytes)
@@ -221,32 +198,13 @@ static void table_flush(void *ctx, const struct mm_pagetable_flush *flush)
         kmm.config.flush(flush);
 }
 
-enum mm_status kmm_table_init(struct mm_pagetable *pt)
-{
-    static const struct mm_pagetable_hooks hooks = {
-        .alloc = table_alloc, .free = table_free, .flush = table_flush};
-    struct mm_pagetable_config config;
-    const enum mm_status status =
-        mm_pagetable_config_init(&config, kmm.config.format, &hooks, kmm.config.direct);
-    config.flags |= MM_PAGETABLE_W_XOR_X | MM_PAGETABLE_KEEP_EMPTY;
-    config.flags &= ~MM_PAGETABLE_PRESET_AD; /* of user pages they tell the truth; see kmm_fault */
-    return status == MM_OK ? mm_pagetable_init(pt, &config) : status;
-}
-
-/* RISC-V has types of memory only with Svpbmt; else the machine knows by address. */
-uint32_t kmm_typed(uint32_t attr)
-{
-    const bool known = kmm.kernel.type_bits[MM_PAGETABLE_DEVICE] != UINT64_MAX;
-    return known ? attr : attr & ~MM_PAGETABLE_TYPES;
-}
-
 /* Top-level entries can be lent to user tables only as tables: the largest leaves stay one level
  * below. */
 enum mm_status kmm_map(mm_va_t va, mm_pa_t pa, uint64_t bytes, uint32_t attr)
 {
     const unsigned level = kmm.config.format->levels - 2;
     return mm_pagetable_map(&kmm.kernel, va, pa, bytes,
-                            kmm_typed(attr) | MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY,
+                            (attr & kmm.attributes) | MM_PAGETABLE_ACCESSED | MM_PAGETABLE_DIRTY,
                             MM_PAGETABLE_LEAF_MAX(level < 2 ? level : 2), NULL);
 }
 
@@ -254,7 +212,16 @@ enum mm_status kmm_map(mm_va_t va, mm_pa_t pa, uint64_t bytes, uint32_t attr)
  * writable through another address. Then the image, as it says. */
 static enum mm_status kernel_space_init(void)
 {
-    enum mm_status status = kmm_table_init(&kmm.kernel);
+    static const struct mm_pagetable_hooks hooks = {
+        .alloc = table_alloc, .free = table_free, .flush = table_flush};
+    enum mm_status status =
+        mm_pagetable_config_init(&kmm.tables, kmm.config.format, &hooks, kmm.config.direct);
+    kmm.tables.flags |= MM_PAGETABLE_W_XOR_X | MM_PAGETABLE_KEEP_EMPTY;
+    kmm.tables.flags &= ~MM_PAGETABLE_PRESET_AD; /* the bits tell the truth; see kmm_fault */
+    if (status == MM_OK)
+        status = mm_pagetable_init(&kmm.kernel, &kmm.tables);
+    const bool types = kmm.kernel.type_bits[MM_PAGETABLE_DEVICE] != UINT64_MAX;
+    kmm.attributes = types ? ~0u : ~MM_PAGETABLE_TYPES;
     for (size_t i = 0; i < kmm.map_count && status == MM_OK; i++) {
         const struct mm_frame_range *r = &kmm.map[i];
         const uint32_t write = r->type != MM_FRAME_KERNEL ? MM_PAGETABLE_WRITE : 0;
@@ -263,7 +230,7 @@ static enum mm_status kernel_space_init(void)
                              MM_PAGETABLE_READ | MM_PAGETABLE_GLOBAL | write);
     }
     for (unsigned i = 0; i < kmm.config.mapping_count && status == MM_OK; i++) {
-        const struct kmm_mapping *m = &kmm.config.mappings[i];
+        const struct mm_pagetable_run *m = &kmm.config.mappings[i];
         status = kmm_map(m->va, m->pa, m->bytes, m->attr);
     }
     return status;
@@ -275,7 +242,7 @@ enum mm_status kmm_init(const struct kmm_config *config)
 {
     static enum mm_status (*const steps[])(void) = {frames_init, runs_init, objects_init,
                                                     kernel_space_init, kmm_spaces_init};
-    enum mm_status status = config->map_count > KMM_MAP_MAX ? MM_ERR_LIMIT : MM_OK;
+    enum mm_status status = MM_OK;
     MM_MEMSET(&kmm, 0, sizeof kmm);
     kmm.config = *config;
     kmm.debug = 1;

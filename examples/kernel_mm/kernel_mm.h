@@ -31,66 +31,49 @@ void kmm_report(const struct mm_report *report);
 
 /* ---- Set-up ---------------------------------------------------------------------------------- */
 
-#define KMM_MAP_MAX      64 /* ranges of a boot map */
-#define KMM_CHECK_EVERY  1024
+#define KMM_MAP_MAX      192 /* ranges of a boot map without overlaps: up to three for one */
 #define KMM_PAGES(bytes) (((uint64_t)(bytes) + MM_PAGE_SIZE - 1) >> MM_PAGE_SHIFT)
-
-/* A part of the kernel's image, or a device: mapped as it says. */
-struct kmm_mapping {
-    mm_va_t va;
-    mm_pa_t pa;
-    uint64_t bytes;
-    uint32_t attr; /* MM_PAGETABLE_READ ... */
-};
 
 struct kmm_config {
     const struct mm_frame_range *map; /* what the firmware told, and the kernel's own image */
     size_t map_count;
-    const struct mm_frame_zone_config *zones; /* of KMM_ZONE, ascending; the first is for DMA */
+    const struct mm_frame_zone_config *zones; /* ascending; the first is for DMA */
     unsigned zone_count;
     const struct mm_pagetable_format *format;
     uintptr_t direct; /* where the kernel's space has physical address 0, from the boot on */
-    const struct kmm_mapping *mappings;
+    const struct mm_pagetable_run *mappings; /* parts of the kernel's image, devices */
     unsigned mapping_count;
-    uint64_t swap_bytes; /* size of the swap disk in memory */
-    mm_va_t user_low, user_top;
-    struct mm_vma_hooks files; /* file_get ... shared: the kernel's pager; no others */
+    struct mm_vma_config layout; /* of programs' spaces */
+    struct mm_vma_hooks pager;   /* the kernel's files and swap disk: file_get ... swap_free */
     void (*flush)(const struct mm_pagetable_flush *flush); /* TLBs of all CPUs */
     uint64_t (*clock)(void);                               /* for kmm_bench; any unit */
     void (*print)(const char *format, ...); /* as printf: %s, %u and %x of 64 bits, %% */
 };
-/* A zone that keeps a few frames for page tables: they must not be what is missing under
- * pressure. */
-#define KMM_ZONE(zone_name, from, to)                                                       \
-    {                                                                                       \
-        .name = (zone_name), .start = (from), .end = (to), .min = 16, .low = 32, .high = 64 \
-    }
+/* Of each zone, for page tables: they must not be what is missing under pressure. */
+#define KMM_WATERMARKS .min = 16, .low = 32, .high = 64
 
 enum kmm_use { KMM_KERNEL, KMM_BUDDY, KMM_TABLES, KMM_USER, KMM_DMA, KMM_USES };
 
 extern struct kmm {
     struct kmm_config config;
-    struct mm_frame_range map[3 * KMM_MAP_MAX]; /* cleaned */
+    struct mm_frame_range map[KMM_MAP_MAX]; /* cleaned */
     size_t map_count;
     mm_pa_t low, high; /* where memory begins and ends */
 
     struct mm_frame_pool pool;
     struct mm_buddy buddy; /* page runs: takes chunks from the pool as needed */
     struct mm_slab_heap heap;
+    struct mm_pagetable_config tables;
+    uint32_t attributes; /* that tables can tell: RISC-V has types of memory only with Svpbmt */
     struct mm_pagetable kernel;
     struct mm_vma_system vma;
     struct mm_vma_frame *records; /* who maps a frame: a table beside the descriptors */
     struct mm_frame_lru lru;
 
-    unsigned char *swap;   /* the disk, in memory */
-    uintptr_t *slot_users; /* of each page of it; 0: free */
-    uintptr_t slots, slot_rover;
-
-    uintptr_t use[KMM_USES]; /* frames in use, by what for */
-    uintptr_t swapped, evicted, swapped_in, faults, freed;
-    uintptr_t reports; /* cases of misuse */
+    uintptr_t use[KMM_USES];          /* frames in use, by what for */
+    uintptr_t faults, freed, reports; /* `reports`: cases of misuse */
     /* May be set at any time. 0: silent; 1: misuse is reported; 2: and freed pages are filled with
-     * junk; 3: and kmm_check runs at every KMM_CHECK_EVERY-th free (one CPU only). */
+     * junk; 3: and kmm_check runs at every 1,024th free (one CPU only). */
     unsigned debug;
 } kmm;
 
@@ -117,6 +100,11 @@ static inline void *kmm_realloc(void *p, size_t bytes)
     return mm_slab_krealloc(&kmm.heap, p, bytes, 0);
 }
 enum mm_status kmm_free(void *p);
+
+/* Memory that is never given back, of any size, zeroed; NULL if there is none. */
+void *kmm_own(uint64_t bytes);
+/* Caches of objects and page runs give back what they can; no other CPU uses them meanwhile. */
+void kmm_trim(void);
 
 /* A page, or 2^order in a row; MM_PA_NONE if there is none. */
 mm_pa_t kmm_alloc_pages(unsigned order);
@@ -163,6 +151,7 @@ static inline int kmm_region_free(struct kmm_space *space, mm_va_t va, uint64_t 
 {
     return mm_vma_munmap(&space->vma, va, bytes);
 }
+/* W^X holds here, too: EACCES. */
 int kmm_region_protect(struct kmm_space *space, mm_va_t va, uint64_t bytes, unsigned prot);
 /* mmap; the address goes to *va. */
 int kmm_mmap(struct kmm_space *space, const struct mm_vma_request *request, mm_va_t *va);
@@ -171,28 +160,25 @@ int kmm_mmap(struct kmm_space *space, const struct mm_vma_request *request, mm_v
  * again where memory is short. */
 enum mm_vma_fault kmm_fault(struct kmm_space *space, mm_va_t va, unsigned access);
 
-/* Copies between a space and the kernel, by way of the direct map; false where the space has no
- * such memory. */
-bool kmm_copy_in(struct kmm_space *space, void *to, mm_va_t from, uint64_t bytes);
-bool kmm_copy_out(struct kmm_space *space, mm_va_t to, const void *from, uint64_t bytes);
+/* Copies `bytes`, all in one page, between a program (to it if `out`) and the kernel, by way of the
+ * direct map. False if the program may not access its memory so, or it is a device's. */
+bool kmm_copy(struct kmm_space *space, mm_va_t va, void *kernel, uint64_t bytes, bool out);
 
-/* Writes up to `want` user pages away to swap, the longest unused ones first. Returns how many. */
+/* Takes up to `want` pages from programs, the longest unused ones first: they go to the swap disk
+ * or back to their files. Returns how many. */
 uint64_t kmm_reclaim(uint64_t want);
 
-/* Frames of user pages, for a pager: with one reference, and on the LRU lists once they are
+/* Frames of user pages, for a pager: with one reference, and on the LRU list once they are
  * mapped. */
 mm_pa_t kmm_frame_alloc(void *ctx, bool zero);
 void kmm_frame_free(void *ctx, mm_pa_t pa);
 
 /* ---- Health ---------------------------------------------------------------------------------- */
 
-/* Frames that nobody uses, after caches and page runs gave back what they can. Nothing else may
- * run. */
-uint64_t kmm_free_frames(void);
 void kmm_summary(void); /* prints who has how much, in MB and percent */
 
 enum kmm_health { KMM_HEALTHY, KMM_LEAK, KMM_CORRUPT }; /* numbered as the headers do */
-/* Checks all there is; nothing else may run. `what` (may be NULL): the part that is ill. */
+/* Checks all there is; nothing else may run. `what`: the part that is ill. */
 enum kmm_health kmm_check(const char **what);
 /* Frames, caches, and what the kernel's tables map with which rights; or a space's areas, as
  * /proc/PID/maps has them. */
@@ -207,13 +193,11 @@ void kmm_bench(void);
 
 /* What `pa` is the start of, or MM_PA_NONE, has this use now. */
 mm_pa_t kmm_taken(enum kmm_use use, mm_pa_t pa, uint64_t frames);
-/* Memory that the manager keeps for itself, zeroed; NULL if there is none. */
-void *kmm_own(uint64_t bytes);
-/* Empty tables of the kernel's kind, and attributes without the types that they cannot tell. */
-enum mm_status kmm_table_init(struct mm_pagetable *pt);
-uint32_t kmm_typed(uint32_t attr);
 enum mm_status kmm_spaces_init(void);
 void kmm_checked(void); /* at debug level 3 everything is looked at now and then */
-#define KMM_JUNK 0x6b   /* freed pages at debug level 2 */
+#define KMM_JUNK   0x6b /* freed pages at debug level 2 */
+/* What most allocations prefer: where that zone is full, or not there at all, mm_frame goes on to
+ * those below. */
+#define KMM_NORMAL MM_FRAME_ZONE(kmm.config.zone_count - 1)
 
 #endif /* KERNEL_MM_H */

@@ -4,14 +4,17 @@
 
 /* ---- Tables of programs ---------------------------------------------------------------------- */
 
+#define TABLES(space) (&((struct kmm_space *)(space))->pt) /* hooks get a space as `pt` */
+
 /* Rights have the same bits in areas and in tables. A page without any stays in the table, as one
  * that is not for user mode. A software bit tells devices where there are no types of memory. */
 static uint32_t attr_of(unsigned prot)
 {
-    const uint32_t device = MM_PAGETABLE_SOFT0 | MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE);
-    return MM_PAGETABLE_READ | (prot & MM_VMA_PROT) |
-           ((prot & MM_VMA_PROT) != 0 ? MM_PAGETABLE_USER : 0u) |
-           ((prot & MM_VMA_DEVICE) != 0 ? kmm_typed(device) : 0u);
+    const unsigned rights = prot & MM_VMA_PROT;
+    uint32_t attr = MM_PAGETABLE_READ | rights | (rights != 0 ? MM_PAGETABLE_USER : 0u);
+    if ((prot & MM_VMA_DEVICE) != 0)
+        attr |= MM_PAGETABLE_SOFT0 | MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE);
+    return attr & kmm.attributes;
 }
 
 static unsigned prot_of(uint32_t attr)
@@ -20,22 +23,20 @@ static unsigned prot_of(uint32_t attr)
            ((attr & MM_PAGETABLE_SOFT0) != 0 ? MM_VMA_DEVICE : 0u);
 }
 
-/* 1 if a page is present, else 0: the quota counts those. */
+/* The quota counts pages that are present: 1 if this one is, else 0. */
 static uint64_t present(const struct kmm_space *space, mm_va_t va)
 {
-    struct mm_pagetable_entry e;
-    return mm_pagetable_query(&space->pt, va, &e) == MM_OK && (e.attr & MM_PAGETABLE_SWAP) == 0;
+    return mm_pagetable_translate(&space->pt, va) != MM_PA_NONE;
 }
 
 static enum mm_status pt_map(void *ctx, void *pt, mm_va_t va, mm_pa_t pa, unsigned prot)
 {
     struct kmm_space *space = pt;
     const uint64_t more = 1 - present(space, va);
-    enum mm_status status = mm_frame_quota_charge(&space->quota, more);
-    if (status != MM_OK)
+    if (mm_frame_quota_charge(&space->quota, more) != MM_OK)
         return MM_ERR_NOMEM;
-    status = mm_pagetable_map(&space->pt, va, pa, MM_PAGE_SIZE, attr_of(prot), MM_PAGETABLE_REPLACE,
-                              NULL);
+    const enum mm_status status = mm_pagetable_map(&space->pt, va, pa, MM_PAGE_SIZE, attr_of(prot),
+                                                   MM_PAGETABLE_REPLACE, NULL);
     if (status != MM_OK)
         (void)mm_frame_quota_uncharge(&space->quota, more);
     return status;
@@ -55,27 +56,26 @@ static void pt_clear(void *ctx, void *pt, mm_va_t va)
     (void)mm_pagetable_unmap(&space->pt, va, MM_PAGE_SIZE, NULL);
 }
 
+/* Accessed and dirty stay. */
 static void pt_protect(void *ctx, void *pt, mm_va_t va, unsigned prot)
 {
-    struct kmm_space *space = pt; /* accessed and dirty stay */
-    (void)mm_pagetable_protect(&space->pt, va, MM_PAGE_SIZE, attr_of(prot) & MM_PAGETABLE_PERMS,
+    (void)mm_pagetable_protect(TABLES(pt), va, MM_PAGE_SIZE, attr_of(prot) & MM_PAGETABLE_PERMS,
                                MM_PAGETABLE_PERMS, NULL);
 }
 
+/* mm_vma may ask for all there is; the kernel's half is not a program's business. */
 static bool pt_next(void *ctx, void *pt, mm_va_t va, mm_va_t end, struct mm_vma_entry *entry)
 {
-    struct kmm_space *space = pt;
     struct mm_pagetable_entry e;
-    if (end == 0 || end > kmm.config.user_top) /* "all": the kernel's half is not its business */
-        end = kmm.config.user_top;
-    for (; va < end; va = e.va + e.bytes) {
-        if (mm_pagetable_query(&space->pt, va, &e) != MM_OK)
+    const mm_va_t top = end < kmm.config.layout.top ? end : kmm.config.layout.top;
+    for (; va < top; va = e.va + e.bytes) {
+        if (mm_pagetable_query(TABLES(pt), va, &e) != MM_OK)
             continue;
         entry->va = va;
+        entry->pa = (e.attr & MM_PAGETABLE_SWAP) != 0 ? MM_PA_NONE : e.pa;
+        entry->slot = e.pa;
         entry->prot = prot_of(e.attr);
         entry->dirty = (e.attr & (MM_PAGETABLE_DIRTY | MM_PAGETABLE_SWAP)) != 0;
-        entry->slot = e.pa;
-        entry->pa = (e.attr & MM_PAGETABLE_SWAP) != 0 ? MM_PA_NONE : e.pa;
         return true;
     }
     return false;
@@ -83,10 +83,9 @@ static bool pt_next(void *ctx, void *pt, mm_va_t va, mm_va_t end, struct mm_vma_
 
 static void pt_flush(void *ctx, void *pt, mm_va_t va, uint64_t bytes)
 {
-    struct kmm_space *space = pt;
     const struct mm_pagetable_range range = {.va = va, .bytes = bytes};
     const struct mm_pagetable_flush flush = {
-        .pt = &space->pt, .ranges = &range, .count = 1, .all = bytes > 32 * MM_PAGE_SIZE};
+        .pt = TABLES(pt), .ranges = &range, .count = 1, .all = bytes > 32 * MM_PAGE_SIZE};
     kmm.config.flush(&flush);
 }
 
@@ -94,15 +93,13 @@ static void pt_flush(void *ctx, void *pt, mm_va_t va, uint64_t bytes)
 
 mm_pa_t kmm_frame_alloc(void *ctx, bool zero)
 {
-    const unsigned zone = kmm.config.zone_count - 1;
-    const mm_pa_t pa =
-        kmm_taken(KMM_USER, mm_frame_alloc_ref(&kmm.pool, 0, MM_FRAME_ZONE(zone)), 1);
+    const mm_pa_t pa = kmm_taken(KMM_USER, mm_frame_alloc_ref(&kmm.pool, 0, KMM_NORMAL), 1);
     if (zero && pa != MM_PA_NONE)
         MM_MEMSET(kmm_at(pa), 0, MM_PAGE_SIZE);
     return pa;
 }
 
-/* Drops a reference; the last one takes the frame off the LRU lists and frees it. */
+/* Drops a reference; the last one takes the frame off the LRU list and frees it. */
 static void frame_put(mm_pa_t pa)
 {
     while (mm_frame_put(&kmm.pool, pa) == MM_ERR_BUSY)
@@ -128,60 +125,23 @@ static void frame_copy(void *ctx, mm_pa_t to, mm_pa_t from)
 static struct mm_vma_frame *frame_record(void *ctx, mm_pa_t pa)
 {
     const struct mm_frame_desc *desc = mm_frame_desc_of(&kmm.pool, pa);
-    if (desc == NULL || pa == kmm.vma.zero_frame)
-        return NULL;
-    return &kmm.records[mm_frame_desc_index(&kmm.pool, desc)];
+    return desc == NULL || pa == kmm.vma.zero_frame
+               ? NULL
+               : &kmm.records[mm_frame_desc_index(&kmm.pool, desc)];
 }
 
+/* One list for all, whatever they hold. */
 static void frame_mapped(void *ctx, mm_pa_t pa)
 {
-    const struct mm_frame_desc *desc = mm_frame_desc_of(&kmm.pool, pa);
-    if (desc != NULL)
-        (void)mm_frame_lru_add(&kmm.lru, pa,
-                               desc->mapping != NULL ? MM_FRAME_LRU_FILE : MM_FRAME_LRU_ANON);
+    (void)mm_frame_lru_add(&kmm.lru, pa, MM_FRAME_LRU_ANON);
 }
 
-/* ---- The swap disk: pages in memory, each with a count of users ------------------------------ */
-
-static enum mm_status swap_out(void *ctx, mm_pa_t pa, uint64_t *slot)
-{
-    for (uintptr_t tries = 0; tries < kmm.slots; tries++) {
-        *slot = mm_fetch_add(&kmm.slot_rover, 1) % kmm.slots;
-        if (mm_cas(&kmm.slot_users[*slot], 0, 1)) {
-            (void)mm_fetch_add(&kmm.swapped, 1);
-            MM_MEMCPY(kmm.swap + *slot * MM_PAGE_SIZE, kmm_at(pa), MM_PAGE_SIZE);
-            return MM_OK;
-        }
-    }
-    return MM_ERR_NOMEM;
-}
-
-static enum mm_status swap_in(void *ctx, uint64_t slot, mm_pa_t pa)
-{
-    MM_MEMCPY(kmm_at(pa), kmm.swap + slot * MM_PAGE_SIZE, MM_PAGE_SIZE);
-    (void)mm_fetch_add(&kmm.swapped_in, 1);
-    return MM_OK;
-}
-
-static void swap_dup(void *ctx, uint64_t slot)
-{
-    (void)mm_fetch_add(&kmm.slot_users[slot], 1);
-}
-
-static void swap_free(void *ctx, uint64_t slot)
-{
-    if (mm_fetch_add(&kmm.slot_users[slot], 0 - (uintptr_t)1) == 1)
-        (void)mm_fetch_add(&kmm.swapped, 0 - (uintptr_t)1);
-}
-
-/* ---- Who goes there -------------------------------------------------------------------------- */
+/* ---- Reclaim --------------------------------------------------------------------------------- */
 
 static bool clear_accessed(void *used, struct mm_vma_space *vma, mm_va_t va)
 {
-    struct kmm_space *space = vma->pt;
-    if (mm_pagetable_harvest(&space->pt, va, MM_PAGE_SIZE, MM_PAGETABLE_ACCESSED,
-                             MM_PAGETABLE_ACCESSED, NULL, NULL, NULL) == MM_OK)
-        *(bool *)used = true;
+    *(bool *)used |= mm_pagetable_harvest(TABLES(vma->pt), va, MM_PAGE_SIZE, MM_PAGETABLE_ACCESSED,
+                                          MM_PAGETABLE_ACCESSED, NULL, NULL, NULL) == MM_OK;
     return true;
 }
 
@@ -192,15 +152,11 @@ static enum mm_status evict_one(void *ctx, struct mm_frame_pool *pool, mm_pa_t p
     return used ? MM_ERR_BUSY : mm_vma_evict(&kmm.vma, pa);
 }
 
-/* Pages of programs and of files in turn; twice round, as those in use are spared once. */
+/* Twice round: those in use are spared once. */
 uint64_t kmm_reclaim(uint64_t want)
 {
-    uint64_t gone = 0;
-    for (uintptr_t tries = 4 * mm_load(&kmm.use[KMM_USER]); gone < want && tries != 0; tries--)
-        gone += mm_frame_lru_shrink(&kmm.lru, (enum mm_frame_lru_kind)(tries & 1), 1, 1, evict_one,
-                                    NULL);
-    (void)mm_fetch_add(&kmm.evicted, (uintptr_t)gone);
-    return gone;
+    return mm_frame_lru_shrink(&kmm.lru, MM_FRAME_LRU_ANON, want, 2 * mm_load(&kmm.use[KMM_USER]),
+                               evict_one, NULL);
 }
 
 /* ---- Areas, and all that mm_vma.h is given --------------------------------------------------- */
@@ -228,18 +184,13 @@ static void area_free(void *ctx, struct mm_vma *area)
 
 enum mm_status kmm_spaces_init(void)
 {
-    struct mm_vma_hooks hooks = kmm.config.files;
+    struct mm_vma_hooks hooks = kmm.config.pager;
     const mm_pa_t zero = kmm_taken(KMM_KERNEL, mm_frame_alloc_ref(&kmm.pool, 0, 0), 1);
-    kmm.slots = (uintptr_t)(kmm.config.swap_bytes >> MM_PAGE_SHIFT);
-    kmm.swap = kmm_own(kmm.config.swap_bytes);
-    kmm.slot_users = kmm_own(kmm.slots * sizeof *kmm.slot_users);
     kmm.records = kmm_own(mm_frame_desc_count(&kmm.pool) * sizeof *kmm.records);
-    if (zero == MM_PA_NONE || kmm.records == NULL ||
-        (kmm.slots != 0 && (kmm.swap == NULL || kmm.slot_users == NULL)))
+    if (zero == MM_PA_NONE || kmm.records == NULL)
         return MM_ERR_NOMEM;
     MM_MEMSET(kmm_at(zero), 0, MM_PAGE_SIZE);
-    hooks.nodes.alloc = node_alloc;
-    hooks.nodes.free = node_free;
+    hooks.nodes = (struct mm_vma_node_source){.alloc = node_alloc, .free = node_free};
     hooks.area_alloc = area_alloc;
     hooks.area_free = area_free;
     hooks.pt_map = pt_map;
@@ -253,10 +204,6 @@ enum mm_status kmm_spaces_init(void)
     hooks.frame_copy = frame_copy;
     hooks.frame = frame_record;
     hooks.mapped = frame_mapped;
-    hooks.swap_out = swap_out;
-    hooks.swap_in = swap_in;
-    hooks.swap_dup = swap_dup;
-    hooks.swap_free = swap_free;
     const enum mm_status status = mm_vma_system_init(&kmm.vma, &hooks);
     kmm.vma.zero_frame = zero;
     return status;
@@ -275,24 +222,17 @@ struct kmm_space *kmm_space_create(uint64_t quota)
 {
     const uint64_t half = mm_pagetable_size(&kmm.kernel, kmm.config.format->levels - 1) * 256;
     struct kmm_space *space = kmm_alloc(sizeof *space, MM_SLAB_ZERO);
-    struct mm_vma_config config;
-    if (space == NULL)
-        return NULL;
-    mm_frame_quota_init(&space->quota, NULL, quota != 0 ? quota : UINTPTR_MAX);
-    mm_vma_config_init(&config);
-    config.low = config.up_base = kmm.config.user_low;
-    config.top = kmm.config.user_top;
-    config.mmap_base = mm_align_down(config.top - (config.top - config.low) / 4, MM_PAGE_SIZE);
-    config.guard_pages = 16;
-    config.limits.stack = (uint64_t)1 << 20;
-    config.pt = space;
-    if (kmm_table_init(&space->pt) != MM_OK)
+    struct mm_vma_config layout = kmm.config.layout;
+    if (space == NULL || mm_pagetable_init(&space->pt, &kmm.tables) != MM_OK) {
         (void)kmm_free(space);
-    else if (mm_pagetable_lend_present(&space->pt, &kmm.kernel, 0 - half, half) != MM_OK ||
-             mm_vma_space_init(&space->vma, &kmm.vma, &config) != MM_OK)
-        space_drop(space);
-    else
+        return NULL;
+    }
+    mm_frame_quota_init(&space->quota, NULL, quota != 0 ? quota : UINTPTR_MAX);
+    layout.pt = space;
+    if (mm_pagetable_lend_present(&space->pt, &kmm.kernel, 0 - half, half) == MM_OK &&
+        mm_vma_space_init(&space->vma, &kmm.vma, &layout) == MM_OK)
         return space;
+    space_drop(space);
     return NULL;
 }
 
@@ -315,29 +255,22 @@ void kmm_space_destroy(struct kmm_space *space)
         space_drop(space);
 }
 
-/* No hardware has write or execute without read here, and nothing is both writable and
- * executable. */
-static int policy(unsigned *prot)
+/* Nothing is both writable and executable. */
+static bool refused(unsigned prot)
 {
-    const unsigned both = MM_VMA_WRITE | MM_VMA_EXEC;
-    *prot |= *prot != 0 ? MM_VMA_READ : 0u;
-    return (*prot & both) == both ? MM_VMA_EACCES : 0;
+    return (prot & MM_VMA_WRITE) != 0 && (prot & MM_VMA_EXEC) != 0;
 }
 
 int kmm_region_protect(struct kmm_space *space, mm_va_t va, uint64_t bytes, unsigned prot)
 {
-    const int error = policy(&prot);
-    return error != 0 ? error : mm_vma_mprotect(&space->vma, va, bytes, prot);
+    return refused(prot) ? MM_VMA_EACCES : mm_vma_mprotect(&space->vma, va, bytes, prot);
 }
 
-int kmm_mmap(struct kmm_space *space, const struct mm_vma_request *wanted, mm_va_t *va)
+int kmm_mmap(struct kmm_space *space, const struct mm_vma_request *request, mm_va_t *va)
 {
-    struct mm_vma_request request = *wanted;
-    int error = policy(&request.prot);
-    if (error == 0)
-        error = mm_vma_mmap(&space->vma, &request, va);
+    int error = refused(request->prot) ? MM_VMA_EACCES : mm_vma_mmap(&space->vma, request, va);
     if (error == MM_VMA_ENOMEM && kmm_reclaim(256) != 0)
-        error = mm_vma_mmap(&space->vma, &request, va);
+        error = mm_vma_mmap(&space->vma, request, va);
     return error;
 }
 
@@ -359,53 +292,28 @@ enum mm_vma_fault kmm_fault(struct kmm_space *space, mm_va_t va, unsigned access
     return fault == MM_VMA_FAULT_RETRY ? MM_VMA_FAULT_NOMEM : fault;
 }
 
-/* A page that allows the access, held: it becomes nobody else's frame until it is put. The
- * program's tables are not trusted. MM_PA_NONE: none, or a device's. */
-static mm_pa_t hold(struct kmm_space *space, mm_va_t page, unsigned access)
+/* The page's frame is held meanwhile: it becomes nobody else's. But the program's tables are not
+ * trusted: if the page was evicted, or copied on write, perhaps before the bytes were, it is all
+ * done once more. */
+bool kmm_copy(struct kmm_space *space, mm_va_t va, void *kernel, uint64_t bytes, bool out)
 {
-    while (kmm_fault(space, page, access) == MM_VMA_FAULT_OK) {
-        const mm_pa_t pa = mm_pagetable_translate(&space->pt, page);
-        if (pa == MM_PA_NONE)
-            continue;
-        if (mm_frame_desc_of(&kmm.pool, pa) == NULL)
-            return MM_PA_NONE;
-        if (mm_frame_get(&kmm.pool, pa) != MM_OK)
-            continue;
-        if (mm_pagetable_translate(&space->pt, page) == pa)
-            return pa;
-        frame_put(pa);
-    }
-    return MM_PA_NONE;
-}
-
-static bool copy(struct kmm_space *space, mm_va_t va, char *kernel, uint64_t bytes, bool out)
-{
-    while (bytes != 0) {
-        const uint64_t skew = va & (MM_PAGE_SIZE - 1), left = MM_PAGE_SIZE - skew,
-                       part = left < bytes ? left : bytes;
-        const mm_pa_t pa = hold(space, va - skew, out ? MM_VMA_WRITE : MM_VMA_READ);
-        char *at = kmm_at(pa);
-        if (at == NULL)
+    const uint64_t skew = va % MM_PAGE_SIZE;
+    while (kmm_fault(space, va, out ? MM_VMA_WRITE : MM_VMA_READ) == MM_VMA_FAULT_OK) {
+        const mm_pa_t pa = mm_pagetable_translate(&space->pt, va - skew);
+        const enum mm_status held = pa == MM_PA_NONE ? MM_ERR_NOENT : mm_frame_get(&kmm.pool, pa);
+        if (held == MM_ERR_INVALID) /* a device's */
             return false;
-        at += skew;
-        MM_MEMCPY(out ? at : kernel, out ? kernel : at, part);
-        const bool still = mm_pagetable_translate(&space->pt, va - skew) == pa;
-        frame_put(pa);
-        if (!still) /* evicted, or copied on write, perhaps before the bytes were: once more */
+        if (held != MM_OK)
             continue;
-        va += part;
-        kernel += part;
-        bytes -= part;
+        bool still = mm_pagetable_translate(&space->pt, va - skew) == pa;
+        if (still) {
+            char *at = (char *)kmm_at(pa) + skew;
+            MM_MEMCPY(out ? at : kernel, out ? kernel : at, bytes);
+            still = mm_pagetable_translate(&space->pt, va - skew) == pa;
+        }
+        frame_put(pa);
+        if (still)
+            return true;
     }
-    return true;
-}
-
-bool kmm_copy_in(struct kmm_space *space, void *to, mm_va_t from, uint64_t bytes)
-{
-    return copy(space, from, to, bytes, false);
-}
-
-bool kmm_copy_out(struct kmm_space *space, mm_va_t to, const void *from, uint64_t bytes)
-{
-    return copy(space, to, (char *)(uintptr_t)from, bytes, true);
+    return false;
 }

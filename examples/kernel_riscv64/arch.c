@@ -279,15 +279,17 @@ static _Noreturn void start_first(mm_pa_t blob)
     static struct mm_frame_range map[64];
     static const struct mm_frame_zone_config zones[] = {
         /* say, devices with 24 address lines, memory being from 2 GiB on */
-        KMM_ZONE("DMA", UINT64_C(0x80000000), UINT64_C(0x81000000)),
-        KMM_ZONE("Normal", UINT64_C(0x81000000), MM_PA_NONE)};
-    const struct kmm_mapping mappings[] = {image_part(image_text, image_rodata, MM_PAGETABLE_EXEC),
-                                           image_part(image_rodata, image_data, 0),
-                                           image_part(image_data, image_end, MM_PAGETABLE_WRITE),
-                                           {TEST_VA, TEST_DEVICE, MM_PAGE_SIZE,
-                                            MM_PAGETABLE_READ | MM_PAGETABLE_WRITE |
-                                                MM_PAGETABLE_GLOBAL |
-                                                MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE)}};
+        {"DMA", UINT64_C(0x80000000), UINT64_C(0x81000000), KMM_WATERMARKS},
+        {"Normal", UINT64_C(0x81000000), MM_PA_NONE, KMM_WATERMARKS}};
+    const struct mm_pagetable_run mappings[] = {
+        image_part(image_text, image_rodata, MM_PAGETABLE_EXEC),
+        image_part(image_rodata, image_data, 0),
+        image_part(image_data, image_end, MM_PAGETABLE_WRITE),
+        {.va = TEST_VA,
+         .pa = TEST_DEVICE,
+         .bytes = MM_PAGE_SIZE,
+         .attr = MM_PAGETABLE_READ | MM_PAGETABLE_WRITE | MM_PAGETABLE_GLOBAL |
+                 MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE)}};
     struct kmm_config config = {.map = map,
                                 .zones = zones,
                                 .zone_count = 2,

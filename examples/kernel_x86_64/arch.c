@@ -394,15 +394,18 @@ static _Noreturn void start_first(void)
 {
     static struct mm_frame_range map[64];
     static const struct mm_frame_zone_config zones[] = {
-        KMM_ZONE("DMA", 0, 16 << 20), KMM_ZONE("DMA32", 16 << 20, UINT64_C(1) << 32),
-        KMM_ZONE("Normal", UINT64_C(1) << 32, MM_PA_NONE)};
-    const struct kmm_mapping mappings[] = {image_part(image_text, image_rodata, MM_PAGETABLE_EXEC),
-                                           image_part(image_rodata, image_data, 0),
-                                           image_part(image_data, image_end, MM_PAGETABLE_WRITE),
-                                           {LAPIC, 0xfee00000, MM_PAGE_SIZE,
-                                            MM_PAGETABLE_READ | MM_PAGETABLE_WRITE |
-                                                MM_PAGETABLE_GLOBAL |
-                                                MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE)}};
+        {"DMA", 0, 16 << 20, KMM_WATERMARKS},
+        {"DMA32", 16 << 20, UINT64_C(1) << 32, KMM_WATERMARKS},
+        {"Normal", UINT64_C(1) << 32, MM_PA_NONE, KMM_WATERMARKS}};
+    const struct mm_pagetable_run mappings[] = {
+        image_part(image_text, image_rodata, MM_PAGETABLE_EXEC),
+        image_part(image_rodata, image_data, 0),
+        image_part(image_data, image_end, MM_PAGETABLE_WRITE),
+        {.va = LAPIC,
+         .pa = 0xfee00000,
+         .bytes = MM_PAGE_SIZE,
+         .attr = MM_PAGETABLE_READ | MM_PAGETABLE_WRITE | MM_PAGETABLE_GLOBAL |
+                 MM_PAGETABLE_TYPE(MM_PAGETABLE_DEVICE)}};
     struct kmm_config config = {.map = map,
                                 .zones = zones,
                                 .zone_count = 3,

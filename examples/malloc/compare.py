@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Usage: compare.py MALLOC.so [-n ROUNDS] [PROGRAM...]
-Times real programs with this malloc and with other allocators preloaded, in turns, so that a
-disturbance hits them alike, and prints medians: wall and CPU seconds, peak resident memory."""
-import argparse, glob, os, socket, statistics, subprocess, sys, tempfile, time
+Times real programs with this malloc and with other allocators preloaded, each round in another
+order, so that a disturbance hits them alike, and prints medians: wall and CPU seconds, peak resident
+MiB, and below them this malloc's wall time as a part of the other's in the same round."""
+import argparse, glob, os, random, socket, statistics, subprocess, sys, tempfile, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PEERS = {"jemalloc": "libjemalloc.so", "mimalloc": "libmimalloc.so", "tcmalloc": "libtcmalloc_minimal.so"}
@@ -106,13 +107,15 @@ def main():
         for program in args.program or known:
             results = {name: [] for name in libraries}
             for _ in range(args.n):
-                for name, library in libraries.items():
+                for name, library in random.sample(list(libraries.items()), len(libraries)):
                     env = dict(os.environ, LC_ALL="C")
                     if library:
                         env["LD_PRELOAD"] = library
                     results[name].append(known[program](env))
             cells = ["%8.3f%8.3f%7.1f" % tuple(map(statistics.median, zip(*r))) for r in results.values()]
-            print(f"{program:10}" + "".join(cells), flush=True)
+            ratios = [statistics.median(m[0] / o[0] for m, o in zip(results["mm"], r)) for r in results.values()]
+            print(f"{program:10}" + "".join(cells))
+            print(f"{'':10}" + "".join(f"{r:8.3f}{'':15}" for r in ratios), flush=True)
 
 
 main()

@@ -657,21 +657,17 @@ EXPORT void *calloc(size_t n, size_t size)
     return failed(mm_slab_kzalloc(&heap, bytes, 0));
 }
 
-static __attribute__((noinline)) size_t usable_rarely(void *p)
+static __attribute__((noinline)) size_t large_usable(void *p)
 {
-    if (p == NULL)
-        return 0;
     thread_ready();
-    if (is_large(p))
-        return pages_bytes(p);
-    return arrays_of_thread != NULL ? mm_slab_usable(&heap, p) : mmi_slab_usable_slow(&heap, p);
+    return p != NULL ? pages_bytes(p) : 0;
 }
 
 EXPORT size_t malloc_usable_size(void *p)
 {
-    if (__builtin_expect(is_large(p) || arrays_of_thread == NULL, 0)) /* NULL is large, too */
-        return usable_rarely(p);
-    return mm_slab_usable(&heap, p);
+    if (__builtin_expect(is_large(p), 0)) /* NULL is large, too */
+        return large_usable(p);
+    return mm_slab_usable(&heap, p); /* takes no arrays: the thread need not be ready */
 }
 
 EXPORT void *realloc(void *p, size_t size)

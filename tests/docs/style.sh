@@ -1,6 +1,6 @@
 #!/bin/sh
 # Each public function has a comment above it; no function is longer than 60 lines or has a
-# cyclomatic complexity above 12.
+# cyclomatic complexity above 12; no line is longer than 100 columns.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/tap.sh
@@ -23,6 +23,18 @@ small() {
         END { exit bad || !seen }'
 }
 
+short() { # an example to read: lines that are neither blank nor comments
+    lines=$(cat examples/kernel_mm/*.c | perl -0pe 's|/\*.*?\*/||gs' | grep -c '[^[:space:]]')
+    echo "$lines lines"
+    [ "$lines" -le 620 ]
+}
+
+narrow() {
+    git ls-files '*.[ch]' | LC_ALL=C.UTF-8 xargs grep -nE '^.{101,}' >"$work" || true
+    cut -c1-80 "$work"
+    [ ! -s "$work" ]
+}
+
 work=$(mktemp)
 trap 'rm -f "$work"' EXIT
 for header in mm_*.h; do
@@ -30,4 +42,6 @@ for header in mm_*.h; do
     check "$header: public functions have comments" documented "$header"
     check "$header: functions fit a screen" small "$header"
 done
+check "no line of C is longer than 100 columns" narrow
+check "examples/kernel_mm: some 600 lines of code" short
 checks_done

@@ -237,15 +237,19 @@ static void do_cursor(struct fuzz_input *in, uint64_t p, unsigned steps)
     for (; steps > 0; steps--) {
         const unsigned arg = fuzz_byte(in);
         struct page *m = &model[p];
+        const bool there = (arg & 4) != 0;
         enum mm_status status;
-        fuzz_require(mm_pagetable_cursor_seek(&c, va_of(p)) == MM_OK);
+        if (!there)
+            fuzz_require(mm_pagetable_cursor_seek(&c, va_of(p)) == MM_OK);
         if ((arg & 1) != 0) {
             const mm_pa_t pa = (0x30000 + p * 3) * PAGE;
-            status = mm_pagetable_cursor_map(&c, pa, attr_of(arg >> 1));
+            status = there ? mm_pagetable_cursor_map_at(&c, va_of(p), pa, attr_of(arg >> 1))
+                           : mm_pagetable_cursor_map(&c, pa, attr_of(arg >> 1));
             if (done(status, m->kind == HOLE ? MM_OK : MM_ERR_EXISTS))
                 *m = (struct page){LEAF, pa, attr_of(arg >> 1)};
         } else {
-            status = mm_pagetable_cursor_unmap(&c);
+            status =
+                there ? mm_pagetable_cursor_unmap_at(&c, va_of(p)) : mm_pagetable_cursor_unmap(&c);
             if (status != MM_ERR_BUSY) { /* inside a larger leaf */
                 fuzz_require(status == (m->kind == HOLE ? MM_ERR_NOENT : MM_OK));
                 leave(p, 1);

@@ -350,44 +350,62 @@ static void do_touch(uint64_t p)
     model_mark(p, MM_PAGETABLE_ACCESSED | (a.write ? MM_PAGETABLE_DIRTY : 0));
 }
 
-/* A run of single steps with a cursor. */
+/* A step at a page, with or without a way of its own to it. */
+static enum mm_status cursor_map(struct mm_pagetable_cursor *cursor, uint64_t p, mm_pa_t pa,
+                                 uint32_t attr)
+{
+    if (below(2) == 0)
+        return mm_pagetable_cursor_map_at(cursor, page_va(&w, p), pa, attr);
+    assert_int_equal(mm_pagetable_cursor_seek(cursor, page_va(&w, p)), MM_OK);
+    return mm_pagetable_cursor_map(cursor, pa, attr);
+}
+static enum mm_status cursor_unmap(struct mm_pagetable_cursor *cursor, uint64_t p)
+{
+    if (below(2) == 0)
+        return mm_pagetable_cursor_unmap_at(cursor, page_va(&w, p));
+    assert_int_equal(mm_pagetable_cursor_seek(cursor, page_va(&w, p)), MM_OK);
+    return mm_pagetable_cursor_unmap(cursor);
+}
+
+/* Single steps with a cursor: a run, or here and there. */
 static void do_cursor(uint64_t p, uint64_t n)
 {
     struct mm_pagetable_cursor cursor;
     struct mm_pagetable_entry entry;
     uint32_t attr = random_attr(&w);
     enum mm_status status, expected;
+    const bool run = below(2) == 0;
 
-    n = n > 64 ? 64 : n;
+    n = run && n > 64 ? 64 : n;
     if (!in_one_half(p, n))
         return;
     w.s.ram->fail = (struct mm_test_fail){0, 0};
     assert_int_equal(mm_pagetable_cursor_begin(&cursor, &w.s.pt, page_va(&w, p), n * PAGE, batch),
                      MM_OK);
-    for (uint64_t i = p; i < p + n; i++) {
+    for (uint64_t step = 0; step < 64 && step < n; step++) {
+        uint64_t i = run ? p + step : p + below(n);
         struct cell *c = &w.cell[i];
         uint64_t kind = below(4), frame = random_frame(1, 1, 1000);
-        assert_int_equal(mm_pagetable_cursor_seek(&cursor, page_va(&w, i)), MM_OK);
         if (kind == 0) {
             expected = !attr_legal(&w, attr)  ? MM_ERR_INVALID
                        : c->kind != CELL_NONE ? MM_ERR_EXISTS
                                               : MM_OK;
-            assert_int_equal(mm_pagetable_cursor_map(&cursor, frame * PAGE, attr), expected);
+            assert_int_equal(cursor_map(&cursor, i, frame * PAGE, attr), expected);
             if (expected == MM_OK)
                 model_map(&w, i, 1, frame * PAGE, attr, 1, false);
         } else if (kind == 1) {
             expected = c->kind == CELL_NONE        ? MM_ERR_NOENT
                        : c->level != 0 || c->group ? MM_ERR_BUSY
                                                    : MM_OK;
-            assert_int_equal(mm_pagetable_cursor_unmap(&cursor), expected);
+            assert_int_equal(cursor_unmap(&cursor, i), expected);
             if (expected == MM_OK)
                 memset(c, 0, sizeof *c);
             if (expected == MM_OK && attr_legal(&w, attr) && below(2) == 0) { /* and back again */
-                assert_int_equal(mm_pagetable_cursor_seek(&cursor, page_va(&w, i)), MM_OK);
-                assert_int_equal(mm_pagetable_cursor_map(&cursor, frame * PAGE, attr), MM_OK);
+                assert_int_equal(cursor_map(&cursor, i, frame * PAGE, attr), MM_OK);
                 model_map(&w, i, 1, frame * PAGE, attr, 1, false);
             }
         } else {
+            assert_int_equal(mm_pagetable_cursor_seek(&cursor, page_va(&w, i)), MM_OK);
             status = mm_pagetable_cursor_next(&cursor, &entry);
             assert_int_equal(status, c->kind == CELL_NONE ? MM_ERR_NOENT : MM_OK);
             if (c->kind == CELL_MAPPED)
@@ -397,7 +415,7 @@ static void do_cursor(uint64_t p, uint64_t n)
     mm_pagetable_cursor_end(&cursor);
 }
 
-/* Which page of the list a call for many refuses, and why; those before it are done in the model. */
+/* Which page of the list a call for many refuses, and why; those before are done in the model. */
 static size_t model_bulk(const uint64_t *page, const mm_pa_t *pa, size_t count, uint32_t attr,
                          enum mm_status *status)
 {
@@ -659,8 +677,10 @@ static void run(enum mm_pagetable_id id, unsigned index_bits, uint64_t ops)
 #ifdef TLB
     w.s.hooks.flush = flush_tlb;
     w.s.hooks.free = free_table;
-    w.s.hooks.release = below(4) == 0 ? NULL : release_frames;
+    w.s.hooks.release = release_frames;
 #endif
+    if (below(4) == 0)
+        w.s.hooks.release = NULL;
     world_make(&w);
     pages = (uint64_t)1 << (walk_va_bits(&w.walker) - 12);
     w.count = pages < 1024 ? (unsigned)pages : index_bits == 0 ? 2048 : 1024;

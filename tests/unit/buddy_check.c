@@ -5,7 +5,8 @@
  *   a mark of a free granule, while reports are on it is told once more, or once less
  *   a CPU's home, a region's owner                 hints where to look first; out of range is found
  *   slots outside of the lists                     never read
- *   watermarks, sizes of lists                     settings: each value can be meant; out of range is found
+ *   watermarks, sizes of lists                     settings: each value can be meant; out of range
+ *                                                  is found
  *   counters of events, room between the parts     never judged, never read
  *
  * Locks, owner words and the arena's shape (pointers, sizes) are what the check itself works

@@ -124,8 +124,10 @@ static void damage_of_a_slab(void **state)
         assert_found(s->stride, 0);
         assert_found(s->cache, NULL);
         assert_found(s->prev, s);
-        for (unsigned i = 0; i < MMI_SLAB_MARKS; i++)
+        for (unsigned i = 0; i < MMI_SLAB_MARKS; i++) {
             assert_found(s->mark[i].token, s->mark[i].token ^ 2);
+            assert_found(s->mark[i].place, s->mark[i].place ^ 0x20000);
+        }
         for (uint32_t w = 0; w < mmi_slab_bit_words(s->count); w++)
             for (unsigned bit = 0; bit < MM_WORD_BITS; bit++)
                 assert_found(mmi_slab_bits(s)[w], mmi_slab_bits(s)[w] ^ mm_bit(bit));

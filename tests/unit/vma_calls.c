@@ -337,6 +337,21 @@ static void a_stack_grows_to_its_limit_and_guard(void **state)
     assert_int_equal(mm_vma_fault(&f->space, UINT64_MAX, MM_VMA_READ), MM_VMA_FAULT_NONE);
 }
 
+static void a_locked_stack_grows_to_the_limit_of_locked_memory(void **state)
+{
+    struct mm_vma_limits l = {UINT64_MAX, UINT64_MAX, UINT64_MAX, 3 * PAGE, UINT64_MAX};
+
+    (void)state;
+    mm_vma_set_limits(&f->space, &l);
+    assert_int_equal(map(0x300000, 2 * PAGE, 3, MM_VMA_MAP_FIXED | MM_VMA_MAP_GROWSDOWN), 0x300000);
+    assert_int_equal(mm_vma_mlock(&f->space, 0x300000, 2 * PAGE), MM_VMA_OK);
+    assert_int_equal(mm_vma_fault(&f->space, 0x2fe000, MM_VMA_WRITE), MM_VMA_FAULT_GUARD);
+    assert_int_equal(mm_vma_fault(&f->space, 0x2ff000, MM_VMA_WRITE), MM_VMA_FAULT_OK);
+    assert_int_equal(mm_vma_fault(&f->space, 0x2fe000, MM_VMA_WRITE), MM_VMA_FAULT_GUARD);
+    assert_int_equal(mm_vma_munlock(&f->space, 0x2ff000, 3 * PAGE), MM_VMA_OK);
+    assert_int_equal(mm_vma_fault(&f->space, 0x2fe000, MM_VMA_WRITE), MM_VMA_FAULT_OK);
+}
+
 static void placement_goes_up_or_down_aligned(void **state)
 {
     struct mm_vma_request r;
@@ -929,6 +944,7 @@ int main(void)
         T(a_hint_is_aligned_as_asked),
         T(limits_hold),
         T(a_stack_grows_to_its_limit_and_guard),
+        T(a_locked_stack_grows_to_the_limit_of_locked_memory),
         T(placement_goes_up_or_down_aligned),
         T(the_break_moves_by_bytes),
         T(totals_go_by_rights),

@@ -302,6 +302,23 @@ static void mremap_is_refused(void **state)
     limit(NULL, 0, &l);
 }
 
+/* A range of several areas moves up to the first that may not. */
+static void mremap_stops_at_a_linear_area(void **state)
+{
+    struct mm_vma_space *space = &w->space[0];
+
+    (void)state;
+    assert_int_equal(map(request(DEVICE - 1, 1, RW, FIXED_ANON)), MM_VMA_OK);
+    assert_int_equal(remap(DEVICE - 1, 3, 3, 3, va_of(80)), MM_VMA_EFAULT);
+    assert_int_equal(mm_vma_map_access(&space->map, va_of(80)), RW);
+    assert_int_equal(mm_vma_map_access(&space->map, va_of(DEVICE - 1)), -1);
+    assert_int_equal(mm_vma_map_access(&space->map, va_of(81)), -1);
+    assert_true(mm_vma_map_access(&space->map, va_of(DEVICE + 1)) != -1);
+    /* by itself it may */
+    assert_int_equal(remap(DEVICE, 2, 2, 3, va_of(82)), MM_VMA_OK);
+    assert_true(mm_vma_map_access(&space->map, va_of(83)) != -1);
+}
+
 static void madvise_is_refused(void **state)
 {
     struct mm_vma_space *space = &w->space[0];
@@ -574,12 +591,19 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, build, leave)
     const struct CMUnitTest tests[] = {
-        T(mmap_is_refused),        T(munmap_and_brk_are_refused),
-        T(mprotect_is_refused),    T(mremap_is_refused),
-        T(madvise_is_refused),     T(advice_brings_in_what_a_file_has),
-        T(locking_is_refused),     T(populate_and_install_are_refused),
-        T(faults_are_told_apart),  T(neighbours_join_only_if_alike),
-        T(locked_memory_is_there), T(the_check_finds_damage),
+        T(mmap_is_refused),
+        T(munmap_and_brk_are_refused),
+        T(mprotect_is_refused),
+        T(mremap_is_refused),
+        T(mremap_stops_at_a_linear_area),
+        T(madvise_is_refused),
+        T(advice_brings_in_what_a_file_has),
+        T(locking_is_refused),
+        T(populate_and_install_are_refused),
+        T(faults_are_told_apart),
+        T(neighbours_join_only_if_alike),
+        T(locked_memory_is_there),
+        T(the_check_finds_damage),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
-/* file.h - files that programs may map */
-#ifndef FILE_H
-#define FILE_H
+/* pager.h - where programs' pages come from, and go to: files that they map, and a swap disk */
+#ifndef PAGER_H
+#define PAGER_H
 
 #include "../kernel_mm/kernel_mm.h"
 
@@ -19,6 +19,16 @@ struct file {
 };
 enum mm_status file_open(struct file *file, const char *name, void *data, uint64_t bytes);
 void file_close(struct file *file);
-extern const struct mm_vma_hooks file_hooks; /* for mm_vma.h: a request's file is a struct file */
 
-#endif /* FILE_H */
+/* The swap disk, in memory. Until it is there no page is written away. */
+extern struct disk {
+    unsigned char *data;
+    uintptr_t *users; /* of each slot; 0: free */
+    uintptr_t slots, used, rover;
+    uintptr_t reads;
+} disk;
+enum mm_status disk_init(uint64_t bytes);
+
+extern const struct mm_vma_hooks pager; /* for kmm_config; a request's file is a struct file */
+
+#endif /* PAGER_H */

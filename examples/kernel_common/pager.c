@@ -1,6 +1,8 @@
-/* file.c - the pager of files: their pages are in a cache of frames while somebody maps them */
-#include "file.h"
+/* pager.c - where programs' pages come from, and go to: files and the swap disk; see pager.h */
+#include "pager.h"
 #pragma GCC diagnostic ignored "-Wunused-parameter" /* of hooks */
+
+/* ---- Files: their pages are in a cache of frames while somebody maps them -------------------- */
 
 enum mm_status file_open(struct file *file, const char *name, void *data, uint64_t bytes)
 {
@@ -69,7 +71,6 @@ static enum mm_status hook_page(void *ctx, void *at, uint64_t index, bool write,
     MM_LOCK(&file->lock, state);
     if (page->maps == 0 && fresh != MM_PA_NONE) {
         transfer(file, index, fresh, false);
-        mm_frame_desc_of(&kmm.pool, fresh)->mapping = file;
         page->pa = fresh;
         fresh = MM_PA_NONE;
     }
@@ -115,9 +116,59 @@ static enum mm_status hook_shared(void *ctx, uint64_t pages, void **at)
     return MM_OK;
 }
 
-const struct mm_vma_hooks file_hooks = {.file_get = hook_get,
-                                        .file_put = hook_put,
-                                        .file_name = hook_name,
-                                        .file_page = hook_page,
-                                        .file_page_put = hook_page_put,
-                                        .shared = hook_shared};
+/* ---- The swap disk: pages in memory, each with a count of users ------------------------------ */
+
+struct disk disk;
+
+enum mm_status disk_init(uint64_t bytes)
+{
+    MM_MEMSET(&disk, 0, sizeof disk);
+    disk.data = kmm_own(bytes);
+    disk.users = kmm_own(KMM_PAGES(bytes) * sizeof *disk.users);
+    if (disk.data == NULL || disk.users == NULL)
+        return MM_ERR_NOMEM;
+    disk.slots = (uintptr_t)(bytes >> MM_PAGE_SHIFT);
+    return MM_OK;
+}
+
+static enum mm_status swap_out(void *ctx, mm_pa_t pa, uint64_t *slot)
+{
+    for (uintptr_t tries = 0; tries < disk.slots; tries++) {
+        *slot = mm_fetch_add(&disk.rover, 1) % disk.slots;
+        if (mm_cas(&disk.users[*slot], 0, 1)) {
+            (void)mm_fetch_add(&disk.used, 1);
+            MM_MEMCPY(disk.data + *slot * MM_PAGE_SIZE, kmm_at(pa), MM_PAGE_SIZE);
+            return MM_OK;
+        }
+    }
+    return MM_ERR_NOMEM;
+}
+
+static enum mm_status swap_in(void *ctx, uint64_t slot, mm_pa_t pa)
+{
+    MM_MEMCPY(kmm_at(pa), disk.data + slot * MM_PAGE_SIZE, MM_PAGE_SIZE);
+    (void)mm_fetch_add(&disk.reads, 1);
+    return MM_OK;
+}
+
+static void swap_dup(void *ctx, uint64_t slot)
+{
+    (void)mm_fetch_add(&disk.users[slot], 1);
+}
+
+static void swap_free(void *ctx, uint64_t slot)
+{
+    if (mm_fetch_add(&disk.users[slot], 0 - (uintptr_t)1) == 1)
+        (void)mm_fetch_add(&disk.used, 0 - (uintptr_t)1);
+}
+
+const struct mm_vma_hooks pager = {.file_get = hook_get,
+                                   .file_put = hook_put,
+                                   .file_name = hook_name,
+                                   .file_page = hook_page,
+                                   .file_page_put = hook_page_put,
+                                   .shared = hook_shared,
+                                   .swap_out = swap_out,
+                                   .swap_in = swap_in,
+                                   .swap_dup = swap_dup,
+                                   .swap_free = swap_free};
