@@ -151,8 +151,9 @@
  *      its pages at once.
  *   6  mremap: shrinking never looks at borders of areas; growth needs the range to end where the
  *      area ends, else it moves or fails; growth in place joins only the area behind. FIXED with
- *      equal sizes moves several areas with the holes between them. DONTUNMAP leaves the old range
- *      empty, without locks. An old length of 0 maps shared memory once more.
+ *      equal sizes moves several areas with the holes between them, up to the first that may not.
+ *      DONTUNMAP leaves the old range empty, without locks. An old length of 0 maps shared memory
+ *      once more.
  *   7  brk returns the break, moved or not; a page stays free between it and the next area.
  *   8  fork leaves out DONTFORK areas and locks; WIPEONFORK areas come empty.
  *
@@ -160,7 +161,8 @@
  *   way whole (Linux has split them then), as does a change of flags that the limit of areas
  *   refuses, and a refused mremap its target mapped; memory for a call is there before its first
  *   change. Of limits: that of areas is exact (Linux lets mmap and brk go one beyond it), but that
- *   mremap wants room for three more (in Linux six, at a given place); committed memory has none.
+ *   mremap wants room for three more (in Linux six, at a given place), and before it begins for
+ *   all that a move of several areas may add (Linux stops in their midst); committed memory has none.
  *   Of rights: reading needs MM_VMA_READ or MM_VMA_WRITE (x86 lets any right read). Of totals: what
  *   DONTUNMAP unlocks no longer counts as locked (Linux goes on counting it). Of pages: ADV_FREE
  *   frees at once; mremap leaves behind what faults bring again: pages of files, the zero frame; a
@@ -172,8 +174,8 @@
  *
  * GUARANTEES
  *
- *   Errors     A call that fails has changed nothing, but where rule 5 says so, and where page
- *              tables lack memory in the middle of a FIXED mremap, whose target has gone then.
+ *   Errors     A call that fails has changed nothing, but where rules 5 and 6 say so, and where
+ *              page tables lack memory in the middle of a FIXED mremap, whose target has gone then.
  *   Time       Calls O((areas touched + 1) * log areas) and O(pages present) where pages go: never
  *              the length of a range. Lookup, insert, erase and search for a gap O(log areas).
  *   Memory     16 bytes a slot of a leaf beside struct mm_vma, and what is unused (`make bench
@@ -1280,8 +1282,8 @@ MM_VMA_API int mm_vma_mprotect(struct mm_vma_space *space, mm_va_t va, uint64_t 
  * that overlap, DONTUNMAP with another size or of a linear area, an old length of 0 of private
  * memory, a tail beyond the top; EFAULT: the old range is no single area where it must be, or a
  * linear one that would grow; ENOMEM: no place (without MAYMOVE: it cannot grow where it is), a
- * limit, no memory; EAGAIN: locked memory. When page tables lack memory, the target of FIXED has
- * gone already. */
+ * limit, no memory; EAGAIN: locked memory. Of several areas, what stands before the refused one has
+ * moved; when page tables lack memory, the target of FIXED has gone already. */
 #define MM_VMA_REMAP_MAYMOVE   1u
 #define MM_VMA_REMAP_FIXED     2u
 #define MM_VMA_REMAP_DONTUNMAP 4u
@@ -5423,11 +5425,11 @@ static bool mmi_vma_remap_room(const struct mmi_vma_remap *r, uintptr_t flags, u
            space->data + r->pages - data <= space->limits.data >> MM_PAGE_SHIFT;
 }
 
-/* Whether a call that moves memory, be it of several areas, might go beyond the limit of areas:
- * both ranges may be cut out of the midst of areas. */
-static bool mmi_vma_remap_crowded(const struct mm_vma_space *space)
+/* Whether a call that moves memory might go beyond the limit of areas by `more`: three if an area
+ * or several without holes move, because both ranges may be cut out of the midst of areas. */
+static bool mmi_vma_remap_crowded(const struct mm_vma_space *space, uintptr_t more)
 {
-    return space->map.count + 3 > space->limits.areas;
+    return space->map.count + more > space->limits.areas;
 }
 
 /* Chooses the place, frees it and moves there: FIXED, DONTUNMAP, or because growth in place
@@ -5459,22 +5461,29 @@ static int mmi_vma_remap_to(struct mmi_vma_remap *r)
     return mmi_vma_remap_move(r, mmi_vma_from(space, r->old));
 }
 
-/* Areas within [start, end). */
-static unsigned mmi_vma_areas_in(const struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+/* Areas within [start, end); *runs of them have a hole or a border of the range on both sides. */
+static uintptr_t mmi_vma_areas_in(const struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                                  uintptr_t *runs)
 {
     const struct mm_vma *vma = mmi_vma_from(space, start);
-    unsigned areas = 0;
+    uintptr_t areas = 0, behind = 0;
 
-    for (; vma != NULL && vma->start < end; vma = mmi_vma_from(space, vma->end))
+    for (*runs = 0; vma != NULL && vma->start < end; vma = mmi_vma_from(space, behind)) {
+        *runs += areas == 0 || vma->start != behind;
+        behind = vma->end;
         areas++;
+    }
     return areas;
 }
 
-/* FIXED with equal sizes: each area of the range moves, and holes stay holes. */
+/* FIXED with equal sizes: each area of the range moves, and over holes the target stays. So each
+ * run may cut the target's areas once more; the range's ends cut two areas, or DONTUNMAP leaves all
+ * that move. */
 static int mmi_vma_remap_each(struct mmi_vma_remap *all)
 {
     uintptr_t start = all->old, end = all->old + all->old_pages, from = start;
-    unsigned areas = mmi_vma_areas_in(all->space, start, end);
+    uintptr_t runs, areas = mmi_vma_areas_in(all->space, start, end, &runs);
+    uintptr_t more = runs + ((all->flags & MM_VMA_REMAP_DONTUNMAP) != 0 ? areas : 2);
     struct mmi_vma_remap one = *all;
     struct mm_vma *vma;
     int result = MM_VMA_OK;
@@ -5482,7 +5491,8 @@ static int mmi_vma_remap_each(struct mmi_vma_remap *all)
     vma = mmi_vma_from(all->space, start);
     if (areas == 0 || vma->start > start)
         return MM_VMA_EFAULT;
-    if (mmi_vma_reserve(all->space, 0, all->space->top, areas * 2 + 3) != MM_VMA_OK)
+    if (mmi_vma_remap_crowded(all->space, more) ||
+        mmi_vma_reserve(all->space, 0, all->space->top, areas * 2 + 3) != MM_VMA_OK)
         return MM_VMA_ENOMEM;
     while (result == MM_VMA_OK && from < end && vma != NULL && vma->start < end) {
         one.old = mmi_vma_max(vma->start, start);
@@ -5529,7 +5539,7 @@ static int mmi_vma_remap_at(struct mmi_vma_remap *r)
         return result;
     if (mmi_vma_remap_fits(r, vma))
         return mmi_vma_remap_extend(r, vma);
-    if ((r->flags & MM_VMA_REMAP_MAYMOVE) == 0 || mmi_vma_remap_crowded(space))
+    if ((r->flags & MM_VMA_REMAP_MAYMOVE) == 0 || mmi_vma_remap_crowded(space, 3))
         return MM_VMA_ENOMEM;
     r->target = 0;
     return mmi_vma_remap_to(r);
@@ -5593,7 +5603,7 @@ MM_VMA_API int mm_vma_mremap(struct mm_vma_space *space, mm_va_t old, uint64_t o
         return result;
     MMI_VMA_LOCK(space, state);
     if ((flags & (MM_VMA_REMAP_FIXED | MM_VMA_REMAP_DONTUNMAP)) != 0 &&
-        mmi_vma_remap_crowded(space)) {
+        mmi_vma_remap_crowded(space, 3)) {
         result = MM_VMA_ENOMEM;
     } else if ((flags & MM_VMA_REMAP_FIXED) != 0 && r.pages == r.old_pages) {
         result = mmi_vma_remap_each(&r);

@@ -743,6 +743,7 @@ static bool do_mremap(struct run *r)
     mm_va_t va = 0;
     long real, mine;
     bool locked, placed, crowded;
+    uintptr_t areas, runs;
 
     if (chance(r, 40))
         flags |= MREMAP_FIXED;
@@ -760,6 +761,9 @@ static bool do_mremap(struct run *r)
         return true;
     if ((flags & MREMAP_DONTUNMAP) != 0 && r->base[1] > 1000)
         return true; /* see forgive_locked: the limit has room for so many */
+    areas = mmi_vma_areas_in(r->space, old >> 12, (old + old_length + PS - 1) >> 12, &runs);
+    if (r->plan.room != 0 && areas > 1 && r->space->map.count + 5 + areas + runs >= r->most)
+        return true; /* deliberate: where not all may be added, Linux adds the first ones */
     snprintf(r->what, sizeof r->what, "mremap(%lx, %zx, %zx, %x, %lx)", old, old_length, length,
              flags, target);
     locked = (flags & MREMAP_DONTUNMAP) != 0 &&

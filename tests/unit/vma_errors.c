@@ -302,6 +302,37 @@ static void mremap_is_refused(void **state)
     limit(NULL, 0, &l);
 }
 
+/* What three single pages make of an area over which they move, with and without DONTUNMAP; an
+ * area's middle moves into another's. */
+static void mremap_has_room_for_all_that_it_adds(void **state)
+{
+    static const struct {
+        unsigned page, pages, flags, more, added;
+    } cases[] = {
+        {ISLANDS, 5, 7, 6, 6}, {ISLANDS, 5, 3, 5, 3}, {DATA + 4, 1, 7, 3, 2}, {140, 1, 3, 3, 3}};
+    struct mm_vma_totals totals;
+    struct mm_vma_limits l;
+
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        leave(state);
+        build(state);
+        assert_int_equal(map(request(ISLANDS + 8, 7, MM_VMA_READ, FIXED_ANON)), MM_VMA_OK);
+        assert_int_equal(map(request(139, 3, RW, FIXED_ANON)), MM_VMA_OK);
+        take(&before);
+        limit(&l.areas, before.totals.areas + cases[i].more - 1, &l);
+        REFUSED(remap(cases[i].page, cases[i].pages, cases[i].pages, cases[i].flags,
+                      va_of(ISLANDS + 9)),
+                ENOMEM);
+        limit(&l.areas, before.totals.areas + cases[i].more, &l);
+        assert_int_equal(remap(cases[i].page, cases[i].pages, cases[i].pages, cases[i].flags,
+                               va_of(ISLANDS + 9)),
+                         MM_VMA_OK);
+        mm_vma_read_totals(&w->space[0], &totals);
+        assert_int_equal(totals.areas, before.totals.areas + cases[i].added);
+        limit(NULL, 0, &l);
+    }
+}
+
 /* A range of several areas moves up to the first that may not. */
 static void mremap_stops_at_a_linear_area(void **state)
 {
@@ -595,6 +626,7 @@ int main(void)
         T(munmap_and_brk_are_refused),
         T(mprotect_is_refused),
         T(mremap_is_refused),
+        T(mremap_has_room_for_all_that_it_adds),
         T(mremap_stops_at_a_linear_area),
         T(madvise_is_refused),
         T(advice_brings_in_what_a_file_has),
