@@ -136,8 +136,9 @@
  *   1  Areas merge if they touch and agree in rights, sharing, file and consecutive offsets, all
  *      flags, `user`, and identity. The accounting flag is one of them: private memory has it once
  *      it was writable, untouched anonymous memory loses it when it becomes read-only. Of two
- *      identities one may be missing, unless the other was inherited by fork. A new mapping that
- *      fits both sides of different identity joins the left.
+ *      identities one may be missing, unless the other was inherited by fork; an area that mremap
+ *      grows takes in even then what has none. A new mapping that fits both sides of different
+ *      identity joins the left.
  *   2  A hint is taken if the range is free and clear of the guard of what follows; else the place
  *      is the highest below mmap_base, and if there is none the lowest from up_base. FIXED and
  *      FIXED_NOREPLACE ignore guards.
@@ -162,7 +163,7 @@
  *   refuses, and a refused mremap its target mapped; memory for a call is there before its first
  *   change. Of limits: that of areas is exact (Linux lets mmap and brk go one beyond it), but that
  *   mremap wants room for three more (in Linux six, at a given place), and before it begins for
- *   all that a move of several areas may add (Linux stops in their midst); committed memory has none.
+ *   all that several areas may add (Linux stops in their midst); committed memory has none.
  *   Of rights: reading needs MM_VMA_READ or MM_VMA_WRITE (x86 lets any right read). Of totals: what
  *   DONTUNMAP unlocks no longer counts as locked (Linux goes on counting it). Of pages: ADV_FREE
  *   frees at once; mremap leaves behind what faults bring again: pages of files, the zero frame; a
@@ -5331,6 +5332,8 @@ static int mmi_vma_remap_extend(const struct mmi_vma_remap *r, struct mm_vma *vm
     mid.end = end;
     mid.offset += was - vma->start;
     next = mmi_vma_from(space, end);
+    if (next != NULL && next->anon == 0)
+        mid.anon = 0; /* an inherited identity, too, grows over what has none */
     mmi_vma_joins(NULL, &mid, next, &left, &right);
     mmi_vma_write_begin(&space->map);
     mmi_vma_account(space, vma->flags, end - was);
@@ -5476,23 +5479,33 @@ static uintptr_t mmi_vma_areas_in(const struct mm_vma_space *space, uintptr_t st
     return areas;
 }
 
-/* FIXED with equal sizes: each area of the range moves, and over holes the target stays. So each
- * run may cut the target's areas once more; the range's ends cut two areas, or DONTUNMAP leaves all
- * that move. */
+/* Whether the limit of areas and memory allow a move of several: over holes the target stays, so
+ * each run may cut the target's areas once more; the range's ends cut two areas, or DONTUNMAP
+ * leaves all that move. */
+static bool mmi_vma_remap_prepare(const struct mmi_vma_remap *r, bool *several)
+{
+    struct mm_vma_space *space = r->space;
+    uintptr_t runs, areas = mmi_vma_areas_in(space, r->old, r->old + r->old_pages, &runs);
+
+    *several = areas > 1;
+    if (mmi_vma_remap_crowded(space,
+                              runs + ((r->flags & MM_VMA_REMAP_DONTUNMAP) != 0 ? areas : 2)))
+        return false;
+    return mmi_vma_reserve(space, 0, space->top, areas * 2 + 3) == MM_VMA_OK;
+}
+
+/* FIXED with equal sizes: each area of the range moves, and holes stay holes. */
 static int mmi_vma_remap_each(struct mmi_vma_remap *all)
 {
     uintptr_t start = all->old, end = all->old + all->old_pages, from = start;
-    uintptr_t runs, areas = mmi_vma_areas_in(all->space, start, end, &runs);
-    uintptr_t more = runs + ((all->flags & MM_VMA_REMAP_DONTUNMAP) != 0 ? areas : 2);
+    struct mm_vma *vma = mmi_vma_from(all->space, start);
     struct mmi_vma_remap one = *all;
-    struct mm_vma *vma;
     int result = MM_VMA_OK;
+    bool several;
 
-    vma = mmi_vma_from(all->space, start);
-    if (areas == 0 || vma->start > start)
+    if (vma == NULL || vma->start > start)
         return MM_VMA_EFAULT;
-    if (mmi_vma_remap_crowded(all->space, more) ||
-        mmi_vma_reserve(all->space, 0, all->space->top, areas * 2 + 3) != MM_VMA_OK)
+    if (!mmi_vma_remap_prepare(all, &several))
         return MM_VMA_ENOMEM;
     while (result == MM_VMA_OK && from < end && vma != NULL && vma->start < end) {
         one.old = mmi_vma_max(vma->start, start);
@@ -5500,7 +5513,7 @@ static int mmi_vma_remap_each(struct mmi_vma_remap *all)
         one.pages = one.old_pages = from - one.old;
         one.target = all->target + (one.old - start);
         result = mmi_vma_remap_admit(&one, vma);
-        if (areas > 1 && (vma->flags & MMI_VMA_UNMERGEABLE) != 0)
+        if (several && (vma->flags & MMI_VMA_UNMERGEABLE) != 0)
             result = MM_VMA_EFAULT;
         if (result == MM_VMA_OK)
             result = mmi_vma_remap_to(&one);

@@ -586,6 +586,14 @@ static void inherited_memory_does_not_merge_with_new(void **state)
     r.flags = MM_VMA_MAP_PRIVATE | MM_VMA_MAP_ANONYMOUS | MM_VMA_MAP_FIXED;
     assert_int_equal(mm_vma_mmap(child, &r, &va), MM_VMA_OK);
     assert_int_equal(child->map.count, 2);
+    /* but growth in place takes in what has no identity, and not the other way round */
+    assert_int_equal(mm_vma_munmap(child, 0x201000, PAGE), MM_VMA_OK);
+    for (r.hint = 0x1fe000; r.hint <= 0x202000; r.hint += 4 * PAGE)
+        assert_int_equal(mm_vma_mmap(child, &r, &va), MM_VMA_OK);
+    assert_int_equal(mm_vma_mremap(child, 0x200000, PAGE, 2 * PAGE, 0, 0, &va), MM_VMA_OK);
+    assert_int_equal(mm_vma_bytes(mm_vma_find(child, 0x200000)), 3 * PAGE);
+    assert_int_equal(mm_vma_mremap(child, 0x1fe000, PAGE, 2 * PAGE, 0, 0, &va), MM_VMA_OK);
+    assert_int_equal(child->map.count, 2);
     assert_true(mm_vma_leave(child));
     free(child);
 }
