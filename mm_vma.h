@@ -5488,8 +5488,7 @@ static bool mmi_vma_remap_prepare(const struct mmi_vma_remap *r, bool *several)
     uintptr_t runs, areas = mmi_vma_areas_in(space, r->old, r->old + r->old_pages, &runs);
 
     *several = areas > 1;
-    if (mmi_vma_remap_crowded(space,
-                              runs + ((r->flags & MM_VMA_REMAP_DONTUNMAP) != 0 ? areas : 2)))
+    if (mmi_vma_remap_crowded(space, runs + ((r->flags & MM_VMA_REMAP_DONTUNMAP) != 0 ? areas : 2)))
         return false;
     return mmi_vma_reserve(space, 0, space->top, areas * 2 + 3) == MM_VMA_OK;
 }
