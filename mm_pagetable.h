@@ -97,6 +97,10 @@
  *                                pointer to the table at `pa`, and the end of its use; by default
  *                                pa + pt->direct, a direct map
  *   MM_PAGETABLE_WINDOWS         tables are reached through the hooks open and close instead
+ *   MM_PAGETABLE_COUNT(pt, pa)   a uint16_t that is yours, beside the table at `pa`: a field of its
+ *                                frame's record. How many entries a table has stands there where
+ *                                entries that lead to tables lack the free bits (RISC-V, AArch64);
+ *                                else it is searched for what is left in it
  *   MM_PAGETABLE_LOCK_T, _LOCK_INIT(l), _LOCK(l, s), _UNLOCK(l, s), _LOCK_STATE_T
  *                                this header's locks, in place of MM_LOCK and so on: all or none
  *   MM_PAGETABLE_MEMSET, MM_PAGETABLE_ASSERT(x), MM_PAGETABLE_DEBUG, MM_PAGETABLE_REPORT(report)
@@ -1103,7 +1107,9 @@ struct mm_pagetable_config {
  * I2  a table entry carries a note. In the root: borrowed (0), own or lent. Borrowed: the table
  *     belongs to another, and this one never writes to it. Lent: others point to it, it is never
  *     freed. Below the root: how many entries of the table are not 0; the highest value of the
- *     note's bits makes no claim. With MM_PAGETABLE_KEEP_EMPTY it always stands there.
+ *     note's bits makes no claim. With MM_PAGETABLE_KEEP_EMPTY it always stands there. Where
+ *     MM_PAGETABLE_COUNT has the number, it has it below the root's entries, too, and 2^16 - 1
+ *     makes no claim, as it always does of lent tables.
  * I3  without MM_PAGETABLE_KEEP_EMPTY no table but the root and lent ones is empty
  * I4  a table that is linked has only valid entries: it is filled first, linked by one store
  * I5  until the TLBs are flushed and the grace hook has returned, nothing is written to a dead
@@ -2091,19 +2097,59 @@ static inline unsigned mmi_pt_root_level(const struct mm_pagetable *pt)
     return mmi_ptf_levels(pt) - 1;
 }
 
-/* The note that makes no claim. */
-static inline unsigned mmi_pt_no_claim(const struct mm_pagetable *pt)
+/* Does a table's number of entries stand beside it? Every number fits into ten bits of a note. */
+static inline bool mmi_pt_apart(const struct mm_pagetable *pt)
 {
-    return (1u << mmi_ptf_note_bits(pt)) - 1;
+#ifdef MM_PAGETABLE_COUNT
+    return mmi_ptf_note_bits(pt) < 10;
+#else
+    (void)pt;
+    return false;
+#endif
 }
 
-/* The note in an entry of this level, for a new table that has `count` entries. */
-static inline unsigned mmi_pt_claim(const struct mm_pagetable *pt, unsigned level, uint64_t count)
+/* Where it stands there. */
+static inline uint16_t *mmi_pt_beside(const struct mm_pagetable *pt, mm_pa_t pa)
 {
-    unsigned most = mmi_pt_no_claim(pt);
-    if (level == mmi_pt_root_level(pt))
-        return MMI_PT_OWN;
-    return (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0 || count > most ? most : (unsigned)count;
+    (void)pt;
+#ifdef MM_PAGETABLE_COUNT
+    return &MM_PAGETABLE_COUNT(pt, pa);
+#else
+    (void)pa;
+    return NULL;
+#endif
+}
+
+/* The number of entries that makes no claim. */
+static inline unsigned mmi_pt_no_claim(const struct mm_pagetable *pt)
+{
+    return mmi_pt_apart(pt) ? UINT16_MAX : (1u << mmi_ptf_note_bits(pt)) - 1;
+}
+
+/* Do tables below entries of this level have a number? */
+static inline bool mmi_pt_counted(const struct mm_pagetable *pt, unsigned level)
+{
+    return mmi_pt_apart(pt) || level != mmi_pt_root_level(pt);
+}
+
+/* How many entries the table has that `e`, of such a level, leads to. */
+static inline unsigned mmi_pt_count(const struct mm_pagetable *pt, uint64_t e)
+{
+    return mmi_pt_apart(pt) ? *mmi_pt_beside(pt, mmi_pt_table_pa(pt, e)) : mmi_pt_note(pt, e);
+}
+
+/* An entry of this level for a new table that has `count` entries. */
+static inline uint64_t mmi_pt_entry_of(const struct mm_pagetable *pt, unsigned level, mm_pa_t pa,
+                                       uint64_t count)
+{
+    unsigned most = mmi_pt_no_claim(pt), note = MMI_PT_OWN;
+    bool claims = (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0 && count < most;
+
+    if (mmi_pt_apart(pt))
+        *mmi_pt_beside(pt, pa) = (uint16_t)(claims ? count : most);
+    else if (mmi_pt_counted(pt, level))
+        note = claims ? (unsigned)count : most;
+    return mmi_pt_table_entry(pt, pa, note);
 }
 
 /* Is the table of this entry lent to others? */
@@ -2188,6 +2234,16 @@ static inline void mmi_pt_set_note(const struct mm_pagetable *pt, void *table, u
                                    uint64_t e, unsigned note)
 {
     mmi_pt_replace_note(pt, table, index, mmi_pt_with_note(pt, e, note));
+}
+
+/* The table that `e` leads to, entry `index` of `table`, has `count` entries now. */
+static inline void mmi_pt_set_count(const struct mm_pagetable *pt, void *table, uint64_t index,
+                                    uint64_t e, unsigned count)
+{
+    if (mmi_pt_apart(pt))
+        *mmi_pt_beside(pt, mmi_pt_table_pa(pt, e)) = (uint16_t)count;
+    else
+        mmi_pt_set_note(pt, table, index, e, count);
 }
 
 /* A store into a table that nobody else sees yet. */
@@ -3326,8 +3382,7 @@ static void mmi_pt_split_here(struct mmi_pt_iter *it, struct mmi_pt_spare *spare
     uint64_t index = mmi_pt_index(pt, it->off, level), size = mmi_pt_size(pt, level);
     uint64_t step = mmi_pt_step_of(pt, level - 1), leaf, part, i;
     mm_pa_t pa = mmi_pt_spare_take(spare, &table);
-    uint64_t entry =
-        mmi_pt_table_entry(pt, pa, mmi_pt_claim(pt, level, mmi_pt_entries(pt, level - 1)));
+    uint64_t entry = mmi_pt_entry_of(pt, level, pa, mmi_pt_entries(pt, level - 1));
     bool first_break = mmi_ptf_break_first(pt) != 0;
 
     do {
@@ -3742,8 +3797,8 @@ static MM_NOINLINE unsigned mmi_pt_left(const struct mmi_pt_iter *it, unsigned l
     struct mm_pagetable *pt = it->pt;
     const void *table = it->table[level];
     uint64_t index = mmi_pt_index(pt, off, level);
-    /* a number would not be noted of tables below the root, nor with KEEP_EMPTY */
-    bool any = level + 1 == mmi_pt_root_level(pt) || (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0;
+    /* a number would not be noted */
+    bool any = !mmi_pt_counted(pt, level + 1) || (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0;
 
     return mmi_pt_tally(pt, table, level, index, any ? 1 : mmi_pt_no_claim(pt));
 }
@@ -3758,11 +3813,11 @@ MMI_PT_FOLDED bool mmi_pt_settle(const struct mmi_pt_iter *it, unsigned level, u
     uint64_t index = mmi_pt_index(pt, off, level + 1);
     void *parent = it->table[level + 1];
     uint64_t e = mmi_pt_load(pt, parent, index);
-    bool counted = level + 1 != mmi_pt_root_level(pt);
+    bool counted = mmi_pt_counted(pt, level + 1);
 
     if (mmi_pt_lent(pt, e, level + 1))
         return false;
-    left = mmi_pt_note(pt, e);
+    left = mmi_pt_count(pt, e);
     if (counted && MM_LIKELY(left != most))
         left -= taken;
     else
@@ -3775,7 +3830,7 @@ MMI_PT_FOLDED bool mmi_pt_settle(const struct mmi_pt_iter *it, unsigned level, u
         return true;
     }
     if (counted && (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0)
-        mmi_pt_set_note(pt, parent, index, e, left < most ? left : most);
+        mmi_pt_set_count(pt, parent, index, e, left < most ? left : most);
     return false;
 }
 
@@ -4155,17 +4210,18 @@ MMI_PT_FOLDED void mmi_pt_grown(const struct mmi_pt_iter *it, unsigned level, ui
 {
     struct mm_pagetable *pt = it->pt;
     unsigned above = level + 1, most = mmi_pt_no_claim(pt);
-    uint64_t index, e, note;
+    uint64_t index, e, count;
 
-    if (above >= mmi_pt_root_level(pt) || (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0)
+    if (above > mmi_pt_root_level(pt) || !mmi_pt_counted(pt, above) ||
+        (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0)
         return;
     index = mmi_pt_index(pt, off, above);
     e = mmi_pt_load(pt, it->table[above], index);
-    note = mmi_pt_note(pt, e);
-    if (note == most)
+    count = mmi_pt_count(pt, e);
+    if (count == most)
         return;
-    note += more;
-    mmi_pt_set_note(pt, it->table[above], index, e, (unsigned)(note < most ? note : most));
+    count += more;
+    mmi_pt_set_count(pt, it->table[above], index, e, (unsigned)(count < most ? count : most));
 }
 
 /* How many leaves fit from where the iterator stands: cut short before a table that stays; 0 if the
@@ -4239,7 +4295,7 @@ static void mmi_pt_grow(struct mmi_pt_map *m, struct mmi_pt_iter *it)
     mmi_pt_note_linked(m->call.batch);
     if (!mmi_pt_all_leaves(m, it, end)) {
         MM_PAGETABLE_MEMSET(table, 0, (size_t)bytes);
-        mmi_pt_link(pt, parent, index, mmi_pt_table_entry(pt, pa, mmi_pt_claim(pt, it->level, 0)));
+        mmi_pt_link(pt, parent, index, mmi_pt_entry_of(pt, it->level, pa, 0));
         it->table[--it->level] = table;
         return;
     }
@@ -4251,8 +4307,7 @@ static void mmi_pt_grow(struct mmi_pt_map *m, struct mmi_pt_iter *it)
     if (span.count != mmi_pt_entries(pt, below))
         MM_PAGETABLE_MEMSET(table, 0, (size_t)bytes);
     mmi_pt_write(m, &span, false);
-    mmi_pt_link(pt, parent, index,
-                mmi_pt_table_entry(pt, pa, mmi_pt_claim(pt, it->level, span.count)));
+    mmi_pt_link(pt, parent, index, mmi_pt_entry_of(pt, it->level, pa, span.count));
     mmi_pt_close(pt, table);
     mmi_pt_note_filled(m->call.batch, it->off, end - it->off, below);
     mmi_pt_move(it, end);
@@ -5150,7 +5205,7 @@ static enum mm_status mmi_pt_reach(struct mmi_pt_iter *it, unsigned level, bool 
             MM_PAGETABLE_MEMSET(table, 0, (size_t)mmi_pt_table_bytes(pt, it->level - 1));
             mmi_pt_note_linked(call->batch);
             mmi_pt_link(pt, it->table[it->level], mmi_pt_index(pt, it->off, it->level),
-                        mmi_pt_table_entry(pt, pa, mmi_pt_claim(pt, it->level, 0)));
+                        mmi_pt_entry_of(pt, it->level, pa, 0));
             mmi_pt_grown(it, it->level, it->off, 1);
             it->table[--it->level] = table;
         }
@@ -5321,6 +5376,8 @@ static void mmi_pt_lend_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
         mmi_pt_note_filled(s->from.batch, from->off, mmi_pt_size(pt, from->level), 0);
         mmi_pt_note_linked(s->from.batch);
     }
+    if (mmi_pt_apart(pt))
+        mmi_pt_set_count(pt, NULL, 0, e, mmi_pt_no_claim(pt));
     mmi_pt_link(pt, from->table[from->level], index, mmi_pt_with_note(pt, e, MMI_PT_LENT));
     mmi_pt_link(pt, to->table[to->level], index, mmi_pt_with_note(pt, e, MMI_PT_BORROWED));
     mmi_pt_note_filled(s->to.batch, from->off, mmi_pt_size(pt, from->level), 0);
@@ -5724,10 +5781,17 @@ MMI_PT_FOLDED void mmi_pt_cursor_path_close(const struct mm_pagetable *pt,
     MM_PAGETABLE_CLOSE(pt, path->table1);
 }
 
-/* One in a note. */
-MMI_PT_FOLDED uint64_t mmi_pt_one(const struct mm_pagetable *pt)
+/* The table below entry `index` of `table`, which is `e` and makes a claim, has `by` entries
+ * more. */
+MMI_PT_FOLDED void mmi_pt_count_by(const struct mm_pagetable *pt, void *table, uint64_t index,
+                                   uint64_t e, int by)
 {
-    return mmi_pt_shl(1, mmi_ptf_note_shift(pt));
+    uint64_t one = mmi_pt_shl(1, mmi_ptf_note_shift(pt));
+
+    if (mmi_pt_apart(pt))
+        *mmi_pt_beside(pt, mmi_pt_table_pa(pt, e)) += (uint16_t)by;
+    else
+        mmi_pt_replace_note(pt, table, index, by > 0 ? e + one : e - one);
 }
 
 /* About fifty instructions. False: something is unusual, and nothing is done. */
@@ -5746,8 +5810,8 @@ MMI_PT_FOLDED bool mmi_pt_cursor_map_near(struct mm_pagetable_cursor *cursor, mm
     usual = usual && (pa & (page - 1)) == 0 && pa < cursor->pa_end;
     if (MM_LIKELY(usual)) {
         mmi_pt_store(pt, path.table0, path.index0, cursor->leaf | mmi_pt_pa_field(pt, pa));
-        if (mmi_pt_note(pt, path.e1) != mmi_pt_no_claim(pt)) /* one more may be no claim */
-            mmi_pt_replace_note(pt, path.table1, path.index1, path.e1 + mmi_pt_one(pt));
+        if (mmi_pt_count(pt, path.e1) != mmi_pt_no_claim(pt)) /* one more may be no claim */
+            mmi_pt_count_by(pt, path.table1, path.index1, path.e1, 1);
         mmi_pt_note_filled(cursor->call.batch, mmi_pt_offset(pt, va), page, 0);
     }
     mmi_pt_cursor_path_close(pt, &path);
@@ -5811,16 +5875,17 @@ MMI_PT_FOLDED bool mmi_pt_cursor_stays(struct mm_pagetable_cursor *cursor, mm_va
                                        const struct mmi_pt_path *path)
 {
     const struct mm_pagetable *pt = cursor->it.pt;
-    unsigned note = mmi_pt_note(pt, path->e2);
+    unsigned count;
 
-    if (mmi_pt_root_level(pt) == 2) {
+    if (!mmi_pt_counted(pt, 2)) {
         uint16_t *known = mmi_pt_cursor_known(cursor, va);
         uint64_t other = *known & (mmi_pt_entries(pt, 1) - 1);
         if (MM_LIKELY(other != path->index1 && mmi_pt_load(pt, path->table1, other) != 0))
             return true;
         return mmi_pt_cursor_next_other(pt, path->table1, path->index1, known);
     }
-    return note > 1 && note != mmi_pt_no_claim(pt);
+    count = mmi_pt_count(pt, path->e2);
+    return count > 1 && count != mmi_pt_no_claim(pt);
 }
 
 /* An entry left a table of level 0, and what that means for the tables is to be found out. */
@@ -5850,9 +5915,8 @@ MMI_PT_FOLDED void mmi_pt_cursor_drop(struct mm_pagetable_cursor *cursor, mm_va_
     mmi_pt_store(pt, path->table1, path->index1, 0);
     mmi_pt_note_table(b, mmi_pt_offset(pt, va));
     mmi_pt_bury_at(b, mmi_pt_table_pa(pt, path->e1), path->table0, 0);
-    if (mmi_pt_root_level(pt) > 2)
-        mmi_pt_replace_note(pt, cursor->it.table[2], mmi_pt_index(pt, va, 2),
-                            path->e2 - mmi_pt_one(pt));
+    if (mmi_pt_counted(pt, 2))
+        mmi_pt_count_by(pt, cursor->it.table[2], mmi_pt_index(pt, va, 2), path->e2, -1);
 }
 
 /* An entry left a table of level 0: its note, the table if it is empty; all at once. */
@@ -5860,13 +5924,13 @@ MMI_PT_FOLDED void mmi_pt_cursor_shrunk(struct mm_pagetable_cursor *cursor, mm_v
                                         const struct mmi_pt_path *path)
 {
     struct mm_pagetable *pt = cursor->it.pt;
-    unsigned note = mmi_pt_note(pt, path->e1);
-    bool known = note != mmi_pt_no_claim(pt);
+    unsigned count = mmi_pt_count(pt, path->e1);
+    bool known = count != mmi_pt_no_claim(pt);
 
     if (!known && cursor->counts == 0) {
         mmi_pt_cursor_path_close(pt, path);
-    } else if (known && note != 1) {
-        mmi_pt_replace_note(pt, path->table1, path->index1, path->e1 - mmi_pt_one(pt));
+    } else if (known && count != 1) {
+        mmi_pt_count_by(pt, path->table1, path->index1, path->e1, -1);
         mmi_pt_cursor_path_close(pt, path);
     } else if (known && mmi_pt_cursor_stays(cursor, va, path)) {
         mmi_pt_cursor_drop(cursor, va, path);
@@ -6585,7 +6649,7 @@ static const char *mmi_pt_flaw_of_table(struct mmi_pt_checking *c, const struct 
 {
     struct mm_pagetable *pt = it->pt;
     mm_pa_t pa = mmi_pt_table_pa(pt, e);
-    unsigned level, note = mmi_pt_note(pt, e), live, most = mmi_pt_no_claim(pt);
+    unsigned level, note = mmi_pt_note(pt, e), count, live, most = mmi_pt_no_claim(pt);
     bool root = it->level == mmi_pt_root_level(pt), keep;
     void *table;
 
@@ -6598,7 +6662,8 @@ static const char *mmi_pt_flaw_of_table(struct mmi_pt_checking *c, const struct 
     table = mmi_pt_open(pt, pa);
     live = mmi_pt_tally(pt, table, it->level - 1, 0, most);
     mmi_pt_close(pt, table);
-    if (!root && note != most && note != live)
+    count = mmi_pt_counted(pt, it->level) ? mmi_pt_count(pt, e) : most;
+    if (count != most && count != live)
         return "note of a table";
     return live == 0 && !keep ? "empty table" : NULL;
 }

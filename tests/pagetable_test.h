@@ -6,6 +6,12 @@
 #include "mm_test.h"
 #include <sys/mman.h>
 
+/* With COUNTED tables' numbers of entries stand beside them. */
+#ifdef COUNTED
+static uint16_t *count_beside(uint64_t pa);
+#define MM_PAGETABLE_COUNT(pt, pa) (*count_beside(pa))
+#endif
+
 #ifndef PAGETABLE_TEST_NO_IMPLEMENTATION
 #define MM_PAGETABLE_IMPLEMENTATION
 #endif
@@ -55,6 +61,19 @@ struct space {
 };
 
 static struct ram the_ram;
+
+#ifdef COUNTED
+static uint16_t counts[RAM_FRAMES];
+
+static uint16_t *count_beside(uint64_t pa)
+{
+    size_t at = (pa - RAM_BASE) / PAGE;
+
+    assert_true(pa >= RAM_BASE && at < RAM_FRAMES && pa % PAGE == 0);
+    assert_int_equal(the_ram.used[at], 1); /* a table, and no other place */
+    return &counts[at];
+}
+#endif
 
 /* With MM_PAGETABLE_WINDOWS tables are reached through windows alone, each at an address of its own
  * that is a hole in memory while it is closed. */
@@ -127,6 +146,9 @@ static MM_TEST_UNUSED mm_pa_t ram_alloc(void *ctx, uint64_t bytes)
         ram->hint = at + frames;
         ram->in_use += frames;
         memset(ram->bytes + at * PAGE, 0xa5, frames * PAGE < bytes ? bytes : frames * PAGE);
+#ifdef COUNTED
+        counts[at] = 0xa5a5;
+#endif
         return RAM_BASE + at * PAGE;
     }
     return MM_PA_NONE;

@@ -1,0 +1,3 @@
+/* Tables that lack, with tables' numbers of entries beside them. */
+#define COUNTED
+#include "pagetable_fault.c"

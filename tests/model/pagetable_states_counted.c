@@ -1,0 +1,3 @@
+/* Every state, with tables' numbers of entries beside them. */
+#define COUNTED
+#include "pagetable_states.c"
