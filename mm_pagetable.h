@@ -1821,11 +1821,16 @@ MM_CORE_INLINE bool mmi_pt_top_index(const struct mm_pagetable *pt, mm_va_t va, 
     return mmi_pt_exists(pt, va);
 }
 
-/* The same for an entry above level 0, in one test where there is one: x86's P and PS. */
+/* The same for an entry above level 0, in one test where there is one: x86's P and PS, RISC-V's V
+ * without R, W and X. */
 MM_CORE_INLINE bool mmi_pt_leads_on(const struct mm_pagetable *pt, uint64_t e, unsigned level)
 {
     if (mmi_ptf_present(pt) == 1 && mmi_ptf_leaf_mask(pt) == 0x80)
         return (int8_t)((uint8_t)e & 0x81) > 0;
+#ifdef MMI_PT_ONE
+    if (mmi_ptf_present(pt) == 1 && mmi_ptf_leaf_mask(pt) == 0xe)
+        return ((e - 1) & 0xf) == 0;
+#endif
     return mmi_pt_is_table(pt, e, level);
 }
 
