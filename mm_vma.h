@@ -5465,11 +5465,12 @@ static int mmi_vma_remap_to(struct mmi_vma_remap *r)
 }
 
 /* Areas within [start, end); *runs of them have a hole or a border of the range on both sides. */
-static uintptr_t mmi_vma_areas_in(const struct mm_vma_space *space, uintptr_t start, uintptr_t end,
-                                  uintptr_t *runs)
+static unsigned mmi_vma_areas_in(const struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                                 unsigned *runs)
 {
     const struct mm_vma *vma = mmi_vma_from(space, start);
-    uintptr_t areas = 0, behind = 0;
+    uintptr_t behind = 0;
+    unsigned areas = 0;
 
     for (*runs = 0; vma != NULL && vma->start < end; vma = mmi_vma_from(space, behind)) {
         *runs += areas == 0 || vma->start != behind;
@@ -5485,7 +5486,7 @@ static uintptr_t mmi_vma_areas_in(const struct mm_vma_space *space, uintptr_t st
 static bool mmi_vma_remap_prepare(const struct mmi_vma_remap *r, bool *several)
 {
     struct mm_vma_space *space = r->space;
-    uintptr_t runs, areas = mmi_vma_areas_in(space, r->old, r->old + r->old_pages, &runs);
+    unsigned runs, areas = mmi_vma_areas_in(space, r->old, r->old + r->old_pages, &runs);
 
     *several = areas > 1;
     if (mmi_vma_remap_crowded(space, runs + ((r->flags & MM_VMA_REMAP_DONTUNMAP) != 0 ? areas : 2)))

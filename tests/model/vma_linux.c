@@ -743,7 +743,7 @@ static bool do_mremap(struct run *r)
     mm_va_t va = 0;
     long real, mine;
     bool locked, placed, crowded;
-    uintptr_t areas, runs;
+    unsigned areas, runs;
 
     if (chance(r, 40))
         flags |= MREMAP_FIXED;
