@@ -5469,11 +5469,11 @@ static unsigned mmi_vma_areas_in(const struct mm_vma_space *space, uintptr_t sta
                                  unsigned *runs)
 {
     const struct mm_vma *vma = mmi_vma_from(space, start);
-    uintptr_t behind = 0;
+    uintptr_t behind = end;
     unsigned areas = 0;
 
     for (*runs = 0; vma != NULL && vma->start < end; vma = mmi_vma_from(space, behind)) {
-        *runs += areas == 0 || vma->start != behind;
+        *runs += vma->start != behind;
         behind = vma->end;
         areas++;
     }

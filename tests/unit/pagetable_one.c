@@ -120,11 +120,29 @@ static void a_range_call_looks_at_each_table_once(void **state)
     space_end(&s);
 }
 
+/* Whatever it grants, also execution alone. */
+static void a_large_leaf_is_no_table(void **state)
+{
+    static const uint32_t grants[] = {RO, RW, MM_PAGETABLE_EXEC, RX, RW | MM_PAGETABLE_EXEC};
+
+    (void)state;
+    space_simple(&s, NULL);
+    for (size_t i = 0; i < sizeof grants / sizeof grants[0]; i++) {
+        assert_int_equal(map(&s, VA, 2 * MIB, 2 * MIB, grants[i]), MM_OK);
+        assert_int_equal(mm_pagetable_translate(&s.pt, VA + 0x12345), 2 * MIB + 0x12345);
+        assert_int_equal(entry_at(&s, VA).attr & MM_PAGETABLE_PERMS, grants[i]);
+        assert_int_equal(mm_pagetable_unmap(&s.pt, VA, 2 * MIB, NULL), MM_OK);
+        assert_int_equal(s.ram->in_use, 1);
+    }
+    space_end(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_about_one_format_is_constant),
         cmocka_unit_test(a_range_call_looks_at_each_table_once),
+        cmocka_unit_test(a_large_leaf_is_no_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
