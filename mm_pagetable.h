@@ -100,7 +100,8 @@
  *   MM_PAGETABLE_COUNT(pt, pa)   a uint16_t that is yours, beside the table at `pa`: a field of its
  *                                frame's record. How many entries a table has stands there where
  *                                entries that lead to tables lack the free bits (RISC-V, AArch64);
- *                                else it is searched for what is left in it
+ *                                else it is searched for what is left in it. Set before it is
+ *                                read, and used with the table's lock held
  *   MM_PAGETABLE_LOCK_T, _LOCK_INIT(l), _LOCK(l, s), _UNLOCK(l, s), _LOCK_STATE_T
  *                                this header's locks, in place of MM_LOCK and so on: all or none
  *   MM_PAGETABLE_MEMSET, MM_PAGETABLE_ASSERT(x), MM_PAGETABLE_DEBUG, MM_PAGETABLE_REPORT(report)
@@ -2594,6 +2595,7 @@ static inline void mmi_pt_unlock(struct mm_pagetable *pt, struct mmi_pt_held *he
 
 static void *mmi_pt_open(const struct mm_pagetable *pt, mm_pa_t table)
 {
+    (void)pt;
     return MM_PAGETABLE_OPEN(pt, table);
 }
 
@@ -2743,9 +2745,10 @@ static void mmi_pt_look_at(const struct mm_pagetable *pt, mm_pa_t pa)
     (void)pt;
     (void)pa;
 #else
-    const char *table = (const char *)MM_PAGETABLE_OPEN(pt, pa);
+    char *table = (char *)MM_PAGETABLE_OPEN(pt, pa);
     size_t at;
 
+    (void)pt;
     for (at = 0; at < 256; at += 64)
         __builtin_prefetch(table + at, 1);
     MM_PAGETABLE_CLOSE(pt, table);
