@@ -2042,6 +2042,16 @@ static void mmi_frame_adopt(struct mm_frame_pool *pool, struct mm_frame_section 
     mm_bias_unlock(mmi_frame_owner(pool, section), cpu);
 }
 
+/* Inside: takes a section that has nothing for this CPU from the CPU's set. But not while another
+ * one has it locked: that one will enter it in a set when it unlocks it, and until then this set is
+ * where those who search see that there is something to wait for. */
+static void mmi_frame_leave_set(const struct mm_frame_pool *pool, unsigned cpu, unsigned kind,
+                                uintptr_t i)
+{
+    if (mm_load_acquire(&pool->owner[i]) != MM_BIAS_LOCKED)
+        mmi_frame_set_remove(pool, cpu, kind, i);
+}
+
 /* ---- Counting -------------------------------------------------------------------------------- */
 
 /* Frames of the zone that the CPU allocated minus those that it freed. A snapshot. */
@@ -2065,7 +2075,10 @@ static uintptr_t mmi_frame_used(struct mm_frame_pool *pool, unsigned zone)
 
 static uintptr_t mmi_frame_free_now(struct mm_frame_pool *pool, unsigned zone)
 {
-    const uintptr_t used = mmi_frame_used(pool, zone), managed = mm_load(&pool->zone[zone].managed);
+    const uintptr_t managed = mm_load(&pool->zone[zone].managed);
+    uintptr_t used = mmi_frame_used(pool, zone);
+    if (used > managed && 0 - used < used - managed) /* below 0: frees since the look at `used` */
+        used = 0;
     if (used <= managed && used > mm_load(&pool->zone[zone].peak))
         mm_store(&pool->zone[zone].peak, used);
     return used <= managed ? managed - used : 0; /* counts of other CPUs may be on the way */
@@ -2210,7 +2223,7 @@ static MM_NOINLINE uintptr_t *mmi_frame_next_section(struct mm_frame_pool *pool,
             cursor->sweep = (lowest ? 0 : cursor->sweep) + mm_popcount(cursor->section->some);
             return word;
         }
-        mmi_frame_set_remove(pool, cpu, MMI_FRAME_AVAIL, i);
+        mmi_frame_leave_set(pool, cpu, MMI_FRAME_AVAIL, i);
         from = i + 1;
     }
     mmi_frame_cursor_reset(pool, cursor);
@@ -2406,8 +2419,20 @@ static enum mmi_frame_outcome mmi_frame_obtain_in(struct mm_frame_pool *pool, un
     return MMI_FRAME_GOT;
 }
 
+/* Whether a search of the sets of `slot` may turn to section i. A CPU's set may be behind the
+ * times: what another one has by now is left to the search of that one's set, and this CPU has
+ * looked into its own. */
+static enum mmi_frame_outcome mmi_frame_obtainable(const struct mm_frame_pool *pool, unsigned cpu,
+                                                   unsigned slot, uintptr_t i)
+{
+    const uintptr_t owner = mm_load(&pool->owner[i]);
+    if (slot == MMI_FRAME_NOBODY || (owner == slot && slot != cpu))
+        return MMI_FRAME_GOT;
+    return owner == MM_BIAS_LOCKED ? MMI_FRAME_CONTENDED : MMI_FRAME_NOTHING;
+}
+
 /* Looks for a block of `kind` in one set of `slot`: one try with the preferred section, then all in
- * turn. */
+ * turn. MMI_FRAME_CONTENDED: there may be one in a section that is locked just now. */
 static enum mmi_frame_outcome mmi_frame_obtain_from(struct mm_frame_pool *pool, unsigned cpu,
                                                     unsigned number, unsigned slot, unsigned set,
                                                     unsigned kind, uintptr_t *pfn)
@@ -2419,9 +2444,8 @@ static enum mmi_frame_outcome mmi_frame_obtain_from(struct mm_frame_pool *pool, 
     if (i == MMI_FRAME_NONE)
         i = mmi_frame_set_in(pool, slot, set, zone, next);
     while (i != MMI_FRAME_NONE) {
-        enum mmi_frame_outcome outcome = MMI_FRAME_NOTHING;
-        /* Of another CPU's set only what is that CPU's: its set may be behind the times. */
-        if (slot == MMI_FRAME_NOBODY || mm_load(&pool->owner[i]) == slot)
+        enum mmi_frame_outcome outcome = mmi_frame_obtainable(pool, cpu, slot, i);
+        if (outcome == MMI_FRAME_GOT)
             outcome = mmi_frame_obtain_in(pool, cpu, number, i, kind, pfn);
         if (outcome == MMI_FRAME_ADOPTED && slot != MMI_FRAME_NOBODY)
             pool->cpu[cpu].stolen = i;
@@ -2434,7 +2458,8 @@ static enum mmi_frame_outcome mmi_frame_obtain_from(struct mm_frame_pool *pool, 
     return contended ? MMI_FRAME_CONTENDED : MMI_FRAME_NOTHING;
 }
 
-/* Looks everywhere but in this CPU's own sections: nobody's first, then the other CPUs'. */
+/* Looks everywhere but in this CPU's own sections: nobody's first, then the CPUs' (in the set of
+ * this one for sections that others are taking away). */
 static enum mmi_frame_outcome mmi_frame_obtain(struct mm_frame_pool *pool, unsigned cpu,
                                                unsigned number, unsigned kind, uintptr_t *pfn)
 {
@@ -2442,13 +2467,10 @@ static enum mmi_frame_outcome mmi_frame_obtain(struct mm_frame_pool *pool, unsig
     unsigned i;
     for (i = 0; i <= MM_CPU_MAX; i++) {
         const unsigned slot = (MMI_FRAME_NOBODY + i) % (MM_CPU_MAX + 1);
-        enum mmi_frame_outcome outcome;
-        if (slot == cpu && cpu < MM_CPU_MAX)
-            continue;
         /* From a CPU rather a section with much to give. */
-        outcome = mmi_frame_obtain_from(pool, cpu, number, slot,
-                                        slot == MMI_FRAME_NOBODY ? kind : (unsigned)MMI_FRAME_WHOLE,
-                                        kind, pfn);
+        enum mmi_frame_outcome outcome = mmi_frame_obtain_from(
+            pool, cpu, number, slot, slot == MMI_FRAME_NOBODY ? kind : (unsigned)MMI_FRAME_WHOLE,
+            kind, pfn);
         if (outcome == MMI_FRAME_NOTHING && kind != MMI_FRAME_WHOLE && slot != MMI_FRAME_NOBODY)
             outcome = mmi_frame_obtain_from(pool, cpu, number, slot, kind, kind, pfn);
         if (outcome == MMI_FRAME_ADOPTED || outcome == MMI_FRAME_GOT)
@@ -2481,10 +2503,12 @@ static size_t mmi_frame_get(struct mm_frame_pool *pool, unsigned cpu, unsigned n
             mmi_frame_count(pool, cpu, number, 1);
             out[got++] = (mm_pa_t)pfn << MM_PAGE_SHIFT;
         } else if (outcome != MMI_FRAME_ADOPTED) {
-            /* A section may have changed hands behind the search's back: then there are frames
-             * left. */
-            if (cpu >= MM_CPU_MAX || ++tries > MMI_FRAME_SEARCHES ||
-                mmi_frame_free_now(pool, number) == 0)
+            /* Behind the search's back a section may have changed hands: then there are frames
+             * left. The count is a snapshot, too: a second search has to agree. */
+            if (cpu >= MM_CPU_MAX)
+                break;
+            if (outcome == MMI_FRAME_NOTHING &&
+                ++tries > (mmi_frame_free_now(pool, number) == 0 ? 1 : MMI_FRAME_SEARCHES))
                 break;
             MM_CPU_RELAX();
         }
@@ -2508,7 +2532,7 @@ static uintptr_t mmi_frame_lowest_whole(struct mm_frame_pool *pool, unsigned cpu
         if (whole != 0)
             return (i << MMI_FRAME_SECTION_SHIFT) | (uintptr_t)mm_ctz(whole) << MM_WORD_SHIFT;
         if (slot == cpu)
-            mmi_frame_set_remove(pool, slot, MMI_FRAME_WHOLE, i);
+            mmi_frame_leave_set(pool, cpu, MMI_FRAME_WHOLE, i);
     }
     return MMI_FRAME_NONE;
 }
@@ -2544,6 +2568,7 @@ static inline uintptr_t mmi_frame_huge_own(struct mm_frame_pool *pool, unsigned 
 /* A huge block of one zone, the CPU pinned; no watermarks. */
 static uintptr_t mmi_frame_get_huge(struct mm_frame_pool *pool, unsigned cpu, unsigned number)
 {
+    unsigned tries = 0;
     for (;;) {
         enum mmi_frame_outcome outcome;
         uintptr_t pfn = MMI_FRAME_NONE;
@@ -2562,8 +2587,10 @@ static uintptr_t mmi_frame_get_huge(struct mm_frame_pool *pool, unsigned cpu, un
         outcome = mmi_frame_obtain(pool, cpu, number, MMI_FRAME_WHOLE, &pfn);
         if (outcome == MMI_FRAME_GOT)
             mmi_frame_count(pool, cpu, number, MMI_FRAME_HUGE);
-        if (outcome != MMI_FRAME_ADOPTED)
+        if (outcome == MMI_FRAME_GOT || (outcome == MMI_FRAME_NOTHING && ++tries > 1) ||
+            (outcome == MMI_FRAME_CONTENDED && cpu >= MM_CPU_MAX))
             return pfn;
+        MM_CPU_RELAX();
     }
 }
 

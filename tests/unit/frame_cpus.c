@@ -1,9 +1,31 @@
 /* Several CPUs, simulated in one thread: who has which sections, and that nobody's frames are lost
  * to the others; calls without a CPU number. */
 #define MM_CPU_MAX 3
+static void relax(void);
+#define MM_CPU_RELAX() relax()
 #include "frame_test.h"
 
 #define SECTION_FRAMES ((uint64_t)4096)
+
+/* What another CPU does while this one waits: in the turn of waiting after which `turns` is 0. */
+static struct {
+    unsigned turns;
+    void (*deed)(struct lab *lab);
+    struct lab *lab;
+} meanwhile;
+
+static void relax(void)
+{
+    if (meanwhile.turns != 0 && --meanwhile.turns == 0)
+        meanwhile.deed(meanwhile.lab);
+}
+
+static void in_turn(unsigned turns, void (*deed)(struct lab *lab), struct lab *lab)
+{
+    meanwhile.deed = deed;
+    meanwhile.lab = lab;
+    meanwhile.turns = turns;
+}
 
 static mm_pa_t alloc_on(struct lab *lab, unsigned cpu)
 {
@@ -506,6 +528,104 @@ static void a_locked_section_is_passed_over(void **state)
     lab_end(&lab);
 }
 
+/* ---- waiting --------------------------------------------------------------------------------- */
+
+static void unlock_section_0(struct lab *lab)
+{
+    mmi_frame_unlock(&lab->pool, &lab->pool.section[0]);
+}
+
+static mm_pa_t one_of_a_bulk(struct mm_frame_pool *pool)
+{
+    mm_pa_t pa = MM_PA_NONE;
+
+    (void)mm_frame_alloc_bulk(pool, 1, 0, &pa);
+    return pa;
+}
+
+/* CPU 1 is taking away CPU 0's section, which has all that is free: whoever allocates waits, CPU 0
+ * and a third one, however long it takes. */
+static void an_allocation_waits_for_the_only_section(void **state)
+{
+    (void)state;
+    for (unsigned cpu = 0; cpu <= 2; cpu += 2)
+        for (unsigned call = 0; call < 4; call++) {
+            mm_pa_t pa;
+            struct lab lab;
+            lab_simple(&lab, SECTION_FRAMES);
+            assert_int_equal(alloc_on(&lab, 0), 0);
+            assert_true(mmi_frame_lock(&lab.pool, &lab.pool.section[0], 1));
+            in_turn(100000, unlock_section_0, &lab);
+            mm_test_cpu = cpu;
+            pa = call == 0   ? mm_frame_alloc(&lab.pool, 0)
+                 : call == 1 ? mm_frame_alloc_order(&lab.pool, 2, 0)
+                 : call == 2 ? mm_frame_alloc_order(&lab.pool, MM_FRAME_HUGE_ORDER, 0)
+                             : one_of_a_bulk(&lab.pool);
+            assert_int_equal(meanwhile.turns, 0);
+            assert_int_not_equal(pa, MM_PA_NONE);
+            lab_end(&lab);
+        }
+}
+
+static void free_frame_5_on_cpu_0(struct lab *lab)
+{
+    const unsigned caller = mm_test_cpu;
+
+    assert_int_equal(free_on(lab, 0, 5 * PAGE), MM_OK);
+    mm_test_cpu = caller;
+}
+
+static void free_the_second_block_on_cpu_0(struct lab *lab)
+{
+    const unsigned caller = mm_test_cpu;
+
+    mm_test_cpu = 0;
+    assert_int_equal(mm_frame_free_order(&lab->pool, 512 * PAGE, MM_FRAME_HUGE_ORDER), MM_OK);
+    mm_test_cpu = caller;
+}
+
+/* What a search passed may have changed behind it. */
+static void a_search_in_vain_is_repeated_once(void **state)
+{
+    struct lab lab;
+
+    (void)state;
+    lab_simple(&lab, SECTION_FRAMES);
+    for (uint64_t i = 0; i < SECTION_FRAMES; i++)
+        assert_int_equal(alloc_on(&lab, 0), i * PAGE);
+    in_turn(MMI_FRAME_PATIENCE + 1, free_frame_5_on_cpu_0, &lab);
+    assert_int_equal(alloc_on(&lab, 2), 5 * PAGE);
+    lab_end(&lab);
+
+    lab_simple(&lab, SECTION_FRAMES);
+    mm_test_cpu = 0;
+    for (uint64_t i = 0; i < SECTION_FRAMES / 512; i++)
+        assert_int_equal(mm_frame_alloc_order(&lab.pool, MM_FRAME_HUGE_ORDER, 0), i * 512 * PAGE);
+    mm_test_cpu = 2;
+    in_turn(1, free_the_second_block_on_cpu_0, &lab);
+    assert_int_equal(mm_frame_alloc_order(&lab.pool, MM_FRAME_HUGE_ORDER, 0), 512 * PAGE);
+    assert_int_equal(mm_frame_alloc_order(&lab.pool, MM_FRAME_HUGE_ORDER, 0), MM_PA_NONE);
+    lab_end(&lab);
+}
+
+/* A CPU's allocations and frees are read one after the other; what it does between shows. */
+static void a_count_of_frames_that_went_by_is_kept_in_bounds(void **state)
+{
+    uintptr_t *freed;
+    struct lab lab;
+
+    (void)state;
+    lab_simple(&lab, SECTION_FRAMES);
+    assert_int_equal(free_on(&lab, 1, alloc_on(&lab, 1)), MM_OK);
+    freed = &lab.pool.cpu[1].freed;
+    *freed += 10;
+    assert_int_equal(mm_frame_free_count(&lab.pool, 0), SECTION_FRAMES);
+    *freed -= SECTION_FRAMES + 20;
+    assert_int_equal(mm_frame_free_count(&lab.pool, 0), 0);
+    *freed += SECTION_FRAMES + 10;
+    lab_end(&lab);
+}
+
 static void a_put_that_cannot_free_now_keeps_its_reference(void **state)
 {
     struct lab lab;
@@ -556,6 +676,9 @@ int main(void)
         cmocka_unit_test(a_search_for_a_run_passes_over_a_busy_section_soon),
         cmocka_unit_test(a_locked_section_is_passed_over),
         cmocka_unit_test(a_put_that_cannot_free_now_keeps_its_reference),
+        cmocka_unit_test(an_allocation_waits_for_the_only_section),
+        cmocka_unit_test(a_search_in_vain_is_repeated_once),
+        cmocka_unit_test(a_count_of_frames_that_went_by_is_kept_in_bounds),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
