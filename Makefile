@@ -29,10 +29,13 @@ sanitized := $(asan) $(tsan)
 tests := $(tsan) $(scripts) $(asan) $(plain)
 chosen := $(if $(T),$(foreach t,$(tests),$(if $(findstring $(T),$(t)),$(t))),$(tests))
 
-test_flags := -std=gnu11 -D_GNU_SOURCE -g -Wall -Wextra -Werror -I. -Itests -pthread
+test_flags := -std=gnu11 -D_GNU_SOURCE -g1 -Wall -Wextra -Werror -I. -Itests -pthread
 sanitize := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 plain_cc = $(GCC) -O2 -DMM_DEBUG=0
-asan_cc = $(CLANG) -O1 -DMM_DEBUG=3 $(sanitize)
+# optimised where the run takes longer than the build
+long := tests/unit/kernel_mm.c tests/unit/buddy_alloc.c tests/unit/buddy_lists.c \
+    $(wildcard tests/model/buddy_*.c tests/model/pagetable_random*.c tests/model/slab_states*.c)
+asan_cc = $(CLANG) $(if $(filter $(long),$<),-O1,-O0) -DMM_DEBUG=3 $(sanitize)
 tsan_cc = $(CLANG) -O1 -DMM_DEBUG=1 -fsanitize=thread
 cov_cc = $(GCC) -O0 -DMM_DEBUG=0 --coverage -DMM_TEST_COVERAGE
 

@@ -2042,11 +2042,11 @@ static void mmi_frame_adopt(struct mm_frame_pool *pool, struct mm_frame_section 
     mm_bias_unlock(mmi_frame_owner(pool, section), cpu);
 }
 
-/* Inside: takes a section that has nothing for this CPU from the CPU's set. But not while another
- * one has it locked: that one will enter it in a set when it unlocks it, and until then this set is
+/* Inside: takes a section that is not this CPU's any more from the CPU's set. But not while another
+ * CPU has it locked: that one will enter it in a set when it unlocks it, and until then this set is
  * where those who search see that there is something to wait for. */
-static void mmi_frame_leave_set(const struct mm_frame_pool *pool, unsigned cpu, unsigned kind,
-                                uintptr_t i)
+static MM_NOINLINE void mmi_frame_lost(const struct mm_frame_pool *pool, unsigned cpu,
+                                       unsigned kind, uintptr_t i)
 {
     if (mm_load_acquire(&pool->owner[i]) != MM_BIAS_LOCKED)
         mmi_frame_set_remove(pool, cpu, kind, i);
@@ -2076,12 +2076,12 @@ static uintptr_t mmi_frame_used(struct mm_frame_pool *pool, unsigned zone)
 static uintptr_t mmi_frame_free_now(struct mm_frame_pool *pool, unsigned zone)
 {
     const uintptr_t managed = mm_load(&pool->zone[zone].managed);
-    uintptr_t used = mmi_frame_used(pool, zone);
-    if (used > managed && 0 - used < used - managed) /* below 0: frees since the look at `used` */
-        used = 0;
-    if (used <= managed && used > mm_load(&pool->zone[zone].peak))
+    const uintptr_t used = mmi_frame_used(pool, zone);
+    if (MM_UNLIKELY(used > managed)) /* a CPU worked on while its counts were read: from below 0? */
+        return 0 - used < used - managed ? managed : 0;
+    if (used > mm_load(&pool->zone[zone].peak))
         mm_store(&pool->zone[zone].peak, used);
-    return used <= managed ? managed - used : 0; /* counts of other CPUs may be on the way */
+    return managed - used;
 }
 
 /* Notes the most frames in use, when this CPU uses a word's worth more than when it looked last. */
@@ -2208,23 +2208,26 @@ static MM_NOINLINE uintptr_t *mmi_frame_next_section(struct mm_frame_pool *pool,
     uintptr_t from = lowest ? zone->first : mmi_frame_number(pool, cursor->section) + 1;
     for (;;) {
         const uintptr_t i = mmi_frame_set_in(pool, cpu, MMI_FRAME_AVAIL, zone, from);
-        const bool mine = i != MMI_FRAME_NONE && mm_bias_mine(&pool->owner[i], cpu);
-        uintptr_t *word = NULL;
         if (i == MMI_FRAME_NONE && lowest)
             break;
-        if (i == MMI_FRAME_NONE || (mine && mmi_frame_spares(pool, &pool->section[i], lowest))) {
+        if (i == MMI_FRAME_NONE) {
             lowest = true;
             from = zone->first;
-            continue;
+        } else if (!mm_bias_mine(&pool->owner[i], cpu)) {
+            mmi_frame_lost(pool, cpu, MMI_FRAME_AVAIL, i);
+            from = i + 1;
+        } else if (mmi_frame_spares(pool, &pool->section[i], lowest)) {
+            lowest = true;
+            from = zone->first;
+        } else {
+            uintptr_t *word = mmi_frame_word_of(pool, cursor, &pool->section[i]);
+            if (word != NULL) {
+                cursor->sweep = (lowest ? 0 : cursor->sweep) + mm_popcount(cursor->section->some);
+                return word;
+            }
+            mmi_frame_set_remove(pool, cpu, MMI_FRAME_AVAIL, i);
+            from = i + 1;
         }
-        if (mine)
-            word = mmi_frame_word_of(pool, cursor, &pool->section[i]);
-        if (word != NULL) {
-            cursor->sweep = (lowest ? 0 : cursor->sweep) + mm_popcount(cursor->section->some);
-            return word;
-        }
-        mmi_frame_leave_set(pool, cpu, MMI_FRAME_AVAIL, i);
-        from = i + 1;
     }
     mmi_frame_cursor_reset(pool, cursor);
     return NULL;
@@ -2527,12 +2530,16 @@ static uintptr_t mmi_frame_lowest_whole(struct mm_frame_pool *pool, unsigned cpu
     uintptr_t i = zone->first;
     for (; (i = mmi_frame_set_in(pool, slot, MMI_FRAME_WHOLE, zone, i)) != MMI_FRAME_NONE; i++) {
         const struct mm_frame_section *section = &pool->section[i];
-        const bool right = slot != cpu || mm_bias_mine(mmi_frame_owner(pool, section), cpu);
-        const uintptr_t whole = right ? mmi_frame_whole(mm_load(&section->full)) : 0;
+        uintptr_t whole;
+        if (slot == cpu && !mm_bias_mine(mmi_frame_owner(pool, section), cpu)) {
+            mmi_frame_lost(pool, cpu, MMI_FRAME_WHOLE, i);
+            continue;
+        }
+        whole = mmi_frame_whole(mm_load(&section->full));
         if (whole != 0)
             return (i << MMI_FRAME_SECTION_SHIFT) | (uintptr_t)mm_ctz(whole) << MM_WORD_SHIFT;
         if (slot == cpu)
-            mmi_frame_leave_set(pool, cpu, MMI_FRAME_WHOLE, i);
+            mmi_frame_set_remove(pool, slot, MMI_FRAME_WHOLE, i);
     }
     return MMI_FRAME_NONE;
 }
