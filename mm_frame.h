@@ -2424,7 +2424,7 @@ static enum mmi_frame_outcome mmi_frame_obtain_in(struct mm_frame_pool *pool, un
 
 /* Whether a search of the sets of `slot` may turn to section i. A CPU's set may be behind the
  * times: what another one has by now is left to the search of that one's set, and this CPU has
- * looked into its own. */
+ * looked into its own. MMI_FRAME_GOT: it may; MMI_FRAME_CONTENDED: not while it is locked. */
 static enum mmi_frame_outcome mmi_frame_obtainable(const struct mm_frame_pool *pool, unsigned cpu,
                                                    unsigned slot, uintptr_t i)
 {

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.." || exit 1
 . tests/tap.sh
 
 short() {
-    make --no-print-directory "build/fuzz/$1" && "build/fuzz/$1" -runs=10000 -max_len=1024 -seed="${MM_SEED:-1}"
+    make --no-print-directory "build/fuzz/$1" && "build/fuzz/$1" -runs=20000 -max_len=1024 -seed="${MM_SEED:-1}"
 }
 
 for target in tests/fuzz/*.c; do

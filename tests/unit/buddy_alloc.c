@@ -149,10 +149,10 @@ static void every_size_of_smallest_block_serves(void **state)
     }
 }
 
-/* With MM_DEBUG each call looks at all 2^31 blocks: the sanitized build stops at 2^22. */
+/* With MM_DEBUG each call looks at all 2^31 blocks: the sanitized build stops at 2^25. */
 static void orders_up_to_31_serve(void **state)
 {
-    const unsigned most = MM_DEBUG != 0 ? 22 : 31;
+    const unsigned most = MM_DEBUG != 0 ? 25 : 31;
     struct arena a;
 
     (void)state;
