@@ -108,8 +108,8 @@ redis() {
     port=$((20000 + $$ % 10000))
     LD_PRELOAD=$lib redis-server --port $port --save '' --appendonly no --dir "$out" >"$out/redis.log" 2>&1 &
     pid=$!
-    for _ in 1 2 3 4 5 6 7 8 9 10; do
-        redis-cli -p $port ping >/dev/null 2>&1 && break
+    while ! redis-cli -p $port ping >/dev/null 2>&1; do # until it answers, or has ended
+        kill -0 $pid || return 1
         sleep 0.2
     done
     LD_PRELOAD=$lib redis-benchmark -p $port -q -n 20000 -r 5000 -d 300 \
