@@ -35,7 +35,7 @@ static void line(void *ctx, const char *text, size_t length)
 
 static void too_long(int signal)
 {
-    static const char text[] = "FAIL  still running after 30 s\n";
+    static const char text[] = "FAIL  still running after 120 s\n";
     (void)signal;
     _exit(write(STDOUT_FILENO, text, sizeof text - 1) >= 0 ? 1 : 2);
 }
@@ -420,7 +420,7 @@ int main(int argc, char **argv)
     bool missing;
 
     signal(SIGALRM, too_long);
-    alarm(30);
+    alarm(120);
     why = vmm_make(&vm, device, &missing);
     if (why != NULL) {
         printf("%s  %s: %s\n", missing ? "SKIP" : "FAIL", device, why);
