@@ -721,11 +721,12 @@ static void forgive_locked(struct run *r)
     mm_vma_read_totals(r->space, &t);
     kernel_totals(r, theirs);
     more = theirs[1] - r->base[1] - t.locked;
-    if (more > r->pages)
+    if (more == 0 || more > r->pages)
         return; /* fewer: that is no such difference */
     getrlimit(RLIMIT_MEMLOCK, &limit);
     if (limit.rlim_cur != RLIM_INFINITY) {
-        limit.rlim_cur += more * PS;
+        /* a limit of 0 is EPERM, which would be mm_vma's alone: it becomes a page */
+        limit.rlim_cur += (limit.rlim_cur == 0 ? more + 1 : more) * PS;
         if (limit.rlim_cur > limit.rlim_max)
             limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_MEMLOCK, &limit);
