@@ -10,4 +10,4 @@ x86_64) ;;
     ;;
 esac
 gcc -O1 -g -std=gnu11 -Wall -Wextra -Werror -I. -o build/test/pagetable_kvm tests/boot/pagetable_kvm.c || exit 1
-exec timeout 200 build/test/pagetable_kvm
+exec prlimit --cpu=60 build/test/pagetable_kvm

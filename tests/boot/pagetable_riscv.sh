@@ -21,7 +21,7 @@ build() {
 
 guest() { # FORMAT CPU
     $work/host image "$work/$1.img" "$1" &&
-        timeout 200 qemu-system-riscv64 -machine virt -cpu "$2" -m 64 -bios none -nographic -monitor none \
+        prlimit --cpu=60 qemu-system-riscv64 -machine virt -cpu "$2" -m 64 -bios none -nographic -monitor none \
             -serial "file:$work/$1.out" -device loader,file=$work/guest.bin,addr=0x80000000 \
             -device loader,file="$work/$1.img",addr=0x80010000,force-raw=on </dev/null &&
         $work/host check "$work/$1.out" "$1"

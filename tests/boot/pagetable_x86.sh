@@ -26,7 +26,7 @@ build() {
 
 guest() { # FORMAT
     $work/host image "$work/$1.img" "$1" || return 1
-    timeout 200 qemu-system-x86_64 -accel tcg -cpu max -m 64 -no-reboot -display none -monitor none \
+    prlimit --cpu=60 qemu-system-x86_64 -accel tcg -cpu max -m 64 -no-reboot -display none -monitor none \
         -serial "file:$work/$1.log" -device isa-debug-exit,iobase=0xf4 -kernel $work/guest \
         -device loader,file="$work/$1.img",addr=0x200000,force-raw=on </dev/null
     status=$?

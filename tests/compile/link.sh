@@ -113,20 +113,20 @@ done
     implementation $headers >$work/impl.c
     user use_a $headers >$work/a.c
     user use_b $headers >$work/b.c
-    check "three units: all, gcc -O1" program "gcc -O1 $c" "gcc -O1 $c" $units
+    check "three units: all, gcc -O2" program "gcc -O2 $c" "gcc -O2 $c" $units
     check "three units: all, clang -O0" program "clang -O0 $c" "clang -O0 $c" $units
     check "three units: all, g++" program "g++ -O1 $cxx" "g++ -O1 $cxx" $units
     check "implementation in C, users in C++" program "gcc -O0 $c" "clang++ -O0 $cxx" $units
     check "implementation in C++, users in C" program "g++ -O0 $cxx" "clang -O0 $c" $units
     { static && implementation $headers && user use_a; } >$work/a.c
     { static && implementation $headers && user use_b; } >$work/b.c
-    check "two static implementations" program "" "gcc -O1 $c" a b main
+    check "two static implementations" program "" "gcc -O2 $c" a b main
 }
 
 # its public functions can be linked to; beside them only mmi_ ones, which inline functions call
 exported() { # HEADER
     implementation "$1" >$work/impl.c
-    gcc -w -O1 -I. -c -o $work/impl.o $work/impl.c
+    gcc -w -O2 -I. -c -o $work/impl.o $work/impl.c
     tests/compile/functions "$1" | awk '$2 != "static" { print $3 }' | sort >$work/declared
     nm $work/impl.o | awk '$2 == "T" && $3 !~ /^mmi_/ { print $3 }' | sort >$work/defined
     diff -U0 $work/declared $work/defined

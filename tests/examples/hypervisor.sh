@@ -34,7 +34,7 @@ told() { # LINE: a step that the guest's machine printed
 steps() { # PROGRAM: each step is a check
     program=$1
     status=0
-    timeout 150 "$work/$program" >"$work/$program.out" 2>&1 || status=$?
+    prlimit --cpu=60 "$work/$program" >"$work/$program.out" 2>&1 || status=$?
     if [ "$status" = 77 ]; then
         skipped "$program" "$(sed -n 's/^SKIP *//p' "$work/$program.out")"
         return

@@ -109,7 +109,7 @@ redis() {
     LD_PRELOAD=$lib redis-server --port $port --save '' --appendonly no --dir "$out" >"$out/redis.log" 2>&1 &
     pid=$!
     while ! redis-cli -p $port ping >/dev/null 2>&1; do # until it answers, or has ended
-        kill -0 $pid || return 1
+        kill -0 $pid || { tail -n 5 "$out/redis.log"; return 1; }
         sleep 0.2
     done
     LD_PRELOAD=$lib redis-benchmark -p $port -q -n 20000 -r 5000 -d 300 \

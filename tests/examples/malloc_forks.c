@@ -4,6 +4,7 @@
 #include "malloc_check.h"
 
 #include <sched.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <sys/syscall.h>
 
@@ -147,44 +148,45 @@ static void own_steps(void)
     CHECK(steps > 300);
 }
 
-/* Another thread steps, and after each instruction waits until this one has forked, or waits for it
- * to go on: then the library, which yields between two looks, has looked again and not forked. A
- * fork at each instruction would turn it away from the library's gate for ever: after every second
- * one that had to wait, it goes some way without. */
+/* Another thread steps. After each instruction it waits until this one has forked, or has found that
+ * it must wait: the library yields between two looks, and a yield lasts until the next instruction.
+ * A fork at each of them would turn the thread away from the library's gate for ever: after every
+ * second one that had to wait, it goes some way without. */
 #define PASS 16 /* instructions that lead through the gate, as far as the test needs them */
-static unsigned asked, answered, pass;
-static unsigned yields; /* of the thread that forks, in the library */
+static sem_t asks, goes_on, has_looked;
+static unsigned answered, pass;
+static bool asked, waited, stepped;
 static __thread bool forks;
-static bool stepped;
 
 int sched_yield(void)
 {
-    if (forks)
-        __atomic_fetch_add(&yields, 1, __ATOMIC_RELEASE);
-    return (int)syscall(SYS_sched_yield);
+    if (!forks)
+        return (int)syscall(SYS_sched_yield);
+    waited = true;
+    sem_post(&has_looked);
+    return sem_wait(&goes_on);
 }
 
 static void wait_for_fork(int signal)
 {
-    const unsigned before = __atomic_load_n(&yields, __ATOMIC_ACQUIRE);
-
     (void)signal;
-    if (__atomic_load_n(&answered, __ATOMIC_ACQUIRE) == asked) {
-        if (pass != 0) {
-            pass--;
-            return;
-        }
-        __atomic_store_n(&asked, asked + 1, __ATOMIC_RELEASE);
+    if (asked) {
+        sem_post(&goes_on);
+    } else if (pass != 0) {
+        pass--;
+        return;
+    } else {
+        asked = true;
+        sem_post(&asks);
     }
-    while (__atomic_load_n(&answered, __ATOMIC_ACQUIRE) != asked &&
-           __atomic_load_n(&yields, __ATOMIC_ACQUIRE) - before < 2)
-        syscall(SYS_sched_yield);
+    sem_wait(&has_looked);
 }
 
 static void *steps_on(void *arg)
 {
     stepped_calls(true);
-    __atomic_store_n(&stepped, true, __ATOMIC_RELEASE);
+    stepped = true;
+    sem_post(&asks);
     return arg;
 }
 
@@ -193,6 +195,7 @@ static unsigned char *kept[64];
 
 static void child_uses(void)
 {
+    forks = false;
     for (unsigned round = 0; round < 2; round++) {
         void *p[64];
         for (size_t i = 0; i < 64; i++) {
@@ -210,29 +213,27 @@ static void child_uses(void)
 
 static void others_steps(void)
 {
-    unsigned waited = 0, waits = 0;
+    unsigned waits = 0;
     pthread_t id;
 
     for (size_t i = 0; i < 64; i++) {
         CHECK((kept[i] = malloc(i * 60 + 1)) != NULL);
         memset(kept[i], (int)i, i * 60 + 1);
     }
+    sem_init(&asks, 0, 0);
+    sem_init(&goes_on, 0, 0);
+    sem_init(&has_looked, 0, 0);
     on_trap(wait_for_fork);
     CHECK(pthread_create(&id, NULL, steps_on, NULL) == 0);
-    while (!__atomic_load_n(&stepped, __ATOMIC_ACQUIRE)) {
-        const unsigned n = __atomic_load_n(&asked, __ATOMIC_ACQUIRE);
-        if (n == answered) {
-            syscall(SYS_sched_yield);
-            continue;
-        }
+    for (sem_wait(&asks); !stepped; sem_wait(&asks)) {
         forks = true;
         fork_and(child_uses);
         forks = false;
-        if (yields != waited) {
-            waited = yields;
-            pass = ++waits % 2 == 0 ? PASS : 0;
-        }
-        __atomic_store_n(&answered, n, __ATOMIC_RELEASE);
+        if (waited && ++waits % 2 == 0)
+            pass = PASS;
+        waited = asked = false;
+        answered++;
+        sem_post(&has_looked);
     }
     pthread_join(id, NULL);
     CHECK(answered > 700);
@@ -255,7 +256,7 @@ static void others_steps(void)
 
 int main(void)
 {
-    alarm(300); /* a fork that waits for its own thread would do so for ever */
+    alarm(60); /* a fork that waits for its own thread would do so for ever */
     given_up();
     stepped_calls(false);
     own_steps();
