@@ -148,10 +148,10 @@ static void own_steps(void)
     CHECK(steps > 300);
 }
 
-/* Another thread steps. After each instruction it waits until this one has forked, or has found that
- * it must wait: the library yields between two looks, and a yield lasts until the next instruction.
- * A fork at each of them would turn the thread away from the library's gate for ever: after every
- * second one that had to wait, it goes some way without. */
+/* Another thread steps. After each instruction it waits until this one has forked, or has found
+ * that it must wait: the library yields between two looks, and a yield lasts until the next
+ * instruction. A fork at each of them would turn the thread away from the library's gate for ever:
+ * after every second one that had to wait, it goes some way without. */
 #define PASS 16 /* instructions that lead through the gate, as far as the test needs them */
 static sem_t asks, goes_on, has_looked;
 static unsigned answered, pass;
