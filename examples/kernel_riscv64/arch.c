@@ -10,7 +10,7 @@
 #define TEST_DEVICE UINT64_C(0x100000)
 #define TEST_VA     UINT64_C(0xffffffffd0000000)
 
-extern const uint64_t boot_addresses[3]; /* physical: of the image, of boot_other, of boot_root48 */
+extern const uint64_t boot_addresses[2]; /* physical: of the image and entry, of boot_root48 */
 extern unsigned char image_text[], image_rodata[], image_data[], image_end[];
 void user_enter(struct frame *frame, uint64_t *stack);
 _Noreturn void user_leave(uint64_t *stack);
@@ -97,7 +97,7 @@ void arch_load_root(uint64_t root)
 {
     csr_write(satp, root);
     __asm__ volatile("sfence.vma" ::: "memory");
-    own_tables = (root << 20 >> 20) != boot_addresses[2] >> 12;
+    own_tables = (root << 20 >> 20) != boot_addresses[1] >> 12;
 }
 
 /* There are no ASIDs here, and SFENCE.VMA and the firmware's remote one without an ASID take global
@@ -136,11 +136,14 @@ static bool ticking[MM_CPU_MAX];
 #define SIE_SOFTWARE 2u
 #define SIE_TIMER    32u
 
+/* Every hart has the first one's entry and asks for its number there: OpenSBI 1.1 marks a hart as
+ * starting before it notes where (sbi_hsm_hart_start), and one that looks just then starts with
+ * what was noted for the first. */
 unsigned arch_start_cpus(void)
 {
     unsigned all = 1;
     for (uint64_t hart = 0; hart < MM_CPU_MAX; hart++)
-        if (hart != port_self()->hart && sbi(SBI_HSM, 0, hart, boot_addresses[1], all, 0) == 0)
+        if (hart != port_self()->hart && sbi(SBI_HSM, 0, hart, boot_addresses[0], 0, 0) == 0)
             all++;
     while (mm_popcount(mm_load_acquire(&harts)) != all)
         MM_CPU_RELAX();
@@ -267,7 +270,7 @@ uint64_t arch_image_pa(uintptr_t va)
 /* Sv48 if the hart has it: a write of satp with an unknown mode has no effect. */
 static enum mm_pagetable_id choose_format(const char *options)
 {
-    const uint64_t root = UINT64_C(9) << 60 | boot_addresses[2] >> 12;
+    const uint64_t root = UINT64_C(9) << 60 | boot_addresses[1] >> 12;
     if (begins(options, "sv39"))
         return MM_PAGETABLE_ID_SV39;
     arch_load_root(root);

@@ -4,13 +4,12 @@
 
 /* ---- At physical addresses ------------------------------------------------------------------- */
         .section .boot, "awx"
-        .globl boot_start, boot_other
+        .globl boot_start
 boot_start:
-        li a2, 0                        /* number of the CPU */
-        j 1f
-boot_other:                             /* started by the first one: a1 is the number */
-        mv a2, a1
-1:      csrw sie, zero
+        la t0, boot_harts
+        li t1, 1
+        amoadd.w a2, t1, (t0)           /* number of the CPU */
+        csrw sie, zero
         csrw sscratch, zero
         la t0, boot_root
         srli t0, t0, 12
@@ -23,6 +22,8 @@ boot_other:                             /* started by the first one: a1 is the n
         jr t0
         .align 3
 2:      .dword high_start
+boot_harts:
+        .word 0                         /* that have come here */
 
 /* Sv39: leaves of 1 GiB at physical addresses, at DIRECT (4 GiB), and at BASE + 2 GiB. */
         .globl boot_root, boot_root48
@@ -189,7 +190,7 @@ arch_try_write:
         .globl boot_addresses
         .align 3
 boot_addresses:
-        .dword boot_start, boot_other, boot_root48
+        .dword boot_start, boot_root48
         .globl user_image, user_image_end
         .align 12
 user_image:
