@@ -1491,22 +1491,32 @@ MM_CORE_INLINE void mmi_vma_fetch(const struct mm_vma_node *node)
     MMI_VMA_PREFETCH(line + 320);
 }
 
-/* The area word of what covers `page`, or 0. */
-MM_CORE_INLINE uintptr_t mmi_vma_word(const struct mm_vma_map *map, uintptr_t page)
+/* The leaf where `page` belongs; the map is not empty. */
+MM_CORE_INLINE const struct mm_vma_node *mmi_vma_leaf_of(const struct mm_vma_map *map,
+                                                         uintptr_t page)
 {
     const struct mm_vma_node *node = map->root;
     uintptr_t level = map->height;
-    const struct mm_vma *vma;
-    uint32_t high = MMI_VMA_HIGH(page);
-    unsigned i;
 
-    if (MM_UNLIKELY(node == NULL))
-        return 0;
     for (; level != 0; level--) {
         node = mmi_vma_child(node, mmi_vma_inner_rank(node, page));
         if (map->height > MMI_VMA_NEAR_LEVELS)
             mmi_vma_fetch(node);
     }
+    return node;
+}
+
+/* The area word of what covers `page`, or 0. */
+MM_CORE_INLINE uintptr_t mmi_vma_word(const struct mm_vma_map *map, uintptr_t page)
+{
+    const struct mm_vma_node *node;
+    const struct mm_vma *vma;
+    uint32_t high = MMI_VMA_HIGH(page);
+    unsigned i;
+
+    if (MM_UNLIKELY(map->root == NULL))
+        return 0;
+    node = mmi_vma_leaf_of(map, page);
     if (MM_LIKELY(node->u.leaf.high == high)) {
         i = mmi_vma_leaf_rank(node, (uint32_t)page);
         if (MM_UNLIKELY(i == 0))
@@ -1617,8 +1627,8 @@ MM_STATIC_ASSERT(MM_VMA_LEAF_AREAS == 23 && MM_VMA_INNER_CHILDREN == 19,
 #define MMI_VMA_HERE static inline __attribute__((always_inline))
 
 typedef uint32_t mmi_vma_v32 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef uintptr_t mmi_vma_vword
-    __attribute__((vector_size(4 * sizeof(uintptr_t)), aligned(sizeof(uintptr_t)), may_alias));
+typedef uintptr_t mmi_vma_pair
+    __attribute__((vector_size(2 * sizeof(uintptr_t)), aligned(sizeof(uintptr_t)), may_alias));
 
 /* Readers without a lock see these words: they are stored one by one, whole. */
 static void mmi_vma_put32(uint32_t *p, uint32_t value)
@@ -1695,22 +1705,12 @@ MMI_VMA_HERE void mmi_vma_leaf_put_within(struct mm_vma_node *leaf, unsigned i,
     mm_store(&leaf->u.leaf.area[i], (uintptr_t)vma | (vma->flags & MM_VMA_INLINE_FLAGS));
 }
 
-/* Slots from `from` on become unused. */
-static void mmi_vma_leaf_cut(struct mm_vma_node *leaf, unsigned from)
-{
-    unsigned i;
-
-    for (i = from; i < leaf->u.leaf.count; i++)
-        mmi_vma_put32(&leaf->u.leaf.start[i], MMI_VMA_NO_START);
-    mmi_vma_put32(&leaf->u.leaf.count, from);
-}
-
 /* Four neighbouring slots at once. Plain stores: a reader beside the writer takes nothing from them
  * that it has not seen to be valid since (mmi_vma_read_valid). ThreadSanitizer sees them one by
  * one. */
 struct mmi_vma_four {
     mmi_vma_v32 start, last;
-    mmi_vma_vword area;
+    mmi_vma_pair area, more; /* pairs: gcc lets vectors that no register holds go through memory */
 };
 
 MMI_VMA_HERE void mmi_vma_four_load(struct mmi_vma_four *four, const struct mm_vma_node *leaf,
@@ -1718,7 +1718,8 @@ MMI_VMA_HERE void mmi_vma_four_load(struct mmi_vma_four *four, const struct mm_v
 {
     four->start = *(const mmi_vma_v32 *)(const void *)&leaf->u.leaf.start[i];
     four->last = *(const mmi_vma_v32 *)(const void *)&leaf->u.leaf.last[i];
-    four->area = *(const mmi_vma_vword *)(const void *)&leaf->u.leaf.area[i];
+    four->area = *(const mmi_vma_pair *)(const void *)&leaf->u.leaf.area[i];
+    four->more = *(const mmi_vma_pair *)(const void *)&leaf->u.leaf.area[i + 2];
 }
 
 MMI_VMA_HERE void mmi_vma_four_store(const struct mmi_vma_four *four, struct mm_vma_node *leaf,
@@ -1730,12 +1731,13 @@ MMI_VMA_HERE void mmi_vma_four_store(const struct mmi_vma_four *four, struct mm_
     for (k = 0; k < 4; k++) {
         mmi_vma_put32(&leaf->u.leaf.start[i + k], four->start[k]);
         mmi_vma_put32(&leaf->u.leaf.last[i + k], four->last[k]);
-        mm_store(&leaf->u.leaf.area[i + k], four->area[k]);
+        mm_store(&leaf->u.leaf.area[i + k], k < 2 ? four->area[k] : four->more[k - 2]);
     }
 #else
     *(mmi_vma_v32 *)(void *)&leaf->u.leaf.start[i] = four->start;
     *(mmi_vma_v32 *)(void *)&leaf->u.leaf.last[i] = four->last;
-    *(mmi_vma_vword *)(void *)&leaf->u.leaf.area[i] = four->area;
+    *(mmi_vma_pair *)(void *)&leaf->u.leaf.area[i] = four->area;
+    *(mmi_vma_pair *)(void *)&leaf->u.leaf.area[i + 2] = four->more;
 #endif
 }
 
@@ -1752,6 +1754,23 @@ static void mmi_vma_leaf_copy(struct mm_vma_node *to, const struct mm_vma_node *
     mmi_vma_four_store(&four, to, MM_VMA_LEAF_AREAS - 4);
     mmi_vma_put32(&to->u.leaf.count, from->u.leaf.count);
     mmi_vma_put32(&to->u.leaf.high, from->u.leaf.high);
+}
+
+/* Slots from `from` on become unused, in fours as far as they go. */
+MMI_VMA_HERE void mmi_vma_leaf_cut(struct mm_vma_node *leaf, unsigned from)
+{
+    unsigned i = from;
+
+#ifndef MMI_VMA_TSAN
+    static const mmi_vma_v32 unused = {MMI_VMA_NO_START, MMI_VMA_NO_START, MMI_VMA_NO_START,
+                                       MMI_VMA_NO_START};
+
+    for (; i < leaf->u.leaf.count && i + 4 <= MM_VMA_LEAF_AREAS; i += 4)
+        *(mmi_vma_v32 *)(void *)&leaf->u.leaf.start[i] = unused;
+#endif
+    for (; i < leaf->u.leaf.count; i++)
+        mmi_vma_put32(&leaf->u.leaf.start[i], MMI_VMA_NO_START);
+    mmi_vma_put32(&leaf->u.leaf.count, from);
 }
 
 /* Opens `n` slots at i, from the top down in fours; the lowest four overlap. */
@@ -1788,9 +1807,12 @@ MMI_VMA_HERE void mmi_vma_leaf_close(struct mm_vma_node *leaf, unsigned i, unsig
     }
     for (; i < count; i++)
         mmi_vma_leaf_move(leaf, i, leaf, i + n);
+    if (n != 1) {
+        mmi_vma_leaf_cut(leaf, count);
+        return;
+    }
+    mmi_vma_put32(&leaf->u.leaf.start[count], MMI_VMA_NO_START);
     mmi_vma_put32(&leaf->u.leaf.count, count);
-    for (i = count; i < count + n; i++)
-        mmi_vma_put32(&leaf->u.leaf.start[i], MMI_VMA_NO_START);
 }
 
 static void mmi_vma_inner_put(struct mm_vma_node *node, unsigned i, uintptr_t key,
@@ -1914,7 +1936,8 @@ static struct mm_vma_node *mmi_vma_leaf_take(struct mm_vma_map *map, uint32_t hi
     static const struct mmi_vma_four unused = {
         {MMI_VMA_NO_START, MMI_VMA_NO_START, MMI_VMA_NO_START, MMI_VMA_NO_START},
         {0, 0, 0, 0},
-        {0, 0, 0, 0}};
+        {0, 0},
+        {0, 0}};
     struct mm_vma_node *leaf = mmi_vma_node_take(map);
     unsigned i;
 
@@ -1981,12 +2004,15 @@ MMI_VMA_HERE void mmi_vma_seek_here(struct mm_vma_cursor *c, const struct mm_vma
 {
     struct mm_vma_node *node = map->root;
     uintptr_t level;
+    bool far = map->height > MMI_VMA_NEAR_LEVELS;
 
     for (level = map->height; level != 0; level--) {
+        unsigned at = mmi_vma_inner_rank(node, page);
+
         c->node[level] = node;
-        c->at[level] = mmi_vma_inner_rank(node, page);
-        node = node->u.inner.child[c->at[level]];
-        if (map->height > MMI_VMA_NEAR_LEVELS)
+        c->at[level] = at;
+        node = node->u.inner.child[at];
+        if (far)
             mmi_vma_fetch(node);
     }
     c->node[0] = node;
@@ -2661,6 +2687,9 @@ struct mmi_vma_patch {
     bool full;       /* the leaf lacks room */
     bool wide;       /* there are areas of the range in the next leaf too */
     uintptr_t floor; /* where the area before that ends, or 0 */
+    uintptr_t next;  /* start of what follows the slots, or MMI_VMA_TOP */
+    uint32_t lost;   /* the longest gap that becomes shorter, 0: none */
+    uint32_t won;    /* the longest one that becomes longer */
 };
 
 /* Whether all slots end within the leaf's stretch, and the patch's can become `more` and what is
@@ -2706,26 +2735,43 @@ static bool mmi_vma_patch_first(struct mmi_vma_patch *p, const struct mm_vma_map
     return map->height == 0 || (p->j != 0 && (more == 0 || p->floor != start));
 }
 
+/* Number of the leaf's starts up to `low`, the first `from` of which are: few follow. */
+MMI_VMA_HERE unsigned mmi_vma_leaf_rank_from(const struct mm_vma_node *leaf, unsigned from,
+                                             uint32_t low)
+{
+    const uint32_t *start = leaf->u.leaf.start;
+    unsigned count = leaf->u.leaf.count;
+    unsigned i = from < MM_VMA_LEAF_AREAS - 4 ? from : MM_VMA_LEAF_AREAS - 4, n;
+
+    n = i + (unsigned)(start[i] <= low);
+    n += (unsigned)(start[i + 1] <= low);
+    n += (unsigned)(start[i + 2] <= low);
+    n += (unsigned)(start[i + 3] <= low);
+    if (MM_UNLIKELY(n == i + 4))
+        return mmi_vma_leaf_rank(leaf, low);
+    return n < count ? n : count; /* for low = 2^32 - 1: M1 */
+}
+
 /* Finds [start, end), which `more` areas are to take. False: it is not so, or there is no room, or
  * no slot would be left. */
 static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map *map,
                                uintptr_t start, uintptr_t end, unsigned more)
 {
     const struct mmi_vma_leaf *l;
-    uintptr_t behind = MMI_VMA_TOP;
-    unsigned i, j, count;
+    unsigned i, j;
+    bool last;
 
     p->full = p->wide = false;
+    p->lost = p->won = 0;
     if (MM_UNLIKELY(map->root == NULL || MMI_VMA_HIGH(start) != MMI_VMA_HIGH(end)))
         return false;
     mmi_vma_seek_here(&p->c, map, start);
     l = &p->c.node[0]->u.leaf;
-    count = l->count;
     if (l->high != MMI_VMA_HIGH(start))
         return false;
     i = p->c.at[0];
-    i -= (unsigned)(i != 0 && l->last[i - (i != 0)] >= (uint32_t)start);
-    j = mmi_vma_leaf_rank(p->c.node[0], (uint32_t)(end - 1));
+    j = mmi_vma_leaf_rank_from(p->c.node[0], i, (uint32_t)(end - 1));
+    i -= (unsigned)(i != 0) & (unsigned)(l->last[i - (unsigned)(i != 0)] >= (uint32_t)start);
     p->i = i;
     p->j = j;
     if (map->height > MMI_VMA_NEAR_LEVELS)
@@ -2733,28 +2779,11 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
     p->first = i == 0 && l->start[0] >= (uint32_t)start;
     if (p->first && !mmi_vma_patch_first(p, map, start, more))
         return false;
-    if (j == count)
-        behind = mmi_vma_behind(&p->c, map, 0);
-    p->beyond = behind == end;
-    p->wide = behind < end;
+    last = j == l->count;
+    p->next = last ? mmi_vma_behind(&p->c, map, 0) : mmi_vma_page_at(l->high, l->start[j]);
+    p->beyond = last && p->next == end;
+    p->wide = p->next < end;
     return mmi_vma_patch_fits(p, start, end, more) && !p->wide;
-}
-
-/* Longest gap behind the leaf's slots [i, j); `next` is the start of what follows slot j - 1. */
-static uint32_t mmi_vma_gap_of(const struct mm_vma_node *leaf, unsigned i, unsigned j,
-                               uintptr_t next)
-{
-    const struct mmi_vma_leaf *l = &leaf->u.leaf;
-    uint32_t gap, max;
-
-    if (j == 0)
-        return 0;
-    max = mmi_vma_sat(next - mmi_vma_page_at(l->high, l->last[j - 1]) - 1);
-    for (i++; i < j; i++) {
-        gap = l->start[i] - l->last[i - 1] - 1;
-        max = gap > max ? gap : max;
-    }
-    return max;
 }
 
 /* The leaf's first start was `was`: keys above and the gap before follow. */
@@ -2775,14 +2804,10 @@ static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, u
                               unsigned j, struct mm_vma *const *area, unsigned n)
 {
     struct mm_vma_node *leaf = p->c.node[0];
-    unsigned before = i - (unsigned)(i != 0), k;
-    uintptr_t first = mmi_vma_leaf_start(leaf, 0), next = 0;
-    uint32_t was = 0, now, noted;
+    uintptr_t first = mmi_vma_leaf_start(leaf, 0);
+    uint32_t noted;
+    unsigned k;
 
-    if (map->height != 0) {
-        next = mmi_vma_follower(&p->c, map, j - 1);
-        was = mmi_vma_gap_of(leaf, before, j, next);
-    }
     if (i + n > j)
         mmi_vma_leaf_open(leaf, j, i + n - j);
     else if (i + n < j)
@@ -2793,11 +2818,10 @@ static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, u
     map->count -= j;
     if (map->height == 0)
         return;
-    now = mmi_vma_gap_of(leaf, before, i + n, next);
     noted = p->c.node[1]->u.inner.gap[p->c.at[1]];
-    if (now > noted)
-        mmi_vma_raise(&p->c, map, now);
-    else if (was == noted && now < was)
+    if (p->won > noted)
+        mmi_vma_raise(&p->c, map, p->won);
+    else if (p->won < p->lost && p->lost == noted)
         mmi_vma_fix_gaps(&p->c, map, false);
     if (MM_UNLIKELY(p->first))
         mmi_vma_patch_head(p, map, first);
@@ -3753,7 +3777,8 @@ static bool mmi_vma_is_data(uintptr_t flags)
  * which come next nobody can guess. */
 MMI_VMA_HERE void mmi_vma_account(struct mm_vma_space *space, uintptr_t flags, uintptr_t pages)
 {
-    uintptr_t write = flags / MM_VMA_WRITE & 1, exec = flags / MM_VMA_EXEC & 1;
+    uintptr_t write = (uintptr_t)0 - (flags / MM_VMA_WRITE & 1);
+    uintptr_t exec = (uintptr_t)0 - (flags / MM_VMA_EXEC & 1);
 
     space->total += pages;
     if (MM_UNLIKELY((flags & (MM_VMA_SHARED | MM_VMA_LOCKED | MM_VMA_GROWSDOWN)) != 0)) {
@@ -3772,16 +3797,19 @@ MMI_VMA_HERE void mmi_vma_account(struct mm_vma_space *space, uintptr_t flags, u
             return;
         }
     }
-    space->data += pages & ((uintptr_t)0 - write);
-    space->exec += pages & ((uintptr_t)0 - (exec & ~write));
+    space->data += pages & write;
+    space->exec += pages & exec & ~write;
 }
 
 /* Whether `pages` more fit the limits of all and of data. */
 static bool mmi_vma_may_expand(const struct mm_vma_space *space, uintptr_t flags, uint64_t pages)
 {
+    bool data = mmi_vma_is_data(flags);
+    bool over = space->data + pages > space->limits.data >> MM_PAGE_SHIFT;
+
     if (space->total + pages > space->limits.total >> MM_PAGE_SHIFT)
         return false;
-    return !mmi_vma_is_data(flags) || space->data + pages <= space->limits.data >> MM_PAGE_SHIFT;
+    return !(data & over); /* no branch: which come next nobody can guess */
 }
 
 static bool mmi_vma_may_lock(const struct mm_vma_space *space, uintptr_t flags, uint64_t pages)
@@ -3838,7 +3866,7 @@ static bool mmi_vma_anon_fits(uintptr_t target, uintptr_t source)
 }
 
 /* Whether `left` and `right`, which touch, are alike but for their identities. */
-static bool mmi_vma_alike(const struct mm_vma *left, const struct mm_vma *right)
+MMI_VMA_HERE bool mmi_vma_alike(const struct mm_vma *left, const struct mm_vma *right)
 {
     return left->flags == right->flags && left->file == right->file && left->user == right->user &&
            (left->flags & MMI_VMA_UNMERGEABLE) == 0 && left->end == right->start &&
@@ -3846,8 +3874,8 @@ static bool mmi_vma_alike(const struct mm_vma *left, const struct mm_vma *right)
 }
 
 /* What may join a new or changed range `mid`. */
-static void mmi_vma_joins(struct mm_vma *prev, const struct mm_vma *mid, struct mm_vma *next,
-                          bool *left, bool *right)
+MMI_VMA_HERE void mmi_vma_joins(struct mm_vma *prev, const struct mm_vma *mid, struct mm_vma *next,
+                                bool *left, bool *right)
 {
     *left = prev != NULL && mmi_vma_alike(prev, mid) && mmi_vma_anon_fits(prev->anon, mid->anon);
     *right = next != NULL && mmi_vma_alike(mid, next) && mmi_vma_anon_fits(next->anon, mid->anon);
@@ -3888,8 +3916,17 @@ static void mmi_vma_detach(struct mm_vma_space *space, struct mm_vma *vma, struc
 /* The first area that ends behind `page`, or NULL. */
 static struct mm_vma *mmi_vma_from(const struct mm_vma_space *space, uintptr_t page)
 {
+    const struct mm_vma_node *leaf;
     struct mm_vma_cursor c;
+    unsigned i;
 
+    if (space->map.root == NULL)
+        return NULL;
+    leaf = mmi_vma_leaf_of(&space->map, page);
+    i = mmi_vma_leaf_upto(leaf, page);
+    i -= (unsigned)(i != 0 && mmi_vma_leaf_end(leaf, i - 1) > page);
+    if (MM_LIKELY(i < leaf->u.leaf.count))
+        return mmi_vma_leaf_area(leaf, i);
     return mmi_vma_seek_area(&c, &space->map, page) ? mmi_vma_leaf_area(c.node[0], c.at[0]) : NULL;
 }
 
@@ -3941,11 +3978,10 @@ static void mmi_vma_cut(struct mm_vma_space *space, uintptr_t start, uintptr_t e
     }
 }
 
-/* Puts `range` (a description, not an object of the map) into the free place it names, joining
- * neighbours as Linux does. Returns the area that holds it. `fresh` becomes the area, unless NULL
- * is returned in *fresh: it was not needed. */
-static struct mm_vma *mmi_vma_add(struct mm_vma_space *space, const struct mm_vma *range,
-                                  struct mm_vma *fresh, struct mm_vma **gone)
+/* Puts `fresh` into the free place that it names, joining neighbours as Linux does. Returns the
+ * area that holds that place: another one if `fresh` was not needed. */
+static struct mm_vma *mmi_vma_add(struct mm_vma_space *space, struct mm_vma *fresh,
+                                  struct mm_vma **gone)
 {
     struct mm_vma_map *map = &space->map;
     struct mm_vma *prev = NULL, *next = NULL, *target = fresh;
@@ -3953,14 +3989,14 @@ static struct mm_vma *mmi_vma_add(struct mm_vma_space *space, const struct mm_vm
     bool left, right;
 
     if (map->root != NULL) {
-        mmi_vma_seek(&c, map, range->start);
+        mmi_vma_seek(&c, map, fresh->start);
         prev = mmi_vma_pred(&c, map);
         next = mmi_vma_succ(&c, map);
     }
-    mmi_vma_joins(prev, range, next, &left, &right);
-    mmi_vma_account(space, range->flags, mmi_vma_count(range));
+    mmi_vma_joins(prev, fresh, next, &left, &right);
+    mmi_vma_account(space, fresh->flags, mmi_vma_count(fresh));
     if (left) {
-        uintptr_t end = right ? next->end : range->end;
+        uintptr_t end = right ? next->end : fresh->end;
 
         target = prev;
         if (right) {
@@ -3975,12 +4011,12 @@ static struct mm_vma *mmi_vma_add(struct mm_vma_space *space, const struct mm_vm
         }
     } else if (right) {
         target = next;
-        mmi_vma_move_start(map, next, range->start);
+        mmi_vma_move_start(map, next, fresh->start);
     } else {
         mmi_vma_insert_at(&c, map, fresh);
     }
     if (target->anon == 0)
-        target->anon = range->anon;
+        target->anon = fresh->anon;
     return target;
 }
 
@@ -4017,11 +4053,13 @@ static struct mm_vma *mmi_vma_twin_from(struct mm_vma_space *space, const struct
 /* Takes [start, end) out of the patch's areas: *prev and *next are what is left of the first and
  * the last, and untouched if nothing is. Bounds are the leaf's: areas are written, but nothing
  * waits for them to be read. */
-static void mmi_vma_patch_cut(struct mm_vma_space *space, const struct mmi_vma_patch *p,
-                              uintptr_t start, uintptr_t end, struct mm_vma **prev,
-                              struct mm_vma **next, struct mm_vma **gone)
+MMI_VMA_HERE void mmi_vma_patch_cut(struct mm_vma_space *space, struct mmi_vma_patch *p,
+                                    uintptr_t start, uintptr_t end, struct mm_vma **prev,
+                                    struct mm_vma **next, struct mm_vma **gone)
 {
     const struct mmi_vma_leaf *l = &p->c.node[0]->u.leaf;
+    uintptr_t edge = mmi_vma_page_at(l->high, p->i != 0 ? l->last[p->i - 1] + 1 : l->start[0]);
+    uintptr_t lost = 0;
     struct mm_vma *vma;
     unsigned k;
 
@@ -4037,14 +4075,31 @@ static void mmi_vma_patch_cut(struct mm_vma_space *space, const struct mmi_vma_p
                 *next = mmi_vma_twin_from(space, vma, end);
             mm_store(&vma->end, start);
             *prev = vma;
-        } else if (to > end) {
-            mm_store(&vma->offset, vma->offset + (end - from));
-            mm_store(&vma->start, end);
-            *next = vma;
         } else {
-            mmi_vma_gone(vma, gone);
+            lost = mmi_vma_max(lost, from - edge);
+            if (to > end) {
+                mm_store(&vma->offset, vma->offset + (end - from));
+                mm_store(&vma->start, end);
+                *next = vma;
+            } else {
+                mmi_vma_gone(vma, gone);
+            }
         }
+        edge = to;
     }
+    if (*next == NULL)
+        lost = mmi_vma_max(lost, p->next - edge);
+    p->lost = mmi_vma_sat(lost);
+}
+
+/* Where what stands before the range ends: `prev`, which is left of the first slot, or the slot
+ * before that; what stands in the leaf before does not count. */
+static uintptr_t mmi_vma_patch_edge(const struct mmi_vma_patch *p, const struct mm_vma *prev,
+                                    uintptr_t start)
+{
+    const struct mmi_vma_leaf *l = &p->c.node[0]->u.leaf;
+
+    return prev != NULL || p->i == 0 ? start : mmi_vma_page_at(l->high, l->last[p->i - 1]) + 1;
 }
 
 /* An area of a leaf that may be alike one with `flags`, so far as its word tells; else NULL. */
@@ -4136,9 +4191,12 @@ static void mmi_vma_patch_free(struct mm_vma_space *space, struct mmi_vma_patch 
 {
     struct mm_vma *prev = NULL, *next = NULL;
 
+    if (p->i == p->j)
+        return;
     mmi_vma_patch_cut(space, p, start, end, &prev, &next, gone);
-    if (p->i != p->j)
-        mmi_vma_patch_three(p, &space->map, p->i, p->j, prev, NULL, next);
+    if (prev != NULL || p->i != 0)
+        p->won = mmi_vma_sat((next != NULL ? end : p->next) - mmi_vma_patch_edge(p, prev, start));
+    mmi_vma_patch_three(p, &space->map, p->i, p->j, prev, NULL, next);
 }
 
 /* What begins at `end` and may be alike one with `flags`: `next`, which is left of the last slot,
@@ -4152,37 +4210,38 @@ static struct mm_vma *mmi_vma_patch_behind(const struct mmi_vma_patch *p,
     return mmi_vma_leaf_like(p->c.node[0], p->j - 1, flags) != NULL ? next : NULL;
 }
 
-/* mmi_vma_cut and mmi_vma_add where the range is one leaf's. One area is reserved. */
+/* mmi_vma_cut and mmi_vma_add where the range of `fresh` is one leaf's. One area is reserved. */
 static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_vma_patch *p,
-                                        const struct mm_vma *range, struct mm_vma *fresh,
-                                        struct mm_vma **gone)
+                                        struct mm_vma *fresh, struct mm_vma **gone)
 {
     struct mm_vma *prev = NULL, *next = NULL, *before, *behind, *target = fresh;
     unsigned i = p->i, j = p->j;
     bool left, right;
 
-    mmi_vma_patch_cut(space, p, range->start, range->end, &prev, &next, gone);
-    mmi_vma_account(space, range->flags, mmi_vma_count(range));
-    before = prev != NULL ? mmi_vma_leaf_like(p->c.node[0], i, range->flags)
-                          : mmi_vma_patch_left(p, range->start, range->flags);
-    behind = mmi_vma_patch_behind(p, &space->map, next, range->end, range->flags);
-    mmi_vma_joins(before, range, behind, &left, &right);
+    mmi_vma_patch_cut(space, p, fresh->start, fresh->end, &prev, &next, gone);
+    mmi_vma_account(space, fresh->flags, mmi_vma_count(fresh));
+    p->won = mmi_vma_sat(mmi_vma_max(fresh->start - mmi_vma_patch_edge(p, prev, fresh->start),
+                                     next != NULL ? 0 : p->next - fresh->end));
+    before = prev != NULL ? mmi_vma_leaf_like(p->c.node[0], i, fresh->flags)
+                          : mmi_vma_patch_left(p, fresh->start, fresh->flags);
+    behind = mmi_vma_patch_behind(p, &space->map, next, fresh->end, fresh->flags);
+    mmi_vma_joins(before, fresh, behind, &left, &right);
     if (right)
         target = behind;
     if (left) {
         target = before;
         i -= prev == NULL;
         prev = before;
-        mm_store(&prev->end, range->end);
+        mm_store(&prev->end, fresh->end);
     }
-    mmi_vma_inherit(target, range->anon);
+    mmi_vma_inherit(target, fresh->anon);
     if (right && !p->beyond) {
         j += next == NULL;
-        next = mmi_vma_patch_next(left ? prev : NULL, behind, range->start, gone);
+        next = mmi_vma_patch_next(left ? prev : NULL, behind, fresh->start, gone);
     }
     mmi_vma_patch_three(p, &space->map, i, j, prev, target == fresh ? fresh : NULL, next);
     if (MM_UNLIKELY(right && p->beyond))
-        mmi_vma_patch_beyond(&space->map, left ? prev : NULL, behind, range->start, gone);
+        mmi_vma_patch_beyond(&space->map, left ? prev : NULL, behind, fresh->start, gone);
     return target;
 }
 
@@ -4197,9 +4256,10 @@ static bool mmi_vma_patch_again(struct mm_vma_space *space, struct mmi_vma_patch
 
     if (!p->full && !p->wide)
         return false;
-    if (p->full)
+    if (p->full) {
         mmi_vma_make_room(&p->c, map);
-    mmi_vma_seek(&p->c, map, start);
+        mmi_vma_seek(&p->c, map, start);
+    }
     behind = mmi_vma_behind(&p->c, map, 0);
     if (behind < end) {
         if (mmi_vma_patch_find(&tail, map, behind, end, 0))
@@ -4211,14 +4271,15 @@ static bool mmi_vma_patch_again(struct mm_vma_space *space, struct mmi_vma_patch
 }
 
 /* mmi_vma_reserve, as far as a patch needs it: found, areas only. */
-static int mmi_vma_patch_reserve(struct mm_vma_space *space, const struct mmi_vma_patch *p,
-                                 uintptr_t start, uintptr_t end, unsigned areas, bool found)
+MMI_VMA_HERE int mmi_vma_patch_reserve(struct mm_vma_space *space, const struct mmi_vma_patch *p,
+                                       uintptr_t start, uintptr_t end, unsigned areas, bool found)
 {
     struct mm_vma_map *map = &space->map;
     int result;
 
-    if (found)
-        return mmi_vma_spares(space, areas) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
+    if (MM_LIKELY(found))
+        return space->spare_count >= areas || mmi_vma_spares(space, areas) == MM_OK ? MM_VMA_OK
+                                                                                    : MM_VMA_ENOMEM;
     result = mmi_vma_reserve(space, start, end, areas);
     if (result == MM_VMA_OK && p->full &&
         mmi_vma_pool_fill(map, (areas + 1) * (map->height + 2)) != MM_OK)
@@ -4341,13 +4402,16 @@ static struct mm_vma *mmi_vma_patch_modify(struct mm_vma_space *space, struct mm
                                            uintptr_t from, uintptr_t to, uintptr_t flags,
                                            struct mm_vma **gone)
 {
-    struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), mid = *vma;
+    struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), mid;
     struct mm_vma *prev = from == vma->start ? mmi_vma_patch_left(p, from, flags) : NULL;
     struct mm_vma *next = to == vma->end ? mmi_vma_patch_right(p, &space->map, to, flags) : NULL;
     bool left, right;
 
     mmi_vma_account(space, vma->flags, from - to);
     mmi_vma_account(space, flags, to - from);
+    if (prev == NULL && next == NULL)
+        return mmi_vma_patch_split(space, p, from, to, flags);
+    mid = *vma;
     mid.start = from;
     mid.end = to;
     mid.flags = flags;
@@ -4366,7 +4430,7 @@ static unsigned mmi_vma_parts(const struct mm_vma *vma, uintptr_t from, uintptr_
 
 /* ---- Space: pages, as far as the calls need them --------------------------------------------- */
 
-static void mmi_vma_zap(struct mm_vma_space *space, uintptr_t start, uintptr_t end);
+static void mmi_vma_zap_pages(struct mm_vma_space *space, uintptr_t start, uintptr_t end);
 static void mmi_vma_reprotect(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
                               uintptr_t flags);
 static void mmi_vma_relock(struct mm_vma_space *space, uintptr_t start, uintptr_t end, bool locked);
@@ -4377,6 +4441,12 @@ static enum mm_vma_fault mmi_vma_touch(struct mm_vma_space *space, struct mm_vma
                                        uintptr_t page, unsigned access);
 static int mmi_vma_fill(struct mm_vma_space *space, uintptr_t start, uintptr_t end, bool own);
 static bool mmi_vma_share_needed(const struct mm_vma *vma);
+
+MMI_VMA_HERE void mmi_vma_zap(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+{
+    if (space->sys->hooks.pt_next != NULL)
+        mmi_vma_zap_pages(space, start, end);
+}
 
 /* ---- Space: where a mapping goes ------------------------------------------------------------- */
 
@@ -4529,18 +4599,16 @@ static int mmi_vma_granted(const struct mm_vma_request *r, bool anonymous, bool 
                                                                             : MM_VMA_OK;
 }
 
+/* mmap's flag `from` as the area's flag `to`, a smaller number. */
+#define MMI_VMA_FLAG(flags, from, to) ((flags) / ((from) / (to)) & (to))
+
 /* The area's flags, or a result. */
 static int mmi_vma_flags_of(const struct mm_vma_request *r, uintptr_t *flags)
 {
-    static const unsigned same[][2] = {{MM_VMA_MAP_LOCKED, MM_VMA_LOCKED},
-                                       {MM_VMA_MAP_NORESERVE, MM_VMA_NORESERVE},
-                                       {MM_VMA_MAP_STACK, MM_VMA_NOHUGEPAGE},
-                                       {MM_VMA_MAP_GROWSDOWN, MM_VMA_GROWSDOWN}};
     bool anonymous = (r->flags & MM_VMA_MAP_ANONYMOUS) != 0;
     bool shared = (r->flags & MM_VMA_MAP_TYPE) != MM_VMA_MAP_PRIVATE;
     uintptr_t may = r->may == 0 || anonymous ? MM_VMA_PROT : r->may & MM_VMA_PROT;
     uintptr_t f = (r->prot & MM_VMA_PROT) | (r->user & MM_VMA_USER_FLAGS);
-    unsigned i;
     int result = mmi_vma_kind_of(r);
 
     if (result == MM_VMA_OK)
@@ -4549,8 +4617,10 @@ static int mmi_vma_flags_of(const struct mm_vma_request *r, uintptr_t *flags)
         return result;
     if (!shared)
         may |= MM_VMA_WRITE; /* writes go to a copy */
-    for (i = 0; i < sizeof same / sizeof same[0]; i++)
-        f |= (r->flags & same[i][0]) != 0 ? same[i][1] : 0;
+    f |= MMI_VMA_FLAG(r->flags, MM_VMA_MAP_LOCKED, MM_VMA_LOCKED) |
+         MMI_VMA_FLAG(r->flags, MM_VMA_MAP_NORESERVE, MM_VMA_NORESERVE) |
+         MMI_VMA_FLAG(r->flags, MM_VMA_MAP_STACK, MM_VMA_NOHUGEPAGE) |
+         MMI_VMA_FLAG(r->flags, MM_VMA_MAP_GROWSDOWN, MM_VMA_GROWSDOWN);
     f |= may << MM_VMA_MAY_SHIFT;
     if (shared)
         f |= anonymous ? MM_VMA_SHARED | MM_VMA_SHMEM : MM_VMA_SHARED;
@@ -4621,56 +4691,55 @@ static void mmi_vma_unspare(struct mm_vma_space *space, struct mm_vma *vma)
 }
 
 /* A reference to the file for a range to come; for shared anonymous memory a new file. */
-static int mmi_vma_enter_reference(struct mm_vma_space *space, struct mm_vma *range)
+static int mmi_vma_enter_reference(struct mm_vma_space *space, struct mm_vma *fresh)
 {
     const struct mm_vma_hooks *h = &space->sys->hooks;
 
-    if ((range->flags & MM_VMA_SHMEM) == 0) {
-        mmi_vma_file_get(space, range->file);
+    if ((fresh->flags & MM_VMA_SHMEM) == 0) {
+        mmi_vma_file_get(space, fresh->file);
         return MM_VMA_OK;
     }
     if (h->shared == NULL)
         return MM_VMA_EINVAL;
-    return h->shared(h->ctx, mmi_vma_count(range), &range->file) == MM_OK ? MM_VMA_OK
+    return h->shared(h->ctx, mmi_vma_count(fresh), &fresh->file) == MM_OK ? MM_VMA_OK
                                                                           : MM_VMA_ENOMEM;
 }
 
-/* Maps `range`, whose place is chosen and whose limits are checked: what is there goes. */
-static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *range, void *user, bool fixed)
+/* Maps `fresh`, a spare area whose place is chosen and whose limits are checked: what is there
+ * goes. If it was not needed, or this fails, it is spare again. */
+static int mmi_vma_enter(struct mm_vma_space *space, struct mm_vma *fresh, bool fixed)
 {
     const struct mm_vma_hooks *hooks = &space->sys->hooks;
-    struct mm_vma *gone = NULL, *fresh, *area;
+    uintptr_t start = fresh->start, end = fresh->end;
+    struct mm_vma *gone = NULL, *area;
     struct mmi_vma_patch patch;
-    bool local = mmi_vma_patch_find(&patch, &space->map, range->start, range->end, 1);
-    int result = mmi_vma_patch_reserve(space, &patch, range->start, range->end, 2, local);
+    bool local = mmi_vma_patch_find(&patch, &space->map, start, end, 1);
+    int result = mmi_vma_patch_reserve(space, &patch, start, end, 2, local);
 
-    if (result != MM_VMA_OK)
+    if (result == MM_VMA_OK)
+        result = mmi_vma_enter_reference(space, fresh);
+    if (result != MM_VMA_OK) {
+        mmi_vma_unspare(space, fresh);
         return result;
-    result = mmi_vma_enter_reference(space, range);
-    if (result != MM_VMA_OK)
-        return result;
-    range->user = user;
+    }
     mmi_vma_write_begin(&space->map);
-    fresh = mmi_vma_spare(space);
-    mmi_vma_area_set(fresh, range->start, range->end, range->flags, range->offset, range->file);
-    fresh->user = user;
     if (!local)
-        local = mmi_vma_patch_again(space, &patch, range->start, range->end, 1, &gone);
+        local = mmi_vma_patch_again(space, &patch, start, end, 1, &gone);
     if (local) {
-        area = mmi_vma_patch_add(space, &patch, range, fresh, &gone);
+        area = mmi_vma_patch_add(space, &patch, fresh, &gone);
     } else {
         if (fixed)
-            mmi_vma_cut(space, range->start, range->end, &gone);
-        area = mmi_vma_add(space, range, fresh, &gone);
+            mmi_vma_cut(space, start, end, &gone);
+        area = mmi_vma_add(space, fresh, &gone);
     }
     mmi_vma_write_end(&space->map);
     if (area != fresh) { /* it joined a neighbour, which has a reference to the file already */
-        if (range->file != NULL && hooks->file_put != NULL)
-            hooks->file_put(hooks->ctx, range->file);
+        if (fresh->file != NULL && hooks->file_put != NULL)
+            hooks->file_put(hooks->ctx, fresh->file);
         mmi_vma_unspare(space, fresh);
     }
     if (fixed)
-        mmi_vma_zap(space, range->start, range->end);
+        mmi_vma_zap(space, start, end);
     mmi_vma_free_list(space, gone);
     return MM_VMA_OK;
 }
@@ -4736,7 +4805,7 @@ static int mmi_vma_mmap(struct mm_vma_space *space, const struct mm_vma_request 
 {
     bool anonymous = (r->flags & MM_VMA_MAP_ANONYMOUS) != 0;
     uintptr_t start = 0, flags = 0, offset;
-    struct mm_vma range;
+    struct mm_vma *fresh;
     uint64_t pages = 0;
     int result = mmi_vma_range(space, r, &start, &pages);
 
@@ -4746,12 +4815,16 @@ static int mmi_vma_mmap(struct mm_vma_space *space, const struct mm_vma_request 
         result = mmi_vma_admit(space, r, start, (uintptr_t)pages, &flags);
     if (result != MM_VMA_OK)
         return result;
+    if (mmi_vma_spares(space, 1) != MM_OK)
+        return MM_VMA_ENOMEM;
     offset = (flags & MM_VMA_SHARED) != 0 ? 0 : start; /* A2 */
     if (!anonymous)
         offset = (uintptr_t)(r->offset >> MM_PAGE_SHIFT);
-    mmi_vma_area_set(&range, start, start + (uintptr_t)pages, flags, offset,
+    fresh = mmi_vma_spare(space);
+    mmi_vma_area_set(fresh, start, start + (uintptr_t)pages, flags, offset,
                      anonymous ? NULL : r->file);
-    result = mmi_vma_enter(space, &range, r->area_user, (r->flags & MM_VMA_MAP_FIXED) != 0);
+    fresh->user = r->area_user;
+    result = mmi_vma_enter(space, fresh, (r->flags & MM_VMA_MAP_FIXED) != 0);
     if (result == MM_VMA_OK)
         *va = mmi_vma_va(start);
     return result;
@@ -5396,7 +5469,7 @@ static int mmi_vma_remap_move(const struct mmi_vma_remap *r, struct mm_vma *vma)
     fresh = mmi_vma_spare(space);
     mmi_vma_area_twin(space, fresh, &range);
     mmi_vma_write_begin(&space->map);
-    area = mmi_vma_add(space, &range, fresh, &gone);
+    area = mmi_vma_add(space, fresh, &gone);
     mmi_vma_remap_source(r, area, &gone);
     mmi_vma_write_end(&space->map);
     if (area != fresh) {
@@ -5641,18 +5714,17 @@ static bool mmi_vma_brk_grow(struct mm_vma_space *space, uintptr_t start, uintpt
 {
     uintptr_t flags = MM_VMA_READ | MM_VMA_WRITE | MM_VMA_MAY | MM_VMA_ACCOUNT;
     const struct mm_vma *next = mmi_vma_from(space, start);
-    struct mm_vma range, *fresh, *gone = NULL;
+    struct mm_vma *fresh, *gone = NULL;
 
     if (end > space->top || (next != NULL && end + 1 > mmi_vma_floor(space, next)))
         return false;
     if (!mmi_vma_may_expand(space, flags, end - start) || space->map.count >= space->limits.areas ||
         mmi_vma_reserve(space, start, end, 1) != MM_VMA_OK)
         return false;
-    mmi_vma_area_set(&range, start, end, flags, start, NULL);
     fresh = mmi_vma_spare(space);
     mmi_vma_area_set(fresh, start, end, flags, start, NULL);
     mmi_vma_write_begin(&space->map);
-    if (mmi_vma_add(space, &range, fresh, &gone) != fresh)
+    if (mmi_vma_add(space, fresh, &gone) != fresh)
         mmi_vma_unspare(space, fresh);
     mmi_vma_write_end(&space->map);
     return true;
@@ -5695,7 +5767,7 @@ static int mmi_vma_install(struct mm_vma_space *space, uintptr_t start, uintptr_
                            uintptr_t flags, uintptr_t offset, bool now)
 {
     const struct mm_vma *there = mmi_vma_from(space, start);
-    struct mm_vma range;
+    struct mm_vma *fresh;
     int result;
 
     if (there != NULL && there->start < end)
@@ -5703,8 +5775,11 @@ static int mmi_vma_install(struct mm_vma_space *space, uintptr_t start, uintptr_
     if (!mmi_vma_may_expand(space, flags, end - start) || space->map.count >= space->limits.areas)
         return MM_VMA_ENOMEM;
     flags |= MM_VMA_MAY | mmi_vma_accountable(flags);
-    mmi_vma_area_set(&range, start, end, flags, offset, NULL);
-    result = mmi_vma_enter(space, &range, NULL, false);
+    if (mmi_vma_spares(space, 1) != MM_OK)
+        return MM_VMA_ENOMEM;
+    fresh = mmi_vma_spare(space);
+    mmi_vma_area_set(fresh, start, end, flags, offset, NULL);
+    result = mmi_vma_enter(space, fresh, false);
     if (result == MM_VMA_OK && now && space->sys->hooks.pt_map != NULL) {
         result = mmi_vma_fill(space, start, end, true);
         if (result != MM_VMA_OK) /* what was reserved for two inserts does for a split too */
@@ -6045,13 +6120,13 @@ static void mmi_vma_settle(struct mm_vma_space *space, struct mmi_vma_spot *spot
 }
 
 /* Empties all entries of a range: as many steps as there are entries, however long it is. */
-static void mmi_vma_zap(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
+static void mmi_vma_zap_pages(struct mm_vma_space *space, uintptr_t start, uintptr_t end)
 {
     const struct mm_vma_hooks *h = &space->sys->hooks;
     struct mmi_vma_gather gather;
     struct mmi_vma_spot spot;
 
-    if (h->pt_next == NULL || start >= end || !mmi_vma_spot_lock(space, start, end, &spot))
+    if (start >= end || !mmi_vma_spot_lock(space, start, end, &spot))
         return;
     mmi_vma_gather_init(&gather, space);
     do {
