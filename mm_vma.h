@@ -2735,21 +2735,19 @@ static bool mmi_vma_patch_first(struct mmi_vma_patch *p, const struct mm_vma_map
     return map->height == 0 || (p->j != 0 && (more == 0 || p->floor != start));
 }
 
-/* Number of the leaf's starts up to `low`, the first `from` of which are: few follow. */
+/* Number of the leaf's starts up to `low`, the first `from` of which are: few follow. No unused
+ * slot's is (M1): `low` is less than 2^32 - 1. */
 MMI_VMA_HERE unsigned mmi_vma_leaf_rank_from(const struct mm_vma_node *leaf, unsigned from,
                                              uint32_t low)
 {
     const uint32_t *start = leaf->u.leaf.start;
-    unsigned count = leaf->u.leaf.count;
     unsigned i = from < MM_VMA_LEAF_AREAS - 4 ? from : MM_VMA_LEAF_AREAS - 4, n;
 
     n = i + (unsigned)(start[i] <= low);
     n += (unsigned)(start[i + 1] <= low);
     n += (unsigned)(start[i + 2] <= low);
     n += (unsigned)(start[i + 3] <= low);
-    if (MM_UNLIKELY(n == i + 4))
-        return mmi_vma_leaf_rank(leaf, low);
-    return n < count ? n : count; /* for low = 2^32 - 1: M1 */
+    return MM_LIKELY(n < i + 4) ? n : mmi_vma_leaf_rank(leaf, low);
 }
 
 /* Finds [start, end), which `more` areas are to take. False: it is not so, or there is no room, or
