@@ -121,6 +121,12 @@ static struct pte *pte_of(void *pt, mm_va_t va)
     return &((struct table *)pt)->page[(va >> MM_PAGE_SHIFT) - BASE];
 }
 
+/* Whether a page is a window on a frame that others have, who do not hear of writes through it. */
+static bool linear(void *pt, mm_va_t va)
+{
+    return w->model[(struct table *)pt - w->table][(va >> MM_PAGE_SHIFT) - BASE].kind == LINEAR;
+}
+
 static enum mm_status pt_map(void *ctx, void *pt, mm_va_t va, mm_pa_t pa, unsigned prot)
 {
     struct pte *e = pte_of(pt, va), fresh = {true, false, prot, false, pa, 0};
@@ -151,7 +157,7 @@ static void pt_protect(void *ctx, void *pt, mm_va_t va, unsigned prot)
     (void)ctx;
     assert_true(e->present);
     if (w->racing && (e->prot & ~prot & MM_VMA_WRITE) != 0 && f < FRAMES && w->page_refs[f] != 0 &&
-        chance(30)) {
+        !linear(pt, va) && chance(30)) {
         w->content[f] = mm_test_rand(&w->rng) >> 8;
         e->dirty = true;
     }
@@ -163,7 +169,7 @@ static void pt_clear(void *ctx, void *pt, mm_va_t va)
     struct pte *e = pte_of(pt, va);
 
     (void)ctx;
-    if (e->present && (e->prot & MM_VMA_WRITE) != 0 && e->pa < FRAMES * PAGE)
+    if (e->present && (e->prot & MM_VMA_WRITE) != 0 && e->pa < FRAMES * PAGE && !linear(pt, va))
         assert_true(e->dirty ||
                     w->page_refs[e->pa >> MM_PAGE_SHIFT] == 0); /* a write may be lost */
     memset(e, 0, sizeof *e);
