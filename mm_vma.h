@@ -1807,7 +1807,7 @@ MMI_VMA_HERE void mmi_vma_leaf_close(struct mm_vma_node *leaf, unsigned i, unsig
     }
     for (; i < count; i++)
         mmi_vma_leaf_move(leaf, i, leaf, i + n);
-    if (n != 1) {
+    if (n != 1) { /* an erase closes one, and folds to that */
         mmi_vma_leaf_cut(leaf, count);
         return;
     }
@@ -2004,7 +2004,7 @@ MMI_VMA_HERE void mmi_vma_seek_here(struct mm_vma_cursor *c, const struct mm_vma
 {
     struct mm_vma_node *node = map->root;
     uintptr_t level;
-    bool far = map->height > MMI_VMA_NEAR_LEVELS;
+    bool tall = map->height > MMI_VMA_NEAR_LEVELS;
 
     for (level = map->height; level != 0; level--) {
         unsigned at = mmi_vma_inner_rank(node, page);
@@ -2012,7 +2012,7 @@ MMI_VMA_HERE void mmi_vma_seek_here(struct mm_vma_cursor *c, const struct mm_vma
         c->node[level] = node;
         c->at[level] = at;
         node = node->u.inner.child[at];
-        if (far)
+        if (tall)
             mmi_vma_fetch(node);
     }
     c->node[0] = node;
@@ -2688,8 +2688,8 @@ struct mmi_vma_patch {
     bool wide;       /* there are areas of the range in the next leaf too */
     uintptr_t floor; /* where the area before that ends, or 0 */
     uintptr_t next;  /* start of what follows the slots, or MMI_VMA_TOP */
-    uint32_t lost;   /* the longest gap that becomes shorter, 0: none */
-    uint32_t won;    /* the longest one that becomes longer */
+    uint32_t was;    /* the longest of the leaf's gaps (M4) that change, 0: none does */
+    uint32_t now;    /* the longest that they become */
 };
 
 /* Whether all slots end within the leaf's stretch, and the patch's can become `more` and what is
@@ -2760,7 +2760,7 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
     bool last;
 
     p->full = p->wide = false;
-    p->lost = p->won = 0;
+    p->was = p->now = 0;
     if (MM_UNLIKELY(map->root == NULL || MMI_VMA_HIGH(start) != MMI_VMA_HIGH(end)))
         return false;
     mmi_vma_seek_here(&p->c, map, start);
@@ -2769,6 +2769,7 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
         return false;
     i = p->c.at[0];
     j = mmi_vma_leaf_rank_from(p->c.node[0], i, (uint32_t)(end - 1));
+    /* no branch: whether it begins within an area nobody can guess */
     i -= (unsigned)(i != 0) & (unsigned)(l->last[i - (unsigned)(i != 0)] >= (uint32_t)start);
     p->i = i;
     p->j = j;
@@ -2817,9 +2818,9 @@ static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, u
     if (map->height == 0)
         return;
     noted = p->c.node[1]->u.inner.gap[p->c.at[1]];
-    if (p->won > noted)
-        mmi_vma_raise(&p->c, map, p->won);
-    else if (p->won < p->lost && p->lost == noted)
+    if (p->now > noted)
+        mmi_vma_raise(&p->c, map, p->now);
+    else if (p->now < p->was && p->was == noted)
         mmi_vma_fix_gaps(&p->c, map, false);
     if (MM_UNLIKELY(p->first))
         mmi_vma_patch_head(p, map, first);
@@ -3832,13 +3833,13 @@ static bool mmi_vma_local(const struct mm_vma_cursor *c, const struct mm_vma_map
     return pred_end >= end || (pred_end <= start && mmi_vma_follower(c, map, i - 1) >= end);
 }
 
-/* Areas and nodes for a call that changes [start, end) by up to `areas` inserts. Changes
+/* Areas, and nodes for as many inserts or more, for a call that changes [start, end). Changes
  * nothing. */
-static int mmi_vma_reserve(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
-                           unsigned areas)
+static int mmi_vma_reserve_of(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                              unsigned areas, unsigned inserts)
 {
     struct mm_vma_map *map = &space->map;
-    uintptr_t need = areas * (map->height + 2);
+    uintptr_t need = inserts * (map->height + 2);
     struct mm_vma_cursor c;
 
     if (mmi_vma_spares(space, areas) != MM_OK)
@@ -3848,9 +3849,15 @@ static int mmi_vma_reserve(struct mm_vma_space *space, uintptr_t start, uintptr_
     if (map->root != NULL && map->height < 2) { /* a small map has no nodes to spare */
         mmi_vma_seek(&c, map, start);
         if (mmi_vma_local(&c, map, start, end))
-            need = mmi_vma_splits(&c, map, areas);
+            need = mmi_vma_splits(&c, map, inserts);
     }
     return mmi_vma_pool_fill(map, need) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
+}
+
+static int mmi_vma_reserve(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                           unsigned areas)
+{
+    return mmi_vma_reserve_of(space, start, end, areas, areas);
 }
 
 /* ---- Space: split, merge, cut ---------------------------------------------------------------- */
@@ -4048,6 +4055,16 @@ static struct mm_vma *mmi_vma_twin_from(struct mm_vma_space *space, const struct
     return twin;
 }
 
+/* Where what stands before the range ends: `prev`, which is left of the first slot, or the slot
+ * before that; what stands in the leaf before does not count. */
+static uintptr_t mmi_vma_patch_edge(const struct mmi_vma_patch *p, const struct mm_vma *prev,
+                                    uintptr_t start)
+{
+    const struct mmi_vma_leaf *l = &p->c.node[0]->u.leaf;
+
+    return prev != NULL || p->i == 0 ? start : mmi_vma_page_at(l->high, l->last[p->i - 1]) + 1;
+}
+
 /* Takes [start, end) out of the patch's areas: *prev and *next are what is left of the first and
  * the last, and untouched if nothing is. Bounds are the leaf's: areas are written, but nothing
  * waits for them to be read. */
@@ -4056,7 +4073,7 @@ MMI_VMA_HERE void mmi_vma_patch_cut(struct mm_vma_space *space, struct mmi_vma_p
                                     struct mm_vma **next, struct mm_vma **gone)
 {
     const struct mmi_vma_leaf *l = &p->c.node[0]->u.leaf;
-    uintptr_t edge = mmi_vma_page_at(l->high, p->i != 0 ? l->last[p->i - 1] + 1 : l->start[0]);
+    uintptr_t edge = mmi_vma_patch_edge(p, NULL, mmi_vma_page_at(l->high, l->start[0]));
     uintptr_t lost = 0;
     struct mm_vma *vma;
     unsigned k;
@@ -4087,17 +4104,7 @@ MMI_VMA_HERE void mmi_vma_patch_cut(struct mm_vma_space *space, struct mmi_vma_p
     }
     if (*next == NULL)
         lost = mmi_vma_max(lost, p->next - edge);
-    p->lost = mmi_vma_sat(lost);
-}
-
-/* Where what stands before the range ends: `prev`, which is left of the first slot, or the slot
- * before that; what stands in the leaf before does not count. */
-static uintptr_t mmi_vma_patch_edge(const struct mmi_vma_patch *p, const struct mm_vma *prev,
-                                    uintptr_t start)
-{
-    const struct mmi_vma_leaf *l = &p->c.node[0]->u.leaf;
-
-    return prev != NULL || p->i == 0 ? start : mmi_vma_page_at(l->high, l->last[p->i - 1]) + 1;
+    p->was = mmi_vma_sat(lost);
 }
 
 /* An area of a leaf that may be alike one with `flags`, so far as its word tells; else NULL. */
@@ -4193,7 +4200,7 @@ static void mmi_vma_patch_free(struct mm_vma_space *space, struct mmi_vma_patch 
         return;
     mmi_vma_patch_cut(space, p, start, end, &prev, &next, gone);
     if (prev != NULL || p->i != 0)
-        p->won = mmi_vma_sat((next != NULL ? end : p->next) - mmi_vma_patch_edge(p, prev, start));
+        p->now = mmi_vma_sat((next != NULL ? end : p->next) - mmi_vma_patch_edge(p, prev, start));
     mmi_vma_patch_three(p, &space->map, p->i, p->j, prev, NULL, next);
 }
 
@@ -4218,7 +4225,7 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
 
     mmi_vma_patch_cut(space, p, fresh->start, fresh->end, &prev, &next, gone);
     mmi_vma_account(space, fresh->flags, mmi_vma_count(fresh));
-    p->won = mmi_vma_sat(mmi_vma_max(fresh->start - mmi_vma_patch_edge(p, prev, fresh->start),
+    p->now = mmi_vma_sat(mmi_vma_max(fresh->start - mmi_vma_patch_edge(p, prev, fresh->start),
                                      next != NULL ? 0 : p->next - fresh->end));
     before = prev != NULL ? mmi_vma_leaf_like(p->c.node[0], i, fresh->flags)
                           : mmi_vma_patch_left(p, fresh->start, fresh->flags);
@@ -4268,19 +4275,18 @@ static bool mmi_vma_patch_again(struct mm_vma_space *space, struct mmi_vma_patch
     return map->root != NULL && mmi_vma_patch_find(p, map, start, end, more);
 }
 
-/* mmi_vma_reserve, as far as a patch needs it: found, areas only. */
+/* An area, and nodes for `inserts` where they are not found to need none. */
 MMI_VMA_HERE int mmi_vma_patch_reserve(struct mm_vma_space *space, const struct mmi_vma_patch *p,
-                                       uintptr_t start, uintptr_t end, unsigned areas, bool found)
+                                       uintptr_t start, uintptr_t end, unsigned inserts, bool found)
 {
     struct mm_vma_map *map = &space->map;
     int result;
 
     if (MM_LIKELY(found))
-        return space->spare_count >= areas || mmi_vma_spares(space, areas) == MM_OK ? MM_VMA_OK
-                                                                                    : MM_VMA_ENOMEM;
-    result = mmi_vma_reserve(space, start, end, areas);
+        return mmi_vma_spares(space, 1) == MM_OK ? MM_VMA_OK : MM_VMA_ENOMEM;
+    result = mmi_vma_reserve_of(space, start, end, 1, inserts);
     if (result == MM_VMA_OK && p->full &&
-        mmi_vma_pool_fill(map, (areas + 1) * (map->height + 2)) != MM_OK)
+        mmi_vma_pool_fill(map, (inserts + 1) * (map->height + 2)) != MM_OK)
         return MM_VMA_ENOMEM;
     return result;
 }
