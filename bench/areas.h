@@ -8,6 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* An area as the workloads know it: 64 bytes, its place in memory random, in pages. What comes
  * behind `flags` is the map's own; mm_vma's areas begin alike. */
 struct area {
@@ -63,5 +67,9 @@ void run_vma_faults(gb_state *st, const struct area_row *row, const struct area_
  * areas. */
 struct area *area_take(void);
 void area_give(struct area *a);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -19,9 +19,17 @@ bench_common := $(filter-out bench/main.c bench/work_%.c bench/trace.c bench/ada
     bench/baseline/pagetable_%.c bench/baseline/areas_%.c,$(bench_sources))
 bench_objects = $(patsubst bench/%.c,$(bench_dir)/%.o,$(1))
 
+# Maps of areas in C++, where their headers are installed. NAME: libraries
+rivals := $(if $(wildcard /usr/include/absl/container/btree_map.h),absl) \
+    $(if $(wildcard /usr/include/llvm-14/llvm/ADT/IntervalMap.h),llvm)
+rival_libs_absl := -labsl_throw_delegate -labsl_raw_logging_internal
+rival_libs_llvm := -L/usr/lib/llvm-14/lib -lLLVM-14
+bench_rivals := $(rivals:%=$(bench_dir)/rivals/areas_%.o)
+bench_flags += $(if $(filter absl,$(rivals)),-DBENCH_ABSL) $(if $(filter llvm,$(rivals)),-DBENCH_LLVM)
+
 .PHONY: bench bench-build count count-build count-record
 
-bench: | deps-bench ## measure all allocators: a table, build/bench/report.html; FILTER=REGEX REPS=N
+bench: | deps-bench deps-rivals ## measure all allocators: a table, build/bench/report.html; FILTER=REGEX REPS=N
 	@$(MAKE) --no-print-directory bench-build
 	@rm -f $(bench_dir)/*.json
 	@BENCH_FILTER='$(FILTER)' BENCH_REPS='$(REPS)' $(bench_dir)/bench \
@@ -87,9 +95,9 @@ $(bench_dir)/count-objects: bench/objects/count.c bench/bench.mk
 	@echo "  bench $@"
 	$(Q)$(bench_cc) $(bench_flags) -I bench/objects -DMM_SLAB_IMPLEMENTATION -MMD -MP -MF $@.d -o $@ $<
 
-$(bench_dir)/bench: $(call bench_objects,$(bench_sources)) $(bench_dir)/gbench.o
+$(bench_dir)/bench: $(call bench_objects,$(bench_sources)) $(bench_rivals) $(bench_dir)/gbench.o
 	@echo "  link  $@"
-	$(Q)g++ -o $@ $^ -lbenchmark -lz -pthread
+	$(Q)g++ -o $@ $^ $(foreach r,$(rivals),$(rival_libs_$(r))) -lbenchmark -lz -pthread
 
 $(bench_dir)/count: $(call bench_objects,$(bench_common) $(wildcard bench/count*.c))
 	@echo "  link  $@"
@@ -105,4 +113,13 @@ $(bench_dir)/gbench.o: bench/gbench.cc bench/gbench.h
 	@echo "  bench $<"
 	$(Q)g++ -std=c++17 -O2 -Wall -Wextra -c -o $@ $<
 
--include $(wildcard $(bench_dir)/*.d $(bench_dir)/baseline/*.d $(bench_dir)/objects/*.d)
+$(bench_dir)/work_area.o: $(bench_rivals) # made anew with the first rivals
+
+$(bench_dir)/rivals/%.o: bench/rivals/%.cc
+	@mkdir -p $(@D)
+	@echo "  bench $<"
+	$(Q)g++ -std=gnu++17 -O2 -DNDEBUG -Wall -Wextra -isystem /usr/include/llvm-14 -isystem /usr/include/llvm-c-14 \
+	    -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+
+-include $(wildcard $(bench_dir)/*.d $(bench_dir)/baseline/*.d $(bench_dir)/objects/*.d \
+    $(bench_dir)/rivals/*.d)

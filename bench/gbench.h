@@ -24,8 +24,7 @@
  * Batch the loop: an iteration by itself costs more than a nanosecond through this binding.
  * Threads: every thread runs the function. The first gb_keep_running_batch() of each waits for all
  * others and so does the last; what thread 0 does before its loop is done when the others' loops
- * start. The header compiles as C99 and as C++; its implementation, gbench.cc, is the only C++ of
- * the repository. */
+ * start. The header compiles as C99 and as C++; its implementation is gbench.cc. */
 #ifndef GBENCH_H
 #define GBENCH_H
 

@@ -312,18 +312,22 @@ static void register_page_tables(void)
     }
 }
 
-/* What a map of areas can do: the small array has no order, and the sorted one stops at 65,536. It
- * moves half of itself at each change: the mixes, which change it 400,000 times to warm up, stop
- * before. */
+/* What a map of areas can do: the small array has no order, the rivals keep no gaps, and the
+ * sorted array stops at 65,536. It moves half of itself at each change: the mixes, which change it
+ * 400,000 times to warm up, stop before. */
 static int can_do_areas(const struct area_row *row, const struct area_ops *ops)
 {
     char kind = row->name[0];
     if (row->areas > ops->most || row->areas > bench_nframes() / 2)
         return 0;
     if (row->areas == 0) /* calls and faults */
-        return ops->call_map != NULL;
+        return ops->call_create != NULL;
     if (kind == 'e' && row->areas == ops->most)
         return 0;
+    if (kind == 'h')
+        return ops->bytes != NULL;
+    if (strncmp(row->name, "e2", 2) == 0 && ops->call_map != NULL)
+        return 1;
     return (kind != 'd' && kind != 'e') || ops->gap_up != NULL;
 }
 

@@ -216,6 +216,8 @@ COLOURS = {
     "array256": "#bbbbbb",
     "sorted": "#44aa99",
     "sys-tree": "#999933",
+    "absl": "#332288",
+    "IntervalMap": "#ddaa33",
 }
 SPARE_COLOURS = ["#7570b3", "#a6761d", "#66a61e", "#e7298a", "#1b9e77"]
 
@@ -234,6 +236,20 @@ LIMITS = [("bitmap", row, "stack", row, n) for n, rows in STACK_LIMITS.items() f
     ("bitmap", "pair9", "stack", "pair0", 4.0),
     ("bitmap", "frag9.pair", "stack", "pair0", 15.0),
     ("bitmap", "frag9.fail", "stack", "pair0", 25.0),
+]
+
+# mm_vma.h is held to every tree: where it finds and changes, and where it looks for gaps, to the
+# one that keeps them; a step of a walk may take half as long again as the B-tree's.
+LIMITS += [
+    ("vma", f"{row}.{areas}", other, f"{row}.{areas}", most)
+    for rows, others, most in [
+        (["a_find", "c_insdel", "e2_mix_fixed"], ["sys-tree", "absl", "IntervalMap"], 1.0),
+        (["d_near_up", "d_near_down", "d_rare_up", "d_rare_down", "e1_mix_any"], ["sys-tree"], 1.0),
+        (["f_iter"], ["absl"], 1.5),
+    ]
+    for row in rows
+    for areas in (16, 256, 1024, 65536, 1048576)
+    for other in others
 ]
 
 # Two threads must do 1.8 times the work of one: each may take 2 / 1.8 of its time for an operation.

@@ -11,10 +11,19 @@
 #include <string.h>
 
 extern const struct area_ops bench_vma, baseline_areas_array, baseline_areas_sorted,
-    baseline_areas_rbtree;
+    baseline_areas_rbtree, rival_areas_absl, rival_areas_llvm;
 
-const struct area_ops *const bench_area_maps[] = {
-    &bench_vma, &baseline_areas_array, &baseline_areas_sorted, &baseline_areas_rbtree, NULL};
+const struct area_ops *const bench_area_maps[] = {&bench_vma,
+                                                  &baseline_areas_array,
+                                                  &baseline_areas_sorted,
+                                                  &baseline_areas_rbtree,
+#ifdef BENCH_ABSL
+                                                  &rival_areas_absl,
+#endif
+#ifdef BENCH_LLVM
+                                                  &rival_areas_llvm,
+#endif
+                                                  NULL};
 
 #define BATCH 1024
 #define FIRST 64u /* page of the first area */

@@ -40,6 +40,19 @@ sys.exit(f"no figures of {sorted(missing)}" if missing or len(names) < 15 else 0
 EOF
 }
 
+maps_agree() { # the mixes leave each map with the areas of the others, but for two set aside
+    python3 - $out/run.json <<'EOF'
+import collections, json, sys
+areas = collections.defaultdict(dict)
+for run in json.load(open(sys.argv[1]))["benchmarks"]:
+    if "areas" in run:
+        row, name = run["name"].split("/")[:2]
+        areas[row][name] = run["areas"]
+differ = {row: of for row, of in areas.items() if max(of.values()) - min(of.values()) > 2}
+sys.exit(f"maps differ: {differ}" if differ or len(areas) < 6 else 0)
+EOF
+}
+
 self_contained() {
     grep -q '<svg' $out/report.html && ! grep -Eq '(src|href)="[^#]' $out/report.html
 }
@@ -58,6 +71,7 @@ check "every allocator passes every workload under verification" run_all
 check "the verification notices what an allocator can do wrong" shadow_notices
 check "the report is written, without a failed cell" report
 check "every allocator has figures" every_allocator_has_a_column
+check "the maps of areas end alike" maps_agree
 check "a broken trace is refused" broken_trace_is_refused
 check "the page needs no other file" self_contained
 checks_done
