@@ -1627,6 +1627,7 @@ MM_STATIC_ASSERT(MM_VMA_LEAF_AREAS == 23 && MM_VMA_INNER_CHILDREN == 19,
 #define MMI_VMA_HERE static inline __attribute__((always_inline))
 
 typedef uint32_t mmi_vma_v32 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int32_t mmi_vma_i32 __attribute__((vector_size(16)));
 typedef uintptr_t mmi_vma_pair
     __attribute__((vector_size(2 * sizeof(uintptr_t)), aligned(sizeof(uintptr_t)), may_alias));
 
@@ -1866,25 +1867,38 @@ static uint32_t mmi_vma_inner_gap(const struct mm_vma_node *node)
     return max;
 }
 
-/* Longest gap between slot i and slot j - 1 of a leaf, in fours as far as they go. */
-MMI_VMA_HERE uint32_t mmi_vma_gap_between(const struct mmi_vma_leaf *l, unsigned i, unsigned j)
+/* The longer of gaps and those before slots i to i + 3, all less 2^31, so that any processor can
+ * compare them. No vector is a result: a kernel's compiler may have no registers for them. */
+MMI_VMA_HERE void mmi_vma_four_gaps(mmi_vma_i32 *most, const struct mmi_vma_leaf *l, unsigned i)
 {
-    mmi_vma_v32 gaps, more, most = {0, 0, 0, 0};
-    uint32_t gap, max = 0;
+    mmi_vma_i32 gaps =
+        (mmi_vma_i32)(*(const mmi_vma_v32 *)(const void *)&l->start[i] -
+                      *(const mmi_vma_v32 *)(const void *)&l->last[i - 1] + 0x7fffffffu);
+    mmi_vma_i32 more = gaps > *most;
 
-    for (i++; i + 4 <= j; i += 4) {
-        gaps = *(const mmi_vma_v32 *)(const void *)&l->start[i] -
-               *(const mmi_vma_v32 *)(const void *)&l->last[i - 1] - 1;
-        more = (mmi_vma_v32)(gaps > most);
-        most = (gaps & more) | (most & ~more);
+    *most = (gaps & more) | (*most & ~more);
+}
+
+/* Longest gap between a leaf's areas: in fours, the last of which may lie over the one before. */
+static uint32_t mmi_vma_gap_between(const struct mmi_vma_leaf *l)
+{
+    mmi_vma_i32 most = {INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN};
+    uint32_t gap, max = 0;
+    unsigned i;
+
+    if (l->count < 5) {
+        for (i = 1; i < l->count; i++) {
+            gap = l->start[i] - l->last[i - 1] - 1;
+            max = gap > max ? gap : max;
+        }
+        return max;
     }
-    for (; i < j; i++) {
-        gap = l->start[i] - l->last[i - 1] - 1;
-        max = gap > max ? gap : max;
-    }
-    for (i = 0; i < 4; i++)
-        max = most[i] > max ? most[i] : max;
-    return max;
+    for (i = 1; i + 4 < l->count; i += 4)
+        mmi_vma_four_gaps(&most, l, i);
+    mmi_vma_four_gaps(&most, l, l->count - 4);
+    for (i = 1; i < 4; i++)
+        most[0] = most[i] > most[0] ? most[i] : most[0];
+    return (uint32_t)most[0] + 0x80000000u;
 }
 
 /* `next` is the start of the first area behind the leaf, or MMI_VMA_TOP. */
@@ -1892,7 +1906,7 @@ static uint32_t mmi_vma_leaf_gap(const struct mm_vma_node *leaf, uintptr_t next)
 {
     const struct mmi_vma_leaf *l = &leaf->u.leaf;
     uint32_t behind = mmi_vma_sat(next - mmi_vma_leaf_end(leaf, l->count - 1));
-    uint32_t between = mmi_vma_gap_between(l, 0, l->count);
+    uint32_t between = mmi_vma_gap_between(l);
 
     return behind > between ? behind : between;
 }
@@ -2149,11 +2163,13 @@ static void mmi_vma_fix_gaps(struct mm_vma_cursor *c, const struct mm_vma_map *m
         return;
     gap = mmi_vma_leaf_gap(c->node[0], mmi_vma_behind(c, map, 0));
     for (level = 1; level <= map->height; level++) {
-        uint32_t *noted = &c->node[level]->u.inner.gap[c->at[level]];
+        uint32_t *noted = &c->node[level]->u.inner.gap[c->at[level]], was = *noted;
 
-        if (*noted == gap && !all)
+        if (was == gap && !all)
             return;
         mmi_vma_put32(noted, gap);
+        if (!all && level < map->height && was < c->node[level + 1]->u.inner.gap[c->at[level + 1]])
+            return; /* another child has the longest */
         gap = mmi_vma_inner_gap(c->node[level]);
     }
 }
@@ -2797,23 +2813,37 @@ static void mmi_vma_patch_head(struct mmi_vma_patch *p, struct mm_vma_map *map, 
     mmi_vma_gap_before_changed(&p->c, map, was - p->floor, now - p->floor);
 }
 
-/* Puts `n` areas into the place of slots [i, j) of the leaf that mmi_vma_patch_find found, and does
- * with the path what that asks for. At least one slot of the leaf is left. */
+/* Puts those of three areas that are not NULL into slots i and up. */
+MMI_VMA_HERE void mmi_vma_leaf_put_some(struct mm_vma_node *leaf, unsigned i,
+                                        const struct mm_vma *a, const struct mm_vma *b,
+                                        const struct mm_vma *c)
+{
+    if (a != NULL)
+        mmi_vma_leaf_put_within(leaf, i++, a);
+    if (b != NULL)
+        mmi_vma_leaf_put_within(leaf, i++, b);
+    if (c != NULL)
+        mmi_vma_leaf_put_within(leaf, i, c);
+}
+
+/* Puts those of three areas that are not NULL into the place of slots [i, j) of the leaf that
+ * mmi_vma_patch_find found, and does with the path what that asks for. At least one slot of the
+ * leaf is left. */
 static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, unsigned i,
-                              unsigned j, struct mm_vma *const *area, unsigned n)
+                              unsigned j, const struct mm_vma *a, const struct mm_vma *b,
+                              const struct mm_vma *c)
 {
     struct mm_vma_node *leaf = p->c.node[0];
     uintptr_t first = mmi_vma_leaf_start(leaf, 0);
+    unsigned to = i + (unsigned)(a != NULL) + (unsigned)(b != NULL) + (unsigned)(c != NULL);
     uint32_t noted;
-    unsigned k;
 
-    if (i + n > j)
-        mmi_vma_leaf_open(leaf, j, i + n - j);
-    else if (i + n < j)
-        mmi_vma_leaf_close(leaf, i + n, j - i - n);
-    for (k = 0; k < n; k++)
-        mmi_vma_leaf_put_within(leaf, i + k, area[k]);
-    map->count += i + n;
+    if (to > j)
+        mmi_vma_leaf_open(leaf, j, to - j);
+    else if (to < j)
+        mmi_vma_leaf_close(leaf, to, j - to);
+    mmi_vma_leaf_put_some(leaf, i, a, b, c);
+    map->count += to;
     map->count -= j;
     if (map->height == 0)
         return;
@@ -2824,7 +2854,7 @@ static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, u
         mmi_vma_fix_gaps(&p->c, map, false);
     if (MM_UNLIKELY(p->first))
         mmi_vma_patch_head(p, map, first);
-    if (i + n < j && leaf->u.leaf.count < MMI_VMA_FEW_AREAS)
+    if (to < j && leaf->u.leaf.count < MMI_VMA_FEW_AREAS)
         mmi_vma_shrink(&p->c, map, 0);
 }
 
@@ -4074,13 +4104,12 @@ MMI_VMA_HERE void mmi_vma_patch_cut(struct mm_vma_space *space, struct mmi_vma_p
 {
     const struct mmi_vma_leaf *l = &p->c.node[0]->u.leaf;
     uintptr_t edge = mmi_vma_patch_edge(p, NULL, mmi_vma_page_at(l->high, l->start[0]));
-    uintptr_t lost = 0;
+    uintptr_t base = mmi_vma_page_at(l->high, 0), lost = 0;
     struct mm_vma *vma;
     unsigned k;
 
     for (k = p->i; k < p->j; k++) {
-        uintptr_t from = mmi_vma_page_at(l->high, l->start[k]);
-        uintptr_t to = mmi_vma_page_at(l->high, l->last[k]) + 1;
+        uintptr_t from = base | l->start[k], to = (base | l->last[k]) + 1;
 
         vma = mmi_vma_leaf_area(p->c.node[0], k);
         mmi_vma_account(space, l->area[k] & MM_VMA_INLINE_FLAGS, /* no global is cut */
@@ -4174,22 +4203,6 @@ static struct mm_vma *mmi_vma_patch_next(struct mm_vma *left, struct mm_vma *nex
     return NULL;
 }
 
-/* mmi_vma_patch_put of those of three areas that are not NULL. */
-static void mmi_vma_patch_three(struct mmi_vma_patch *p, struct mm_vma_map *map, unsigned i,
-                                unsigned j, struct mm_vma *a, struct mm_vma *b, struct mm_vma *c)
-{
-    struct mm_vma *out[3];
-    unsigned n = 0;
-
-    out[n] = a;
-    n += a != NULL;
-    out[n] = b;
-    n += b != NULL;
-    out[n] = c;
-    n += c != NULL;
-    mmi_vma_patch_put(p, map, i, j, out, n);
-}
-
 /* mmi_vma_cut where the range is one leaf's. One area is reserved. */
 static void mmi_vma_patch_free(struct mm_vma_space *space, struct mmi_vma_patch *p, uintptr_t start,
                                uintptr_t end, struct mm_vma **gone)
@@ -4201,7 +4214,7 @@ static void mmi_vma_patch_free(struct mm_vma_space *space, struct mmi_vma_patch 
     mmi_vma_patch_cut(space, p, start, end, &prev, &next, gone);
     if (prev != NULL || p->i != 0)
         p->now = mmi_vma_sat((next != NULL ? end : p->next) - mmi_vma_patch_edge(p, prev, start));
-    mmi_vma_patch_three(p, &space->map, p->i, p->j, prev, NULL, next);
+    mmi_vma_patch_put(p, &space->map, p->i, p->j, prev, NULL, next);
 }
 
 /* What begins at `end` and may be alike one with `flags`: `next`, which is left of the last slot,
@@ -4244,7 +4257,7 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
         j += next == NULL;
         next = mmi_vma_patch_next(left ? prev : NULL, behind, fresh->start, gone);
     }
-    mmi_vma_patch_three(p, &space->map, i, j, prev, target == fresh ? fresh : NULL, next);
+    mmi_vma_patch_put(p, &space->map, i, j, prev, target == fresh ? fresh : NULL, next);
     if (MM_UNLIKELY(right && p->beyond))
         mmi_vma_patch_beyond(&space->map, left ? prev : NULL, behind, fresh->start, gone);
     return target;
@@ -4366,7 +4379,7 @@ static struct mm_vma *mmi_vma_patch_split(struct mm_vma_space *space, struct mmi
     }
     mm_store(&mid->end, to);
     mm_store(&mid->flags, flags);
-    mmi_vma_patch_three(p, &space->map, p->i, p->j, mid != vma ? vma : NULL, mid, upper);
+    mmi_vma_patch_put(p, &space->map, p->i, p->j, mid != vma ? vma : NULL, mid, upper);
     return mid;
 }
 
@@ -4394,8 +4407,8 @@ static struct mm_vma *mmi_vma_patch_join(struct mm_vma_space *space, struct mmi_
     mmi_vma_inherit(target, anon);
     if (right && !p->beyond)
         joined = mmi_vma_patch_next(prev, next, from, gone);
-    mmi_vma_patch_three(p, &space->map, p->i - (prev != NULL), p->j + (right && !p->beyond), prev,
-                        vma, joined);
+    mmi_vma_patch_put(p, &space->map, p->i - (prev != NULL), p->j + (right && !p->beyond), prev,
+                      vma, joined);
     if (MM_UNLIKELY(right && p->beyond))
         mmi_vma_patch_beyond(&space->map, prev, next, from, gone);
     return target;
