@@ -118,7 +118,8 @@ $(bench_dir)/work_area.o: $(bench_rivals) # made anew with the first rivals
 $(bench_dir)/rivals/%.o: bench/rivals/%.cc
 	@mkdir -p $(@D)
 	@echo "  bench $<"
-	$(Q)g++ -std=gnu++17 -O2 -DNDEBUG -Wall -Wextra -isystem /usr/include/llvm-14 -isystem /usr/include/llvm-c-14 \
+	$(Q)g++ -std=gnu++17 -O2 -falign-functions=64 -falign-loops=64 -DNDEBUG -Wall -Wextra \
+	    -isystem /usr/include/llvm-14 -isystem /usr/include/llvm-c-14 \
 	    -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 
 -include $(wildcard $(bench_dir)/*.d $(bench_dir)/baseline/*.d $(bench_dir)/objects/*.d \
