@@ -3076,22 +3076,30 @@ static uintptr_t mmi_vma_fit_high(const struct mmi_vma_want *want, uintptr_t fro
     return page >= from ? page : MMI_VMA_NONE;
 }
 
+/* Adds to *bits those of the gaps behind slots i to i + 3 that are longer than `limit` + 2^31 - 1
+ * pages, each in its lane with its weight. */
+MMI_VMA_HERE void mmi_vma_four_fits(mmi_vma_i32 *bits, const struct mmi_vma_leaf *l, unsigned i,
+                                    int32_t limit, int32_t weight)
+{
+    const mmi_vma_i32 limits = {limit, limit, limit, limit};
+    const mmi_vma_i32 weights = {weight, weight << 1, weight << 2, weight << 3};
+    mmi_vma_i32 gaps = (mmi_vma_i32)(*(const mmi_vma_v32 *)(const void *)&l->start[i + 1] -
+                                     *(const mmi_vma_v32 *)(const void *)&l->last[i] + 0x80000000u);
+
+    *bits |= (gaps > limits) & weights;
+}
+
 /* The gaps behind slots i to i + 7 of a leaf, i <= 14: bit k is set where that behind slot i + k
  * has `least` pages or more, as far as that and the next slot are used. Eight at once, as where a
  * gap is found cannot be foreseen: a branch for each would mostly be waited for. */
 MMI_VMA_HERE unsigned mmi_vma_eight_gaps(const struct mmi_vma_leaf *l, unsigned i, uint32_t least)
 {
-    const uint32_t *start = &l->start[i + 1], *last = &l->last[i];
-    unsigned bits = (unsigned)(start[7] - last[7] > least);
+    const int32_t limit = (int32_t)(least ^ 0x80000000u); /* signed, as in mmi_vma_four_gaps */
+    mmi_vma_i32 bits = {0, 0, 0, 0};
 
-    bits += bits + (unsigned)(start[6] - last[6] > least);
-    bits += bits + (unsigned)(start[5] - last[5] > least);
-    bits += bits + (unsigned)(start[4] - last[4] > least);
-    bits += bits + (unsigned)(start[3] - last[3] > least);
-    bits += bits + (unsigned)(start[2] - last[2] > least);
-    bits += bits + (unsigned)(start[1] - last[1] > least);
-    bits += bits + (unsigned)(start[0] - last[0] > least);
-    return bits;
+    mmi_vma_four_fits(&bits, l, i, limit, 1);
+    mmi_vma_four_fits(&bits, l, i + 4, limit, 1 << 4);
+    return (unsigned)(bits[0] | bits[1] | bits[2] | bits[3]);
 }
 
 /* Start of what follows the last area of `leaf`, to which the path leads; no path: it is the
@@ -3137,18 +3145,21 @@ MMI_VMA_HERE uintptr_t mmi_vma_scan_high(const struct mm_vma_node *leaf,
     const struct mmi_vma_leaf *l = &leaf->u.leaf;
     uint32_t least = mmi_vma_sat(want->pages);
     uintptr_t page;
-    unsigned bits, k, base;
+    unsigned bits, k, base, covered;
 
-    i -= (unsigned)(i != 0 && mmi_vma_leaf_end(leaf, i - 1) >= want->high);
+    /* what begins below want->high and ends beyond has no gap behind it that counts; the mask that
+     * takes it out keeps nothing waiting */
+    covered = (unsigned)(i != 0 && mmi_vma_leaf_end(leaf, i - 1) >= want->high);
     if (i == l->count) {
         i--;
         page = mmi_vma_fit_high(want, mmi_vma_leaf_end(leaf, i), mmi_vma_leaf_behind(c, map));
         if (page != MMI_VMA_NONE)
             return page;
+        covered = 0;
     }
-    for (; i != 0; i = base) {
+    for (; i != 0; i = base, covered = 0) {
         base = i > 8 ? i - 8 : 0;
-        bits = mmi_vma_eight_gaps(l, base, least) & ((1u << (i - base)) - 1);
+        bits = mmi_vma_eight_gaps(l, base, least) & (((1u << (i - base)) - 1) >> covered);
         for (; bits != 0; bits ^= 1u << k) {
             k = mm_fls(bits);
             page = mmi_vma_fit_high(want, mmi_vma_page_at(l->high, l->last[base + k]) + 1,
