@@ -68,6 +68,29 @@ void run_vma_faults(gb_state *st, const struct area_row *row, const struct area_
 struct area *area_take(void);
 void area_give(struct area *a);
 
+static inline struct area *area_fresh(uint64_t start, uint64_t end, uint32_t flags)
+{
+    struct area *a = area_take();
+
+    a->start = start;
+    a->end = end;
+    a->flags = flags;
+    return a;
+}
+
+/* An object and its flags in a word: objects are aligned, flags are below 8. */
+#define AREA_WORD_FLAGS ((uintptr_t)sizeof(struct area) - 1)
+
+static inline uintptr_t area_word(const struct area *a)
+{
+    return (uintptr_t)a | a->flags;
+}
+
+static inline struct area *area_of_word(uintptr_t word)
+{
+    return (struct area *)(word & ~AREA_WORD_FLAGS);
+}
+
 #ifdef __cplusplus
 }
 #endif

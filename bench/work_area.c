@@ -279,11 +279,8 @@ static void plain_unmap(const struct area_ops *ops, void *map, uint64_t start, u
 {
     for (struct area *a = ops->from(map, start); a != NULL && a->start < end;) {
         if (a->start < start && a->end > end) {
-            struct area *b = area_take();
+            struct area *b = area_fresh(end, a->end, a->flags);
 
-            b->start = end;
-            b->end = a->end;
-            b->flags = a->flags;
             ops->resized(map, a, a->start, start);
             ops->insert(map, b);
             return;
@@ -320,12 +317,7 @@ static void plain_add(const struct area_ops *ops, void *map, uint64_t start, uin
     } else if (next != NULL) {
         ops->resized(map, next, start, next->end);
     } else {
-        struct area *a = area_take();
-
-        a->start = start;
-        a->end = end;
-        a->flags = prot;
-        ops->insert(map, a);
+        ops->insert(map, area_fresh(start, end, prot));
     }
 }
 

@@ -11,7 +11,7 @@ namespace
 
 struct place {
     uint64_t end;
-    uintptr_t word; /* the object; its alignment leaves room for the flags */
+    uintptr_t word; /* see area_word */
 };
 
 size_t held; /* bytes of all nodes */
@@ -39,26 +39,14 @@ template <class T> struct counted : std::allocator<T> {
 using tree = absl::btree_map<uint64_t, place, std::less<uint64_t>,
                              counted<std::pair<const uint64_t, place>>>;
 
-constexpr uintptr_t flag_bits = alignof(struct area) - 1;
-
 struct area *object(const place &p)
 {
-    return reinterpret_cast<struct area *>(p.word & ~flag_bits);
+    return area_of_word(p.word);
 }
 
-place place_of(struct area *a)
+place place_of(const struct area *a)
 {
-    return {a->end, reinterpret_cast<uintptr_t>(a) | a->flags};
-}
-
-struct area *fresh(uint64_t start, uint64_t end, uint32_t flags)
-{
-    struct area *a = area_take();
-
-    a->start = start;
-    a->end = end;
-    a->flags = flags;
-    return a;
+    return {a->end, area_word(a)};
 }
 
 void *create(size_t)
@@ -96,7 +84,8 @@ int flags(void *map, uint64_t page)
     tree &t = *static_cast<tree *>(map);
     auto i = behind(t, page);
 
-    return i != t.end() && i->first <= page ? static_cast<int>(i->second.word & flag_bits) : -1;
+    return i != t.end() && i->first <= page ? static_cast<int>(i->second.word & AREA_WORD_FLAGS)
+                                            : -1;
 }
 
 struct area *from(void *map, uint64_t page)
@@ -112,7 +101,7 @@ uint64_t walk(void *map)
     uint64_t sum = 0;
 
     for (const auto &entry : *static_cast<tree *>(map))
-        sum += entry.second.word & flag_bits;
+        sum += entry.second.word & AREA_WORD_FLAGS;
     return sum;
 }
 
@@ -151,11 +140,11 @@ tree::iterator carve(tree &t, tree::iterator i, uint64_t start, uint64_t end)
 {
     if (i != t.end() && i->first < start) {
         uint64_t was = i->second.end;
-        uint32_t flags = static_cast<uint32_t>(i->second.word & flag_bits);
+        uint32_t flags = static_cast<uint32_t>(i->second.word & AREA_WORD_FLAGS);
 
         cut_end(i++, start);
         if (was > end)
-            return t.emplace_hint(i, end, place_of(fresh(end, was, flags)));
+            return t.emplace_hint(i, end, place_of(area_fresh(end, was, flags)));
     }
     while (i != t.end() && i->first < end) {
         if (i->second.end > end)
@@ -169,12 +158,13 @@ tree::iterator carve(tree &t, tree::iterator i, uint64_t start, uint64_t end)
 /* An area before `next`, joined with equal neighbours that touch it. */
 void add(tree &t, tree::iterator next, uint64_t start, uint64_t end, uint32_t flags)
 {
-    bool joins = next != t.end() && next->first == end && (next->second.word & flag_bits) == flags;
+    bool joins =
+        next != t.end() && next->first == end && (next->second.word & AREA_WORD_FLAGS) == flags;
 
     if (next != t.begin()) {
         auto prev = std::prev(next);
 
-        if (prev->second.end == start && (prev->second.word & flag_bits) == flags) {
+        if (prev->second.end == start && (prev->second.word & AREA_WORD_FLAGS) == flags) {
             cut_end(prev, joins ? next->second.end : end);
             if (joins) {
                 area_give(object(next->second));
@@ -186,7 +176,7 @@ void add(tree &t, tree::iterator next, uint64_t start, uint64_t end, uint32_t fl
     if (joins)
         cut_start(t, next, start);
     else
-        t.emplace_hint(next, start, place_of(fresh(start, end, flags)));
+        t.emplace_hint(next, start, place_of(area_fresh(start, end, flags)));
 }
 
 uint64_t call_map(void *map, uint64_t start, uint64_t pages, unsigned prot, uint64_t)
@@ -209,7 +199,7 @@ void call_protect(void *map, uint64_t start, uint64_t pages, unsigned prot)
     tree &t = *static_cast<tree *>(map);
     auto i = behind(t, start);
 
-    if ((i->second.word & flag_bits) != prot)
+    if ((i->second.word & AREA_WORD_FLAGS) != prot)
         add(t, carve(t, i, start, start + pages), start, start + pages, prot);
 }
 

@@ -16,31 +16,9 @@ struct area_map {
     tree t{nodes};
 };
 
-constexpr uintptr_t flag_bits = alignof(struct area) - 1; /* free: objects are aligned */
-
-struct area *object(uintptr_t word)
-{
-    return reinterpret_cast<struct area *>(word & ~flag_bits);
-}
-
-uintptr_t word_of(struct area *a)
-{
-    return reinterpret_cast<uintptr_t>(a) | a->flags;
-}
-
 tree &tree_of(void *map)
 {
     return static_cast<area_map *>(map)->t;
-}
-
-struct area *fresh(uint64_t start, uint64_t end, uint32_t flags)
-{
-    struct area *a = area_take();
-
-    a->start = start;
-    a->end = end;
-    a->flags = flags;
-    return a;
 }
 
 void *create(size_t)
@@ -55,7 +33,7 @@ void destroy(void *map)
 
 void insert(void *map, struct area *a)
 {
-    tree_of(map).insert(a->start, a->end, word_of(a));
+    tree_of(map).insert(a->start, a->end, area_word(a));
 }
 
 void erase(void *map, struct area *a)
@@ -67,14 +45,14 @@ int flags(void *map, uint64_t page)
 {
     uintptr_t word = tree_of(map).lookup(page);
 
-    return word != 0 ? static_cast<int>(word & flag_bits) : -1;
+    return word != 0 ? static_cast<int>(word & AREA_WORD_FLAGS) : -1;
 }
 
 struct area *from(void *map, uint64_t page)
 {
     auto i = tree_of(map).find(page);
 
-    return i.valid() ? object(i.value()) : nullptr;
+    return i.valid() ? area_of_word(i.value()) : nullptr;
 }
 
 uint64_t walk(void *map)
@@ -82,7 +60,7 @@ uint64_t walk(void *map)
     uint64_t sum = 0;
 
     for (auto i = tree_of(map).begin(); i.valid(); ++i)
-        sum += i.value() & flag_bits;
+        sum += i.value() & AREA_WORD_FLAGS;
     return sum;
 }
 
@@ -93,8 +71,8 @@ void *dup(void *map, struct area *objects)
     auto last = copy->t.end();
 
     for (auto i = tree_of(map).begin(); i.valid(); ++i, ++last) {
-        *objects = *object(i.value());
-        last.insert(i.start(), i.stop(), word_of(objects++));
+        *objects = *area_of_word(i.value());
+        last.insert(i.start(), i.stop(), area_word(objects++));
     }
     return copy;
 }
@@ -104,7 +82,7 @@ void *dup(void *map, struct area *objects)
 void carve(tree::iterator &i, uint64_t start, uint64_t end)
 {
     while (i.valid() && i.start() < end) {
-        struct area *a = object(i.value());
+        struct area *a = area_of_word(i.value());
         uint64_t was = i.stop();
 
         if (i.start() < start) {
@@ -112,7 +90,7 @@ void carve(tree::iterator &i, uint64_t start, uint64_t end)
             a->end = start;
             ++i;
             if (was > end) {
-                i.insert(end, was, word_of(fresh(end, was, a->flags)));
+                i.insert(end, was, area_word(area_fresh(end, was, a->flags)));
                 return;
             }
         } else if (was > end) {
@@ -129,18 +107,18 @@ void carve(tree::iterator &i, uint64_t start, uint64_t end)
 /* An area before `next`, joined with equal neighbours that touch it. */
 void add(tree &t, tree::iterator &next, uint64_t start, uint64_t end, uint32_t flags)
 {
-    bool joins = next.valid() && next.start() == end && (next.value() & flag_bits) == flags;
+    bool joins = next.valid() && next.start() == end && (next.value() & AREA_WORD_FLAGS) == flags;
 
     if (next != t.begin()) {
         auto prev = next;
 
         --prev;
-        if (prev.stop() == start && (prev.value() & flag_bits) == flags) {
-            struct area *a = object(prev.value());
+        if (prev.stop() == start && (prev.value() & AREA_WORD_FLAGS) == flags) {
+            struct area *a = area_of_word(prev.value());
 
             if (joins) {
                 end = next.stop();
-                area_give(object(next.value()));
+                area_give(area_of_word(next.value()));
                 next.erase();
                 --next;
                 next.setStop(end);
@@ -152,10 +130,10 @@ void add(tree &t, tree::iterator &next, uint64_t start, uint64_t end, uint32_t f
         }
     }
     if (joins) {
-        object(next.value())->start = start;
+        area_of_word(next.value())->start = start;
         next.setStart(start);
     } else {
-        next.insert(start, end, word_of(fresh(start, end, flags)));
+        next.insert(start, end, area_word(area_fresh(start, end, flags)));
     }
 }
 
@@ -179,7 +157,7 @@ void call_protect(void *map, uint64_t start, uint64_t pages, unsigned prot)
 {
     auto i = tree_of(map).find(start);
 
-    if ((i.value() & flag_bits) != prot) {
+    if ((i.value() & AREA_WORD_FLAGS) != prot) {
         carve(i, start, start + pages);
         add(tree_of(map), i, start, start + pages, prot);
     }
