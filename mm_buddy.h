@@ -359,12 +359,12 @@ MM_CORE_INLINE unsigned mm_fls_portable(uintptr_t x)
 
 #if !defined(MM_PORTABLE_BITS) && \
     (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__riscv_zbb))
-#if MM_WORD_BITS == 64
+#if MM_WORD_BITS == 64 /* ^, not -: on x86 it cancels, and bsr alone is left */
 #define MMI_CTZ(x) ((unsigned)__builtin_ctzll(x))
-#define MMI_FLS(x) (63u - (unsigned)__builtin_clzll(x))
+#define MMI_FLS(x) (63u ^ (unsigned)__builtin_clzll(x))
 #else
 #define MMI_CTZ(x) ((unsigned)__builtin_ctz(x))
-#define MMI_FLS(x) (31u - (unsigned)__builtin_clz(x))
+#define MMI_FLS(x) (31u ^ (unsigned)__builtin_clz(x))
 #endif
 #else
 #define MMI_CTZ(x) mm_ctz_portable(x)

@@ -415,12 +415,12 @@ MM_CORE_INLINE unsigned mm_fls_portable(uintptr_t x)
 
 #if !defined(MM_PORTABLE_BITS) && \
     (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__riscv_zbb))
-#if MM_WORD_BITS == 64
+#if MM_WORD_BITS == 64 /* ^, not -: on x86 it cancels, and bsr alone is left */
 #define MMI_CTZ(x) ((unsigned)__builtin_ctzll(x))
-#define MMI_FLS(x) (63u - (unsigned)__builtin_clzll(x))
+#define MMI_FLS(x) (63u ^ (unsigned)__builtin_clzll(x))
 #else
 #define MMI_CTZ(x) ((unsigned)__builtin_ctz(x))
-#define MMI_FLS(x) (31u - (unsigned)__builtin_clz(x))
+#define MMI_FLS(x) (31u ^ (unsigned)__builtin_clz(x))
 #endif
 #else
 #define MMI_CTZ(x) mm_ctz_portable(x)
@@ -1436,42 +1436,55 @@ MM_CORE_INLINE struct mm_vma_node *mmi_vma_child(const struct mm_vma_node *node,
     return __atomic_load_n(&node->u.inner.child[i], __ATOMIC_RELAXED);
 }
 
+/* Whether `key` is up to `x`. Only beside a writer is the key read as an atomic: compilers do not
+ * compare with memory then, but load it first. */
+MM_CORE_INLINE unsigned mmi_vma_key32_upto(const uint32_t *key, uint32_t x, bool beside)
+{
+    return (unsigned)((beside ? mmi_vma_get32(key) : *key) <= x);
+}
+
+MM_CORE_INLINE unsigned mmi_vma_key_upto(const uintptr_t *key, uintptr_t x, bool beside)
+{
+    return (unsigned)((beside ? mm_load(key) : *key) <= x);
+}
+
 /* Number of the leaf's starts up to `low`: 23 slots are three pivots and four fives. No branch
  * depends on data, and only one load on another. */
-MM_CORE_INLINE unsigned mmi_vma_leaf_rank(const struct mm_vma_node *node, uint32_t low)
+MM_CORE_INLINE unsigned mmi_vma_leaf_rank(const struct mm_vma_node *node, uint32_t low, bool beside)
 {
     const uint32_t *start = node->u.leaf.start;
-    unsigned i, count = mmi_vma_get32(&node->u.leaf.count);
+    unsigned i, count = beside ? mmi_vma_get32(&node->u.leaf.count) : node->u.leaf.count;
 
-    i = (unsigned)(mmi_vma_get32(&start[5]) <= low);
-    i += (unsigned)(mmi_vma_get32(&start[11]) <= low);
-    i += (unsigned)(mmi_vma_get32(&start[17]) <= low);
+    i = mmi_vma_key32_upto(&start[5], low, beside);
+    i += mmi_vma_key32_upto(&start[11], low, beside);
+    i += mmi_vma_key32_upto(&start[17], low, beside);
     i *= 6;
     start += i;
-    i += (unsigned)(mmi_vma_get32(&start[0]) <= low);
-    i += (unsigned)(mmi_vma_get32(&start[1]) <= low);
-    i += (unsigned)(mmi_vma_get32(&start[2]) <= low);
-    i += (unsigned)(mmi_vma_get32(&start[3]) <= low);
-    i += (unsigned)(mmi_vma_get32(&start[4]) <= low);
+    i += mmi_vma_key32_upto(&start[0], low, beside);
+    i += mmi_vma_key32_upto(&start[1], low, beside);
+    i += mmi_vma_key32_upto(&start[2], low, beside);
+    i += mmi_vma_key32_upto(&start[3], low, beside);
+    i += mmi_vma_key32_upto(&start[4], low, beside);
     return i < count ? i : count; /* for low = 2^32 - 1: M1 */
 }
 
 /* The child of an inner node below which `page` belongs: the last whose key is not above it. 19
  * keys are three pivots and four fours. */
-MM_CORE_INLINE unsigned mmi_vma_inner_rank(const struct mm_vma_node *node, uintptr_t page)
+MM_CORE_INLINE unsigned mmi_vma_inner_rank(const struct mm_vma_node *node, uintptr_t page,
+                                           bool beside)
 {
     const uintptr_t *key = node->u.inner.key;
     unsigned i;
 
-    i = (unsigned)(mm_load(&key[4]) <= page);
-    i += (unsigned)(mm_load(&key[9]) <= page);
-    i += (unsigned)(mm_load(&key[14]) <= page);
+    i = mmi_vma_key_upto(&key[4], page, beside);
+    i += mmi_vma_key_upto(&key[9], page, beside);
+    i += mmi_vma_key_upto(&key[14], page, beside);
     i *= 5;
     key += i;
-    i += (unsigned)(mm_load(&key[0]) <= page);
-    i += (unsigned)(mm_load(&key[1]) <= page);
-    i += (unsigned)(mm_load(&key[2]) <= page);
-    i += (unsigned)(mm_load(&key[3]) <= page);
+    i += mmi_vma_key_upto(&key[0], page, beside);
+    i += mmi_vma_key_upto(&key[1], page, beside);
+    i += mmi_vma_key_upto(&key[2], page, beside);
+    i += mmi_vma_key_upto(&key[3], page, beside);
     return i - (unsigned)(i != 0);
 }
 
@@ -1499,7 +1512,7 @@ MM_CORE_INLINE const struct mm_vma_node *mmi_vma_leaf_of(const struct mm_vma_map
     uintptr_t level = map->height;
 
     for (; level != 0; level--) {
-        node = mmi_vma_child(node, mmi_vma_inner_rank(node, page));
+        node = mmi_vma_child(node, mmi_vma_inner_rank(node, page, false));
         if (map->height > MMI_VMA_NEAR_LEVELS)
             mmi_vma_fetch(node);
     }
@@ -1518,7 +1531,7 @@ MM_CORE_INLINE uintptr_t mmi_vma_word(const struct mm_vma_map *map, uintptr_t pa
         return 0;
     node = mmi_vma_leaf_of(map, page);
     if (MM_LIKELY(node->u.leaf.high == high)) {
-        i = mmi_vma_leaf_rank(node, (uint32_t)page);
+        i = mmi_vma_leaf_rank(node, (uint32_t)page, false);
         if (MM_UNLIKELY(i == 0))
             return 0;
         return node->u.leaf.last[i - 1] >= (uint32_t)page ? node->u.leaf.area[i - 1] : 0;
@@ -1626,8 +1639,19 @@ MM_STATIC_ASSERT(MM_VMA_LEAF_AREAS == 23 && MM_VMA_INNER_CHILDREN == 19,
 /* Compilers make vector registers of these where the target has them, else words. */
 #define MMI_VMA_HERE static inline __attribute__((always_inline))
 
+/* Whether the compiler has vector registers: most kernels do without (-mgeneral-regs-only).
+ * Vectors that are compared would be taken to pieces there, lane by lane. */
+#ifndef MMI_VMA_VECTORS
+#if defined(__SSE2__) || defined(__ARM_NEON)
+#define MMI_VMA_VECTORS 1
+#else
+#define MMI_VMA_VECTORS 0
+#endif
+#endif
+
 typedef uint32_t mmi_vma_v32 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef int32_t mmi_vma_i32 __attribute__((vector_size(16)));
+typedef uint64_t mmi_vma_v64 __attribute__((vector_size(16)));
 typedef uintptr_t mmi_vma_pair
     __attribute__((vector_size(2 * sizeof(uintptr_t)), aligned(sizeof(uintptr_t)), may_alias));
 
@@ -1886,7 +1910,7 @@ static uint32_t mmi_vma_gap_between(const struct mmi_vma_leaf *l)
     uint32_t gap, max = 0;
     unsigned i;
 
-    if (l->count < 5) {
+    if (!MMI_VMA_VECTORS || l->count < 5) {
         for (i = 1; i < l->count; i++) {
             gap = l->start[i] - l->last[i - 1] - 1;
             max = gap > max ? gap : max;
@@ -2007,7 +2031,7 @@ MMI_VMA_HERE unsigned mmi_vma_leaf_upto(const struct mm_vma_node *leaf, uintptr_
     uint32_t high = MMI_VMA_HIGH(page);
 
     if (MM_LIKELY(leaf->u.leaf.high == high))
-        return mmi_vma_leaf_rank(leaf, (uint32_t)page);
+        return mmi_vma_leaf_rank(leaf, (uint32_t)page, false);
     return leaf->u.leaf.high < high ? leaf->u.leaf.count : 0;
 }
 
@@ -2021,7 +2045,7 @@ MMI_VMA_HERE void mmi_vma_seek_here(struct mm_vma_cursor *c, const struct mm_vma
     bool tall = map->height > MMI_VMA_NEAR_LEVELS;
 
     for (level = map->height; level != 0; level--) {
-        unsigned at = mmi_vma_inner_rank(node, page);
+        unsigned at = mmi_vma_inner_rank(node, page, false);
 
         c->node[level] = node;
         c->at[level] = at;
@@ -2763,7 +2787,7 @@ MMI_VMA_HERE unsigned mmi_vma_leaf_rank_from(const struct mm_vma_node *leaf, uns
     n += (unsigned)(start[i + 1] <= low);
     n += (unsigned)(start[i + 2] <= low);
     n += (unsigned)(start[i + 3] <= low);
-    return MM_LIKELY(n < i + 4) ? n : mmi_vma_leaf_rank(leaf, low);
+    return MM_LIKELY(n < i + 4) ? n : mmi_vma_leaf_rank(leaf, low, false);
 }
 
 /* Finds [start, end), which `more` areas are to take. False: it is not so, or there is no room, or
@@ -3005,12 +3029,12 @@ static bool mmi_vma_read_word(const struct mm_vma_map *map, uintptr_t seq, uintp
             return false;
         if (level == 0 || node == NULL)
             break;
-        node = mmi_vma_child(node, mmi_vma_inner_rank(node, page));
+        node = mmi_vma_child(node, mmi_vma_inner_rank(node, page, true));
     }
     if (node == NULL)
         return true;
     high = mmi_vma_get32(&node->u.leaf.high);
-    i = high == MMI_VMA_HIGH(page) ? mmi_vma_leaf_rank(node, (uint32_t)page) : 0;
+    i = high == MMI_VMA_HIGH(page) ? mmi_vma_leaf_rank(node, (uint32_t)page, true) : 0;
     if (high < MMI_VMA_HIGH(page))
         i = mmi_vma_get32(&node->u.leaf.count);
     if (i != 0 && i <= MM_VMA_LEAF_AREAS)
@@ -3089,17 +3113,44 @@ MMI_VMA_HERE void mmi_vma_four_fits(mmi_vma_i32 *bits, const struct mmi_vma_leaf
     *bits |= (gaps > limits) & weights;
 }
 
-/* The gaps behind slots i to i + 7 of a leaf, i <= 14: bit k is set where that behind slot i + k
- * has `least` pages or more, as far as that and the next slot are used. Eight at once, as where a
- * gap is found cannot be foreseen: a branch for each would mostly be waited for. */
-MMI_VMA_HERE unsigned mmi_vma_eight_gaps(const struct mmi_vma_leaf *l, unsigned i, uint32_t least)
+MMI_VMA_HERE unsigned mmi_vma_fits_in_fours(const struct mmi_vma_leaf *l, uint32_t least)
 {
     const int32_t limit = (int32_t)(least ^ 0x80000000u); /* signed, as in mmi_vma_four_gaps */
     mmi_vma_i32 bits = {0, 0, 0, 0};
+    mmi_vma_v64 pair;
+    uint64_t both;
 
-    mmi_vma_four_fits(&bits, l, i, limit, 1);
-    mmi_vma_four_fits(&bits, l, i + 4, limit, 1 << 4);
-    return (unsigned)(bits[0] | bits[1] | bits[2] | bits[3]);
+    mmi_vma_four_fits(&bits, l, 0, limit, 1);
+    mmi_vma_four_fits(&bits, l, 4, limit, 1 << 4);
+    mmi_vma_four_fits(&bits, l, 8, limit, 1 << 8);
+    mmi_vma_four_fits(&bits, l, 12, limit, 1 << 12);
+    mmi_vma_four_fits(&bits, l, 16, limit, 1 << 16);
+    mmi_vma_four_fits(&bits, l, MM_VMA_LEAF_AREAS - 5, limit, 1 << (MM_VMA_LEAF_AREAS - 5));
+    pair = (mmi_vma_v64)bits;
+    both = pair[0] | pair[1];
+    return (unsigned)(both | both >> 32);
+}
+
+MMI_VMA_HERE unsigned mmi_vma_fits_one_by_one(const struct mmi_vma_leaf *l, uint32_t least)
+{
+    unsigned k, bits = 0;
+
+#pragma GCC unroll 22
+    for (k = MM_VMA_LEAF_AREAS - 1; k-- != 0;)
+        bits = bits * 2 + (unsigned)(l->start[k + 1] - l->last[k] > least);
+    return bits;
+}
+
+/* Which of the gaps behind slots from to to - 1 have `least` pages or more: bit k stands for that
+ * behind slot k; slot `to` is used. All of the leaf's are looked at, before it is known which of
+ * them count: a branch for each could not be foreseen and would mostly be waited for. */
+MMI_VMA_HERE unsigned mmi_vma_fits(const struct mmi_vma_leaf *l, unsigned from, unsigned to,
+                                   uint32_t least)
+{
+    unsigned bits =
+        MMI_VMA_VECTORS ? mmi_vma_fits_in_fours(l, least) : mmi_vma_fits_one_by_one(l, least);
+
+    return bits & ((1u << to) - 1) & (0u - (1u << from));
 }
 
 /* Start of what follows the last area of `leaf`, to which the path leads; no path: it is the
@@ -3117,21 +3168,15 @@ MMI_VMA_HERE uintptr_t mmi_vma_scan_low(const struct mm_vma_node *leaf,
 {
     const struct mmi_vma_leaf *l = &leaf->u.leaf;
     uint32_t least = mmi_vma_sat(want->pages);
-    unsigned bits, k, base, count = l->count;
+    unsigned k, count = l->count, bits = mmi_vma_fits(l, i, count - 1, least);
     uintptr_t page;
 
-    for (; i + 1 < count; i = base + 8) {
-        base = i < MM_VMA_LEAF_AREAS - 9 ? i : MM_VMA_LEAF_AREAS - 9;
-        bits = mmi_vma_eight_gaps(l, base, least); /* what lies below want->low fits nothing */
-        for (; bits != 0; bits &= bits - 1) {
-            k = base + mm_ctz(bits);
-            if (k + 1 >= count)
-                break;
-            page = mmi_vma_fit_low(want, mmi_vma_page_at(l->high, l->last[k]) + 1,
-                                   mmi_vma_leaf_start(leaf, k + 1));
-            if (MM_LIKELY(page != MMI_VMA_NONE))
-                return page;
-        }
+    for (; bits != 0; bits &= bits - 1) {
+        k = mm_ctz(bits);
+        page = mmi_vma_fit_low(want, mmi_vma_page_at(l->high, l->last[k]) + 1,
+                               mmi_vma_leaf_start(leaf, k + 1));
+        if (MM_LIKELY(page != MMI_VMA_NONE))
+            return page;
     }
     return mmi_vma_fit_low(want, mmi_vma_leaf_end(leaf, count - 1), mmi_vma_leaf_behind(c, map));
 }
@@ -3145,10 +3190,9 @@ MMI_VMA_HERE uintptr_t mmi_vma_scan_high(const struct mm_vma_node *leaf,
     const struct mmi_vma_leaf *l = &leaf->u.leaf;
     uint32_t least = mmi_vma_sat(want->pages);
     uintptr_t page;
-    unsigned bits, k, base, covered;
+    unsigned bits, k, covered;
 
-    /* what begins below want->high and ends beyond has no gap behind it that counts; the mask that
-     * takes it out keeps nothing waiting */
+    /* what begins below want->high and ends beyond has no gap behind it that counts */
     covered = (unsigned)(i != 0 && mmi_vma_leaf_end(leaf, i - 1) >= want->high);
     if (i == l->count) {
         i--;
@@ -3157,16 +3201,13 @@ MMI_VMA_HERE uintptr_t mmi_vma_scan_high(const struct mm_vma_node *leaf,
             return page;
         covered = 0;
     }
-    for (; i != 0; i = base, covered = 0) {
-        base = i > 8 ? i - 8 : 0;
-        bits = mmi_vma_eight_gaps(l, base, least) & (((1u << (i - base)) - 1) >> covered);
-        for (; bits != 0; bits ^= 1u << k) {
-            k = mm_fls(bits);
-            page = mmi_vma_fit_high(want, mmi_vma_page_at(l->high, l->last[base + k]) + 1,
-                                    mmi_vma_leaf_start(leaf, base + k + 1));
-            if (MM_LIKELY(page != MMI_VMA_NONE))
-                return page;
-        }
+    bits = mmi_vma_fits(l, 0, i - covered, least);
+    for (; bits != 0; bits ^= 1u << k) {
+        k = mm_fls(bits);
+        page = mmi_vma_fit_high(want, mmi_vma_page_at(l->high, l->last[k]) + 1,
+                                mmi_vma_leaf_start(leaf, k + 1));
+        if (MM_LIKELY(page != MMI_VMA_NONE))
+            return page;
     }
     return MMI_VMA_NONE;
 }
@@ -3267,11 +3308,13 @@ static MM_NOINLINE uintptr_t mmi_vma_tree_highest(const struct mm_vma_map *map,
     uint32_t least = mmi_vma_sat(want->pages);
     uintptr_t page;
     unsigned i;
+    bool may;
 
     mmi_vma_seek_here(&c, map, want->high - 1);
-    i = mmi_vma_leaf_may(&c, least) ? c.at[0] : 0;
-    for (;;) {
-        page = mmi_vma_scan_high(c.node[0], &c, map, want, i);
+    i = c.at[0];
+    may = mmi_vma_leaf_may(&c, least);
+    for (;; may = true) {
+        page = may ? mmi_vma_scan_high(c.node[0], &c, map, want, i) : MMI_VMA_NONE;
         if (page != MMI_VMA_NONE)
             return page;
         if (!mmi_vma_gap_below(&c, map, least))
