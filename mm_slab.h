@@ -1632,17 +1632,26 @@ MM_SLAB_INLINE enum mm_status mm_slab_kfree(struct mm_slab_heap *heap, void *p)
     return mmi_slab_free_into(heap, (uintptr_t *)(void *)((char *)self + offset), p, pin);
 }
 
+/* The arrays' place is worked out from the size, and must stay so: a compiler that sees it compared
+ * with the mark's may take the one for the other, and then all that follows waits for the slab's
+ * line. */
 MM_SLAB_INLINE enum mm_status mm_slab_kfree_sized(struct mm_slab_heap *heap, void *p, size_t size)
 {
     struct mm_slab_cpu *self;
     MM_SLAB_CPU_STATE_T pin;
-    uintptr_t offset = 0;
+    uintptr_t offset = 0, told;
+    size_t words;
 
     if (p == NULL)
         return MM_OK;
-    if (MM_UNLIKELY(size > MM_SLAB_MAX || !mmi_slab_trusted(heap, p) ||
-                    !mmi_slab_marked(p, mmi_slab_token(heap), &offset) ||
-                    offset != mmi_slab_words(heap, size) * sizeof(uintptr_t) ||
+    if (MM_UNLIKELY(size > MM_SLAB_MAX))
+        return mmi_slab_kfree_sized_slow(heap, p, size);
+    words = mmi_slab_words(heap, size);
+    told = words * sizeof(uintptr_t);
+    if (!__builtin_constant_p(told))
+        __asm__("" : "+r"(told));
+    if (MM_UNLIKELY(!mmi_slab_trusted(heap, p) ||
+                    !mmi_slab_marked(p, mmi_slab_token(heap), &offset) || offset != told ||
                     !mmi_slab_starts(p)))
         return mmi_slab_kfree_sized_slow(heap, p, size);
     MM_SLAB_CPU_PIN(pin);
@@ -1651,7 +1660,7 @@ MM_SLAB_INLINE enum mm_status mm_slab_kfree_sized(struct mm_slab_heap *heap, voi
         MM_SLAB_CPU_UNPIN(pin);
         return mmi_slab_kfree_slow(heap, p);
     }
-    return mmi_slab_free_into(heap, self->words + mmi_slab_words(heap, size), p, pin);
+    return mmi_slab_free_into(heap, self->words + words, p, pin);
 }
 
 /* The arrays of this CPU; NULL: none. */
