@@ -31,7 +31,7 @@ chosen := $(if $(T),$(foreach t,$(tests),$(if $(findstring $(T),$(t)),$(t))),$(t
 
 test_flags := -std=gnu11 -D_GNU_SOURCE -g1 -Wall -Wextra -Werror -I. -Itests -pthread
 sanitize := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-plain_cc = $(GCC) -O2 -DMM_DEBUG=0
+plain_cc = $(GCC) $(if $(filter tests/unit/%,$<),-O1,-O2) -DMM_DEBUG=0
 # optimised where the run takes longer than the build
 long := tests/unit/kernel_mm.c tests/unit/buddy_alloc.c tests/unit/buddy_lists.c \
     $(wildcard tests/model/buddy_*.c tests/model/pagetable_random*.c tests/model/slab_states*.c)

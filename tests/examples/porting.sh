@@ -28,7 +28,7 @@ compiles() { # FILE COMPILER...
     file=$1
     shift
     # shellcheck disable=SC2086 # a list of flags
-    "$@" -std=c11 -ffreestanding -O2 $warnings -I"$work" -I. -Iexamples/bootmaps -c -o "$work/kernel.o" "$file"
+    "$@" -std=c11 -ffreestanding -O1 $warnings -I"$work" -I. -Iexamples/bootmaps -c -o "$work/kernel.o" "$file"
 }
 
 runs() { # FILE
