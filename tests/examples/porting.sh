@@ -33,7 +33,7 @@ compiles() { # FILE COMPILER...
 
 runs() { # FILE
     # shellcheck disable=SC2086 # a list of flags
-    gcc -std=c11 -O1 -g $warnings -fsanitize=address,undefined -fno-sanitize-recover=all -I. -o "$work/program" "$1" &&
+    gcc -std=c11 -O0 -g $warnings -fsanitize=address,undefined -fno-sanitize-recover=all -I. -o "$work/program" "$1" &&
         "$work/program"
 }
 
