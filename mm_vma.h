@@ -1165,7 +1165,8 @@ struct mm_vma_space {
     bool bottom_up;
     mm_va_t brk_start, brk;
     struct mm_vma_limits limits;
-    uintptr_t total, locked, data, stack, exec; /* pages */
+    uintptr_t pages[4];      /* by what they count as: MMI_VMA_COUNTS */
+    uintptr_t locked, stack; /* pages too, which are among those */
     uintptr_t rss[MM_VMA_KINDS];
     uintptr_t next_anon;
     struct mm_vma *spare;
@@ -1713,8 +1714,8 @@ static void mmi_vma_leaf_put(struct mm_vma_node *leaf, unsigned i, const struct 
     mm_store(&leaf->u.leaf.area[i], (uintptr_t)vma | (vma->flags & MM_VMA_INLINE_FLAGS));
 }
 
-static void mmi_vma_leaf_move(struct mm_vma_node *to, unsigned i, const struct mm_vma_node *from,
-                              unsigned j)
+static void mmi_vma_leaf_move(struct mm_vma_node *to, uintptr_t i, const struct mm_vma_node *from,
+                              uintptr_t j)
 {
     mmi_vma_put32(&to->u.leaf.start[i], from->u.leaf.start[j]);
     mmi_vma_put32(&to->u.leaf.last[i], from->u.leaf.last[j]);
@@ -1722,7 +1723,7 @@ static void mmi_vma_leaf_move(struct mm_vma_node *to, unsigned i, const struct m
 }
 
 /* mmi_vma_leaf_put for an area that lies within the leaf's stretch. */
-MMI_VMA_HERE void mmi_vma_leaf_put_within(struct mm_vma_node *leaf, unsigned i,
+MMI_VMA_HERE void mmi_vma_leaf_put_within(struct mm_vma_node *leaf, uintptr_t i,
                                           const struct mm_vma *vma)
 {
     mmi_vma_put32(&leaf->u.leaf.start[i], (uint32_t)vma->start);
@@ -1739,7 +1740,7 @@ struct mmi_vma_four {
 };
 
 MMI_VMA_HERE void mmi_vma_four_load(struct mmi_vma_four *four, const struct mm_vma_node *leaf,
-                                    unsigned i)
+                                    uintptr_t i)
 {
     four->start = *(const mmi_vma_v32 *)(const void *)&leaf->u.leaf.start[i];
     four->last = *(const mmi_vma_v32 *)(const void *)&leaf->u.leaf.last[i];
@@ -1748,7 +1749,7 @@ MMI_VMA_HERE void mmi_vma_four_load(struct mmi_vma_four *four, const struct mm_v
 }
 
 MMI_VMA_HERE void mmi_vma_four_store(const struct mmi_vma_four *four, struct mm_vma_node *leaf,
-                                     unsigned i)
+                                     uintptr_t i)
 {
 #ifdef MMI_VMA_TSAN
     unsigned k;
@@ -1782,9 +1783,9 @@ static void mmi_vma_leaf_copy(struct mm_vma_node *to, const struct mm_vma_node *
 }
 
 /* Slots from `from` on become unused, in fours as far as they go. */
-MMI_VMA_HERE void mmi_vma_leaf_cut(struct mm_vma_node *leaf, unsigned from)
+MMI_VMA_HERE void mmi_vma_leaf_cut(struct mm_vma_node *leaf, uintptr_t from)
 {
-    unsigned i = from;
+    uintptr_t i = from;
 
 #ifndef MMI_VMA_TSAN
     static const mmi_vma_v32 unused = {MMI_VMA_NO_START, MMI_VMA_NO_START, MMI_VMA_NO_START,
@@ -1795,16 +1796,16 @@ MMI_VMA_HERE void mmi_vma_leaf_cut(struct mm_vma_node *leaf, unsigned from)
 #endif
     for (; i < leaf->u.leaf.count; i++)
         mmi_vma_put32(&leaf->u.leaf.start[i], MMI_VMA_NO_START);
-    mmi_vma_put32(&leaf->u.leaf.count, from);
+    mmi_vma_put32(&leaf->u.leaf.count, (uint32_t)from);
 }
 
 /* Opens `n` slots at i, from the top down in fours; the lowest four overlap. */
-MMI_VMA_HERE void mmi_vma_leaf_open(struct mm_vma_node *leaf, unsigned i, unsigned n)
+MMI_VMA_HERE void mmi_vma_leaf_open(struct mm_vma_node *leaf, uintptr_t i, uintptr_t n)
 {
     struct mmi_vma_four low, four;
-    unsigned k = leaf->u.leaf.count;
+    uintptr_t k = leaf->u.leaf.count;
 
-    mmi_vma_put32(&leaf->u.leaf.count, k + n);
+    mmi_vma_put32(&leaf->u.leaf.count, (uint32_t)(k + n));
     if (i + n + 4 > MM_VMA_LEAF_AREAS) {
         for (; k > i; k--)
             mmi_vma_leaf_move(leaf, k - 1 + n, leaf, k - 1);
@@ -1813,7 +1814,7 @@ MMI_VMA_HERE void mmi_vma_leaf_open(struct mm_vma_node *leaf, unsigned i, unsign
     mmi_vma_four_load(&low, leaf, i);
     /* slots 3, 7, ... 19 begin at a multiple of 16 bytes; what is moved from beyond the count was
      * unused and stays so (M1) */
-    for (k = (k + n) & ~3u; k > i + n + 1; k -= 4) {
+    for (k = (k + n) & ~(uintptr_t)3; k > i + n + 1; k -= 4) {
         mmi_vma_four_load(&four, leaf, k - 1 - n);
         mmi_vma_four_store(&four, leaf, k - 1);
     }
@@ -1821,10 +1822,10 @@ MMI_VMA_HERE void mmi_vma_leaf_open(struct mm_vma_node *leaf, unsigned i, unsign
 }
 
 /* Closes `n` slots from i on. */
-MMI_VMA_HERE void mmi_vma_leaf_close(struct mm_vma_node *leaf, unsigned i, unsigned n)
+MMI_VMA_HERE void mmi_vma_leaf_close(struct mm_vma_node *leaf, uintptr_t i, uintptr_t n)
 {
     struct mmi_vma_four four;
-    unsigned count = leaf->u.leaf.count - n;
+    uintptr_t count = leaf->u.leaf.count - n;
 
     for (; i < count && i + n + 4 <= MM_VMA_LEAF_AREAS; i += 4) {
         mmi_vma_four_load(&four, leaf, i + n);
@@ -1837,7 +1838,7 @@ MMI_VMA_HERE void mmi_vma_leaf_close(struct mm_vma_node *leaf, unsigned i, unsig
         return;
     }
     mmi_vma_put32(&leaf->u.leaf.start[count], MMI_VMA_NO_START);
-    mmi_vma_put32(&leaf->u.leaf.count, count);
+    mmi_vma_put32(&leaf->u.leaf.count, (uint32_t)count);
 }
 
 static void mmi_vma_inner_put(struct mm_vma_node *node, unsigned i, uintptr_t key,
@@ -2726,6 +2727,7 @@ struct mmi_vma_patch {
     bool first;      /* the leaf's first start may change, which stands in keys above */
     bool full;       /* the leaf lacks room */
     bool wide;       /* there are areas of the range in the next leaf too */
+    uintptr_t head;  /* that start */
     uintptr_t floor; /* where the area before that ends, or 0 */
     uintptr_t next;  /* start of what follows the slots, or MMI_VMA_TOP */
     uint32_t was;    /* the longest of the leaf's gaps (M4) that change, 0: none does */
@@ -2771,6 +2773,7 @@ static bool mmi_vma_patch_first(struct mmi_vma_patch *p, const struct mm_vma_map
 {
     const struct mm_vma_node *below = mmi_vma_leaf_below(&p->c, map);
 
+    p->head = mmi_vma_leaf_start(p->c.node[0], 0);
     p->floor = below != NULL ? mmi_vma_leaf_end(below, below->u.leaf.count - 1) : 0;
     return map->height == 0 || (p->j != 0 && (more == 0 || p->floor != start));
 }
@@ -2780,13 +2783,14 @@ static bool mmi_vma_patch_first(struct mmi_vma_patch *p, const struct mm_vma_map
 MMI_VMA_HERE unsigned mmi_vma_leaf_rank_from(const struct mm_vma_node *leaf, unsigned from,
                                              uint32_t low)
 {
-    const uint32_t *start = leaf->u.leaf.start;
-    unsigned i = from < MM_VMA_LEAF_AREAS - 4 ? from : MM_VMA_LEAF_AREAS - 4, n;
+    unsigned i = from < MM_VMA_LEAF_AREAS - 4 ? from : MM_VMA_LEAF_AREAS - 4;
+    const uint32_t *start = &leaf->u.leaf.start[i];
+    unsigned n = i;
 
-    n = i + (unsigned)(start[i] <= low);
-    n += (unsigned)(start[i + 1] <= low);
-    n += (unsigned)(start[i + 2] <= low);
-    n += (unsigned)(start[i + 3] <= low);
+    n += (unsigned)(start[0] <= low);
+    n += (unsigned)(start[1] <= low);
+    n += (unsigned)(start[2] <= low);
+    n += (unsigned)(start[3] <= low);
     return MM_LIKELY(n < i + 4) ? n : mmi_vma_leaf_rank(leaf, low, false);
 }
 
@@ -2809,8 +2813,9 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
         return false;
     i = p->c.at[0];
     j = mmi_vma_leaf_rank_from(p->c.node[0], i, (uint32_t)(end - 1));
-    /* no branch: whether it begins within an area nobody can guess */
-    i -= (unsigned)(i != 0) & (unsigned)(l->last[i - (unsigned)(i != 0)] >= (uint32_t)start);
+    /* no branch: whether it begins within an area nobody can guess; slot 0 may begin behind it */
+    i -= (unsigned)(i != 0);
+    i += (unsigned)(l->last[i] < (uint32_t)start);
     p->i = i;
     p->j = j;
     if (map->height > MMI_VMA_NEAR_LEVELS)
@@ -2825,48 +2830,47 @@ static bool mmi_vma_patch_find(struct mmi_vma_patch *p, const struct mm_vma_map 
     return mmi_vma_patch_fits(p, start, end, more) && !p->wide;
 }
 
-/* The leaf's first start was `was`: keys above and the gap before follow. */
-static void mmi_vma_patch_head(struct mmi_vma_patch *p, struct mm_vma_map *map, uintptr_t was)
+/* Where the leaf's first start changed, keys above and the gap before follow. */
+static void mmi_vma_patch_head(struct mmi_vma_patch *p, struct mm_vma_map *map)
 {
     uintptr_t now = mmi_vma_leaf_start(p->c.node[0], 0);
 
-    if (now == was)
+    if (now == p->head)
         return;
     mmi_vma_fix_first(&p->c, map);
     p->c.at[0] = 0;
-    mmi_vma_gap_before_changed(&p->c, map, was - p->floor, now - p->floor);
+    mmi_vma_gap_before_changed(&p->c, map, p->head - p->floor, now - p->floor);
 }
 
-/* Puts those of three areas that are not NULL into slots i and up. */
-MMI_VMA_HERE void mmi_vma_leaf_put_some(struct mm_vma_node *leaf, unsigned i,
+/* Puts those of three areas that are not NULL into the slots before `to`. */
+MMI_VMA_HERE void mmi_vma_leaf_put_some(struct mm_vma_node *leaf, uintptr_t to,
                                         const struct mm_vma *a, const struct mm_vma *b,
                                         const struct mm_vma *c)
 {
-    if (a != NULL)
-        mmi_vma_leaf_put_within(leaf, i++, a);
-    if (b != NULL)
-        mmi_vma_leaf_put_within(leaf, i++, b);
     if (c != NULL)
-        mmi_vma_leaf_put_within(leaf, i, c);
+        mmi_vma_leaf_put_within(leaf, --to, c);
+    if (b != NULL)
+        mmi_vma_leaf_put_within(leaf, --to, b);
+    if (a != NULL)
+        mmi_vma_leaf_put_within(leaf, --to, a);
 }
 
-/* Puts those of three areas that are not NULL into the place of slots [i, j) of the leaf that
- * mmi_vma_patch_find found, and does with the path what that asks for. At least one slot of the
- * leaf is left. */
-static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, unsigned i,
-                              unsigned j, const struct mm_vma *a, const struct mm_vma *b,
+/* Puts those of three areas that are not NULL into the place of the patch's slots, and does with
+ * the path what that asks for. At least one slot of the leaf is left. */
+static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map,
+                              const struct mm_vma *a, const struct mm_vma *b,
                               const struct mm_vma *c)
 {
     struct mm_vma_node *leaf = p->c.node[0];
-    uintptr_t first = mmi_vma_leaf_start(leaf, 0);
-    unsigned to = i + (unsigned)(a != NULL) + (unsigned)(b != NULL) + (unsigned)(c != NULL);
+    uintptr_t j = p->j, to = p->i;
     uint32_t noted;
 
+    to += (uintptr_t)(a != NULL) + (uintptr_t)(b != NULL) + (uintptr_t)(c != NULL);
     if (to > j)
         mmi_vma_leaf_open(leaf, j, to - j);
     else if (to < j)
         mmi_vma_leaf_close(leaf, to, j - to);
-    mmi_vma_leaf_put_some(leaf, i, a, b, c);
+    mmi_vma_leaf_put_some(leaf, to, a, b, c);
     map->count += to;
     map->count -= j;
     if (map->height == 0)
@@ -2877,7 +2881,7 @@ static void mmi_vma_patch_put(struct mmi_vma_patch *p, struct mm_vma_map *map, u
     else if (p->now < p->was && p->was == noted)
         mmi_vma_fix_gaps(&p->c, map, false);
     if (MM_UNLIKELY(p->first))
-        mmi_vma_patch_head(p, map, first);
+        mmi_vma_patch_head(p, map);
     if (to < j && leaf->u.leaf.count < MMI_VMA_FEW_AREAS)
         mmi_vma_shrink(&p->c, map, 0);
 }
@@ -3786,7 +3790,6 @@ static struct mm_vma *mmi_vma_spare(struct mm_vma_space *space)
     MM_VMA_ASSERT(vma != NULL);
     space->spare = vma->link;
     space->spare_count--;
-    vma->link = NULL;
     return vma;
 }
 
@@ -3823,19 +3826,22 @@ MMI_VMA_HERE void mmi_vma_area_set(struct mm_vma *vma, uintptr_t start, uintptr_
     vma->user = NULL;
 }
 
-/* A second area like `vma`, in a struct of its own, with a reference of its own to the file. */
-static void mmi_vma_area_twin(struct mm_vma_space *space, struct mm_vma *twin,
-                              const struct mm_vma *vma)
+/* A spare area like the part of `vma` from `start` on, with its own reference to the file. */
+static struct mm_vma *mmi_vma_twin(struct mm_vma_space *space, const struct mm_vma *vma,
+                                   uintptr_t start)
 {
     const struct mm_vma_hooks *hooks = &space->sys->hooks;
+    struct mm_vma *twin = mmi_vma_spare(space);
 
-    mmi_vma_area_set(twin, vma->start, vma->end, vma->flags, vma->offset, vma->file);
+    mmi_vma_area_set(twin, start, vma->end, vma->flags, vma->offset + (start - vma->start),
+                     vma->file);
     twin->anon = vma->anon;
     twin->user = vma->user;
-    if (twin->file != NULL && hooks->file_get != NULL)
-        hooks->file_get(hooks->ctx, twin->file);
+    if (vma->file != NULL && hooks->file_get != NULL)
+        hooks->file_get(hooks->ctx, vma->file);
     if (hooks->area_copy != NULL)
         hooks->area_copy(hooks->ctx, twin, vma);
+    return twin;
 }
 
 /* The rights that pages of an area have: no machine has pages that can only be written. */
@@ -3856,41 +3862,51 @@ static bool mmi_vma_is_data(uintptr_t flags)
     return (flags & (MM_VMA_WRITE | MM_VMA_SHARED | MM_VMA_GROWSDOWN)) == MM_VMA_WRITE;
 }
 
+/* Pages count by WRITE and EXEC: as data if they can be written, else as code if they can run.
+ * Those of stacks count as neither, nor do shared ones that are not code. */
+#define MMI_VMA_COUNTS(flags) (((flags) & (MM_VMA_WRITE | MM_VMA_EXEC)) / MM_VMA_WRITE)
+
+static uintptr_t mmi_vma_data(const struct mm_vma_space *space)
+{
+    return space->pages[MMI_VMA_COUNTS(MM_VMA_WRITE)] +
+           space->pages[MMI_VMA_COUNTS(MM_VMA_WRITE | MM_VMA_EXEC)];
+}
+
+static uintptr_t mmi_vma_code(const struct mm_vma_space *space)
+{
+    return space->pages[MMI_VMA_COUNTS(MM_VMA_EXEC)];
+}
+
+static uintptr_t mmi_vma_total(const struct mm_vma_space *space)
+{
+    return mmi_vma_data(space) + mmi_vma_code(space) + space->pages[0];
+}
+
 /* S1: `pages` of an area with these flags come (or go: 0 - pages). Common flags take no branch:
  * which come next nobody can guess. */
 MMI_VMA_HERE void mmi_vma_account(struct mm_vma_space *space, uintptr_t flags, uintptr_t pages)
 {
-    uintptr_t write = (uintptr_t)0 - (flags / MM_VMA_WRITE & 1);
-    uintptr_t exec = (uintptr_t)0 - (flags / MM_VMA_EXEC & 1);
-
-    space->total += pages;
     if (MM_UNLIKELY((flags & (MM_VMA_SHARED | MM_VMA_LOCKED | MM_VMA_GROWSDOWN)) != 0)) {
-        if ((flags & MM_VMA_GLOBAL) != 0) { /* shared as well */
-            space->total -= pages;
+        if ((flags & MM_VMA_GLOBAL) != 0) /* shared as well */
             return;
-        }
         if ((flags & MM_VMA_LOCKED) != 0)
             space->locked += pages;
-        if ((flags & MM_VMA_GROWSDOWN) != 0) {
+        if ((flags & MM_VMA_GROWSDOWN) != 0)
             space->stack += pages;
-            return;
-        }
-        if ((flags & MM_VMA_SHARED) != 0) {
-            space->exec += mmi_vma_is_exec(flags) ? pages : 0;
-            return;
-        }
+        if ((flags & MM_VMA_GROWSDOWN) != 0 ||
+            ((flags & MM_VMA_SHARED) != 0 && !mmi_vma_is_exec(flags)))
+            flags = 0;
     }
-    space->data += pages & write;
-    space->exec += pages & exec & ~write;
+    space->pages[MMI_VMA_COUNTS(flags)] += pages;
 }
 
 /* Whether `pages` more fit the limits of all and of data. */
 static bool mmi_vma_may_expand(const struct mm_vma_space *space, uintptr_t flags, uint64_t pages)
 {
     bool data = mmi_vma_is_data(flags);
-    bool over = space->data + pages > space->limits.data >> MM_PAGE_SHIFT;
+    bool over = mmi_vma_data(space) + pages > space->limits.data >> MM_PAGE_SHIFT;
 
-    if (space->total + pages > space->limits.total >> MM_PAGE_SHIFT)
+    if (mmi_vma_total(space) + pages > space->limits.total >> MM_PAGE_SHIFT)
         return false;
     return !(data & over); /* no branch: which come next nobody can guess */
 }
@@ -3982,12 +3998,9 @@ static void mmi_vma_move_start(struct mm_vma_map *map, struct mm_vma *vma, uintp
 /* Splits an area at `page`; returns the new upper part. One area and one insert are reserved. */
 static struct mm_vma *mmi_vma_split(struct mm_vma_space *space, struct mm_vma *vma, uintptr_t page)
 {
-    struct mm_vma *twin = mmi_vma_spare(space);
+    struct mm_vma *twin = mmi_vma_twin(space, vma, page);
     struct mm_vma_cursor c;
 
-    mmi_vma_area_twin(space, twin, vma);
-    mm_store(&twin->start, page);
-    mm_store(&twin->offset, vma->offset + (page - vma->start));
     mmi_vma_find_slot(&c, &space->map, vma->start);
     mmi_vma_set_end_at(&c, &space->map, vma, page);
     c.at[0]++;
@@ -4129,16 +4142,6 @@ static void mmi_vma_start_is(struct mm_vma *vma, uintptr_t start)
     mm_store(&vma->start, start);
 }
 
-static struct mm_vma *mmi_vma_twin_from(struct mm_vma_space *space, const struct mm_vma *vma,
-                                        uintptr_t start)
-{
-    struct mm_vma *twin = mmi_vma_spare(space);
-
-    mmi_vma_area_twin(space, twin, vma);
-    mmi_vma_start_is(twin, start);
-    return twin;
-}
-
 /* Where what stands before the range ends: `prev`, which is left of the first slot, or the slot
  * before that; what stands in the leaf before does not count. */
 static uintptr_t mmi_vma_patch_edge(const struct mmi_vma_patch *p, const struct mm_vma *prev,
@@ -4158,19 +4161,17 @@ MMI_VMA_HERE void mmi_vma_patch_cut(struct mm_vma_space *space, struct mmi_vma_p
 {
     const struct mmi_vma_leaf *l = &p->c.node[0]->u.leaf;
     uintptr_t edge = mmi_vma_patch_edge(p, NULL, mmi_vma_page_at(l->high, l->start[0]));
-    uintptr_t base = mmi_vma_page_at(l->high, 0), lost = 0;
-    struct mm_vma *vma;
-    unsigned k;
+    uintptr_t base = mmi_vma_page_at(l->high, 0), lost = 0, k, j = p->j;
 
-    for (k = p->i; k < p->j; k++) {
-        uintptr_t from = base | l->start[k], to = (base | l->last[k]) + 1;
+    for (k = p->i; k < j; k++) {
+        uintptr_t from = base | l->start[k], to = (base | l->last[k]) + 1, word = l->area[k];
+        struct mm_vma *vma = mmi_vma_of_word(word);
 
-        vma = mmi_vma_leaf_area(p->c.node[0], k);
-        mmi_vma_account(space, l->area[k] & MM_VMA_INLINE_FLAGS, /* no global is cut */
+        mmi_vma_account(space, word & MM_VMA_INLINE_FLAGS, /* no global is cut */
                         mmi_vma_max(from, start) - mmi_vma_min(to, end));
         if (from < start) {
             if (to > end)
-                *next = mmi_vma_twin_from(space, vma, end);
+                *next = mmi_vma_twin(space, vma, end);
             mm_store(&vma->end, start);
             *prev = vma;
         } else {
@@ -4268,7 +4269,7 @@ static void mmi_vma_patch_free(struct mm_vma_space *space, struct mmi_vma_patch 
     mmi_vma_patch_cut(space, p, start, end, &prev, &next, gone);
     if (prev != NULL || p->i != 0)
         p->now = mmi_vma_sat((next != NULL ? end : p->next) - mmi_vma_patch_edge(p, prev, start));
-    mmi_vma_patch_put(p, &space->map, p->i, p->j, prev, NULL, next);
+    mmi_vma_patch_put(p, &space->map, prev, NULL, next);
 }
 
 /* What begins at `end` and may be alike one with `flags`: `next`, which is left of the last slot,
@@ -4287,14 +4288,13 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
                                         struct mm_vma *fresh, struct mm_vma **gone)
 {
     struct mm_vma *prev = NULL, *next = NULL, *before, *behind, *target = fresh;
-    unsigned i = p->i, j = p->j;
     bool left, right;
 
     mmi_vma_patch_cut(space, p, fresh->start, fresh->end, &prev, &next, gone);
     mmi_vma_account(space, fresh->flags, mmi_vma_count(fresh));
     p->now = mmi_vma_sat(mmi_vma_max(fresh->start - mmi_vma_patch_edge(p, prev, fresh->start),
                                      next != NULL ? 0 : p->next - fresh->end));
-    before = prev != NULL ? mmi_vma_leaf_like(p->c.node[0], i, fresh->flags)
+    before = prev != NULL ? mmi_vma_leaf_like(p->c.node[0], p->i, fresh->flags)
                           : mmi_vma_patch_left(p, fresh->start, fresh->flags);
     behind = mmi_vma_patch_behind(p, &space->map, next, fresh->end, fresh->flags);
     mmi_vma_joins(before, fresh, behind, &left, &right);
@@ -4302,16 +4302,16 @@ static struct mm_vma *mmi_vma_patch_add(struct mm_vma_space *space, struct mmi_v
         target = behind;
     if (left) {
         target = before;
-        i -= prev == NULL;
+        p->i -= prev == NULL;
         prev = before;
         mm_store(&prev->end, fresh->end);
     }
     mmi_vma_inherit(target, fresh->anon);
     if (right && !p->beyond) {
-        j += next == NULL;
+        p->j += next == NULL;
         next = mmi_vma_patch_next(left ? prev : NULL, behind, fresh->start, gone);
     }
-    mmi_vma_patch_put(p, &space->map, i, j, prev, target == fresh ? fresh : NULL, next);
+    mmi_vma_patch_put(p, &space->map, prev, target == fresh ? fresh : NULL, next);
     if (MM_UNLIKELY(right && p->beyond))
         mmi_vma_patch_beyond(&space->map, left ? prev : NULL, behind, fresh->start, gone);
     return target;
@@ -4426,14 +4426,14 @@ static struct mm_vma *mmi_vma_patch_split(struct mm_vma_space *space, struct mmi
     struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), *mid = vma, *upper = NULL;
 
     if (to < vma->end)
-        upper = mmi_vma_twin_from(space, vma, to);
+        upper = mmi_vma_twin(space, vma, to);
     if (from > vma->start) {
-        mid = mmi_vma_twin_from(space, vma, from);
+        mid = mmi_vma_twin(space, vma, from);
         mm_store(&vma->end, from);
     }
     mm_store(&mid->end, to);
     mm_store(&mid->flags, flags);
-    mmi_vma_patch_put(p, &space->map, p->i, p->j, mid != vma ? vma : NULL, mid, upper);
+    mmi_vma_patch_put(p, &space->map, mid != vma ? vma : NULL, mid, upper);
     return mid;
 }
 
@@ -4461,8 +4461,9 @@ static struct mm_vma *mmi_vma_patch_join(struct mm_vma_space *space, struct mmi_
     mmi_vma_inherit(target, anon);
     if (right && !p->beyond)
         joined = mmi_vma_patch_next(prev, next, from, gone);
-    mmi_vma_patch_put(p, &space->map, p->i - (prev != NULL), p->j + (right && !p->beyond), prev,
-                      vma, joined);
+    p->i -= prev != NULL;
+    p->j += right && !p->beyond;
+    mmi_vma_patch_put(p, &space->map, prev, vma, joined);
     if (MM_UNLIKELY(right && p->beyond))
         mmi_vma_patch_beyond(&space->map, prev, next, from, gone);
     return target;
@@ -4476,18 +4477,18 @@ static struct mm_vma *mmi_vma_patch_modify(struct mm_vma_space *space, struct mm
     struct mm_vma *vma = mmi_vma_leaf_area(p->c.node[0], p->i), mid;
     struct mm_vma *prev = from == vma->start ? mmi_vma_patch_left(p, from, flags) : NULL;
     struct mm_vma *next = to == vma->end ? mmi_vma_patch_right(p, &space->map, to, flags) : NULL;
-    bool left, right;
+    bool left = false, right = false;
 
     mmi_vma_account(space, vma->flags, from - to);
     mmi_vma_account(space, flags, to - from);
-    if (prev == NULL && next == NULL)
-        return mmi_vma_patch_split(space, p, from, to, flags);
-    mid = *vma;
-    mid.start = from;
-    mid.end = to;
-    mid.flags = flags;
-    mid.offset += from - vma->start;
-    mmi_vma_joins(prev, &mid, next, &left, &right);
+    if (prev != NULL || next != NULL) {
+        mid = *vma;
+        mid.start = from;
+        mid.end = to;
+        mid.flags = flags;
+        mid.offset += from - vma->start;
+        mmi_vma_joins(prev, &mid, next, &left, &right);
+    }
     if (!left && !right)
         return mmi_vma_patch_split(space, p, from, to, flags);
     return mmi_vma_patch_join(space, p, from, to, left ? prev : NULL, right ? next : NULL, gone);
@@ -4502,8 +4503,8 @@ static unsigned mmi_vma_parts(const struct mm_vma *vma, uintptr_t from, uintptr_
 /* ---- Space: pages, as far as the calls need them --------------------------------------------- */
 
 static void mmi_vma_zap_pages(struct mm_vma_space *space, uintptr_t start, uintptr_t end);
-static void mmi_vma_reprotect(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
-                              uintptr_t flags);
+static void mmi_vma_reprotect_pages(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                                    uintptr_t flags);
 static void mmi_vma_relock(struct mm_vma_space *space, uintptr_t start, uintptr_t end, bool locked);
 static enum mm_status mmi_vma_share(struct mm_vma_space *to, uintptr_t to_page,
                                     struct mm_vma_space *from, uintptr_t start, uintptr_t end,
@@ -4517,6 +4518,13 @@ MMI_VMA_HERE void mmi_vma_zap(struct mm_vma_space *space, uintptr_t start, uintp
 {
     if (space->sys->hooks.pt_next != NULL)
         mmi_vma_zap_pages(space, start, end);
+}
+
+MMI_VMA_HERE void mmi_vma_reprotect(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                                    uintptr_t flags)
+{
+    if (space->sys->hooks.pt_next != NULL)
+        mmi_vma_reprotect_pages(space, start, end, flags);
 }
 
 /* ---- Space: where a mapping goes ------------------------------------------------------------- */
@@ -4827,6 +4835,15 @@ static bool mmi_vma_crowded(const struct mm_vma_space *space, uintptr_t start, u
     return there != NULL && there->start < start && there->end > end;
 }
 
+/* Whether what a fixed range replaces makes the room that the limits lack. */
+static MM_COLD bool mmi_vma_may_replace(const struct mm_vma_space *space, uintptr_t flags,
+                                        uintptr_t start, uintptr_t pages)
+{
+    uint64_t there = mmi_vma_mapped(space, start, start + pages, false);
+
+    return mmi_vma_may_expand(space, flags, pages - there);
+}
+
 /* Limits of locked pages, of all and of areas, and the rights: mmap's checks behind the choice of a
  * place. */
 static int mmi_vma_admit(const struct mm_vma_space *space, const struct mm_vma_request *r,
@@ -4844,9 +4861,8 @@ static int mmi_vma_admit(const struct mm_vma_space *space, const struct mm_vma_r
     result = mmi_vma_flags_of(r, flags);
     if (result != MM_VMA_OK)
         return result;
-    if (!mmi_vma_may_expand(space, *flags, pages) && /* what is there makes room */
-        (!fixed || !mmi_vma_may_expand(space, *flags,
-                                       pages - mmi_vma_mapped(space, start, start + pages, false))))
+    if (MM_UNLIKELY(!mmi_vma_may_expand(space, *flags, pages)) &&
+        (!fixed || !mmi_vma_may_replace(space, *flags, start, pages)))
         return MM_VMA_ENOMEM;
     if (fixed && mmi_vma_crowded(space, start, start + pages))
         return MM_VMA_ENOMEM;
@@ -4886,7 +4902,7 @@ static int mmi_vma_mmap(struct mm_vma_space *space, const struct mm_vma_request 
         result = mmi_vma_admit(space, r, start, (uintptr_t)pages, &flags);
     if (result != MM_VMA_OK)
         return result;
-    if (mmi_vma_spares(space, 1) != MM_OK)
+    if (mmi_vma_spares(space, 2) != MM_OK) /* one for mmi_vma_enter, which might split another */
         return MM_VMA_ENOMEM;
     offset = (flags & MM_VMA_SHARED) != 0 ? 0 : start; /* A2 */
     if (!anonymous)
@@ -4913,21 +4929,27 @@ static void mmi_vma_after(struct mm_vma_space *space)
     (void)space;
 }
 
+/* The pages that LOCKED or POPULATE ask for; what cannot come now, comes by faults. */
+static MM_COLD void mmi_vma_populate(struct mm_vma_space *space, const struct mm_vma_request *r,
+                                     mm_va_t va)
+{
+    uintptr_t start = (uintptr_t)(va >> MM_PAGE_SHIFT);
+
+    if ((r->flags & (MM_VMA_MAP_LOCKED | MM_VMA_MAP_NONBLOCK)) != MM_VMA_MAP_NONBLOCK)
+        (void)mmi_vma_fill(space, start, start + (uintptr_t)mmi_vma_pages(r->bytes), true);
+}
+
 MM_VMA_API int mm_vma_mmap(struct mm_vma_space *space, const struct mm_vma_request *request,
                            mm_va_t *va)
 {
     MM_VMA_RWLOCK_STATE_T state;
-    bool fill =
-        (request->flags & MM_VMA_MAP_LOCKED) != 0 ||
-        (request->flags & (MM_VMA_MAP_POPULATE | MM_VMA_MAP_NONBLOCK)) == MM_VMA_MAP_POPULATE;
     int result;
 
     MMI_VMA_LOCK(space, state);
     result = mmi_vma_mmap(space, request, va);
-    if (result == MM_VMA_OK && fill) /* what cannot come now, comes by faults */
-        (void)mmi_vma_fill(space, (uintptr_t)(*va >> MM_PAGE_SHIFT),
-                           (uintptr_t)((*va >> MM_PAGE_SHIFT) + mmi_vma_pages(request->bytes)),
-                           true);
+    if (MM_UNLIKELY((request->flags & (MM_VMA_MAP_LOCKED | MM_VMA_MAP_POPULATE)) != 0) &&
+        result == MM_VMA_OK)
+        mmi_vma_populate(space, request, *va);
     mmi_vma_after(space);
     MMI_VMA_UNLOCK(space, state);
     return result;
@@ -5004,17 +5026,13 @@ static int mmi_vma_protected(const struct mm_vma_space *space, const struct mm_v
     return MM_VMA_OK;
 }
 
-/* Whether the limit of areas lets the part [from, to) of `vma` have `flags`: what joins a neighbour
- * adds none. */
-static bool mmi_vma_may_part(const struct mm_vma_space *space, const struct mm_vma *vma,
-                             uintptr_t from, uintptr_t to, uintptr_t flags)
+/* Whether the part [from, to) of `vma` would join a neighbour if it had `flags`. */
+static MM_COLD bool mmi_vma_part_joins(const struct mm_vma_space *space, const struct mm_vma *vma,
+                                       uintptr_t from, uintptr_t to, uintptr_t flags)
 {
-    unsigned parts = mmi_vma_parts(vma, from, to);
     struct mm_vma mid = *vma;
     bool left, right;
 
-    if (MM_LIKELY(parts == 0 || space->map.count + parts <= space->limits.areas))
-        return true;
     mid.start = from;
     mid.end = to;
     mid.flags = flags;
@@ -5022,6 +5040,17 @@ static bool mmi_vma_may_part(const struct mm_vma_space *space, const struct mm_v
     mmi_vma_joins(from == vma->start ? mmi_vma_upto(space, from) : NULL, &mid,
                   to == vma->end ? mmi_vma_from(space, to) : NULL, &left, &right);
     return left || right;
+}
+
+/* Whether the limit of areas lets the part [from, to) of `vma` have `flags`: what joins a neighbour
+ * adds none. */
+static bool mmi_vma_may_part(const struct mm_vma_space *space, const struct mm_vma *vma,
+                             uintptr_t from, uintptr_t to, uintptr_t flags)
+{
+    unsigned parts = mmi_vma_parts(vma, from, to);
+
+    return MM_LIKELY(parts == 0 || space->map.count + parts <= space->limits.areas) ||
+           mmi_vma_part_joins(space, vma, from, to, flags);
 }
 
 /* Changes the part [from, to) of `vma` to `flags`, in the map only; `p`, if it is not NULL, found
@@ -5064,8 +5093,8 @@ static int mmi_vma_protect(struct mm_vma_space *space, struct mmi_vma_patch *p, 
 
 /* mprotect of a single area, in one leaf with all that it takes, as nearly always. False: it is not
  * so. */
-static bool mmi_vma_mprotect_one(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
-                                 unsigned prot, int *result)
+MMI_VMA_HERE bool mmi_vma_mprotect_one(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                                       unsigned prot, int *result)
 {
     struct mmi_vma_patch patch;
     struct mm_vma *vma;
@@ -5537,8 +5566,7 @@ static int mmi_vma_remap_move(const struct mmi_vma_remap *r, struct mm_vma *vma)
     range.offset += r->old - vma->start;
     if (vma->file == NULL && vma->anon == 0)
         range.offset = r->target; /* A2 */
-    fresh = mmi_vma_spare(space);
-    mmi_vma_area_twin(space, fresh, &range);
+    fresh = mmi_vma_twin(space, &range, range.start);
     mmi_vma_write_begin(&space->map);
     area = mmi_vma_add(space, fresh, &gone);
     mmi_vma_remap_source(r, area, &gone);
@@ -5566,10 +5594,10 @@ static bool mmi_vma_remap_room(const struct mmi_vma_remap *r, uintptr_t flags, u
     uint64_t all = mmi_vma_mapped(space, r->target, r->target + freed, false);
     uint64_t data = mmi_vma_mapped(space, r->target, r->target + freed, true);
 
-    if (space->total + r->pages - all > space->limits.total >> MM_PAGE_SHIFT)
+    if (mmi_vma_total(space) + r->pages - all > space->limits.total >> MM_PAGE_SHIFT)
         return false;
     return !mmi_vma_is_data(flags) ||
-           space->data + r->pages - data <= space->limits.data >> MM_PAGE_SHIFT;
+           mmi_vma_data(space) + r->pages - data <= space->limits.data >> MM_PAGE_SHIFT;
 }
 
 /* Whether a call that moves memory might go beyond the limit of areas by `more`: three if an area
@@ -5926,11 +5954,11 @@ MM_VMA_API void mm_vma_read_totals(struct mm_vma_space *space, struct mm_vma_tot
 
     MM_VMA_READ_LOCK(&space->lock, state);
     totals->areas = space->map.count;
-    totals->total = space->total;
+    totals->total = mmi_vma_total(space);
     totals->locked = space->locked;
-    totals->data = space->data;
+    totals->data = mmi_vma_data(space);
     totals->stack = space->stack;
-    totals->exec = space->exec;
+    totals->exec = mmi_vma_code(space);
     for (i = 0; i < MM_VMA_KINDS; i++)
         totals->rss[i] = mm_load(&space->rss[i]);
     MM_VMA_READ_UNLOCK(&space->lock, state);
@@ -6221,16 +6249,14 @@ static void mmi_vma_zap_pages(struct mm_vma_space *space, uintptr_t start, uintp
 
 /* Present pages get the rights that the area has now; write rights come back by faults, which know
  * who else has the page. */
-static void mmi_vma_reprotect(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
-                              uintptr_t flags)
+static void mmi_vma_reprotect_pages(struct mm_vma_space *space, uintptr_t start, uintptr_t end,
+                                    uintptr_t flags)
 {
     const struct mm_vma_hooks *h = &space->sys->hooks;
     struct mmi_vma_gather gather;
     struct mmi_vma_spot spot;
     unsigned prot;
 
-    if (h->pt_next == NULL)
-        return;
     mmi_vma_gather_init(&gather, space);
     while (start < end && mmi_vma_spot_lock(space, start, end, &spot)) {
         start = mmi_vma_spot_page(&spot) + 1;
@@ -6843,8 +6869,7 @@ static struct mm_vma *mmi_vma_fork_area(void *ctx, struct mm_vma *area, bool *fa
         *failed = true;
         return NULL;
     }
-    twin = mmi_vma_spare(child);
-    mmi_vma_area_twin(child, twin, area);
+    twin = mmi_vma_twin(child, area, area->start);
     mm_store(&twin->flags, area->flags & ~(uintptr_t)MMI_VMA_LOCKS);
     twin->anon = 0;
     if (area->anon != 0 && (area->flags & MM_VMA_WIPEONFORK) == 0)
@@ -7530,15 +7555,20 @@ static bool mmi_vma_sums_sound(struct mm_vma_space *space)
     struct mm_vma_space sums;
     struct mm_vma_cursor c;
     const struct mm_vma *vma;
-    unsigned spares = 0;
+    unsigned spares = 0, i;
 
-    sums.total = sums.locked = sums.data = sums.stack = sums.exec = 0;
+    sums.locked = sums.stack = 0;
+    for (i = 0; i < 4; i++)
+        sums.pages[i] = 0;
     for (vma = mm_vma_cursor_seek(&c, &space->map, 0); vma != NULL; vma = mm_vma_cursor_next(&c))
         mmi_vma_account(&sums, vma->flags, mmi_vma_count(vma));
     for (vma = space->spare; vma != NULL && spares <= space->spare_count; vma = vma->link)
         spares++;
-    return sums.total == space->total && sums.locked == space->locked && sums.data == space->data &&
-           sums.stack == space->stack && sums.exec == space->exec && spares == space->spare_count;
+    for (i = 0; i < 4; i++)
+        if (sums.pages[i] != space->pages[i])
+            return false;
+    return sums.locked == space->locked && sums.stack == space->stack &&
+           spares == space->spare_count;
 }
 
 MM_VMA_API enum mm_status mm_vma_check(struct mm_vma_space *space)

@@ -57,6 +57,7 @@ struct world {
     uint64_t object_value[OBJECTS][FILE_PAGES];
     int object_frame[OBJECTS][FILE_PAGES];
     unsigned object_pages[OBJECTS], objects;
+    unsigned object_refs[OBJECTS];         /* those of areas */
     bool object_told[OBJECTS][FILE_PAGES]; /* the pager knows that it may be written to */
     unsigned page_refs[FRAMES];
     uint64_t slot_value[SLOTS];
@@ -294,6 +295,19 @@ static void *file_of(unsigned object)
     return (void *)(uintptr_t)((object + 1) * 64);
 }
 
+static void file_get(void *ctx, void *file)
+{
+    (void)ctx;
+    w->object_refs[object_of(file)]++;
+}
+
+static void file_put(void *ctx, void *file)
+{
+    (void)ctx;
+    assert_true(w->object_refs[object_of(file)] > 0);
+    w->object_refs[object_of(file)]--;
+}
+
 static enum mm_status file_page(void *ctx, void *file, uint64_t index, bool write, mm_pa_t *pa)
 {
     unsigned o = object_of(file);
@@ -346,6 +360,7 @@ static enum mm_status shared(void *ctx, uint64_t pages, void **file)
     if (mm_test_fails(&w->fail) || w->objects == OBJECTS)
         return MM_ERR_NOMEM;
     w->object_pages[w->objects] = pages < FILE_PAGES ? (unsigned)pages : FILE_PAGES;
+    w->object_refs[w->objects] = 1;
     *file = file_of(w->objects++);
     return MM_OK;
 }
@@ -496,6 +511,25 @@ static bool count_map(void *ctx, struct mm_vma_space *space, mm_va_t va)
     return true;
 }
 
+/* Each area has a reference to its file, and nothing else has. */
+static void check_references(void)
+{
+    static unsigned refs[OBJECTS];
+    struct mm_vma_cursor c;
+
+    memset(refs, 0, sizeof refs);
+    for (unsigned s = 0; s < SPACES; s++) {
+        if (!w->alive[s])
+            continue;
+        for (const struct mm_vma *vma = mm_vma_cursor_seek(&c, &w->space[s].map, 0); vma != NULL;
+             vma = mm_vma_cursor_next(&c))
+            if (vma->file != NULL)
+                refs[object_of(vma->file)]++;
+    }
+    for (unsigned o = 0; o < w->objects; o++)
+        assert_int_equal(w->object_refs[o], refs[o]);
+}
+
 static MM_TEST_UNUSED void check_world(void)
 {
     static unsigned maps[FRAMES], slots[SLOTS];
@@ -554,6 +588,7 @@ static MM_TEST_UNUSED void check_world(void)
     assert_int_equal(used, w->in_use);
     for (unsigned i = 0; i < SLOTS; i++)
         assert_int_equal(w->slot_refs[i], slots[i]);
+    check_references();
 }
 
 /* A world of one empty space with `pages` pages, in a range of PAGES; a trampoline, if it has one,
@@ -582,6 +617,8 @@ static MM_TEST_UNUSED void set_up(bool zero_frame, unsigned pages,
     h.frame_copy = frame_copy;
     h.frame = frame;
     h.mapped = mapped;
+    h.file_get = file_get;
+    h.file_put = file_put;
     h.file_page = file_page;
     h.file_page_put = file_page_put;
     h.shared = shared;
@@ -618,6 +655,8 @@ static MM_TEST_UNUSED void tear_down(void)
     assert_int_equal(w->areas, 0);
     for (unsigned i = 0; i < SLOTS; i++)
         assert_int_equal(w->slot_refs[i], 0);
+    for (unsigned o = 0; o < w->objects; o++)
+        assert_int_equal(w->object_refs[o], 0);
     mm_vma_system_fini(&w->sys);
     assert_int_equal(w->nodes, 0);
     free(w);
