@@ -965,6 +965,7 @@ struct mm_slab_cache {
 
 /* Slots and words of a CPU's arrays for classes of a group; see Hot paths. */
 #define MMI_SLAB_ARRAY_WORDS(s) (2u * (s) + 16u)
+#define MMI_SLAB_ARRAY_AT(s)    ((s) + 7u) /* in the line of the words below them */
 #define MMI_SLAB_HALVED(group) \
     (MM_SLAB_SLOTS >> (group) < 8 ? 8u : (unsigned)MM_SLAB_SLOTS >> (group))
 #define MMI_SLAB_SLOTS_OF(group) ((group) > 3 ? 4u : (group) == 3 ? 8u : MMI_SLAB_HALVED(group))
@@ -997,6 +998,7 @@ struct mm_slab_cpu {
 struct mm_slab_heap {
     struct mm_slab_cpu cpu[MM_CPU_MAX];
     uint16_t offset[MM_SLAB_MAX / 8 + 1]; /* of (size + 7) / 8: words to the class's arrays */
+    uint16_t class_bytes[MMI_SLAB_CPU_WORDS / 16 + 1]; /* of words / 16 to arrays; 0: shared */
     const struct mm_slab_hooks *hooks;
     MM_SLAB_LOCK_T lock;
     struct mmi_slab_entry **table;
@@ -1251,22 +1253,23 @@ MM_SLAB_API enum mm_status mm_slab_check(struct mm_slab_heap *heap);
 
 /* A slab's first line tells a free what it needs to know, and which addresses are none:
  *
- *   +0        +16       +32       +48            (64-bit machine)
- *   token,off token,off token,off token,off      objects aligned to 16
- *   token,off 0,0       token,off 0,0            objects aligned to 32, and so on
+ *   +0          +16         +32         +48            +64    (64-bit machine)
+ *   token,place token,place token,place token,place    0      objects aligned to 16
+ *   token,place 0,0         token,place 0,0            0      objects aligned to 32, and so on
  *
  * The free clears all bits of an address but the lowest six and those of the slab, and compares
- * what it finds there: another slab, another cache and a misaligned address all fail at once.
+ * what it finds there: another slab, another cache and a misaligned address all fail at once. A
+ * free that is told the size knows the place, and compares no more than that.
  *
- * A word read at an odd address equals no token. Of a token's bytes t[0..7] the first is 1 more
- * than a multiple of 8, the last two are both 0 or both 255; of a second word's, o[0..7], all but
- * o[1] are even, and o[7] is 2. Read from o[1] on, o[7] stands where t[6] would; from any other
- * o[k] on, an even byte where t[0] would. Read from t[k] on, t[0] would equal t[k], t[2k] ... up to
- * t[6], t[7] or an even byte. */
+ * A word that a misaligned address leads to equals neither. A token is the owner's address, a
+ * multiple of 8, and 1; a place that address 16 bits higher, exclusive or MMI_SLAB_PLACE, and
+ * below it an offset, which ends in the bits 11000. For each of the 15 ways to read beside a mark
+ * equality would ask for bits that contradict each other; tests/unit/slab_marks.c tries all. */
 struct mmi_slab_mark {
     uintptr_t token;
-    uintptr_t place; /* see mmi_slab_place */
+    uintptr_t place;
 };
+#define MMI_SLAB_PLACE ((uintptr_t)(intptr_t)INT32_C(-0x7feb0000))
 #define MMI_SLAB_MARKS (64u / sizeof(struct mmi_slab_mark))
 
 /* Arrays of a CPU and a cache: `in` from l up, below it four words, and below them `out`.
@@ -1319,7 +1322,8 @@ MMI_SLAB_PRIVATE size_t mmi_slab_class_words(unsigned c)
     const unsigned group = c <= 8 ? 0 : 1 + ((c - 9) >> 3);
     const unsigned index = c <= 8 ? c : (c - 9) & 7;
     const unsigned slots = MMI_SLAB_SLOTS_OF(group);
-    return MMI_SLAB_WORDS_BEFORE(group) + index * MMI_SLAB_ARRAY_WORDS(slots) + slots + 8;
+    return MMI_SLAB_WORDS_BEFORE(group) + index * MMI_SLAB_ARRAY_WORDS(slots) +
+           MMI_SLAB_ARRAY_AT(slots);
 }
 MMI_SLAB_PRIVATE size_t mmi_slab_words(const struct mm_slab_heap *heap, size_t size)
 {
@@ -1389,60 +1393,50 @@ MMI_SLAB_PRIVATE int mmi_slab_push(uintptr_t *l, void *p)
     return room == 0;
 }
 
-/* A mark's second word: bytes from a struct mm_slab_cpu to the class's arrays, a multiple of 8
- * below 2^16, and above it the class's bytes, an eighth of them, in the upper seven bits of two
- * bytes. */
-MMI_SLAB_PRIVATE uintptr_t mmi_slab_place(uintptr_t offset, size_t bytes)
+/* A mark's second word: bytes from a struct mm_slab_cpu to the owner's arrays, and whose they are.
+ * Machines of 32 bits have no room for the latter. */
+MMI_SLAB_PRIVATE uintptr_t mmi_slab_place(const void *owner, uintptr_t offset)
 {
-    const uintptr_t eighth = bytes >> 3, even = (eighth & 127) << 1 | (eighth >> 7 & 127) << 9;
-    return offset | even << 16 | (uintptr_t)(MM_WORD_BITS == 64) << (MM_WORD_BITS - 7);
+    return (uintptr_t)((uint64_t)(uintptr_t)owner << 16) ^ MMI_SLAB_PLACE ^ offset;
 }
 MMI_SLAB_PRIVATE uintptr_t mmi_slab_place_offset(uintptr_t place)
 {
     return (uint16_t)place;
 }
-MMI_SLAB_PRIVATE size_t mmi_slab_place_bytes(uintptr_t place)
-{
-    return (size_t)((place >> 16 & 0xfe) << 2 | (place >> 16 & 0xfe00) << 1);
-}
 
-/* The mark that an object at p would have: its second word. False if there is none. Where words of
- * 64 bits may be loaded from any address, the lowest bits stay in, so that an odd address finds no
- * token either. */
-#if (defined(__x86_64__) || defined(__aarch64__)) && !MMI_SLAB_SANITIZE
+/* The words of the mark that an object at p would have. Where words of 64 bits may be loaded from
+ * any address the lowest bits stay in, and a misaligned one finds what is beside a mark. */
+#if (defined(__x86_64__) || defined(__AARCH64EL__)) && !MMI_SLAB_SANITIZE
 struct mmi_slab_mark_any {
     uintptr_t token;
     uintptr_t place;
 } __attribute__((packed, may_alias));
-MMI_SLAB_PRIVATE bool mmi_slab_placed(const void *p, uintptr_t token, uintptr_t *place)
-{
-    const struct mmi_slab_mark_any *mark =
-        (const struct mmi_slab_mark_any *)((uintptr_t)p & ~(uintptr_t)(MM_SLAB_BYTES - 64));
-    if (mark->token != token)
-        return false;
-    *place = mark->place;
-    return true;
-}
+#define MMI_SLAB_MARK_WORD(p, word) \
+    (((const struct mmi_slab_mark_any *)((uintptr_t)(p) & ~(uintptr_t)(MM_SLAB_BYTES - 64)))->word)
 #else
-MMI_SLAB_PRIVATE bool mmi_slab_placed(const void *p, uintptr_t token, uintptr_t *place)
-{
-    const struct mmi_slab_mark *mark =
-        (const struct mmi_slab_mark *)((uintptr_t)p & ~(uintptr_t)(MM_SLAB_BYTES - 64) &
-                                       ~(uintptr_t)(sizeof(struct mmi_slab_mark) - 1));
-    if (((uintptr_t)p & (sizeof(struct mmi_slab_mark) - 1)) != 0 || mm_load(&mark->token) != token)
-        return false;
-    *place = mm_load(&mark->place);
-    return true;
-}
+#define MMI_SLAB_MARK_WORD(p, word)                                                    \
+    (((uintptr_t)(p) & (sizeof(struct mmi_slab_mark) - 1)) != 0                        \
+         ? 0                                                                           \
+         : mm_load(&((const struct mmi_slab_mark *)((uintptr_t)(p) &                   \
+                                                    ~(uintptr_t)(MM_SLAB_BYTES - 64))) \
+                        ->word))
 #endif
 
+/* Has p a mark with this token? Then *offset is that of its arrays. */
 MMI_SLAB_PRIVATE bool mmi_slab_marked(const void *p, uintptr_t token, uintptr_t *offset)
 {
-    uintptr_t place;
-    if (!mmi_slab_placed(p, token, &place))
+    if (MMI_SLAB_MARK_WORD(p, token) != token)
         return false;
-    *offset = mmi_slab_place_offset(place);
+    *offset = mmi_slab_place_offset(MMI_SLAB_MARK_WORD(p, place));
     return true;
+}
+
+/* Has p a mark of the heap with this offset? */
+MMI_SLAB_PRIVATE bool mmi_slab_marked_at(const void *p, const struct mm_slab_heap *heap,
+                                         uintptr_t offset)
+{
+    return (MM_WORD_BITS == 64 || MMI_SLAB_MARK_WORD(p, token) == mmi_slab_token(heap)) &&
+           MMI_SLAB_MARK_WORD(p, place) == mmi_slab_place(heap, offset);
 }
 
 /* A slab's header. What a free needs is in the first line, what a flush needs in the second; behind
@@ -1450,10 +1444,11 @@ MMI_SLAB_PRIVATE bool mmi_slab_marked(const void *p, uintptr_t token, uintptr_t 
  * for each that rests in quarantine or was withdrawn.
  *
  * S1  `free` is the number of bits set; no bit is set from `count` up
- * S2  mark[i] has the cache's token where an object may begin at 64 n + i * sizeof mark, else 0,
- *     and what mmi_slab_place_in tells of the cache */
+ * S2  mark[i] has the cache's token and place where an object may begin at 64 n + i * sizeof mark,
+ *     and is 0 elsewhere; so is `none` */
 struct mmi_slab {
     struct mmi_slab_mark mark[MMI_SLAB_MARKS];
+    uintptr_t none;              /* what is read beside the last mark */
     struct mm_slab_cache *cache; /* NULL: an empty slab of the heap */
     struct mmi_slab *next;
     struct mmi_slab *prev;
@@ -1631,14 +1626,12 @@ MM_SLAB_INLINE enum mm_status mm_slab_kfree(struct mm_slab_heap *heap, void *p)
     return mmi_slab_free_into(heap, (uintptr_t *)(void *)((char *)self + offset), p, pin);
 }
 
-/* The arrays' place is worked out from the size, and must stay so: a compiler that sees it compared
- * with the mark's may take the one for the other, and then all that follows waits for the slab's
- * line. */
+/* As kfree, with one comparison and no load of the offset: what follows does not wait for the
+ * slab's line. */
 MM_SLAB_INLINE enum mm_status mm_slab_kfree_sized(struct mm_slab_heap *heap, void *p, size_t size)
 {
     struct mm_slab_cpu *self;
     MM_SLAB_CPU_STATE_T pin;
-    uintptr_t offset = 0, told;
     size_t words;
 
     if (p == NULL)
@@ -1646,12 +1639,8 @@ MM_SLAB_INLINE enum mm_status mm_slab_kfree_sized(struct mm_slab_heap *heap, voi
     if (MM_UNLIKELY(size > MM_SLAB_MAX))
         return mmi_slab_kfree_sized_slow(heap, p, size);
     words = mmi_slab_words(heap, size);
-    told = words * sizeof(uintptr_t);
-    if (!__builtin_constant_p(told))
-        __asm__("" : "+r"(told));
     if (MM_UNLIKELY(!mmi_slab_trusted(heap, p) ||
-                    !mmi_slab_marked(p, mmi_slab_token(heap), &offset) || offset != told ||
-                    !mmi_slab_starts(p)))
+                    !mmi_slab_marked_at(p, heap, words * sizeof(uintptr_t)) || !mmi_slab_starts(p)))
         return mmi_slab_kfree_sized_slow(heap, p, size);
     MM_SLAB_CPU_PIN(pin);
     self = MM_SLAB_SELF(heap);
@@ -1752,7 +1741,8 @@ const struct mmi_slab_emit_t mmi_slab_emit = {
 
 MM_STATIC_ASSERT((sizeof(struct mmi_slab_mark) & (sizeof(struct mmi_slab_mark) - 1)) == 0,
                  "marks are found by masking");
-MM_STATIC_ASSERT(sizeof(struct mm_slab_cpu) < 65536, "see struct mmi_slab_mark");
+MM_STATIC_ASSERT(sizeof(struct mm_slab_cpu) <= 65536, "an offset of a mark has 16 bits");
+MM_STATIC_ASSERT(offsetof(struct mmi_slab, none) == 64, "see struct mmi_slab_mark");
 
 #define MMI_SLAB_ENTRIES     0u /* inner caches */
 #define MMI_SLAB_BATCHES     1u
@@ -2436,18 +2426,38 @@ struct mmi_slab_after {
     uintptr_t misuse;
 };
 
+/* May an object of the cache begin where mark i stands for? */
+static bool mmi_slab_marks(const struct mm_slab_cache *cache, const struct mmi_slab *s, unsigned i)
+{
+    const size_t at = i * sizeof(struct mmi_slab_mark) - s->first;
+
+    return cache->token != 0 && !(cache->flags & MM_SLAB_DEBUG_ALL) &&
+           (at & (cache->align - 1) & 63) == 0;
+}
+
+/* The slab's marks tell of the cache, or (NULL) of nothing. */
+static void mmi_slab_set_marks(struct mmi_slab *s, const struct mm_slab_cache *cache)
+{
+    const void *owner = cache != NULL ? (const void *)(cache->token - 1) : NULL;
+    unsigned i;
+
+    for (i = 0; i < MMI_SLAB_MARKS; i++) {
+        const bool legal = cache != NULL && mmi_slab_marks(cache, s, i);
+        mm_store(&s->mark[i].place, legal ? mmi_slab_place(owner, cache->offset) : 0);
+        mm_store(&s->mark[i].token, legal ? cache->token : 0);
+    }
+    s->none = 0;
+}
+
 static void mmi_slab_retire(struct mm_slab_cache *cache, struct mmi_slab *s,
                             struct mmi_slab_after *after)
 {
-    unsigned i;
-
     mmi_slab_unlink(&cache->partial, s);
     if (cache->kind == MMI_SLAB_POOL)
         mmi_slab_rank(cache, s, 0);
     cache->slabs--;
     mmi_slab_add_free(cache, 0 - (uintptr_t)s->count);
-    for (i = 0; i < MMI_SLAB_MARKS; i++)
-        mm_store(&s->mark[i].token, 0);
+    mmi_slab_set_marks(s, NULL);
     s->next = after->retired;
     after->retired = s;
 }
@@ -2560,17 +2570,10 @@ static void mmi_slab_zero(void *p, size_t bytes)
     (void)MM_SLAB_MEMSET(p, 0, bytes);
 }
 
-/* What the marks of its slabs say beside the token; of a pool no size, for it has many. */
-static uintptr_t mmi_slab_place_in(const struct mm_slab_cache *cache)
-{
-    return mmi_slab_place(cache->offset, cache->kind != MMI_SLAB_POOL ? cache->size : 0);
-}
-
 static void mmi_slab_format(struct mm_slab_cache *cache, struct mmi_slab *s)
 {
     uintptr_t *bits = mmi_slab_bits(s);
     const uint32_t words = mmi_slab_bit_words(cache->count);
-    const uintptr_t start = (uintptr_t)s;
     uint32_t i;
 
     s->first = cache->first;
@@ -2594,13 +2597,7 @@ static void mmi_slab_format(struct mm_slab_cache *cache, struct mmi_slab *s)
         bits[words - 1] = mm_mask(s->count & (MM_WORD_BITS - 1));
     for (i = 0; (cache->flags & MM_SLAB_DEBUG_ALL) && i < words; i++)
         mmi_slab_held(s)[i] = 0;
-    for (i = 0; i < MMI_SLAB_MARKS; i++) {
-        const uintptr_t at = start + i * sizeof(struct mmi_slab_mark);
-        const bool legal = ((at - start - s->first) & (cache->align - 1) & 63) == 0;
-        s->mark[i].place = mmi_slab_place_in(cache);
-        mm_store(&s->mark[i].token,
-                 legal && !(cache->flags & MM_SLAB_DEBUG_ALL) ? cache->token : 0);
-    }
+    mmi_slab_set_marks(s, cache);
 }
 
 /* An empty slab of the heap, or a new one of the source. NULL if there is none. */
@@ -2609,7 +2606,6 @@ static struct mmi_slab *mmi_slab_new(struct mm_slab_heap *heap, unsigned flags)
     MM_SLAB_LOCK_STATE_T state;
     struct mmi_slab *s;
     size_t buckets;
-    unsigned i;
 
     MM_SLAB_LOCK(&heap->lock, state);
     s = heap->empty;
@@ -2624,8 +2620,7 @@ static struct mmi_slab *mmi_slab_new(struct mm_slab_heap *heap, unsigned flags)
     s = (struct mmi_slab *)mmi_slab_source(heap, MM_SLAB_BYTES, MM_SLAB_BYTES, flags);
     if (s == NULL)
         return NULL;
-    for (i = 0; i < MMI_SLAB_MARKS; i++)
-        mm_store(&s->mark[i].token, 0);
+    mmi_slab_set_marks(s, NULL);
     s->cache = NULL;
     s->purged = 0;
     s->entry.base = (uintptr_t)s;
@@ -3412,8 +3407,9 @@ static void mmi_slab_equip(struct mm_slab_cache *cache)
             return;
         MM_SLAB_CPU_PIN(pin);
         if (MM_SLAB_CPU_ID() == cpu && cache->cpu[cpu] == NULL) {
-            mmi_slab_prepare(cache, words + MM_SLAB_SLOTS + 8);
-            __atomic_store_n(&cache->cpu[cpu], words + MM_SLAB_SLOTS + 8, __ATOMIC_RELEASE);
+            mmi_slab_prepare(cache, words + MMI_SLAB_ARRAY_AT(MM_SLAB_SLOTS));
+            __atomic_store_n(&cache->cpu[cpu], words + MMI_SLAB_ARRAY_AT(MM_SLAB_SLOTS),
+                             __ATOMIC_RELEASE);
             placed = true;
         }
         MM_SLAB_CPU_UNPIN(pin);
@@ -3723,6 +3719,7 @@ static void mmi_slab_own_class(struct mm_slab_heap *heap, unsigned c, unsigned f
         cache->pool = &heap->pool;
     mmi_slab_set_name(cache, "kmalloc-", cache->size);
     cache->offset = words * sizeof(uintptr_t);
+    heap->class_bytes[words / 16] = (uint16_t)cache->size; /* arrays have 24 words at least */
 }
 
 /* The cache whose slabs classes share: of units. */
@@ -3733,7 +3730,7 @@ static void mmi_slab_own_pool(struct mm_slab_heap *heap)
     mmi_slab_own_cache(heap, pool, MMI_SLAB_UNIT, MMI_SLAB_POOL, 0);
     mmi_slab_set_name(pool, "kmalloc-shared", 0);
     pool->slots = MMI_SLAB_COMMON;
-    pool->offset = (MMI_SLAB_CLASS_WORDS + MMI_SLAB_COMMON + 8) * sizeof(uintptr_t);
+    pool->offset = (MMI_SLAB_CLASS_WORDS + MMI_SLAB_ARRAY_AT(MMI_SLAB_COMMON)) * sizeof(uintptr_t);
 }
 
 MM_SLAB_API enum mm_status mm_slab_online(struct mm_slab_heap *heap, unsigned cpu)
@@ -4359,11 +4356,11 @@ static MM_NOINLINE size_t mmi_slab_usable_slow(struct mm_slab_heap *heap, const 
 /* Of the slab it reads the first line, and nothing else. */
 MM_SLAB_API size_t mm_slab_usable(struct mm_slab_heap *heap, const void *p)
 {
-    uintptr_t place = 0;
+    uintptr_t offset = 0;
     size_t bytes = 0;
     if (MM_LIKELY(p != NULL && mmi_slab_trusted(heap, p) &&
-                  mmi_slab_placed(p, mmi_slab_token(heap), &place)))
-        bytes = mmi_slab_place_bytes(place);
+                  mmi_slab_marked(p, mmi_slab_token(heap), &offset)))
+        bytes = heap->class_bytes[offset / (16 * sizeof(uintptr_t))];
     return MM_LIKELY(bytes != 0) ? bytes : mmi_slab_usable_slow(heap, p);
 }
 
@@ -4598,6 +4595,7 @@ MM_SLAB_API enum mm_status mm_slab_cache_init(struct mm_slab_cache *cache,
     cache->heap = heap;
     cache->kind = MMI_SLAB_NAMED;
     cache->token = mmi_slab_token(cache);
+    cache->offset = 24; /* not the heap's arrays: a mark like any other */
     cache->random = heap->random | 1;
     cache->quota = config->quota;
     cache->copy_offset = config->copy_offset;
@@ -4637,7 +4635,8 @@ MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, si
     } while (finishing != 0);
     for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
         if (cache->cpu[cpu] != NULL)
-            mmi_slab_inner_free(heap, MMI_SLAB_ARRAYS, cache->cpu[cpu] - MM_SLAB_SLOTS - 8);
+            mmi_slab_inner_free(heap, MMI_SLAB_ARRAYS,
+                                cache->cpu[cpu] - MMI_SLAB_ARRAY_AT(MM_SLAB_SLOTS));
     return MM_OK;
 }
 
@@ -5316,15 +5315,15 @@ static bool mmi_slab_registered(struct mm_slab_heap *heap, const struct mmi_slab
 /* S1 and S2. */
 static bool mmi_slab_sound_header(const struct mm_slab_cache *cache, struct mmi_slab *s)
 {
-    const uintptr_t token = cache->flags & MM_SLAB_DEBUG_ALL ? 0 : cache->token;
+    const uintptr_t place = mmi_slab_place((const void *)(cache->token - 1), cache->offset);
     const uintptr_t *bits = mmi_slab_bits(s);
     const uint32_t words = mmi_slab_bit_words(s->count), last = s->count & (MM_WORD_BITS - 1);
     uint32_t n, set = 0;
 
     for (n = 0; n < MMI_SLAB_MARKS; n++) {
-        const size_t at = n * sizeof(struct mmi_slab_mark) - s->first;
-        if (s->mark[n].token != ((at & (cache->align - 1) & 63) == 0 ? token : 0) ||
-            s->mark[n].place != mmi_slab_place_in(cache))
+        const bool legal = mmi_slab_marks(cache, s, n);
+        if (s->mark[n].token != (legal ? cache->token : 0) ||
+            s->mark[n].place != (legal ? place : 0))
             return false;
     }
     for (n = 0; n < words; n++) {

@@ -176,8 +176,27 @@ static void another_heaps_objects_are_refused(void **state)
     assert_int_equal(mm_slab_init(&second, &config), MM_OK);
     void *p = mm_slab_kmalloc(&second, 64, 0);
     assert_int_equal(mm_slab_kfree(&heap, p), MM_ERR_INVALID);
-    assert_int_equal(mm_slab_kfree(&second, p), MM_OK);
+    assert_int_equal(mm_slab_kfree_sized(&heap, p, 64), MM_ERR_INVALID);
+    assert_int_equal(mm_slab_kfree_sized(&second, p, 64), MM_OK);
     assert_int_equal(mm_slab_fini(&second), MM_OK);
+    cache_end();
+}
+
+static void objects_of_empty_slabs_are_refused(void **state)
+{
+    (void)state;
+    cache_begin(64);
+    config.reserve = 2;
+    cache_make();
+    void *p = mm_slab_kmalloc(&heap, 64, 0), *own = mm_slab_alloc(&cache, 0);
+    assert_int_equal(cache.offset % 32, 24); /* see tests/unit/slab_marks.c */
+    assert_int_equal(mm_slab_kfree_sized(&heap, own, 64), MM_ERR_INVALID);
+    assert_int_equal(mm_slab_kfree_sized(&heap, p, 64), MM_OK);
+    assert_int_equal(mm_slab_drain(&heap, 0), MM_OK);
+    assert_int_equal(heap_stats().empty, 1); /* it can still be read */
+    assert_int_equal(mm_slab_kfree_sized(&heap, p, 64), MM_ERR_INVALID);
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_ERR_INVALID);
+    assert_int_equal(mm_slab_free(&cache, own), MM_OK);
     cache_end();
 }
 
@@ -964,6 +983,7 @@ int main(void)
         cmocka_unit_test(destroy_counts_the_living),
         cmocka_unit_test(objects_of_other_caches_are_refused),
         cmocka_unit_test(another_heaps_objects_are_refused),
+        cmocka_unit_test(objects_of_empty_slabs_are_refused),
         cmocka_unit_test(a_cache_keeps_to_its_quota),
         cmocka_unit_test(a_heap_keeps_to_its_quota),
         cmocka_unit_test(empty_slabs_above_the_reserve_go_back),
