@@ -50,6 +50,11 @@ bench-objects: bench-objects-build
 bench-build: $(bench_dir)/bench bench-objects-build
 	@:
 
+# Loops of some twenty instructions: where their branches lie must not decide. Intel's SKX102: what
+# ends at a boundary of 32 bytes or lies across one is decoded anew each time.
+comma := ,
+object_layout := $(if $(filter x86_64,$(shell uname -m)),-Wa$(comma)-mbranches-within-32B-boundaries)
+
 # Small objects: a program for each allocator. NAME: adapter, library
 objects := slab slab-sized buddy list-heap empty ideal ideal-owner glibc jemalloc mimalloc tcmalloc
 object_slab := adapt_slab.h
@@ -75,7 +80,7 @@ $(objects:%=$(bench_dir)/objects/%): $(bench_dir)/objects/%: bench/objects/objec
     bench/bench.mk $(bench_dir)/gbench.o
 	@mkdir -p $(@D)
 	@echo "  bench $@"
-	$(Q)$(bench_cc) $(bench_flags) -I bench/objects -DOBJ_ADAPTER='"$(firstword $(object_$*))"' \
+	$(Q)$(bench_cc) $(bench_flags) $(object_layout) -I bench/objects -DOBJ_ADAPTER='"$(firstword $(object_$*))"' \
 	    $(wordlist 2,9,$(object_$*)) -MMD -MP -MF $@.d -MT $@ -c -o $@.o $<
 	$(Q)g++ -o $@ $@.o $(bench_dir)/gbench.o $(libs_$*) -lbenchmark -lz -pthread
 
