@@ -177,7 +177,9 @@ static void what_others_have_free_is_taken_when_memory_is_short(void **state)
     heap_make();
     for (unsigned cpu = 0; cpu < MM_CPU_MAX; cpu++)
         post[cpu].state = IDLE;
-    assert_int_equal(mm_test_threads(MM_CPU_MAX, worker, &arg), 0);
+    /* threads that the host runs one after the other have memory enough: then again */
+    for (unsigned round = 0; round < 20 && !(calls > 0 && drained > 0 && served > 0); round++)
+        assert_int_equal(mm_test_threads(MM_CPU_MAX, worker, &arg), 0);
     assert_true(calls > 0);
     assert_true(drained > 0);
     assert_true(served > 0);
