@@ -160,7 +160,8 @@
  *              asked only between the lowest and the highest address that the hook gave, with
  *              MM_SLAB_DEBUG from 1 up nowhere: a table is looked up first.
  *   Time       Hot paths: see there. The rest is O(slots) under the cache's lock; for an object out
- *              of a shared slab a few slabs are looked through, however many there are.
+ *              of a shared slab a few slabs are looked through, however many there are: first those
+ *              that CPUs of the same number modulo 4 took objects out of last.
  *   Memory     a slab's header is 192 bytes and a bit an object, a shared slab's 1 KiB. Waste by
  *              rounding is at most 12.5 % above 128 bytes. Free objects in arrays: see
  *              MM_SLAB_SLOTS; in the depot at most 64 KiB a class. Empty slabs above `reserve` go
@@ -775,6 +776,7 @@ extern "C" {
 #define MMI_SLAB_WINDOW 256u
 #define MMI_SLAB_COMMON 16u /* entries of a CPU's array for all of them */
 #define MMI_SLAB_BINS   ((MM_SLAB_MAX_SHIFT - 8) * 8 + 1) /* of holes by length */
+#define MMI_SLAB_SIDES  (MM_CPU_MAX < 4 ? MM_CPU_MAX : 4) /* of CPUs, each with bins of its own */
 
 struct mm_slab_heap;
 struct mm_slab_cache;
@@ -932,11 +934,12 @@ struct mm_slab_cache {
     uint32_t left;  /* bytes of red zone before an object */
     uint32_t slots; /* entries of an array */
     uint32_t flags;
-    uint32_t colours;    /* bytes to spare for colours */
-    uint32_t kind;       /* MMI_SLAB_CLASS, MMI_SLAB_NAMED, MMI_SLAB_INNER */
-    uintptr_t token;     /* mark of its slabs for the inlined free */
-    uintptr_t offset;    /* of a class: from a struct mm_slab_cpu to its arrays */
-    MM_SLAB_LOCK_T lock; /* from here on CPUs write; what they only read stands before */
+    uint32_t colours; /* bytes to spare for colours */
+    uint32_t kind;    /* MMI_SLAB_CLASS, MMI_SLAB_NAMED, MMI_SLAB_INNER */
+    uintptr_t token;  /* mark of its slabs for the inlined free */
+    uintptr_t offset; /* of a class: from a struct mm_slab_cpu to its arrays */
+    char apart[64];   /* what CPUs only read stands before this, what they write behind */
+    MM_SLAB_LOCK_T lock;
     struct mmi_slab_batch *depot;
     struct mmi_slab_batch *spare; /* batches without content */
     uint32_t batches, limit, spares;
@@ -1021,8 +1024,9 @@ struct mm_slab_heap {
     uint32_t flags;
     struct mm_slab_cache *caches; /* all, the newest first */
     struct mm_slab_cache cls[MM_SLAB_CLASSES];
-    struct mm_slab_cache pool;             /* of slabs that classes share */
-    struct mmi_slab *holes[MMI_SLAB_BINS]; /* those slabs by the bin of their largest hole */
+    struct mm_slab_cache pool; /* of slabs that classes share */
+    /* those slabs by the CPUs that use them and by the bin of their largest hole */
+    struct mmi_slab *holes[MMI_SLAB_SIDES * MMI_SLAB_BINS];
     struct mm_slab_cache inner[MMI_SLAB_INNERS];
 };
 
@@ -1467,11 +1471,12 @@ struct mmi_slab {
  *
  * S3  tag[w] is not 0 where an object begins in window w: its class * 8 + its first unit there; all
  *     units of the object are taken, and no others are
- * S4  `largest` is the length of the largest hole, and the slab is in the list of its bin        */
+ * S4  `largest` is the length of the largest hole, and the slab is in its side's list of its bin */
 struct mmi_slab_share {
     struct mmi_slab *next, *prev;
     uint32_t largest;
-    uint32_t bin; /* 0: in no list */
+    uint32_t list; /* in the heap's holes; 0: in none */
+    uint32_t side; /* of the CPU that took objects out of it last */
     uint16_t tag[MM_SLAB_BYTES / MMI_SLAB_WINDOW];
 };
 
@@ -1945,21 +1950,26 @@ MMI_SLAB_PRIVATE struct mmi_slab_share *mmi_slab_share_of(const struct mmi_slab 
     return (struct mmi_slab_share *)((uintptr_t)(s + 1) + MM_SLAB_BYTES / MMI_SLAB_UNIT / 8);
 }
 
+/* The class of the object that begins at p in a slab that is shared for sure; NULL: none does. */
+MMI_SLAB_PRIVATE struct mm_slab_cache *mmi_slab_tagged(struct mm_slab_heap *heap, const void *p)
+{
+    const struct mmi_slab *s = mmi_slab_of(p);
+    const uintptr_t at = (uintptr_t)p - (uintptr_t)s;
+    const uint16_t *tags = mmi_slab_share_of(s)->tag;
+    const unsigned tag = __atomic_load_n(&tags[at / MMI_SLAB_WINDOW], __ATOMIC_RELAXED);
+
+    if (tag == 0 || at % MMI_SLAB_WINDOW != tag % 8 * MMI_SLAB_UNIT)
+        return NULL;
+    return &heap->cls[tag / 8];
+}
+
 /* The class of the object that begins at p in a shared slab; NULL: none does. Without a lock for an
  * object that nobody else frees; after a double free the slab may have left its cache. */
 MMI_SLAB_PRIVATE struct mm_slab_cache *mmi_slab_class_at(const void *p)
 {
-    const struct mmi_slab *s = mmi_slab_of(p);
-    const struct mm_slab_cache *cache = s->cache;
-    const uintptr_t at = (uintptr_t)p - (uintptr_t)s;
-    unsigned tag;
+    const struct mm_slab_cache *cache = mmi_slab_of(p)->cache;
 
-    if (cache == NULL || cache->kind != MMI_SLAB_POOL)
-        return NULL;
-    tag = __atomic_load_n(&mmi_slab_share_of(s)->tag[at / MMI_SLAB_WINDOW], __ATOMIC_RELAXED);
-    if (tag == 0 || at % MMI_SLAB_WINDOW != tag % 8 * MMI_SLAB_UNIT)
-        return NULL;
-    return &cache->heap->cls[tag / 8];
+    return cache != NULL && cache->kind == MMI_SLAB_POOL ? mmi_slab_tagged(cache->heap, p) : NULL;
 }
 
 /* The cache of an object, or what it would be. */
@@ -2247,26 +2257,42 @@ static uint32_t mmi_slab_bin(uint32_t units)
     return n < 8 ? 0 : (high - 3) * 8 + ((n >> (high - 3)) & 7);
 }
 
-/* Notes the length of the slab's largest hole. */
-static void mmi_slab_rank(struct mm_slab_cache *pool, struct mmi_slab *s, uint32_t largest)
+/* The list of a side's slabs with such a hole. */
+static uint32_t mmi_slab_holes_list(uint32_t side, uint32_t largest)
+{
+    const uint32_t bin = mmi_slab_bin(largest);
+    return bin != 0 ? side * MMI_SLAB_BINS + bin : 0;
+}
+
+/* CPUs take objects out of slabs of their own side first, so that they do not write to each other's
+ * lines. */
+static uint32_t mmi_slab_side(void)
+{
+    return MM_SLAB_CPU_ID() % MMI_SLAB_SIDES;
+}
+
+/* Notes the length of the slab's largest hole, and the side that the slab belongs to. */
+static void mmi_slab_rank(struct mm_slab_cache *pool, struct mmi_slab *s, uint32_t side,
+                          uint32_t largest)
 {
     struct mmi_slab_share *share = mmi_slab_share_of(s);
     struct mmi_slab **first;
-    const uint32_t bin = mmi_slab_bin(largest);
+    const uint32_t list = mmi_slab_holes_list(side, largest);
 
+    share->side = side;
     share->largest = largest;
-    if (bin == share->bin)
+    if (list == share->list)
         return;
-    if (share->bin != 0) {
+    if (share->list != 0) {
         *(share->prev != NULL ? &mmi_slab_share_of(share->prev)->next
-                              : &pool->heap->holes[share->bin]) = share->next;
+                              : &pool->heap->holes[share->list]) = share->next;
         if (share->next != NULL)
             mmi_slab_share_of(share->next)->prev = share->prev;
     }
-    share->bin = bin;
-    if (bin == 0)
+    share->list = list;
+    if (list == 0)
         return;
-    first = &pool->heap->holes[bin];
+    first = &pool->heap->holes[list];
     share->prev = NULL;
     share->next = *first;
     if (*first != NULL)
@@ -2274,53 +2300,50 @@ static void mmi_slab_rank(struct mm_slab_cache *pool, struct mmi_slab *s, uint32
     *first = s;
 }
 
-/* The holes of a slab: the smallest that has room for an object (end = 0: none has), and the
- * lengths of the two largest. */
+/* The holes of a slab: the smallest that has room for an object, as its length << 16 | where it
+ * begins (UINT32_MAX: none has), and the lengths of the two largest. */
 struct mmi_slab_holes {
-    uint32_t at, end, start; /* where the hole begins and ends, and the place in it */
-    uint32_t largest, second;
+    uint32_t best, largest, second;
 };
 
-static void mmi_slab_see_hole(struct mmi_slab_holes *h, uint32_t at, uint32_t end, uint32_t units,
-                              uint32_t shift, uint32_t align)
+/* Where the first object of class cls in a hole that begins at unit `at` of slab s may begin. */
+static uint32_t mmi_slab_hole_place(const struct mm_slab_cache *cls, const struct mmi_slab *s,
+                                    uint32_t at)
 {
-    const uint32_t start = ((at + shift + align - 1) & ~(align - 1)) - shift, n = end - at;
+    const uint32_t align = cls->align / MMI_SLAB_UNIT, shift = s->first / MMI_SLAB_UNIT;
+    return ((at + shift + align - 1) & ~(align - 1)) - shift;
+}
 
-    if (start + units <= end && (h->end == 0 || n < h->end - h->at)) {
-        h->at = at;
-        h->end = end;
-        h->start = start;
-    }
-    if (n > h->largest) {
-        h->second = h->largest;
-        h->largest = n;
-    } else if (n > h->second) {
-        h->second = n;
-    }
+/* No branches: which holes come nobody can guess. */
+static void mmi_slab_see_hole(struct mmi_slab_holes *h, uint32_t n, uint32_t at, bool fits)
+{
+    const uint32_t hole = fits ? n << 16 | at : UINT32_MAX, less = n < h->largest ? n : h->largest;
+
+    h->best = hole < h->best ? hole : h->best;
+    h->largest = n > h->largest ? n : h->largest;
+    h->second = less > h->second ? less : h->second;
 }
 
 static struct mmi_slab_holes mmi_slab_look(const struct mm_slab_cache *cls, struct mmi_slab *s)
 {
-    const uint32_t units = cls->size / MMI_SLAB_UNIT, shift = s->first / MMI_SLAB_UNIT;
-    const uint32_t words = mmi_slab_bit_words(s->count), align = cls->align / MMI_SLAB_UNIT;
+    const uint32_t units = cls->size / MMI_SLAB_UNIT, words = mmi_slab_bit_words(s->count);
     const uintptr_t *bits = mmi_slab_bits(s);
-    struct mmi_slab_holes h = {0, 0, 0, 0, 0};
+    struct mmi_slab_holes h = {UINT32_MAX, 0, 0};
     uint32_t w, at = 0;
     bool inside = false;
 
-    for (w = 0; w < words; w++) {
-        const uintptr_t word = bits[w];
+    for (w = 0; w <= words; w++) {
+        const uintptr_t word = w < words ? bits[w] : 0;
         uintptr_t edges = word ^ (word << 1 | inside); /* where holes begin and end */
         for (; edges != 0; edges &= edges - 1) {
             const uint32_t here = (w << MM_WORD_SHIFT) + mm_ctz(edges);
             if (inside)
-                mmi_slab_see_hole(&h, at, here, units, shift, align);
+                mmi_slab_see_hole(&h, here - at, at,
+                                  mmi_slab_hole_place(cls, s, at) + units <= here);
             at = here;
             inside = !inside;
         }
     }
-    if (inside)
-        mmi_slab_see_hole(&h, at, s->count, units, shift, align);
     return h;
 }
 
@@ -2331,13 +2354,15 @@ static uintptr_t mmi_slab_cut(struct mm_slab_cache *cls, struct mmi_slab *s, uin
 {
     const uint32_t units = cls->size / MMI_SLAB_UNIT;
     const struct mmi_slab_holes h = mmi_slab_look(cls, s);
+    const uint32_t hole = h.best & 0xffff, hole_end = hole + (h.best >> 16);
+    const uint32_t start = mmi_slab_hole_place(cls, s, hole);
     uint16_t *tag = mmi_slab_share_of(s)->tag;
-    uint32_t largest = h.largest, end = h.start;
+    uint32_t largest = h.largest, end = start;
     uintptr_t got;
 
-    if (h.end == 0)
+    if (h.best == UINT32_MAX)
         return 0;
-    for (got = 0; got < n && end + units <= h.end; got++) {
+    for (got = 0; got < n && end + units <= hole_end; got++) {
         const uint32_t at = s->first + end * MMI_SLAB_UNIT;
         __atomic_store_n(
             &tag[at / MMI_SLAB_WINDOW],
@@ -2346,16 +2371,16 @@ static uintptr_t mmi_slab_cut(struct mm_slab_cache *cls, struct mmi_slab *s, uin
         to[got] = (uintptr_t)s + at;
         end += units;
     }
-    mmi_slab_set_bits(mmi_slab_bits(s), h.start, end, false);
+    mmi_slab_set_bits(mmi_slab_bits(s), start, end, false);
     if (MM_UNLIKELY(s->purged != 0))
         mmi_slab_unpurge(s, (const char *)to[0], got * cls->size);
-    if (h.end - h.at == largest) {
-        largest = h.second > h.start - h.at ? h.second : h.start - h.at;
-        largest = largest > h.end - end ? largest : h.end - end;
+    if (hole_end - hole == largest) {
+        largest = h.second > start - hole ? h.second : start - hole;
+        largest = largest > hole_end - end ? largest : hole_end - end;
     }
-    mmi_slab_rank(cls->pool, s, largest);
-    mmi_slab_add_free(cls->pool, 0 - (uintptr_t)(end - h.start));
-    s->free -= end - h.start;
+    mmi_slab_rank(cls->pool, s, mmi_slab_side(), largest);
+    mmi_slab_add_free(cls->pool, 0 - (uintptr_t)(end - start));
+    s->free -= end - start;
     if (s->free == 0) {
         mmi_slab_unlink(&cls->pool->partial, s);
         mmi_slab_link(&cls->pool->full, s, true);
@@ -2364,20 +2389,35 @@ static uintptr_t mmi_slab_cut(struct mm_slab_cache *cls, struct mmi_slab *s, uin
     return got;
 }
 
-/* The same out of a slab whose largest hole is as small as can be. Only in the lowest bins may
- * alignment be in the way. */
-static uintptr_t mmi_slab_cut_any(struct mm_slab_cache *cls, uintptr_t *to, uintptr_t n)
+/* The same out of that slab of a side whose largest hole is as small as can be. Only in the lowest
+ * bins may alignment be in the way. */
+static uintptr_t mmi_slab_cut_side(struct mm_slab_cache *cls, struct mmi_slab *const *holes,
+                                   uintptr_t *to, uintptr_t n)
 {
     uint32_t bin = mmi_slab_bin(cls->size / MMI_SLAB_UNIT), looks;
     struct mmi_slab *s;
     uintptr_t got = 0;
 
     for (; bin < MMI_SLAB_BINS && got == 0; bin++) {
-        s = cls->heap->holes[bin];
+        s = holes[bin];
         for (looks = 4; s != NULL && got == 0 && looks != 0; looks--) {
             got = mmi_slab_cut(cls, s, to, n);
             s = mmi_slab_share_of(s)->next;
         }
+    }
+    return got;
+}
+
+/* The same: of this CPU's side if it has one, else of any. */
+static uintptr_t mmi_slab_cut_any(struct mm_slab_cache *cls, uintptr_t *to, uintptr_t n)
+{
+    const uint32_t own = mmi_slab_side();
+    uint32_t i, side;
+    uintptr_t got = 0;
+
+    for (i = 0; i < MMI_SLAB_SIDES && got == 0; i++) {
+        side = (own + i) % MMI_SLAB_SIDES;
+        got = mmi_slab_cut_side(cls, &cls->heap->holes[side * MMI_SLAB_BINS], to, n);
     }
     return got;
 }
@@ -2454,7 +2494,7 @@ static void mmi_slab_retire(struct mm_slab_cache *cache, struct mmi_slab *s,
 {
     mmi_slab_unlink(&cache->partial, s);
     if (cache->kind == MMI_SLAB_POOL)
-        mmi_slab_rank(cache, s, 0);
+        mmi_slab_rank(cache, s, 0, 0);
     cache->slabs--;
     mmi_slab_add_free(cache, 0 - (uintptr_t)s->count);
     mmi_slab_set_marks(s, NULL);
@@ -2506,7 +2546,7 @@ static void mmi_slab_put_run(struct mm_slab_cache *cache, uintptr_t object,
     at = mmi_slab_hole_start(bits, n);
     end = mmi_slab_next_bit(bits, n + units, s->count, false);
     if (end - at > share->largest)
-        mmi_slab_rank(cls->pool, s, end - at);
+        mmi_slab_rank(cls->pool, s, share->side, end - at);
     cls->runs--;
     mmi_slab_came_back(cls->pool, s, units, after);
 }
@@ -4204,7 +4244,8 @@ static bool mmi_slab_free_between(struct mm_slab_cache *cache, char *p, enum mm_
     return true;
 }
 
-/* Frees p, if it is an object of class c in a shared slab, into the CPU's array for those. */
+/* Frees p, if it is an object of class c in a shared slab, into the CPU's array for those. The mark
+ * says that the slab is shared: its own line, which CPUs write to, is left alone. */
 static bool mmi_slab_free_run_of(struct mm_slab_heap *heap, void *p, unsigned c,
                                  enum mm_status *status)
 {
@@ -4214,7 +4255,7 @@ static bool mmi_slab_free_run_of(struct mm_slab_heap *heap, void *p, unsigned c,
 
     if (cache->pool == NULL || !mmi_slab_trusted(heap, p) ||
         !mmi_slab_marked(p, mmi_slab_token(heap), &offset) || offset != cache->pool->offset ||
-        !mmi_slab_starts(p) || mmi_slab_class_at(p) != cache)
+        !mmi_slab_starts(p) || mmi_slab_tagged(heap, p) != cache)
         return false;
     MM_SLAB_CPU_PIN(pin);
     l = mmi_slab_arrays(cache->pool);
@@ -5360,7 +5401,7 @@ static bool mmi_slab_sound_rank(const struct mm_slab_cache *pool, struct mmi_sla
 {
     const struct mmi_slab_share *share = mmi_slab_share_of(s);
     const uintptr_t *bits = mmi_slab_bits(s);
-    const struct mmi_slab *other = pool->heap->holes[share->bin % MMI_SLAB_BINS];
+    const struct mmi_slab *other;
     uint32_t at, end, largest = 0;
 
     for (at = mmi_slab_next_bit(bits, 0, s->count, true); at < s->count;
@@ -5368,10 +5409,13 @@ static bool mmi_slab_sound_rank(const struct mm_slab_cache *pool, struct mmi_sla
         end = mmi_slab_next_bit(bits, at, s->count, false);
         largest = end - at > largest ? end - at : largest;
     }
+    if (share->side >= MMI_SLAB_SIDES || share->largest != largest ||
+        share->list != mmi_slab_holes_list(share->side, largest))
+        return false;
+    other = pool->heap->holes[share->list];
     while (other != NULL && other != s)
         other = mmi_slab_share_of(other)->next;
-    return largest == share->largest && mmi_slab_bin(largest) == share->bin &&
-           (share->bin == 0 || other == s);
+    return share->list == 0 || other == s;
 }
 
 static bool mmi_slab_sound(struct mm_slab_cache *cache, struct mmi_slab *s)

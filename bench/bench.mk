@@ -51,9 +51,11 @@ bench-build: $(bench_dir)/bench bench-objects-build
 	@:
 
 # Loops of some twenty instructions: where their branches lie must not decide. Intel's SKX102: what
-# ends at a boundary of 32 bytes or lies across one is decoded anew each time.
+# ends at a boundary of 32 bytes or lies across one is decoded anew each time. Elsewhere the padding
+# only costs.
 comma := ,
-object_layout := $(if $(filter x86_64,$(shell uname -m)),-Wa$(comma)-mbranches-within-32B-boundaries)
+object_layout := $(if $(shell grep -E '^model\s*: (78|85|94|142|158|165|166)$$' /proc/cpuinfo),\
+    -Wa$(comma)-mbranches-within-32B-boundaries)
 
 # Small objects: a program for each allocator. NAME: adapter, library
 objects := slab slab-sized buddy list-heap empty ideal ideal-owner glibc jemalloc mimalloc tcmalloc

@@ -54,6 +54,55 @@ static void what_one_class_left_serves_another(void **state)
     heap_end();
 }
 
+/* Two slabs with the same holes: a CPU stays at the one that it took from, the next one takes the
+ * other; without holes of their own CPUs take what is left anywhere. */
+static void cpus_take_from_slabs_of_their_own(void **state)
+{
+    static void *p[40];
+    struct mmi_slab *slab[2];
+    unsigned n = 0;
+    (void)state;
+    if (SLAB_ASAN)
+        skip();
+    heap_plain();
+    for (; heap.pool.slabs < 3; n++) /* the third one's first is not counted */
+        p[n] = mm_slab_kmalloc(&heap, 6000, 0);
+    for (unsigned side = 0; side < 2; side++) {
+        const unsigned first = side == 0 ? 0 : n / 2;
+        slab[side] = mmi_slab_of(p[first]);
+        for (unsigned i = first; i < first + 5; i += 2) {
+            assert_ptr_equal(mmi_slab_of(p[i]), slab[side]);
+            assert_int_equal(mm_slab_kfree(&heap, p[i]), MM_OK);
+            p[i] = NULL;
+        }
+    }
+    assert_int_equal(mm_slab_kfree(&heap, p[--n]), MM_OK);
+    mm_slab_shrink(&heap);
+    assert_int_equal(heap.pool.slabs, 2);
+
+    cpu_now = 1;
+    p[0] = mm_slab_kmalloc(&heap, 6000, 0);
+    cpu_now = 2;
+    p[2] = mm_slab_kmalloc(&heap, 6000, 0);
+    assert_true(mmi_slab_of(p[0]) != mmi_slab_of(p[2]));
+    p[4] = mm_slab_kmalloc(&heap, 6000, 0);
+    assert_ptr_equal(mmi_slab_of(p[4]), mmi_slab_of(p[2]));
+    cpu_now = 1;
+    for (unsigned i = n / 2; i < n / 2 + 5; i += 2) {
+        p[i] = mm_slab_kmalloc(&heap, 6000, 0);
+        assert_ptr_equal(mmi_slab_of(p[i]), mmi_slab_of(p[i == n / 2 + 4 ? 2 : 0]));
+        assert_int_equal(mm_slab_check(&heap), MM_OK);
+    }
+    assert_int_equal(heap.pool.slabs, 2);
+    slab[0] = mmi_slab_of(p[0]);
+    assert_int_equal(mm_slab_kfree(&heap, p[0]), MM_OK);
+    p[0] = NULL;
+    mm_slab_shrink(&heap);
+    assert_int_equal(mmi_slab_share_of(slab[0])->side, 1); /* what comes back does not change it */
+    assert_int_equal(mm_slab_kfree_bulk(&heap, p, n), MM_OK);
+    heap_end();
+}
+
 static void every_class_is_aligned_and_known(void **state)
 {
     (void)state;
@@ -259,9 +308,14 @@ static void the_check_finds_damage(void **state)
     share->largest--;
     assert_int_equal(mm_slab_check(&heap), MM_ERR_CORRUPT);
     share->largest++;
-    heap.holes[share->bin] = NULL;
+    share->side++;
     assert_int_equal(mm_slab_check(&heap), MM_ERR_CORRUPT);
-    heap.holes[share->bin] = mmi_slab_of(p);
+    share->side += 1000;
+    assert_int_equal(mm_slab_check(&heap), MM_ERR_CORRUPT);
+    share->side -= 1001;
+    heap.holes[share->list] = NULL;
+    assert_int_equal(mm_slab_check(&heap), MM_ERR_CORRUPT);
+    heap.holes[share->list] = mmi_slab_of(p);
     assert_int_equal(mm_slab_check(&heap), MM_OK);
     assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
     heap_end();
@@ -272,6 +326,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_slab_serves_all_large_classes),
         cmocka_unit_test(what_one_class_left_serves_another),
+        cmocka_unit_test(cpus_take_from_slabs_of_their_own),
         cmocka_unit_test(every_class_is_aligned_and_known),
         cmocka_unit_test(bad_frees_are_dropped_and_counted),
         cmocka_unit_test(a_last_free_is_known_after_it_was_sorted),
