@@ -1110,7 +1110,8 @@ struct mm_pagetable_config {
  *     freed. Below the root: how many entries of the table are not 0; the highest value of the
  *     note's bits makes no claim. With MM_PAGETABLE_KEEP_EMPTY it always stands there. Where
  *     MM_PAGETABLE_COUNT has the number, it has it below the root's entries, too, and 2^16 - 1
- *     makes no claim, as it always does of lent tables.
+ *     makes no claim, as it always does of lent tables. The note of such a format is own, or below
+ *     the root its highest value, which says that the number is not to be looked at.
  * I3  without MM_PAGETABLE_KEEP_EMPTY no table but the root and lent ones is empty
  * I4  a table that is linked has only valid entries: it is filled first, linked by one store
  * I5  until the TLBs are flushed and the grace hook has returned, nothing is written to a dead
@@ -1761,10 +1762,7 @@ MM_CORE_INLINE bool mmi_pt_is_table(const struct mm_pagetable *pt, uint64_t e, u
 
 MM_CORE_INLINE mm_pa_t mmi_pt_table_pa(const struct mm_pagetable *pt, uint64_t e)
 {
-    e &= mmi_ptf_pa_mask(pt);
-    if (mmi_ptf_ppn_shift(pt) == MM_PAGETABLE_SHIFT)
-        return e;
-    return mmi_pt_shr(e, mmi_ptf_ppn_shift(pt)) << MM_PAGETABLE_SHIFT;
+    return mmi_pt_shl(e & mmi_ptf_pa_mask(pt), MM_PAGETABLE_SHIFT - mmi_ptf_ppn_shift(pt));
 }
 
 /* Physical address of `off` in a leaf. Svnapot: the lowest four bits of the frame number come from
@@ -2132,6 +2130,13 @@ static inline unsigned mmi_pt_no_claim(const struct mm_pagetable *pt)
     return mmi_pt_apart(pt) ? UINT16_MAX : (1u << mmi_ptf_note_bits(pt)) - 1;
 }
 
+/* Says the note of an entry below the root that the number beside the table makes no claim? Then
+ * its line is left alone. */
+static inline bool mmi_pt_unclaimed(const struct mm_pagetable *pt, uint64_t e)
+{
+    return mmi_pt_note(pt, e) == (1u << mmi_ptf_note_bits(pt)) - 1;
+}
+
 /* Do tables below entries of this level have a number? */
 static inline bool mmi_pt_counted(const struct mm_pagetable *pt, unsigned level)
 {
@@ -2141,7 +2146,9 @@ static inline bool mmi_pt_counted(const struct mm_pagetable *pt, unsigned level)
 /* How many entries the table has that `e`, of such a level, leads to. */
 static inline unsigned mmi_pt_count(const struct mm_pagetable *pt, uint64_t e)
 {
-    return mmi_pt_apart(pt) ? *mmi_pt_beside(pt, mmi_pt_table_pa(pt, e)) : mmi_pt_note(pt, e);
+    if (!mmi_pt_apart(pt))
+        return mmi_pt_note(pt, e);
+    return mmi_pt_unclaimed(pt, e) ? UINT16_MAX : *mmi_pt_beside(pt, mmi_pt_table_pa(pt, e));
 }
 
 /* An entry of this level for a new table that has `count` entries. */
@@ -2151,10 +2158,10 @@ static inline uint64_t mmi_pt_entry_of(const struct mm_pagetable *pt, unsigned l
     unsigned most = mmi_pt_no_claim(pt), note = MMI_PT_OWN;
     bool claims = (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0 && count < most;
 
-    if (mmi_pt_apart(pt))
+    if (mmi_pt_apart(pt) && (claims || level == mmi_pt_root_level(pt)))
         *mmi_pt_beside(pt, pa) = (uint16_t)(claims ? count : most);
-    else if (mmi_pt_counted(pt, level))
-        note = claims ? (unsigned)count : most;
+    else if (level != mmi_pt_root_level(pt))
+        note = claims ? (unsigned)count : (1u << mmi_ptf_note_bits(pt)) - 1;
     return mmi_pt_table_entry(pt, pa, note);
 }
 
@@ -2246,10 +2253,15 @@ static inline void mmi_pt_set_note(const struct mm_pagetable *pt, void *table, u
 static inline void mmi_pt_set_count(const struct mm_pagetable *pt, void *table, uint64_t index,
                                     uint64_t e, unsigned count)
 {
-    if (mmi_pt_apart(pt))
+    unsigned note = count;
+
+    if (mmi_pt_apart(pt)) {
         *mmi_pt_beside(pt, mmi_pt_table_pa(pt, e)) = (uint16_t)count;
-    else
-        mmi_pt_set_note(pt, table, index, e, count);
+        if (MM_LIKELY(!mmi_pt_unclaimed(pt, e)))
+            return;
+        note = MMI_PT_OWN;
+    }
+    mmi_pt_set_note(pt, table, index, e, note);
 }
 
 /* A store into a table that nobody else sees yet. */
@@ -3628,23 +3640,25 @@ static inline uint64_t mmi_pt_follow(const struct mm_pagetable *pt, const struct
                                      enum mmi_pt_treatment how)
 {
     uint64_t last = span->index + span->count, step = mmi_pt_step_of(pt, span->level), from = i;
+    uint64_t e1 = e + step, e2 = e1 + step, e3 = e2 + step;
     void *table = span->table;
 
-#define MMI_PT_ENTRY(k)                                                                  \
+#define MMI_PT_ENTRY(k, e)                                                               \
     do {                                                                                 \
-        if (!mmi_pt_holds(pt, table, i + (k), e + (k)*step))                             \
+        if (!mmi_pt_holds(pt, table, i + (k), (e)))                                      \
             return i + (k)-from;                                                         \
         if (how != MMI_PT_LEAVE)                                                         \
             mmi_pt_store(pt, table, i + (k), how == MMI_PT_CLEAR ? 0 : next + (k)*step); \
     } while (0)
-    for (; last - i >= 4; i += 4, e += 4 * step, next += 4 * step) {
-        MMI_PT_ENTRY(0);
-        MMI_PT_ENTRY(1);
-        MMI_PT_ENTRY(2);
-        MMI_PT_ENTRY(3);
+    for (; last - i >= 4; i += 4, next += 4 * step) {
+        MMI_PT_ENTRY(0, e);
+        MMI_PT_ENTRY(1, e1);
+        MMI_PT_ENTRY(2, e2);
+        MMI_PT_ENTRY(3, e3);
+        e += 4 * step, e1 += 4 * step, e2 += 4 * step, e3 += 4 * step;
     }
     for (; i < last; i++, e += step, next += step) {
-        MMI_PT_ENTRY(0);
+        MMI_PT_ENTRY(0, e);
     }
 #undef MMI_PT_ENTRY
     return last - from;

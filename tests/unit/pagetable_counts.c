@@ -89,8 +89,12 @@ static void what_is_not_known_is_counted(void **state)
     (void)state;
     begin(MM_PAGETABLE_ID_SV39);
     s.pt.flags |= MM_PAGETABLE_KEEP_EMPTY;
-    assert_int_equal(map(&s, VA, 0x1000, 7 * PAGE, RW), MM_OK);
-    assert_int_equal(*beside(VA, 0), NO_CLAIM);
+    assert_int_equal(map(&s, VA, 0x1000, 6 * PAGE, RW), MM_OK);
+    *beside(VA, 0) = 4711; /* nobody looks at it */
+    assert_int_equal(map(&s, VA + 6 * PAGE, 0x7000, 2 * PAGE, RW), MM_OK);
+    unmap(VA + 7 * PAGE, PAGE);
+    assert_int_equal(mm_pagetable_check(&s.pt, NULL, 0, NULL), MM_OK);
+    assert_int_equal(*beside(VA, 0), 4711);
     assert_int_equal(*beside(VA, 1), NO_CLAIM);
     s.pt.flags &= ~(uint32_t)MM_PAGETABLE_KEEP_EMPTY;
     unmap(VA + PAGE, PAGE);
