@@ -7,6 +7,7 @@ import collections
 import html
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -467,7 +468,7 @@ def main():
     print_limits(run)
     if pages:
         write_page(run, pages[0])
-        print(f"\nPlots: {pages[0]}    all figures: {' '.join(paths)}")
+        print(f"\nPlots: {pages[0]}    all figures: {os.path.dirname(paths[0])}/*.json")
     if run.errors:
         sys.exit("\nFailed: " + "\n        ".join(run.errors))
 

@@ -97,6 +97,8 @@ def main():
     parse.add_argument("program", nargs="*")
     parse.add_argument("-n", type=int, default=7, metavar="ROUNDS")
     args = parse.parse_args()
+    if not os.path.exists(args.library):  # ld.so would go on without it
+        parse.error(f"{args.library}: no such file")
     libraries = {"mm": os.path.abspath(args.library), "glibc": None}
     for name, file in PEERS.items():
         for path in glob.glob("/usr/lib/*/" + file):
