@@ -120,41 +120,47 @@ static void run_end(int how)
     hooks.release = release;
 }
 
-static void pt_map_each(const uint64_t *va, size_t n, int how)
+static void map_steps(const uint64_t *va, size_t n, int how)
 {
-    run_begin(how);
-    if ((how & PAGE_BULK) != 0) {
-        (void)mm_pagetable_cursor_map_bulk(&cursor, va, page_frames, n, RW, NULL);
-        n = 0;
-    }
     for (size_t i = 0; i < n; i++) {
         if ((how & PAGE_LOOK) != 0 && i + PAGE_AHEAD < n)
             mm_pagetable_prefetch(&pt, va[i + PAGE_AHEAD]);
-        if ((how & PAGE_CALLS) != 0) {
-            (void)mm_pagetable_map(&pt, va[i], PAGE_PA + i * 4096, 4096, RW, 0, NULL);
-        } else {
-            (void)mm_pagetable_cursor_map_at(&cursor, va[i], PAGE_PA + i * 4096, RW);
-        }
+        (void)mm_pagetable_cursor_map_at(&cursor, va[i], PAGE_PA + i * 4096, RW);
     }
+}
+
+static void unmap_steps(const uint64_t *va, size_t n, int how)
+{
+    for (size_t i = 0; i < n; i++) {
+        if ((how & PAGE_LOOK) != 0 && i + PAGE_AHEAD < n)
+            mm_pagetable_prefetch(&pt, va[i + PAGE_AHEAD]);
+        (void)mm_pagetable_cursor_unmap_at(&cursor, va[i]);
+    }
+}
+
+static void pt_map_each(const uint64_t *va, size_t n, int how)
+{
+    run_begin(how);
+    if ((how & PAGE_BULK) != 0)
+        (void)mm_pagetable_cursor_map_bulk(&cursor, va, page_frames, n, RW, NULL);
+    else if ((how & PAGE_CALLS) != 0)
+        for (size_t i = 0; i < n; i++)
+            (void)mm_pagetable_map(&pt, va[i], PAGE_PA + i * 4096, 4096, RW, 0, NULL);
+    else
+        map_steps(va, n, how);
     run_end(how);
 }
 
 static void pt_unmap_each(const uint64_t *va, size_t n, int how)
 {
     run_begin(how);
-    if ((how & PAGE_BULK) != 0) {
+    if ((how & PAGE_BULK) != 0)
         (void)mm_pagetable_cursor_unmap_bulk(&cursor, va, n, NULL);
-        n = 0;
-    }
-    for (size_t i = 0; i < n; i++) {
-        if ((how & PAGE_LOOK) != 0 && i + PAGE_AHEAD < n)
-            mm_pagetable_prefetch(&pt, va[i + PAGE_AHEAD]);
-        if ((how & PAGE_CALLS) != 0) {
+    else if ((how & PAGE_CALLS) != 0)
+        for (size_t i = 0; i < n; i++)
             (void)mm_pagetable_unmap(&pt, va[i], 4096, NULL);
-        } else {
-            (void)mm_pagetable_cursor_unmap_at(&cursor, va[i]);
-        }
-    }
+    else
+        unmap_steps(va, n, how);
     run_end(how);
 }
 

@@ -11,10 +11,16 @@ _Static_assert(sizeof(struct mm_vma) == sizeof(struct area), "an area is an area
 
 /* ---- nodes: blocks that grow with the map ---------------------------------------------------- */
 
+/* Blocks lie in the list that the next one heads. */
+struct block {
+    struct block *next;
+    _Alignas(64) struct mm_vma_node nodes[];
+};
+
 struct pool {
     struct mm_vma_node *free;
-    void **blocks;
-    size_t count, room;
+    struct block *blocks;
+    unsigned count;
 };
 
 static struct mm_vma_node *node_alloc(void *ctx)
@@ -23,17 +29,14 @@ static struct mm_vma_node *node_alloc(void *ctx)
     struct mm_vma_node *node = p->free;
 
     if (node == NULL) {
-        size_t n = p->count < 8 ? (size_t)2 << p->count : 256;
-        struct mm_vma_node *block = aligned_alloc(64, n * sizeof *block);
+        size_t n = p->count < 8 ? (size_t)2 << p->count++ : 256;
+        struct block *block = aligned_alloc(64, sizeof *block + n * sizeof *node);
 
-        if (p->count == p->room) {
-            p->room = p->room * 2 + 16;
-            p->blocks = realloc(p->blocks, p->room * sizeof *p->blocks);
-        }
-        p->blocks[p->count++] = block;
+        block->next = p->blocks;
+        p->blocks = block;
         for (size_t i = 0; i < n; i++) {
-            block[i].u.next = p->free;
-            p->free = &block[i];
+            block->nodes[i].u.next = p->free;
+            p->free = &block->nodes[i];
         }
         node = p->free;
     }
@@ -51,9 +54,12 @@ static void node_free(void *ctx, struct mm_vma_node *node)
 
 static void pool_drop(struct pool *p)
 {
-    for (size_t i = 0; i < p->count; i++)
-        free(p->blocks[i]);
-    free(p->blocks);
+    while (p->blocks != NULL) {
+        struct block *block = p->blocks;
+
+        p->blocks = block->next;
+        free(block);
+    }
 }
 
 static struct mm_vma *area_alloc(void *ctx)
