@@ -1149,6 +1149,7 @@ struct mm_pagetable_batch {
     uint64_t dead;                  /* link to the last directory of dead subtrees */
     uint32_t dead_room, dead_count; /* entries that are free in it; dead subtrees in all */
     bool all, changed, filled, unlinked, linked, global;
+    bool settled;                  /* all and changed: one more leaf that goes adds nothing */
     uint32_t made_attr, told_attr; /* what was encoded and decoded last, so that a run of equal */
     uint64_t made_leaf, told_leaf; /* pages does it once; of level 0, without address */
 };
@@ -3014,7 +3015,7 @@ static void mmi_pt_batch_empty(struct mm_pagetable_batch *b)
     b->dead = MMI_PT_LINK_END;
     b->dead_room = b->dead_count = 0;
     b->all = b->changed = b->filled = false;
-    b->unlinked = b->linked = b->global = false;
+    b->unlinked = b->linked = b->global = b->settled = false;
 }
 
 MM_PAGETABLE_API void mm_pagetable_batch_init(struct mm_pagetable_batch *batch,
@@ -3093,7 +3094,7 @@ static void mmi_pt_batch_flush(struct mm_pagetable_batch *b)
     b->pages = 0;
     b->range_count = 0;
     b->all = b->changed = b->filled = false;
-    b->unlinked = b->linked = b->global = false;
+    b->unlinked = b->linked = b->global = b->settled = false;
 }
 
 /* Frees the dead subtrees that a directory lists in its entries above `room`, then itself, then
@@ -3167,6 +3168,14 @@ static inline void mmi_pt_note_range(struct mm_pagetable_batch *b, uint64_t off,
 {
     if (!b->all) /* else there is nothing to add */
         mmi_pt_add_range(b, off, bytes, level);
+}
+
+/* The same for a plain leaf at `va` that went, apart from the code that takes many of them. */
+static MM_NOINLINE void mmi_pt_note_page(struct mm_pagetable_batch *b, mm_va_t va)
+{
+    b->changed = true;
+    mmi_pt_note_range(b, mmi_pt_offset(b->pt, va), mmi_pt_size(b->pt, 0), 0);
+    b->settled = b->all;
 }
 
 /* A table that led to `off` goes. Walk caches forget it when an address below it is invalidated;
@@ -5946,15 +5955,17 @@ MMI_PT_FOLDED void mmi_pt_cursor_shrunk(struct mm_pagetable_cursor *cursor, mm_v
                                         const struct mmi_pt_path *path)
 {
     struct mm_pagetable *pt = cursor->it.pt;
-    unsigned count = mmi_pt_count(pt, path->e1);
-    bool known = count != mmi_pt_no_claim(pt);
+    unsigned count, most = mmi_pt_no_claim(pt);
 
-    if (!known && cursor->counts == 0) {
+    if (cursor->counts == 0) { /* no table makes a claim, and none goes */
         mmi_pt_cursor_path_close(pt, path);
-    } else if (known && count != 1) {
+        return;
+    }
+    count = mmi_pt_count(pt, path->e1);
+    if (count - 2 < most - 2) {
         mmi_pt_count_by(pt, path->table1, path->index1, path->e1, -1);
         mmi_pt_cursor_path_close(pt, path);
-    } else if (known && mmi_pt_cursor_stays(cursor, va, path)) {
+    } else if (count == 1 && mmi_pt_cursor_stays(cursor, va, path)) {
         mmi_pt_cursor_drop(cursor, va, path);
         mmi_pt_cursor_path_close(pt, path);
     } else {
@@ -5975,8 +5986,8 @@ MMI_PT_FOLDED bool mmi_pt_cursor_unmap_near(struct mm_pagetable_cursor *cursor, 
         return false;
     }
     mmi_pt_store(pt, path.table0, path.index0, 0);
-    cursor->call.batch->changed = true;
-    mmi_pt_note_range(cursor->call.batch, mmi_pt_offset(pt, va), mmi_pt_size(pt, 0), 0);
+    if (MM_UNLIKELY(!cursor->call.batch->settled))
+        mmi_pt_note_page(cursor->call.batch, va);
     mmi_pt_cursor_shrunk(cursor, va, &path);
     return true;
 }

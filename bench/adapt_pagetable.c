@@ -122,8 +122,9 @@ static void run_end(int how)
 
 static void map_steps(const uint64_t *va, size_t n, int how)
 {
+    const size_t looks = (how & PAGE_LOOK) != 0 && n > PAGE_AHEAD ? n - PAGE_AHEAD : 0;
     for (size_t i = 0; i < n; i++) {
-        if ((how & PAGE_LOOK) != 0 && i + PAGE_AHEAD < n)
+        if (i < looks)
             mm_pagetable_prefetch(&pt, va[i + PAGE_AHEAD]);
         (void)mm_pagetable_cursor_map_at(&cursor, va[i], PAGE_PA + i * 4096, RW);
     }
@@ -131,8 +132,9 @@ static void map_steps(const uint64_t *va, size_t n, int how)
 
 static void unmap_steps(const uint64_t *va, size_t n, int how)
 {
+    const size_t looks = (how & PAGE_LOOK) != 0 && n > PAGE_AHEAD ? n - PAGE_AHEAD : 0;
     for (size_t i = 0; i < n; i++) {
-        if ((how & PAGE_LOOK) != 0 && i + PAGE_AHEAD < n)
+        if (i < looks)
             mm_pagetable_prefetch(&pt, va[i + PAGE_AHEAD]);
         (void)mm_pagetable_cursor_unmap_at(&cursor, va[i]);
     }
