@@ -158,11 +158,13 @@
  *   Wild frees The first 64 bytes at the address with its low MM_SLAB_SHIFT bits cleared must be
  *              readable, as they are in a kernel's map of all memory. With MM_SLAB_HARDEN that is
  *              asked only between the lowest and the highest address that the hook gave, with
- *              MM_SLAB_DEBUG from 1 up nowhere: a table is looked up first.
+ *              MM_SLAB_DEBUG from 1 up nowhere: a table is looked up first. An object that two CPUs
+ *              freed is looked for in its slab after that may have gone back: the same holds there
+ *              for the slab's header.
  *   Time       Hot paths: see there. The rest is O(slots) under the cache's lock; for an object out
  *              of a shared slab a few slabs are looked through, however many there are: first those
  *              that CPUs of the same number modulo 4 took objects out of last.
- *   Memory     a slab's header is 192 bytes and a bit an object, a shared slab's 1 KiB. Waste by
+ *   Memory     a slab's header is 184 bytes and a bit an object, a shared slab's 896 bytes. Waste by
  *              rounding is at most 12.5 % above 128 bytes. Free objects in arrays: see
  *              MM_SLAB_SLOTS; in the depot at most 64 KiB a class. Empty slabs above `reserve` go
  *              back at once.
@@ -697,13 +699,10 @@ extern "C" {
 #error "define both of MM_SLAB_POISON and MM_SLAB_UNPOISON, or none"
 #endif
 #define MMI_SLAB_SANITIZE 1
-#define MMI_SLAB_POISON_ALL(p) \
-    MM_SLAB_POISON(p, mmi_slab_extent(mmi_slab_usable(p))) /* of an object */
 #else
 #define MM_SLAB_POISON(p, bytes)   ((void)(p), (void)(bytes))
 #define MM_SLAB_UNPOISON(p, bytes) ((void)(p), (void)(bytes))
 #define MMI_SLAB_SANITIZE          0
-#define MMI_SLAB_POISON_ALL(p)     ((void)(p))
 #endif
 
 #ifndef MM_SLAB_SHIFT
@@ -799,7 +798,8 @@ struct mm_slab_hooks {
      * multiple of MM_PAGE_SIZE (or a slab's size, if that is less). `flags` are those of the
      * request. NULL if there are none. */
     void *(*alloc)(void *ctx, size_t bytes, size_t align, unsigned flags);
-    /* Takes back what `alloc` gave, whole. NULL: nothing ever goes back. */
+    /* Takes back what `alloc` gave, whole. NULL: nothing ever goes back; a large request that is
+     * freed is lost then, and counted no longer. */
     void (*free)(void *ctx, void *ptr, size_t bytes);
     /* Fills a large request with zeros, where the source has a better way than writing. NULL:
      * MM_SLAB_MEMSET. */
@@ -849,7 +849,8 @@ struct mm_slab_cache_config {
     size_t copy_offset; /* the part of an object that mm_slab_check_copy allows; */
     size_t copy_bytes;  /* 0: all of it */
     /* Run once for each object when its slab is made, and when the slab goes back: an object is
-     * handed out in the state that the last user left, or the constructor. */
+     * handed out in the state that the last user left, or the constructor. Of a type-stable cache
+     * destructors run after the grace period, and mm_slab_cache_destroy waits for it. */
     void (*construct)(void *ctx, void *object);
     void (*destruct)(void *ctx, void *object);
     void *ctx;
@@ -1092,7 +1093,7 @@ MM_SLAB_API void *mm_slab_kmalloc_aligned(struct mm_slab_heap *heap, size_t size
  * was written. The alignment that p has, up to a page, is kept if it came from
  * mm_slab_kmalloc_aligned of the same `align`; 1 asks for none.
  * Returns NULL if it fails, and then p is as it was; also if p is no object of the heap, or one
- * whose red zone is damaged. */
+ * whose red zone is damaged. Where memory is short, what gets smaller stays where it is. */
 MM_SLAB_API void *mm_slab_krealloc_aligned(struct mm_slab_heap *heap, void *p, size_t size,
                                            size_t align, unsigned flags);
 
@@ -1504,7 +1505,8 @@ MMI_SLAB_PRIVATE bool mmi_slab_trusted(struct mm_slab_heap *heap, const void *p)
 #if MM_SLAB_DEBUG >= 1
     return mmi_slab_knows(heap, p);
 #elif MM_SLAB_HARDEN
-    return (uintptr_t)p - heap->low < heap->high - heap->low;
+    const uintptr_t low = mm_load(&heap->low);
+    return (uintptr_t)p - low < mm_load(&heap->high) - low;
 #else
     (void)heap;
     (void)p;
@@ -1533,6 +1535,20 @@ MMI_SLAB_PRIVATE bool mmi_slab_starts(const void *p)
 MMI_SLAB_PRIVATE size_t mmi_slab_extent(size_t size)
 {
     return (size + 7) & ~(size_t)7;
+}
+
+/* Nobody may look at the `bytes` at p, a free object, from now on. */
+MMI_SLAB_PRIVATE void mmi_slab_hide(const struct mm_slab_cache *cache, void *p, size_t bytes)
+{
+    if ((cache->flags & MM_SLAB_TYPE_STABLE) == 0)
+        MM_SLAB_POISON(p, mmi_slab_extent(bytes));
+}
+
+/* The same where it goes into the arrays l. */
+MMI_SLAB_PRIVATE void mmi_slab_hide_in(const uintptr_t *l, void *p)
+{
+    if (MMI_SLAB_SANITIZE)
+        mmi_slab_hide((const struct mm_slab_cache *)l[MMI_SLAB_CACHE], p, mmi_slab_usable(p));
 }
 
 /* What every allocation ends with: `size` bytes of an object of `usable` bytes are handed out. */
@@ -1595,7 +1611,7 @@ MMI_SLAB_PRIVATE enum mm_status mmi_slab_free_into(struct mm_slab_heap *heap, ui
 {
     bool trim = false, again = false;
     int pushed;
-    MMI_SLAB_POISON_ALL(p);
+    mmi_slab_hide_in(l, p);
     pushed = mmi_slab_push(l, p);
     if (MM_UNLIKELY(pushed > 0))
         trim = mmi_slab_flush(l);
@@ -1905,9 +1921,9 @@ static size_t mmi_slab_enter(struct mm_slab_heap *heap, struct mmi_slab_entry *e
     *bucket = e;
     heap->entries++;
     if (e->base < heap->low)
-        heap->low = e->base;
+        mm_store(&heap->low, e->base);
     if (e->base + bytes > heap->high)
-        heap->high = e->base + bytes;
+        mm_store(&heap->high, e->base + bytes);
     return heap->entries < heap->buckets * 4 ? 0 : heap->buckets * 4;
 }
 
@@ -1963,8 +1979,18 @@ MMI_SLAB_PRIVATE struct mm_slab_cache *mmi_slab_tagged(struct mm_slab_heap *heap
     return &heap->cls[tag / 8];
 }
 
-/* The class of the object that begins at p in a shared slab; NULL: none does. Without a lock for an
- * object that nobody else frees; after a double free the slab may have left its cache. */
+/* The class of the object that begins at p, which was freed into the array of all shared classes;
+ * NULL: none does. After a double free the slab may have gone back, and hold anything. */
+MMI_SLAB_PRIVATE struct mm_slab_cache *mmi_slab_class_in(const struct mm_slab_cache *pool,
+                                                         const void *p)
+{
+    return mmi_slab_trusted(pool->heap, p) && mmi_slab_of(p)->cache == pool
+               ? mmi_slab_tagged(pool->heap, p)
+               : NULL;
+}
+
+/* The same of an address in any slab of a heap. Without a lock for an object that nobody else
+ * frees. */
 MMI_SLAB_PRIVATE struct mm_slab_cache *mmi_slab_class_at(const void *p)
 {
     const struct mm_slab_cache *cache = mmi_slab_of(p)->cache;
@@ -2556,21 +2582,24 @@ static void mmi_slab_put_back(struct mm_slab_cache *cache, uintptr_t object,
                               struct mmi_slab_after *after)
 {
     struct mmi_slab *s = mmi_slab_of((const void *)object);
-    uint32_t inside;
-    const uint32_t n = mmi_slab_index(s, (const void *)object, &inside);
-    const uint32_t w = n >> MM_WORD_SHIFT;
     uintptr_t *bits = mmi_slab_bits(s);
-    const uintptr_t bit = mm_bit(n & (MM_WORD_BITS - 1));
+    uint32_t n, w, inside;
 
+    if (MM_UNLIKELY(!mmi_slab_trusted(cache->heap, s))) {
+        mmi_slab_put_refused(cache, object, after); /* freed twice, and its slab has gone */
+        return;
+    }
     if (s->cache != NULL && s->cache == (cache->kind == MMI_SLAB_POOL ? cache : cache->pool)) {
         mmi_slab_put_run(cache, object, after);
         return;
     }
-    if (MM_UNLIKELY(s->cache != cache || n >= s->count || inside != 0 || (bits[w] & bit) != 0)) {
+    n = mmi_slab_index(s, (const void *)object, &inside);
+    w = n >> MM_WORD_SHIFT;
+    if (MM_UNLIKELY(s->cache != cache || n >= s->count || inside != 0 || mmi_slab_test(bits, n))) {
         mmi_slab_put_refused(cache, object, after);
         return;
     }
-    mm_store(&bits[w], bits[w] | bit);
+    mm_store(&bits[w], bits[w] | mm_bit(n & (MM_WORD_BITS - 1)));
     if (w < s->hint)
         s->hint = w;
     mmi_slab_came_back(cache, s, 1, after);
@@ -2724,17 +2753,21 @@ static void *mmi_slab_grow(struct mm_slab_cache *cache, unsigned flags)
     bool fits;
 
     MM_SLAB_LOCK(mmi_slab_guard(cache), state);
-    fits = mmi_slab_within_quota(cache, share ? cache->size : MM_SLAB_BYTES);
+    fits = mmi_slab_within_quota(cache, share ? cache->size : MM_SLAB_BYTES) &&
+           mmi_slab_within_quota(owner, MM_SLAB_BYTES);
     owner->slabs += fits;
+    cache->runs += share && fits; /* what is cut below counts from now on */
     MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     if (!fits)
         return NULL;
     s = mmi_slab_new(heap, flags);
     MM_SLAB_LOCK(mmi_slab_guard(cache), state);
-    if (s == NULL)
+    if (s == NULL) {
         owner->slabs--;
-    else
+        cache->runs -= share;
+    } else {
         mmi_slab_format(owner, s);
+    }
     MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     if (s == NULL)
         return NULL;
@@ -2745,40 +2778,51 @@ static void *mmi_slab_grow(struct mm_slab_cache *cache, unsigned flags)
     MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     mmi_slab_add_free(owner, s->count);
     mmi_slab_link(&owner->partial, s, false);
-    if (share)
+    if (share) {
+        cache->runs--;
         (void)mmi_slab_cut(cache, s, &object, 1);
-    else
+    } else {
         object = (uintptr_t)mmi_slab_take_first(cache, s);
+    }
     MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
     return (void *)object;
 }
 
-/* A slab that left its cache: destructors, then into the reserve or among those that wait. */
+/* Destructors, then into the reserve. */
 static void mmi_slab_undress(struct mm_slab_heap *heap, struct mmi_slab *s)
 {
     struct mm_slab_cache *cache = s->cache;
     MM_SLAB_LOCK_STATE_T state;
-    const bool stable = (cache->flags & MM_SLAB_TYPE_STABLE) != 0;
     uint32_t n;
+
+    for (n = 0; cache->destruct != NULL && n < s->count; n++)
+        cache->destruct(cache->ctx, mmi_slab_object(s, n));
+    MM_SLAB_LOCK(&heap->lock, state);
+    s->cache = NULL;
+    cache->finishing--;
+    s->next = heap->empty;
+    heap->empty = s;
+    heap->empties++;
+    MM_SLAB_UNLOCK(&heap->lock, state);
+}
+
+/* A slab that left its cache: one of a type-stable cache waits for readers first. */
+static void mmi_slab_retired(struct mm_slab_heap *heap, struct mmi_slab *s)
+{
+    struct mm_slab_cache *cache = s->cache;
+    MM_SLAB_LOCK_STATE_T state;
 
     MM_SLAB_UNPOISON((char *)s + s->first, (size_t)s->count * s->stride);
     (void)mmi_slab_sound_objects(cache, s, "mm_slab_shrink");
-    for (n = 0; cache->destruct != NULL && n < s->count; n++)
-        cache->destruct(cache->ctx, mmi_slab_object(s, n));
-    if (stable)
-        s->grace = heap->hooks->grace_start(heap->hooks->ctx);
-    MM_SLAB_LOCK(&heap->lock, state);
-    s->cache = NULL;
-    s->next = NULL;
-    cache->finishing--;
-    if (stable) {
-        *(heap->stable != NULL ? &heap->stable_last->next : &heap->stable) = s;
-        heap->stable_last = s;
-    } else {
-        s->next = heap->empty;
-        heap->empty = s;
-        heap->empties++;
+    if (!(cache->flags & MM_SLAB_TYPE_STABLE)) {
+        mmi_slab_undress(heap, s);
+        return;
     }
+    s->next = NULL;
+    s->grace = heap->hooks->grace_start(heap->hooks->ctx);
+    MM_SLAB_LOCK(&heap->lock, state);
+    *(heap->stable != NULL ? &heap->stable_last->next : &heap->stable) = s;
+    heap->stable_last = s;
     MM_SLAB_UNLOCK(&heap->lock, state);
 }
 
@@ -2806,7 +2850,7 @@ static size_t mmi_slab_trim_to(struct mm_slab_heap *heap, size_t reserve)
         if (s == NULL)
             return given;
         if (retired) {
-            mmi_slab_undress(heap, s);
+            mmi_slab_retired(heap, s);
         } else {
             mmi_slab_sink(heap, s, MM_SLAB_BYTES);
             given += MM_SLAB_BYTES;
@@ -3055,7 +3099,7 @@ static enum mm_status mmi_slab_debug_free(struct mm_slab_cache *cache, struct mm
     track->free_by = caller;
     track->free_cpu = mmi_slab_cpu_now();
     mmi_slab_freed_state(cache, object);
-    MM_SLAB_POISON(object, mmi_slab_extent(cache->size));
+    mmi_slab_hide(cache, object, cache->size);
     MM_SLAB_LOCK(mmi_slab_guard(cache), state);
     mmi_slab_rest(cache, (uintptr_t)object, &after);
     MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
@@ -3098,7 +3142,7 @@ static void mmi_slab_dress(struct mm_slab_cache *cache, struct mmi_slab *s)
         }
     }
     for (n = 0; MMI_SLAB_SANITIZE && n < s->count; n++)
-        MM_SLAB_POISON(mmi_slab_object(s, n), mmi_slab_extent(cache->size));
+        mmi_slab_hide(cache, mmi_slab_object(s, n), cache->size);
 }
 
 /* ---- CPU's arrays, depot --------------------------------------------------------------------- */
@@ -3320,7 +3364,7 @@ static bool mmi_slab_sort(struct mm_slab_cache *pool, uintptr_t *l)
 
     while (i-- > room) {
         void *p = (void *)l[i];
-        struct mm_slab_cache *cls = mmi_slab_class_at(p);
+        struct mm_slab_cache *cls = mmi_slab_class_in(pool, p);
         uintptr_t *to = cls != NULL ? mmi_slab_sorted(l, cls) : NULL;
         int pushed = to == NULL ? -1 : mmi_slab_push(to, p);
         if (MM_UNLIKELY(pushed < 0 && to != NULL && !mmi_slab_rests(to, p))) {
@@ -3356,11 +3400,11 @@ MM_SLAB_API bool mmi_slab_flush(uintptr_t *l)
  * out again and is now freed, which is done here. Pinned. */
 MM_SLAB_API bool mmi_slab_again(uintptr_t *l, void *p)
 {
+    const struct mm_slab_cache *cache = (const struct mm_slab_cache *)l[MMI_SLAB_CACHE], *cls;
     const bool empty = mmi_slab_room(l) == l[MMI_SLAB_SLOTS];
-    const struct mm_slab_cache *cls;
 
-    if (((const struct mm_slab_cache *)l[MMI_SLAB_CACHE])->kind == MMI_SLAB_POOL && empty) {
-        cls = mmi_slab_class_at(p);
+    if (cache->kind == MMI_SLAB_POOL && empty) {
+        cls = mmi_slab_class_in(cache, p);
         if (cls == NULL || mmi_slab_rests(mmi_slab_sorted(l, cls), p))
             return true;
     } else if (mmi_slab_rests(l, p)) {
@@ -3650,7 +3694,7 @@ static enum mm_status mmi_slab_give(struct mm_slab_cache *cache, struct mmi_slab
     if (l != NULL)
         return mmi_slab_free_into(heap, l, p, pin);
     MM_SLAB_CPU_UNPIN(pin);
-    MM_SLAB_POISON(p, mmi_slab_extent(cache->size));
+    mmi_slab_hide(cache, p, cache->size);
     if (!mmi_slab_put_one(cache, p))
         return mmi_slab_report(heap, where, "double free", MM_ERR_INVALID, cache, (char *)p, p);
     return MM_OK;
@@ -3845,21 +3889,22 @@ MM_SLAB_API void mm_slab_set_quota(struct mm_slab_heap *heap, size_t bytes)
 /* Empties the arrays l into the slabs. Pinned, or their CPU is not in the heap. */
 static void mmi_slab_unload(struct mm_slab_cache *cache, uintptr_t *l)
 {
-    const uintptr_t slots = l[MMI_SLAB_SLOTS];
-    uintptr_t i = mmi_slab_room(l), n = mmi_slab_ready(l);
+    const uintptr_t slots = l[MMI_SLAB_SLOTS], room = mmi_slab_room(l);
+    uintptr_t i, n = mmi_slab_ready(l);
     struct mmi_slab_after after;
     MM_SLAB_LOCK_STATE_T state;
 
-    if (i == slots && n == 0)
+    if (room == slots && n == 0)
         return;
     after.retired = NULL;
     after.misuse = 0;
     MM_SLAB_LOCK(mmi_slab_guard(cache), state);
-    for (; i < slots; i++)
+    for (i = room; i < slots; i++)
         mmi_slab_put_back(cache, l[i], &after);
     for (; n > 0; n--)
         mmi_slab_put_back(cache, *(l + MMI_SLAB_END - n), &after);
     MM_SLAB_UNLOCK(mmi_slab_guard(cache), state);
+    l[slots] = l[room];
     mmi_slab_set_room(l, slots);
     mmi_slab_set_ready(l, 0);
     (void)mmi_slab_finish(cache, &after);
@@ -3958,19 +4003,14 @@ static void mmi_slab_dissolve(struct mm_slab_cache *cache)
     cache->rest = NULL;
 }
 
-/* Slabs that wait for readers become empty ones; the wait is over. */
+/* Slabs that waited for readers become empty ones. */
 static void mmi_slab_settle(struct mm_slab_heap *heap, struct mmi_slab *s)
 {
-    MM_SLAB_LOCK_STATE_T state;
-    MM_SLAB_LOCK(&heap->lock, state);
     while (s != NULL) {
         struct mmi_slab *next = s->next;
-        s->next = heap->empty;
-        heap->empty = s;
-        heap->empties++;
+        mmi_slab_undress(heap, s);
         s = next;
     }
-    MM_SLAB_UNLOCK(&heap->lock, state);
     mmi_slab_trim(heap);
 }
 
@@ -4076,7 +4116,7 @@ static void *mmi_slab_aligned(struct mm_slab_heap *heap, size_t size, size_t ali
         return NULL;
     for (c = size <= MM_SLAB_MAX ? mmi_slab_class(size) : MM_SLAB_CLASSES; c < MM_SLAB_CLASSES; c++)
         if ((mmi_slab_class_bytes(c) & (align - 1)) == 0)
-            return mmi_slab_get(&heap->cls[c], size, flags, caller);
+            return mmi_slab_get_soon(&heap->cls[c], size, flags, caller);
     return mmi_slab_large(heap, size != 0 ? size : 1, align, flags, caller);
 }
 
@@ -4267,12 +4307,38 @@ static bool mmi_slab_free_run_of(struct mm_slab_heap *heap, void *p, unsigned c,
     return true;
 }
 
-MM_SLAB_API enum mm_status mmi_slab_kfree_slow(struct mm_slab_heap *heap, void *p)
+static enum mm_status mmi_slab_kfree_by(struct mm_slab_heap *heap, void *p, uintptr_t caller)
 {
     enum mm_status status;
     if (mmi_slab_free_between(&heap->cls[0], (char *)p, &status))
         return status;
-    return mmi_slab_kfree_any(heap, p, "mm_slab_kfree", MMI_SLAB_CALLER);
+    return mmi_slab_kfree_any(heap, p, "mm_slab_kfree", caller);
+}
+
+MM_SLAB_API enum mm_status mmi_slab_kfree_slow(struct mm_slab_heap *heap, void *p)
+{
+    return mmi_slab_kfree_by(heap, p, MMI_SLAB_CALLER);
+}
+
+/* The same for an object of this named cache. */
+static enum mm_status mmi_slab_free_by(struct mm_slab_cache *cache, void *p, uintptr_t caller)
+{
+    struct mmi_slab_place place;
+    enum mm_status status;
+
+    if (mmi_slab_free_between(cache, (char *)p, &status))
+        return status;
+    mmi_slab_locate(cache->heap, p, &place);
+    if (place.cache == cache)
+        return mmi_slab_give(cache, place.slab, p, "mm_slab_free", caller);
+    return mmi_slab_refuse(cache->heap, "mm_slab_free",
+                           place.start != NULL ? "free of another cache's object" : "wild free",
+                           MM_ERR_INVALID, place.cache, place.start, p);
+}
+
+MM_SLAB_API enum mm_status mmi_slab_free_slow(struct mm_slab_cache *cache, void *p)
+{
+    return mmi_slab_free_by(cache, p, MMI_SLAB_CALLER);
 }
 
 MM_SLAB_API enum mm_status mmi_slab_kfree_sized_slow(struct mm_slab_heap *heap, void *p,
@@ -4304,16 +4370,17 @@ MM_SLAB_API enum mm_status mmi_slab_twice(struct mm_slab_heap *heap, void *p)
                            mmi_slab_cache_of(p), (char *)p, p);
 }
 
-/* A change of size in place; false if the object has to move, as a large one with a red zone. */
+/* A change of size in place, if that wastes no more than half or `anyway`; false if the object has
+ * to move, as a large one with a red zone. */
 static bool mmi_slab_resize(const struct mm_slab_heap *heap, const struct mmi_slab_place *place,
-                            char *p, size_t size, unsigned flags)
+                            char *p, size_t size, unsigned flags, bool anyway)
 {
     const struct mm_slab_cache *cache = place->cache;
     const size_t usable = cache != NULL ? cache->size : place->bytes;
 
     if (cache == NULL && (heap->flags & MM_SLAB_DEBUG_ZONES))
         return false;
-    if (size > usable || (usable > 128 && size <= usable / 2))
+    if (size > usable || (!anyway && usable > 128 && size <= usable / 2))
         return false;
     MM_SLAB_UNPOISON(p, usable);
     if (cache != NULL && (flags & MM_SLAB_ZERO) && (cache->flags & MM_SLAB_DEBUG_ALL) &&
@@ -4336,6 +4403,7 @@ static void *mmi_slab_krealloc(struct mm_slab_heap *heap, void *p, size_t size, 
                                unsigned flags, uintptr_t caller)
 {
     struct mmi_slab_place place;
+    bool stays;
     void *q;
 
     if (p == NULL)
@@ -4351,11 +4419,12 @@ static void *mmi_slab_krealloc(struct mm_slab_heap *heap, void *p, size_t size, 
     }
     if (!mmi_slab_resizable(&place))
         return NULL;
-    if (((uintptr_t)p & (align - 1)) == 0 && mmi_slab_resize(heap, &place, (char *)p, size, flags))
+    stays = ((uintptr_t)p & (align - 1)) == 0;
+    if (stays && mmi_slab_resize(heap, &place, (char *)p, size, flags, false))
         return p;
     q = mmi_slab_aligned(heap, size, align, flags, caller);
     if (q == NULL)
-        return NULL;
+        return stays && mmi_slab_resize(heap, &place, (char *)p, size, flags, true) ? p : NULL;
     MM_SLAB_UNPOISON(p, place.bytes);
     (void)MM_SLAB_MEMCPY(q, p, size < place.bytes ? size : place.bytes);
     (void)mmi_slab_kfree_any(heap, p, "mm_slab_krealloc", caller);
@@ -4445,7 +4514,7 @@ static size_t mmi_slab_bulk(struct mm_slab_cache *cache, size_t size, unsigned f
         got += more;
         if (got == n)
             break;
-        p[got] = mmi_slab_get(cache, size, flags, caller);
+        p[got] = mmi_slab_get_soon(cache, size, flags, caller);
         if (p[got] == NULL)
             break;
         got++;
@@ -4496,7 +4565,7 @@ static size_t mmi_slab_push_run(struct mm_slab_heap *heap, uintptr_t *l, uintptr
     if (object == *top)
         return 0;
     do {
-        MMI_SLAB_POISON_ALL(p[i]);
+        mmi_slab_hide_in(l, p[i]);
         *--top = object;
         last = object;
         if (++i == n)
@@ -4547,8 +4616,23 @@ static size_t mmi_slab_give_run(struct mm_slab_heap *heap, struct mm_slab_cache 
     return i;
 }
 
+/* Frees p, which needs more thought. */
+static enum mm_status mmi_slab_free_one(struct mm_slab_heap *heap, struct mm_slab_cache *cache,
+                                        void *p, uintptr_t caller)
+{
+    const uintptr_t token =
+        mmi_slab_token(cache != NULL ? (const void *)cache : (const void *)heap);
+    uintptr_t offset;
+
+    if (p == NULL)
+        return MM_OK;
+    if (mmi_slab_plain(heap, p, token, &offset))
+        return cache != NULL ? mm_slab_free(cache, p) : mm_slab_kfree(heap, p);
+    return cache != NULL ? mmi_slab_free_by(cache, p, caller) : mmi_slab_kfree_by(heap, p, caller);
+}
+
 static enum mm_status mmi_slab_free_run(struct mm_slab_heap *heap, struct mm_slab_cache *cache,
-                                        void *const *p, size_t n)
+                                        void *const *p, size_t n, uintptr_t caller)
 {
     enum mm_status first = MM_OK, status;
     size_t i = 0;
@@ -4557,7 +4641,7 @@ static enum mm_status mmi_slab_free_run(struct mm_slab_heap *heap, struct mm_sla
         const size_t done = mmi_slab_give_run(heap, cache, p + i, n - i);
         i += done;
         if (done == 0) {
-            status = cache != NULL ? mm_slab_free(cache, p[i]) : mm_slab_kfree(heap, p[i]);
+            status = mmi_slab_free_one(heap, cache, p[i], caller);
             first = first == MM_OK ? status : first;
             i++;
         }
@@ -4567,7 +4651,7 @@ static enum mm_status mmi_slab_free_run(struct mm_slab_heap *heap, struct mm_sla
 
 MM_SLAB_API enum mm_status mm_slab_kfree_bulk(struct mm_slab_heap *heap, void *const *p, size_t n)
 {
-    return mmi_slab_free_run(heap, NULL, p, n);
+    return mmi_slab_free_run(heap, NULL, p, n, MMI_SLAB_CALLER);
 }
 
 /* ---- Caches ---------------------------------------------------------------------------------- */
@@ -4669,7 +4753,9 @@ MM_SLAB_API enum mm_status mm_slab_cache_destroy(struct mm_slab_cache *cache, si
         return MM_ERR_BUSY;
     }
     mmi_slab_dissolve(cache);
-    do { /* another CPU may be at the destructors of the last slabs */
+    do { /* the last slabs may wait for readers, and another CPU be at their destructors */
+        if (cache->flags & MM_SLAB_TYPE_STABLE)
+            mm_slab_rcu_barrier(heap);
         MM_SLAB_LOCK(&heap->lock, state);
         finishing = cache->finishing;
         MM_SLAB_UNLOCK(&heap->lock, state);
@@ -4686,21 +4772,6 @@ MM_SLAB_API void *mmi_slab_alloc_slow(struct mm_slab_cache *cache, unsigned flag
     return mmi_slab_get_soon(cache, cache->size, flags, MMI_SLAB_CALLER);
 }
 
-MM_SLAB_API enum mm_status mmi_slab_free_slow(struct mm_slab_cache *cache, void *p)
-{
-    struct mmi_slab_place place;
-    enum mm_status status;
-
-    if (mmi_slab_free_between(cache, (char *)p, &status))
-        return status;
-    mmi_slab_locate(cache->heap, p, &place);
-    if (place.cache == cache)
-        return mmi_slab_give(cache, place.slab, p, "mm_slab_free", MMI_SLAB_CALLER);
-    return mmi_slab_refuse(cache->heap, "mm_slab_free",
-                           place.start != NULL ? "free of another cache's object" : "wild free",
-                           MM_ERR_INVALID, place.cache, place.start, p);
-}
-
 MM_SLAB_API size_t mm_slab_alloc_bulk(struct mm_slab_cache *cache, unsigned flags, void **p,
                                       size_t n)
 {
@@ -4709,7 +4780,7 @@ MM_SLAB_API size_t mm_slab_alloc_bulk(struct mm_slab_cache *cache, unsigned flag
 
 MM_SLAB_API enum mm_status mm_slab_free_bulk(struct mm_slab_cache *cache, void *const *p, size_t n)
 {
-    return mmi_slab_free_run(cache->heap, cache, p, n);
+    return mmi_slab_free_run(cache->heap, cache, p, n, MMI_SLAB_CALLER);
 }
 
 MM_SLAB_API void mm_slab_cache_set_quota(struct mm_slab_cache *cache, size_t bytes)

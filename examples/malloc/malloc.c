@@ -529,7 +529,9 @@ static __attribute__((noinline)) void thread_start(void)
     }
     if (slot == MM_CPU_MAX)
         return;
+    gate_enter(); /* a fork must not come in the midst of it */
     (void)mm_slab_online(&heap, slot);
+    gate_leave();
     (void)pthread_setspecific(exit_key, &heap);
     slot_of_thread = slot;
     arrays_of_thread = &heap.cpu[slot];
@@ -563,6 +565,31 @@ static __attribute__((noinline)) void large_give(void *p)
         pages_give(p, bytes);
 }
 
+/* The pages of p, `bytes` of them, move to q instead of being copied; none stay behind. False, and
+ * p is as it was, if that fails: what is mapped at q is unknown then.
+ *
+ * Linux unmaps q before it may refuse: up to 6.16 what lies in more than one of its mappings, as p
+ * does after an earlier move. Later ones move as many of those as they can. */
+static int pages_move(char *q, char *p, size_t bytes)
+{
+    unsigned char present[UNIT / 4096];
+    size_t moved = 0;
+
+    if (mremap(p, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, q) != MAP_FAILED)
+        return 1;
+    while (moved < bytes && mincore(q + moved, UNIT, present) == 0)
+        moved += UNIT;
+    if (moved == bytes) { /* nothing was done */
+        moved = 0;
+    } else if (mmap(q + moved, bytes - moved, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
+        memcpy(p, q, moved);
+        return 0;
+    }
+    memcpy(q + moved, p + moved, bytes - moved);
+    return 1;
+}
+
 static void *large_resize(void *p, size_t size)
 {
     const size_t had = pages_bytes(p);
@@ -577,10 +604,10 @@ static void *large_resize(void *p, size_t size)
     q = pages_take(want, UNIT, 0);
     if (q == NULL)
         return NULL;
-    /* pages move instead of being copied; none stay behind */
-    if (want < MOVE_LEAST || want < had ||
-        mremap(p, had, had, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, q) == MAP_FAILED)
+    if (want < MOVE_LEAST || want < had)
         memcpy(q, p, had < want ? had : want);
+    else if (!pages_move(q, p, had))
+        return NULL; /* q stays taken: nobody may get it */
     pages_give(p, had);
     return q;
 }

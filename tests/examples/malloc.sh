@@ -10,7 +10,8 @@ lib=$out/malloc.so
 builds() {
     examples/malloc/build.sh "$lib" -Wall -Wextra -Werror &&
         gcc -std=gnu11 -O1 -Wall -Wextra -Werror -fno-builtin -o "$out/calls" tests/examples/malloc_calls.c -pthread &&
-        gcc -std=gnu11 -O1 -Wall -Wextra -Werror -fno-builtin -o "$out/forks" tests/examples/malloc_forks.c -pthread
+        gcc -std=gnu11 -O1 -Wall -Wextra -Werror -fno-builtin -o "$out/forks" tests/examples/malloc_forks.c -pthread &&
+        gcc -std=gnu11 -O1 -Wall -Wextra -Werror -fno-builtin -rdynamic -o "$out/moves" tests/examples/malloc_moves.c
 }
 
 # NAME COMMAND...: the same output and status with and without the library
@@ -31,6 +32,10 @@ calls() {
 
 forks() {
     LD_PRELOAD=$lib "$out/forks"
+}
+
+moves() {
+    LD_PRELOAD=$lib "$out/moves"
 }
 
 # The library serves the program indeed, not the C library's malloc.
@@ -128,6 +133,7 @@ check "examples/malloc builds without warnings" builds
 check "it serves the program" serves
 check "all of its calls, threads, forks" calls
 check "forks at every instruction; a child uses nothing of other threads' arrays" forks
+check "large blocks grow where pages cannot move" moves
 check "a program with little address space" limited
 check "python3 with threads and big containers" python
 check "gcc compiles mm_buddy.h" compile

@@ -190,12 +190,12 @@ static void *steps_on(void *arg)
     return arg;
 }
 
-/* Takes and gives as much as it likes, and spoils nothing that was there. */
+/* Takes and gives as much as it likes, also in the other thread's slot, and spoils nothing that was
+ * there. */
 static unsigned char *kept[64];
 
-static void child_uses(void)
+static void *uses(void *arg)
 {
-    forks = false;
     for (unsigned round = 0; round < 2; round++) {
         void *p[64];
         for (size_t i = 0; i < 64; i++) {
@@ -206,6 +206,17 @@ static void child_uses(void)
         for (size_t i = 0; i < 64; i++)
             free(p[i]);
     }
+    return arg;
+}
+
+static void child_uses(void)
+{
+    pthread_t id;
+
+    forks = false;
+    (void)uses(NULL);
+    CHECK(pthread_create(&id, NULL, uses, NULL) == 0);
+    pthread_join(id, NULL);
     for (size_t i = 0; i < 64; i++)
         for (size_t n = 0; n < i * 60 + 1; n++)
             CHECK(kept[i][n] == (unsigned char)i);
@@ -257,9 +268,9 @@ static void others_steps(void)
 int main(void)
 {
     alarm(60); /* a fork that waits for its own thread would do so for ever */
-    given_up();
     stepped_calls(false);
+    others_steps(); /* first: the other thread's slot is a new one */
     own_steps();
-    others_steps();
+    given_up();
     return 0;
 }

@@ -429,6 +429,42 @@ static void a_double_free_after_a_drain_is_refused(void **state)
     heap_end();
 }
 
+/* The same where it was not the first to come into an empty array. */
+static void a_double_free_after_a_shrink_is_refused(void **state)
+{
+    (void)state;
+    for (size_t size = 8; size <= MM_SLAB_MAX; size = size * 2 + 3) {
+        heap_plain();
+        void *stays = mm_slab_kmalloc(&heap, size, 0), *p = mm_slab_kmalloc(&heap, size, 0);
+        assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+        mm_slab_shrink(&heap);
+        assert_int_equal(mm_slab_kfree(&heap, p), MM_ERR_INVALID);
+        assert_int_equal(mm_slab_kfree(&heap, stays), MM_OK);
+        heap_end();
+    }
+}
+
+static void what_gets_smaller_needs_no_memory(void **state)
+{
+    static const size_t sizes[] = {200000, 7000, 500};
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        const size_t size = sizes[i], less = size / 10;
+        heap_plain();
+        char *p = mm_slab_kmalloc(&heap, size, 0);
+        memset(p, 7, size);
+        source.fail = (struct mm_test_fail){0, 1};
+        source.for_good = true;
+        assert_null(mm_slab_krealloc_aligned(&heap, p, less, (size_t)1 << 30, 0));
+        assert_non_null(p = mm_slab_krealloc(&heap, p, less, 0));
+        for (size_t n = 0; n < less; n++)
+            assert_int_equal(p[n], 7);
+        source.for_good = false;
+        assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+        heap_end();
+    }
+}
+
 static void objects_between_the_marks_are_freed_alike(void **state)
 {
     static struct mm_slab_cache cache;
@@ -813,6 +849,8 @@ int main(void)
         cmocka_unit_test(bulk_free_refuses_only_the_bad_ones),
         cmocka_unit_test(a_double_free_is_refused),
         cmocka_unit_test(a_double_free_after_a_drain_is_refused),
+        cmocka_unit_test(a_double_free_after_a_shrink_is_refused),
+        cmocka_unit_test(what_gets_smaller_needs_no_memory),
         cmocka_unit_test(a_double_free_of_an_older_object_is_dropped_in_the_slab),
         cmocka_unit_test(the_first_eight_of_a_flush_are_reported),
         cmocka_unit_test(a_double_free_that_outlives_its_slab_is_dropped),

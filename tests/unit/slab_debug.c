@@ -61,6 +61,28 @@ static void double_free(void **state)
     cache_end();
 }
 
+/* The program's function, not one of the library that goes through the objects. */
+static MM_NOINLINE enum mm_status frees_in_bulk(void *const *p, size_t n)
+{
+    const enum mm_status status = mm_slab_free_bulk(&cache, p, n);
+    __asm__ volatile(""); /* no tail call */
+    return status;
+}
+
+static void a_bulk_free_knows_its_caller(void **state)
+{
+    void *p[3];
+    (void)state;
+    cache_make(FLAGS_FZPU);
+    assert_int_equal(mm_slab_alloc_bulk(&cache, 0, p, 2), 2);
+    p[2] = NULL;
+    assert_int_equal(frees_in_bulk(p, 3), MM_OK);
+    for (unsigned i = 0; i < 2; i++)
+        assert_in_range(track(p[i])->free_by, (uintptr_t)frees_in_bulk,
+                        (uintptr_t)frees_in_bulk + 500);
+    cache_end();
+}
+
 static void double_free_with_last_owner(void **state)
 {
     (void)state;
@@ -473,6 +495,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(double_free),
+        cmocka_unit_test(a_bulk_free_knows_its_caller),
         cmocka_unit_test(double_free_with_last_owner),
         cmocka_unit_test(free_in_quarantine_is_a_double_free),
         cmocka_unit_test(objects_rest_in_turn),

@@ -210,6 +210,78 @@ static void a_late_free_does_not_take_another_classs_object(void **state)
     heap_end();
 }
 
+/* A source that uses again what it got back. */
+static void free_and_write(void *ctx, void *p, size_t bytes)
+{
+    struct source *s = ctx;
+    s->bytes -= bytes;
+    memset(p, 0x41, bytes);
+}
+
+/* The same when its slab has gone before the second array is looked through. */
+static void a_late_free_into_a_slab_that_went_is_dropped(void **state)
+{
+    static const size_t sizes[] = {64, 1024};
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        heap_begin();
+        config.flags = 0;
+        config.reserve = 0;
+        if (MM_SLAB_DEBUG == 0) /* else it need not even be readable */
+            source.hooks.free = free_and_write;
+        heap_make();
+        void *p = mm_slab_kmalloc(&heap, sizes[i], 0);
+        cpu_now = 1;
+        void *q = mm_slab_kmalloc(&heap, sizes[i], 0); /* both have arrays */
+        assert_int_equal(mm_slab_kfree(&heap, q), MM_OK);
+        mm_slab_shrink(&heap);
+        assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+        cpu_now = 0;
+        assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+        mm_slab_shrink(&heap);
+        assert_int_equal(heap_stats().slabs, 0);
+        cpu_now = 1;
+        (void)mm_slab_drain(&heap, 1);
+        assert_int_equal(misuse_total(), 1);
+        q = mm_slab_kmalloc(&heap, sizes[i], 0);
+        assert_non_null(q);
+        assert_int_equal(mm_slab_kfree(&heap, q), MM_OK);
+        cpu_now = 0;
+        heap_end();
+    }
+}
+
+/* What was freed on this CPU into the array for all shared classes. */
+static void what_was_freed_here_serves_all_calls(void **state)
+{
+    void *p[12], *rest[64], *bulk[4];
+    unsigned n = 0;
+    (void)state;
+    heap_plain();
+    for (unsigned i = 0; i < 12; i++)
+        assert_non_null(p[i] = mm_slab_kmalloc(&heap, 4096, 0));
+    source.fail = (struct mm_test_fail){0, 1};
+    source.for_good = true;
+    while (n < 64 && (rest[n] = mm_slab_kmalloc(&heap, 4096, MM_SLAB_NOWAIT)) != NULL)
+        n++;
+    assert_true(n < 64);
+    for (unsigned i = 0; i < 12; i++)
+        assert_int_equal(mm_slab_kfree(&heap, p[i]), MM_OK);
+    for (unsigned i = 0; i < 2; i++) { /* each finds what the CPU has not looked at yet */
+        void *q = mm_slab_kmalloc_aligned(&heap, 4096, 4096, MM_SLAB_NOWAIT);
+        assert_true(q != NULL && (uintptr_t)q % 4096 == 0);
+        assert_int_equal(mm_slab_kfree(&heap, q), MM_OK);
+        assert_int_equal(mm_slab_drain(&heap, 0), MM_OK);
+        assert_int_equal(mm_slab_kmalloc_bulk(&heap, 4096, MM_SLAB_NOWAIT, bulk, 4), 4);
+        assert_int_equal(mm_slab_kfree_bulk(&heap, bulk, 4), MM_OK);
+        assert_int_equal(mm_slab_kmalloc_bulk(&heap, 4096, MM_SLAB_NOWAIT, bulk, 4), 4);
+        assert_int_equal(mm_slab_kfree_bulk(&heap, bulk, 4), MM_OK);
+    }
+    source.for_good = false;
+    assert_int_equal(mm_slab_kfree_bulk(&heap, rest, n), MM_OK);
+    heap_end();
+}
+
 /* Behind the last object of a slab there is none. */
 static void an_object_ends_where_it_ends(void **state)
 {
@@ -248,6 +320,61 @@ static void tell(void *ctx, const struct mm_slab_object *object)
     assert_ptr_equal(object->object, *(void **)ctx);
     assert_int_equal(object->size, SLAB_DEBUGGED ? 700 : 704);
     told++;
+}
+
+/* While the source is asked, another CPU allocates. */
+static void *nested;
+static void *alloc_and_ask(void *ctx, size_t bytes, size_t align, unsigned flags)
+{
+    static bool inside;
+    if (!inside) {
+        inside = true;
+        nested = mm_slab_kmalloc(&heap, 1024, MM_SLAB_NOWAIT);
+        inside = false;
+    }
+    return source_alloc(ctx, bytes, align, flags);
+}
+
+static void a_quota_holds_while_the_source_is_asked(void **state)
+{
+    struct mm_slab_cache *cls;
+    (void)state;
+    heap_begin();
+    config.flags = 0;
+    config.reserve = 0;
+    source.hooks.alloc = alloc_and_ask;
+    heap_make();
+    cls = &heap.cls[mmi_slab_class(1024)];
+    mm_slab_cache_set_quota(cls, 1024);
+    nested = NULL;
+    void *p = mm_slab_kmalloc(&heap, 1024, MM_SLAB_NOWAIT);
+    assert_non_null(p);
+    assert_null(nested);
+    assert_int_equal(cache_stats(cls).bytes, 1024);
+    assert_int_equal(mm_slab_kfree(&heap, p), MM_OK);
+    source.fail = (struct mm_test_fail){0, 1}; /* what was counted for nothing does not stay */
+    mm_slab_shrink(&heap);
+    source.hooks.alloc = source_alloc;
+    source.for_good = true;
+    assert_null(mm_slab_kmalloc(&heap, 1500, MM_SLAB_NOWAIT));
+    assert_int_equal(class_stats(1500).bytes, 0);
+    heap_end();
+}
+
+static void all_shared_classes_have_a_quota(void **state)
+{
+    static void *p[600];
+    unsigned n = 0;
+    (void)state;
+    heap_plain();
+    mm_slab_cache_set_quota(&heap.pool, MM_SLAB_BYTES);
+    while (n < 600 && (p[n] = mm_slab_kmalloc(&heap, n % 2 == 0 ? 1500 : 3000, 0)) != NULL)
+        n++;
+    assert_true(n > 10 && n < 60);
+    assert_int_equal(heap.pool.slabs, 1);
+    mm_slab_cache_set_quota(&heap.pool, 0);
+    assert_int_equal(mm_slab_kfree_bulk(&heap, p, n), MM_OK);
+    heap_end();
 }
 
 static void leaks_are_told(void **state)
@@ -331,8 +458,12 @@ int main(void)
         cmocka_unit_test(bad_frees_are_dropped_and_counted),
         cmocka_unit_test(a_last_free_is_known_after_it_was_sorted),
         cmocka_unit_test(a_late_free_does_not_take_another_classs_object),
+        cmocka_unit_test(a_late_free_into_a_slab_that_went_is_dropped),
+        cmocka_unit_test(what_was_freed_here_serves_all_calls),
         cmocka_unit_test(an_object_ends_where_it_ends),
         cmocka_unit_test(a_class_keeps_to_its_quota),
+        cmocka_unit_test(a_quota_holds_while_the_source_is_asked),
+        cmocka_unit_test(all_shared_classes_have_a_quota),
         cmocka_unit_test(leaks_are_told),
         cmocka_unit_test(free_pages_are_purged_each_time),
         cmocka_unit_test(the_check_finds_damage),
