@@ -164,8 +164,8 @@
  *   Time       Hot paths: see there. The rest is O(slots) under the cache's lock; for an object out
  *              of a shared slab a few slabs are looked through, however many there are: first those
  *              that CPUs of the same number modulo 4 took objects out of last.
- *   Memory     a slab's header is 184 bytes and a bit an object, a shared slab's 896 bytes. Waste by
- *              rounding is at most 12.5 % above 128 bytes. Free objects in arrays: see
+ *   Memory     a slab's header is 184 bytes and a bit an object, a shared slab's 896 bytes. Waste
+ *              by rounding is at most 12.5 % above 128 bytes. Free objects in arrays: see
  *              MM_SLAB_SLOTS; in the depot at most 64 KiB a class. Empty slabs above `reserve` go
  *              back at once.
  *              A slab's rest behind its last object, header included, is a sixteenth of it at most,
@@ -4370,6 +4370,11 @@ MM_SLAB_API enum mm_status mmi_slab_twice(struct mm_slab_heap *heap, void *p)
                            mmi_slab_cache_of(p), (char *)p, p);
 }
 
+static bool mmi_slab_wastes(size_t usable, size_t size)
+{
+    return usable > 128 && size <= usable / 2;
+}
+
 /* A change of size in place, if that wastes no more than half or `anyway`; false if the object has
  * to move, as a large one with a red zone. */
 static bool mmi_slab_resize(const struct mm_slab_heap *heap, const struct mmi_slab_place *place,
@@ -4380,7 +4385,7 @@ static bool mmi_slab_resize(const struct mm_slab_heap *heap, const struct mmi_sl
 
     if (cache == NULL && (heap->flags & MM_SLAB_DEBUG_ZONES))
         return false;
-    if (size > usable || (!anyway && usable > 128 && size <= usable / 2))
+    if (size > usable || (!anyway && mmi_slab_wastes(usable, size)))
         return false;
     MM_SLAB_UNPOISON(p, usable);
     if (cache != NULL && (flags & MM_SLAB_ZERO) && (cache->flags & MM_SLAB_DEBUG_ALL) &&
@@ -4392,9 +4397,16 @@ static bool mmi_slab_resize(const struct mm_slab_heap *heap, const struct mmi_sl
     return true;
 }
 
-/* A red zone is looked at before it moves. */
-static bool mmi_slab_resizable(const struct mmi_slab_place *place)
+/* What p is, an object that may change its size; a red zone is looked at before it moves. */
+static bool mmi_slab_resizable(struct mm_slab_heap *heap, void *p, struct mmi_slab_place *place)
 {
+    mmi_slab_locate(heap, p, place);
+    if (!place->live || place->start != p ||
+        (place->cache != NULL && place->cache->kind != MMI_SLAB_CLASS)) {
+        (void)mmi_slab_refuse(heap, "mm_slab_krealloc", "krealloc of no object", MM_ERR_INVALID,
+                              place->cache, place->start, p);
+        return false;
+    }
     return place->cache == NULL || !(place->cache->flags & MM_SLAB_DEBUG_ALL) ||
            mmi_slab_zones_whole(place->cache, place->start, "mm_slab_krealloc");
 }
@@ -4408,16 +4420,7 @@ static void *mmi_slab_krealloc(struct mm_slab_heap *heap, void *p, size_t size, 
 
     if (p == NULL)
         return mmi_slab_aligned(heap, size, align, flags, caller);
-    if (!mm_is_pow2(align))
-        return NULL;
-    mmi_slab_locate(heap, p, &place);
-    if (!place.live || place.start != p ||
-        (place.cache != NULL && place.cache->kind != MMI_SLAB_CLASS)) {
-        (void)mmi_slab_refuse(heap, "mm_slab_krealloc", "krealloc of no object", MM_ERR_INVALID,
-                              place.cache, place.start, p);
-        return NULL;
-    }
-    if (!mmi_slab_resizable(&place))
+    if (!mm_is_pow2(align) || !mmi_slab_resizable(heap, p, &place))
         return NULL;
     stays = ((uintptr_t)p & (align - 1)) == 0;
     if (stays && mmi_slab_resize(heap, &place, (char *)p, size, flags, false))
