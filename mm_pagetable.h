@@ -1034,8 +1034,7 @@ struct mm_pagetable;
 struct mm_pagetable_range {
     mm_va_t va;
     uint64_t bytes;
-    unsigned
-        level; /* of the smallest leaf in it: one invalidation every mm_pagetable_size(level) */
+    unsigned level; /* of the leaves in it: one invalidation every mm_pagetable_size(level) */
 };
 
 /* What the hook `flush` is asked to do. */
@@ -1051,6 +1050,8 @@ struct mm_pagetable_flush {
                            sfence.vma for an address does not reach those */
     bool global;        /* leaves with MM_PAGETABLE_GLOBAL may be among them: an invalidation for an
                            ASID (sfence.vma, INVPCID of an address or a context) leaves those */
+    bool every_asid;    /* the table has lent entries: those who borrowed them have what is below in
+                           TLBs and walk caches under their own ASIDs */
 };
 
 /* A run of frames that left the table, with what was known of it. */
@@ -1091,7 +1092,7 @@ struct mm_pagetable_config {
     const struct mm_pagetable_hooks *hooks; /* kept, not copied */
     uintptr_t direct;                       /* pointer to a table = its physical address + this */
     uint32_t flags;                         /* MM_PAGETABLE_NX ... */
-    unsigned leaf_levels;       /* bit l: leaves of level l may be used; bit 0 must be set */
+    unsigned leaf_levels;       /* bit l: leaves of level l may be used; from 0 up without a gap */
     unsigned pa_bits;           /* physical address width of the processor */
     unsigned asid;              /* ASID, PCID, VMID: told to flush, and in the root register; not
                                    wider than there: 12 bits on x86_64, 16 on AArch64 and RISC-V,
@@ -1128,6 +1129,7 @@ struct mm_pagetable {
     unsigned pa_bits;
     unsigned asid;
     bool borrows; /* some top-level entry is another table's */
+    bool lends;   /* some was lent to another one, once */
     uint64_t type_register;
     uint64_t flush_pages;
     uint64_t type_bits[MM_PAGETABLE_TYPE_COUNT]; /* of a level-0 leaf; all ones: no such type */
@@ -1150,8 +1152,8 @@ struct mm_pagetable_batch {
     uint32_t dead_room, dead_count; /* entries that are free in it; dead subtrees in all */
     bool all, changed, filled, unlinked, linked, global;
     bool settled;                  /* all and changed: one more leaf that goes adds nothing */
-    uint32_t made_attr, told_attr; /* what was encoded and decoded last, so that a run of equal */
-    uint64_t made_leaf, told_leaf; /* pages does it once; of level 0, without address */
+    uint64_t made_attr, made_leaf; /* what was encoded and decoded last, so that a run of equal */
+    uint64_t told_attr, told_leaf; /* pages does it once; of level 0, without address */
 };
 
 /* What stands at an address. */
@@ -1301,7 +1303,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_init(struct mm_pagetable *pt,
                                                   const struct mm_pagetable_config *config);
 
 /* Unmaps everything, frees every table but borrowed ones; frames go to the hook release.
- * Returns MM_OK; MM_ERR_BUSY, and nothing changed, while entries are lent to other tables and
+ * Returns MM_OK; MM_ERR_BUSY, and nothing changed, if entries were ever lent to other tables and
  * `lent_too` is false. O(tables), O(leaves) with release. Nobody else may use `pt` any more. */
 MM_PAGETABLE_API enum mm_status mm_pagetable_destroy(struct mm_pagetable *pt, bool lent_too);
 
@@ -1328,7 +1330,9 @@ MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch
  *
  * All of them check the whole request first and reserve the tables that it needs, so that a call
  * that fails has changed nothing. They take the lock of the table, or those of the top-level
- * entries concerned. `batch` NULL: flushed before the return. Errors that all share:
+ * entries concerned. `batch` NULL: flushed before the return. A leaf is stored without a barrier:
+ * where a processor may see stores in another order (Arm, RISC-V), who filled a frame puts a
+ * release fence between that and the call. Errors that all share:
  *
  *   MM_ERR_INVALID  zero bytes, a wrap, an address that is not canonical, beyond the physical
  *                   width, an attribute that the format does not have, a batch of another table
@@ -1343,7 +1347,8 @@ MM_PAGETABLE_API void mm_pagetable_batch_finish(struct mm_pagetable_batch *batch
  *   how    MM_PAGETABLE_REPLACE, MM_PAGETABLE_LEAF_MAX(l), MM_PAGETABLE_LEAF_MIN(l), or 0
  *
  * Returns MM_OK; the shared errors; MM_ERR_ALIGN too when LEAF_MIN does not fit; MM_ERR_EXISTS if
- * something is mapped there and REPLACE was not asked for.
+ * something is mapped there and REPLACE was not asked for, or LEAF_MIN meets a table that has to
+ * stay (an empty one that MM_PAGETABLE_KEEP_EMPTY kept: mm_pagetable_sweep takes it).
  * O(bytes / leaf size), one walk, one access to each upper entry. */
 MM_PAGETABLE_API enum mm_status mm_pagetable_map(struct mm_pagetable *pt, mm_va_t va, mm_pa_t pa,
                                                  uint64_t bytes, uint32_t attr, unsigned how,
@@ -1427,15 +1432,17 @@ mm_pagetable_harvest(struct mm_pagetable *pt, mm_va_t va, uint64_t bytes, uint32
 /* Sets the bits in `set` in the leaf at `va`, any address in it, or in its contiguous group: for a
  * fault handler where hardware does not.
  * Returns MM_OK; MM_ERR_NOENT in a hole; MM_ERR_INVALID for other bits. O(levels). Needs no flush,
- * but the fence that RISC-V wants before the access is tried again. */
+ * but the fence that RISC-V wants before the access is tried again; on AArch64 a page gets dirty by
+ * getting writable, and what TLBs may hold of it is flushed. */
 MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va_t va,
                                                   uint32_t set);
 
 /* ---- Sharing -------------------------------------------------------------------------------- */
 
 /* Maps the range of `from` into `to` as well, at the same addresses, for copy-on-write: both sides
- * lose write, and what was writable gets MM_PAGETABLE_COW. Swap entries are copied. The hook
- * reference of `to` sees each run of frames.
+ * lose write, and what was writable gets MM_PAGETABLE_COW. Swap entries are copied; release tells
+ * of each copy when it goes, reference does not when it comes. The hook reference of `to` sees each
+ * run of frames. Empty tables of `to` are no obstacle.
  * Returns MM_OK; MM_ERR_NOENT if nothing is mapped there; MM_ERR_EXISTS if `to` has something where
  * `from` has; MM_ERR_INVALID too for tables of different formats, or a table and itself; the shared
  * errors, of both. O(leaves). Takes the locks of both. `batch` is one of `from`. */
@@ -1458,7 +1465,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_lend_present(struct mm_pagetable *t
                                                           struct mm_pagetable *from, mm_va_t va,
                                                           uint64_t bytes);
 
-/* Takes borrowed entries of the range out of `to` again.
+/* Takes the borrowed entries that the range touches out of `to` again, each whole.
  * Returns MM_OK; MM_ERR_NOENT if there was none; the shared errors. O(entries). */
 MM_PAGETABLE_API enum mm_status mm_pagetable_give_back(struct mm_pagetable *to, mm_va_t va,
                                                        uint64_t bytes,
@@ -1537,8 +1544,11 @@ MM_PAGETABLE_API void mm_pagetable_cursor_end(struct mm_pagetable_cursor *cursor
 /* ---- Questions ------------------------------------------------------------------------------
  *
  * They take no lock and may run on any CPU while a writer changes the table: they see each entry
- * before or after; where a leaf replaces a table of others, perhaps a hole in between. On a host of
- * 32 bits a reader reads an entry of 64 in two halves until they fit. */
+ * before or after; perhaps a hole in between where a leaf replaces a table of others, on AArch64
+ * where it replaces anything, is split, gathered or gets another type, and in a table with groups
+ * of pages where it replaces one. On a host of 32 bits a reader reads an entry of 64 in two halves
+ * until they fit. Of a group's accessed and dirty bits they tell those of the entry, while hardware
+ * sets any one's for all: mm_pagetable_harvest knows. */
 
 /* Physical address that `va` translates to, whatever the permissions; MM_PA_NONE if it is not
  * mapped or not canonical. O(levels). No locking. */
@@ -2923,7 +2933,8 @@ static bool mmi_pt_config_ok(const struct mm_pagetable_config *c)
         format->features | MM_PAGETABLE_W_XOR_X | MM_PAGETABLE_PRESET_AD | MM_PAGETABLE_KEEP_EMPTY;
     if ((c->flags & ~flags) != 0 || (c->leaf_levels & ~format->leaf_levels) != 0)
         return false;
-    if ((c->leaf_levels & 1u) == 0 || c->pa_bits < 20 || c->pa_bits > format->pa_bits)
+    if ((c->leaf_levels & 1u) == 0 || (c->leaf_levels & (c->leaf_levels + 1)) != 0 ||
+        c->pa_bits < 20 || c->pa_bits > format->pa_bits)
         return false;
     if (!mmi_pt_locks_ok(c) || c->asid >> mmi_pt_asid_bits(format) != 0)
         return false;
@@ -2953,7 +2964,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_init(struct mm_pagetable *pt,
     pt->leaf_levels = config->leaf_levels;
     pt->pa_bits = config->pa_bits;
     pt->asid = config->asid;
-    pt->borrows = false;
+    pt->borrows = pt->lends = false;
     pt->type_register = config->type_register;
     pt->flush_pages = config->flush_pages;
     pt->locks = config->locks;
@@ -3025,7 +3036,7 @@ MM_PAGETABLE_API void mm_pagetable_batch_init(struct mm_pagetable_batch *batch,
     batch->pt = pt;
     batch->extents = extents != NULL && count != 0 ? extents : batch->own;
     batch->extent_room = extents != NULL && count != 0 ? count : MM_PAGETABLE_BATCH_EXTENTS;
-    batch->made_attr = ~(uint32_t)0; /* neither attributes nor a leaf without address */
+    batch->made_attr = ~(uint64_t)0; /* neither attributes nor a leaf without address */
     batch->told_leaf = ~(uint64_t)0;
     mmi_pt_batch_empty(batch);
 }
@@ -3089,6 +3100,7 @@ static void mmi_pt_batch_flush(struct mm_pagetable_batch *b)
     flush.filled_only = !b->changed && !b->unlinked;
     flush.tables_unlink = b->unlinked || b->linked;
     flush.global = b->global;
+    flush.every_asid = __atomic_load_n(&b->pt->lends, __ATOMIC_RELAXED);
     if (b->pt->hooks->flush != NULL)
         b->pt->hooks->flush(b->pt->hooks->ctx, &flush);
     b->pages = 0;
@@ -3148,9 +3160,9 @@ static void mmi_pt_add_range(struct mm_pagetable_batch *b, uint64_t off, uint64_
         return;
     }
     va = mmi_pt_va(pt, off);
-    if (b->range_count != 0 && va != 0 && range[-1].va + range[-1].bytes == va) {
+    if (b->range_count != 0 && va != 0 && range[-1].va + range[-1].bytes == va &&
+        range[-1].level == level) {
         range[-1].bytes += bytes;
-        range[-1].level = level < range[-1].level ? level : range[-1].level;
         return;
     }
     if (b->range_count == MM_PAGETABLE_BATCH_RANGES) {
@@ -3267,7 +3279,7 @@ static uint32_t mmi_pt_tell(struct mm_pagetable_batch *b, uint64_t e, unsigned l
         b->told_leaf = leaf;
         b->told_attr = mmi_pt_decode(b->pt, e, 0) & ~MM_PAGETABLE_CONTIG;
     }
-    return b->told_attr;
+    return (uint32_t)b->told_attr;
 }
 
 /* Lists a dead subtree, whose root is open at `p`: in the directory, or as the next one, which has
@@ -3429,12 +3441,15 @@ static void mmi_pt_split_here(struct mmi_pt_iter *it, struct mmi_pt_spare *spare
     mmi_pt_close(pt, table);
 }
 
-/* Is this entry, where the iterator stands, one of a contiguous group? */
+/* Is this entry of that level one of a contiguous group? */
+static inline bool mmi_pt_of_group(const struct mm_pagetable *pt, uint64_t e, unsigned level)
+{
+    return mmi_ptf_contig(pt) != 0 && level == 0 && mmi_pt_present(pt, e) &&
+           (e & mmi_ptf_contig(pt)) != 0;
+}
 static bool mmi_pt_in_group(const struct mmi_pt_iter *it, uint64_t e)
 {
-    struct mm_pagetable *pt = it->pt;
-    return mmi_ptf_contig(pt) != 0 && it->level == 0 && mmi_pt_present(pt, e) &&
-           (e & mmi_ptf_contig(pt)) != 0;
+    return mmi_pt_of_group(it->pt, e, it->level);
 }
 
 /* Makes sixteen single pages of the group that the iterator stands in. What hardware did to any of
@@ -3444,7 +3459,7 @@ static void mmi_pt_ungroup(struct mmi_pt_iter *it, struct mm_pagetable_batch *b)
     struct mm_pagetable *pt = it->pt;
     void *table = it->table[0];
     uint64_t page = mmi_pt_size(pt, 0), start = it->off & ~(16 * page - 1), e, plain;
-    uint64_t index = mmi_pt_index(pt, start, 0), i, marks = 0, leaf = 0;
+    uint64_t index = mmi_pt_index(pt, start, 0), i, marks = 0, late = 0, leaf = 0;
     uint64_t ad = mmi_ptf_accessed(pt) | mmi_ptf_dirty(pt);
 
     for (i = 0; i < 16; i++) {
@@ -3464,7 +3479,13 @@ static void mmi_pt_ungroup(struct mmi_pt_iter *it, struct mm_pagetable_batch *b)
         do {
             e = mmi_pt_load(pt, table, index + i);
         } while (!mmi_pt_cas(pt, table, index + i, e, plain | (mmi_pt_settled(pt, e) & ad)));
+        late |= mmi_pt_settled(pt, e) & ad & ~marks;
     }
+    for (i = 0; late != 0 && i < 16; i++) /* while it was still a group */
+        do {
+            e = mmi_pt_load(pt, table, index + i);
+        } while (
+            !mmi_pt_cas(pt, table, index + i, e, mmi_pt_sealed(pt, mmi_pt_settled(pt, e) | late)));
 }
 
 /* Makes `off` a border between pages that are not of one group. */
@@ -3707,6 +3728,28 @@ static uint64_t mmi_pt_take_run(struct mm_pagetable_batch *b, const struct mmi_p
     return n;
 }
 
+/* Takes out the group that begins at entry i. Hardware marks any of its entries for all of them,
+ * and reaches all by any: none is left when the first frame goes. */
+static uint64_t mmi_pt_take_group(struct mm_pagetable_batch *b, const struct mmi_pt_span *span,
+                                  uint64_t i)
+{
+    struct mm_pagetable *pt = b->pt;
+    uint64_t page = mmi_pt_size(pt, 0), off = span->off + (i - span->index) * page;
+    uint64_t leaf = mmi_pt_load(pt, span->table, i), marks = 0, e, k;
+
+    for (k = 0; k < 16; k++) {
+        do {
+            e = mmi_pt_load(pt, span->table, i + k);
+        } while (!mmi_pt_cas(pt, span->table, i + k, e, 0));
+        marks |= mmi_pt_settled(pt, e) & (mmi_ptf_accessed(pt) | mmi_ptf_dirty(pt));
+    }
+    mmi_pt_note_change(b, off, 16 * page, 0, leaf);
+    if (pt->hooks->release != NULL)
+        mmi_pt_let_go(b, mmi_pt_leaf_pa(pt, leaf, 0, off), 16 * page,
+                      mmi_pt_tell(b, leaf | marks, 0));
+    return 16;
+}
+
 /* Takes out the leaves and swap entries of a span. Returns how many there were. */
 static uint64_t mmi_pt_take(struct mm_pagetable_batch *b, const struct mmi_pt_span *span,
                             bool clear)
@@ -3721,7 +3764,9 @@ static uint64_t mmi_pt_take(struct mm_pagetable_batch *b, const struct mmi_pt_sp
             i++;
             continue;
         }
-        if (mmi_pt_present(pt, e)) {
+        if (mmi_pt_of_group(pt, e, span->level)) {
+            n = mmi_pt_take_group(b, span, i);
+        } else if (mmi_pt_present(pt, e)) {
             n = mmi_pt_take_run(b, span, i, e, clear);
         } else {
             if (clear)
@@ -4179,7 +4224,7 @@ static inline void mmi_pt_write(const struct mmi_pt_map *m, const struct mmi_pt_
 /* Must what is replaced be out before the new leaf is stored? */
 static bool mmi_pt_leaves_hole(const struct mmi_pt_map *m)
 {
-    return mmi_ptf_break_first(m->call.pt) != 0 || m->contig;
+    return mmi_ptf_break_first(m->call.pt) != 0 || (m->call.pt->flags & MM_PAGETABLE_CONTIGUOUS);
 }
 
 /* Puts a new leaf in the place of one old entry, so that nobody sees a hole. What hardware does to
@@ -4213,21 +4258,23 @@ static uint64_t mmi_pt_displace(const struct mmi_pt_map *m, const struct mmi_pt_
 {
     struct mm_pagetable *pt = m->call.pt;
     uint64_t i, size = mmi_pt_size(pt, span->level), stood = 0;
+    struct mmi_pt_span one = *span;
 
-    for (i = 0; i < span->count; i++) {
-        struct mmi_pt_span one = *span;
+    for (i = 0; i < span->count; i += one.count) {
         uint64_t e = mmi_pt_load(pt, span->table, span->index + i);
-        stood += e != 0;
-        one.index += i;
-        one.off += i * size;
+        one.index = span->index + i;
+        one.off = span->off + i * size;
         one.count = 1;
         if (!mmi_pt_leaves_hole(m)) {
+            stood += e != 0;
             mmi_pt_exchange(m, &one);
         } else if (mmi_pt_is_table(pt, e, span->level)) {
+            stood++;
             mmi_pt_store(pt, span->table, one.index, 0);
             mmi_pt_reap(m->call.batch, mmi_pt_table_pa(pt, e), span->level - 1, one.off);
         } else {
-            (void)mmi_pt_take(m->call.batch, &one, true);
+            one.count = span->level == 0 ? span->count : 1;
+            stood += mmi_pt_take(m->call.batch, &one, true);
         }
     }
     if (mmi_ptf_break_first(pt) != 0)
@@ -4611,14 +4658,15 @@ static uint64_t mmi_pt_changed(const struct mm_pagetable *pt, const struct mmi_p
 }
 
 /* Break-before-make: takes out the leaf of entry `i`, or its whole group, flushes, and puts in what
- * it becomes. Returns how many entries. */
+ * it becomes. Returns how many entries from `i` on. */
 static uint64_t mmi_pt_remake(struct mm_pagetable_batch *b, const struct mmi_pt_span *span,
                               uint64_t i, const struct mmi_pt_change *change)
 {
     struct mm_pagetable *pt = b->pt;
     uint64_t old[16], e = mmi_pt_load(pt, span->table, i), size = mmi_pt_size(pt, span->level), k;
-    uint64_t count = span->level == 0 && (e & mmi_ptf_contig(pt)) != 0 ? 16 : 1;
+    uint64_t count = span->level == 0 && (e & mmi_ptf_contig(pt)) != 0 ? 16 : 1, from = i;
 
+    i &= ~(count - 1); /* hardware may have marked one in the midst of a group */
     for (k = 0; k < count; k++)
         do {
             old[k] = mmi_pt_load(pt, span->table, i + k);
@@ -4627,7 +4675,7 @@ static uint64_t mmi_pt_remake(struct mm_pagetable_batch *b, const struct mmi_pt_
     mmi_pt_batch_flush(b);
     for (k = 0; k < count; k++)
         mmi_pt_store(pt, span->table, i + k, mmi_pt_changed(pt, change, old[k], span->level));
-    return count;
+    return i + count - from;
 }
 
 /* Changes one run of equal leaves; returns its length. */
@@ -4834,7 +4882,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va
     struct mmi_pt_change change;
     struct mmi_pt_iter it;
     enum mm_status status;
-    uint64_t e;
+    uint64_t e, size;
 
     if (set == 0 || (set & ~MMI_PT_AD) != 0)
         return mmi_pt_refuse(pt, where, "bits", MM_ERR_INVALID, va);
@@ -4846,8 +4894,13 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_mark(struct mm_pagetable *pt, mm_va
     mmi_pt_begin(&it, pt, call.off, call.end);
     e = mmi_pt_bottom(&it);
     status = mmi_pt_present(pt, e) ? MM_OK : MM_ERR_NOENT;
-    if (status == MM_OK)
+    if (status == MM_OK) {
         (void)mmi_pt_touch_leaf(&it, e, &change);
+        size = mmi_pt_in_group(&it, e) ? 16 * mmi_pt_size(pt, 0) : mmi_pt_size(pt, it.level);
+        /* a TLB may hold the leaf as it was, read-only */
+        if (mmi_ptf_hw_write(pt) != 0 && (set & MM_PAGETABLE_DIRTY) != 0)
+            mmi_pt_note_change(call.batch, it.off & ~(size - 1), size, it.level, e);
+    }
     mmi_pt_leave(&it);
     return mmi_pt_exit(&call, status);
 }
@@ -5289,6 +5342,44 @@ static void mmi_pt_share_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
     mmi_pt_note_filled(s->to.batch, to->off, size, to->level);
 }
 
+/* Does the entry that the iterator stands at lead to nothing but empty tables (I3)? */
+static bool mmi_pt_vacant(const struct mmi_pt_iter *it, uint64_t e)
+{
+    struct mm_pagetable *pt = it->pt;
+    uint64_t off = it->off & ~(mmi_pt_size(pt, it->level) - 1), leaf = 0;
+    struct mmi_pt_iter below;
+
+    if ((pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0 || !mmi_pt_is_table(pt, e, it->level))
+        return false;
+    mmi_pt_begin_at(&below, pt, mmi_pt_table_pa(pt, e), it->level - 1, off,
+                    off + mmi_pt_size(pt, it->level));
+    while (leaf == 0 && mmi_pt_next_leaf(&below, &leaf))
+        mmi_pt_move(&below, mmi_pt_entry_end(&below));
+    mmi_pt_leave(&below);
+    return leaf == 0;
+}
+
+/* Is there room for a leaf where the iterator stands? With `commit` room is made. */
+static bool mmi_pt_make_room(const struct mmi_pt_iter *it, struct mm_pagetable_batch *b,
+                             bool commit)
+{
+    struct mm_pagetable *pt = it->pt;
+    void *table = it->table[it->level];
+    uint64_t e = table != NULL ? mmi_pt_here(it) : 0;
+
+    if (e == 0)
+        return true;
+    if (!mmi_pt_vacant(it, e))
+        return false;
+    if (commit) {
+        mmi_pt_store(pt, table, mmi_pt_index(pt, it->off, it->level), 0);
+        mmi_pt_reap(b, mmi_pt_table_pa(pt, e), it->level - 1, it->off);
+        mmi_pt_note_table(b, it->off);
+        mmi_pt_before_new(b);
+    }
+    return true;
+}
+
 /* Level of the largest leaf that is, or will be after the cuts, at the iterator. */
 static unsigned mmi_pt_piece_level(const struct mmi_pt_iter *it)
 {
@@ -5318,7 +5409,7 @@ static enum mm_status mmi_pt_share_pass(struct mmi_pt_share *s)
         level = mmi_pt_piece_level(&from);
         mmi_pt_move(&to, from.off);
         status = mmi_pt_reach(&to, level, s->commit, &s->to, &s->needed);
-        if (status == MM_OK && to.table[level] != NULL && mmi_pt_here(&to) != 0)
+        if (status == MM_OK && !mmi_pt_make_room(&to, s->to.batch, s->commit))
             status = MM_ERR_EXISTS;
         if (status != MM_OK)
             break;
@@ -5397,9 +5488,10 @@ static void mmi_pt_lend_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
 {
     struct mm_pagetable *pt = from->pt;
     uint64_t index = mmi_pt_index(pt, from->off, from->level), e = mmi_pt_here(from);
+    bool missing = e == 0;
     void *table;
 
-    if (e == 0) {
+    if (missing) {
         mm_pa_t pa = mmi_pt_spare_take(&s->from.spare, &table);
         MM_PAGETABLE_MEMSET(table, 0, (size_t)mmi_pt_table_bytes(pt, from->level - 1));
         mmi_pt_close(pt, table);
@@ -5409,7 +5501,10 @@ static void mmi_pt_lend_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
     }
     if (mmi_pt_apart(pt))
         mmi_pt_set_count(pt, NULL, 0, e, mmi_pt_no_claim(pt));
-    mmi_pt_link(pt, from->table[from->level], index, mmi_pt_with_note(pt, e, MMI_PT_LENT));
+    if (missing)
+        mmi_pt_link(pt, from->table[from->level], index, e);
+    else
+        mmi_pt_set_note(pt, from->table[from->level], index, e, MMI_PT_LENT);
     mmi_pt_link(pt, to->table[to->level], index, mmi_pt_with_note(pt, e, MMI_PT_BORROWED));
     mmi_pt_note_filled(s->to.batch, from->off, mmi_pt_size(pt, from->level), 0);
     mmi_pt_note_linked(s->to.batch);
@@ -5436,6 +5531,7 @@ static enum mm_status mmi_pt_lend(struct mm_pagetable *to, struct mm_pagetable *
     if (status != MM_OK)
         return mmi_pt_exit_both(&s, status);
     __atomic_store_n(&to->borrows, true, __ATOMIC_RELAXED);
+    __atomic_store_n(&from->lends, true, __ATOMIC_RELAXED);
     mmi_pt_begin(&from_it, from, s.from.off, s.from.end);
     mmi_pt_begin(&to_it, to, s.to.off, s.to.end);
     while (from_it.off < from_it.end) {
