@@ -136,7 +136,8 @@
  *                    prefetches the objects' lines.
  *   Shortage         Before an allocation without NOWAIT fails, all arrays and depots are emptied,
  *                    those of other CPUs by the hook each_cpu, and empty slabs go back; then the
- *                    reclaim hook is asked.
+ *                    reclaim hook is asked. With NOWAIT: this CPU's arrays, the depot, the slabs
+ *                    and the source.
  *   Debug flags      MM_SLAB_DEBUG_… of a cache. Such a cache has no arrays by CPU: each call takes
  *                    the cache's lock and sees the state of each object. Default flags by
  *                    MM_SLAB_DEBUG: 0 and 1 none; 2 FREES, ZONES, POISON, USER; 3 also QUARANTINE.
@@ -749,7 +750,7 @@ extern "C" {
 #define MM_SLAB_NOWAIT 0x01u /* the source and the heap must not wait: no reclaim */
 #define MM_SLAB_ZERO   0x02u /* filled with zeros */
 
-/* Flags of a cache. */
+/* Flags of a cache. The caller of a free that waited for readers is the library. */
 #define MM_SLAB_TYPE_STABLE \
     0x0001u /* a slab goes back to the source only after a grace period: a
                                        reader may look at an object that was freed meanwhile */
