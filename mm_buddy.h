@@ -128,7 +128,8 @@
  *   Memory     about 1.15 bytes for each smallest block with the default page block, and
  *              about 32 * MM_BUDDY_CPU_SLOTS bytes a CPU for the lists, which are off in arenas too
  *              small to pay for them. mm_buddy_meta_bytes tells it exactly.
- *   Stack      below 2 KiB, without recursion.
+ *   Stack      below 2 KiB, without recursion; with more than 128 MM_BUDDY_CPU_SLOTS eight bytes
+ *              more for each.
  *   Threads    Every function may be called from any CPU at any time, but for set-up functions and
  *              where stated otherwise. Nothing is global.
  *
@@ -148,7 +149,6 @@
 #ifndef MM_CORE_H
 #define MM_CORE_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -1086,8 +1086,8 @@ MM_BUDDY_API mm_pa_t mm_buddy_alloc_contig(struct mm_buddy *b, uint64_t bytes, u
  * there stays. Blocks in per-CPU lists go back first.
  *
  * Returns MM_OK; MM_ERR_INVALID if the type is none or the range is empty or leaves the span.
- * O(page blocks). Takes locks of regions one by one; for MM_BUDDY_CMA nobody may free blocks of
- * pb_order in the range meanwhile. */
+ * O(page blocks). Takes locks of regions one by one; for MM_BUDDY_CMA nobody may allocate or free
+ * blocks of pb_order in the range meanwhile. */
 MM_BUDDY_API enum mm_status mm_buddy_set_type(struct mm_buddy *b, mm_pa_t pa, uint64_t bytes,
                                               enum mm_buddy_type type);
 
@@ -2967,7 +2967,9 @@ static void mmi_buddy_sort(const struct mm_buddy *b, const uint32_t *list, uint3
  * in one region is sorted, so that each lock is taken once. */
 static void mmi_buddy_give(struct mm_buddy *b, const uint32_t *list, uint32_t count, unsigned order)
 {
-    uint32_t sorted[MM_BUDDY_CPU_SLOTS], given;
+    uint32_t sorted[MM_BUDDY_CPU_SLOTS > MMI_BUDDY_HUGE_SLOTS ? MM_BUDDY_CPU_SLOTS
+                                                              : MMI_BUDDY_HUGE_SLOTS];
+    uint32_t given;
 
     if (count == 0)
         return;
@@ -4248,18 +4250,15 @@ static int mmi_buddy_tell(struct mm_buddy *b, uint32_t n, unsigned order,
 
     mmi_buddy_span_lock(b, &span, n, end);
     taken = mmi_buddy_range_is_free(b, n, end, false);
-    if (taken) {
+    if (taken) /* without heads: nobody can free or release it */
         mmi_buddy_range_take(b, n, end, MMI_BUDDY_GET(b->pb[n >> b->pb_order].type));
-        mmi_buddy_heads(b, n, end, MMI_BUDDY_RESERVED);
-    }
     mmi_buddy_span_unlock(b, &span);
     if (!taken)
         return 0;
     status = report(ctx, mmi_buddy_pa(b, n), mmi_buddy_bytes(b, end - n));
     mmi_buddy_span_lock(b, &span, n, end);
-    mmi_buddy_heads_clear(b, n, end);
     mmi_buddy_range_give(b, n, end);
-    if (status == MM_OK && b->report != 0) {
+    if (status == MM_OK && b->report != 0 && b->report - 1u <= order) {
         uint32_t at;
         for (at = n; at < end; at += 1u << (b->report - 1))
             mmi_buddy_set_state(b, at, MMI_BUDDY_MARK);
@@ -4374,11 +4373,14 @@ MM_BUDDY_API enum mm_status mm_buddy_set_lists(struct mm_buddy *b, unsigned batc
 
 MM_BUDDY_API void mm_buddy_drain_cpu(struct mm_buddy *b, unsigned cpu)
 {
+    MM_BUDDY_CPU_STATE_T pin;
     if (cpu >= b->cpus)
         return;
+    MM_BUDDY_CPU_PIN(pin); /* an interrupt that drains too would wait for ever */
     mmi_buddy_seize(b, cpu);
     mmi_buddy_empty(b, &b->cpu[cpu]);
     mmi_buddy_disown(b, cpu);
+    MM_BUDDY_CPU_UNPIN(pin);
 }
 
 MM_BUDDY_API void mm_buddy_drain(struct mm_buddy *b)
@@ -4713,9 +4715,12 @@ MM_BUDDY_API void mm_buddy_get_stats(const struct mm_buddy *b, struct mm_buddy_s
 
     MM_BUDDY_MEMSET(s, 0, sizeof *s);
     for (i = 0; i < b->cpus; i++) {
+        MM_BUDDY_CPU_STATE_T pin;
+        MM_BUDDY_CPU_PIN(pin);
         mmi_buddy_seize(lists, i);
         cached += mmi_buddy_cached_units(b, &b->cpu[i]);
         mmi_buddy_disown(lists, i);
+        MM_BUDDY_CPU_UNPIN(pin);
         s->failures += mm_load(&b->cpu[i].failures);
     }
     s->total = mmi_buddy_bytes(b, (uint32_t)total);

@@ -134,7 +134,8 @@
  * Errors     A refused call changes nothing. Double frees, frees of addresses outside the pool and
  *            misaligned ones are refused in every build.
  * Locking    Every function that takes a pool may be called on any CPU at any time, also from an
- *            interrupt handler when MM_CPU_PIN disables interrupts, except mm_frame_init. From an
+ *            interrupt handler when MM_CPU_PIN and MM_FRAME_LOCK disable interrupts, except
+ *            mm_frame_init. From an
  *            NMI let MM_CPU_ID() return MM_CPU_MAX: such calls wait for nobody (they pass over a
  *            section that is in use, and a free may return MM_ERR_BUSY).
  * Time       mm_frame_alloc and mm_frame_free are some dozen instructions on lines that no other
@@ -142,7 +143,7 @@
  *            else is stated.
  * Memory     mm_frame_meta_size() tells: per section (16 MiB) 576 bytes and (CPUs + 1) / 4 bytes,
  *            0.141 byte a frame; a CPU and a span some hundred bytes; nothing for holes.
- * Stack      At most 1 KiB (mm_frame_offline, mm_frame_compact), else 500 bytes; no recursion.
+ * Stack      At most 1.5 KiB (mm_frame_offline, mm_frame_compact), else 700 bytes; no recursion.
  *
  * 5 LIMITS
  * ========
@@ -157,7 +158,6 @@
 #ifndef MM_CORE_H
 #define MM_CORE_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -655,6 +655,8 @@ MM_CORE_INLINE void mm_bias_unlock(uintptr_t *owner, uintptr_t next)
 MM_STATIC_ASSERT(MM_PAGE_SHIFT + MM_WORD_SHIFT <= 32, "mmi_frame_first_of");
 MM_STATIC_ASSERT(MM_FRAME_HUGE_ORDER >= MM_WORD_SHIFT && MM_FRAME_HUGE_ORDER <= 2 * MM_WORD_SHIFT,
                  "a huge block is made of whole words and fits a section");
+MM_STATIC_ASSERT(MM_FRAME_ZONE_MAX >= 1 && MM_FRAME_ZONE_MAX <= 16,
+                 "a zone's number has four bits");
 
 #ifdef __cplusplus
 extern "C" {
@@ -1514,6 +1516,8 @@ static bool mmi_frame_map_next(const struct mmi_frame_map *map, uint64_t from,
             break;
     }
     piece->end = at;
+    if (at - piece->pfn > UINT64_MAX >> MM_PAGE_SHIFT)
+        piece->end = (UINT64_MAX >> (MM_PAGE_SHIFT + 1)) + 1; /* 2^64 bytes are no size */
     return true;
 }
 
@@ -1685,6 +1689,8 @@ static uintptr_t mmi_frame_group(unsigned w)
 /* First bits of the groups of `full` that are all ones: the wholly free huge blocks. */
 static inline uintptr_t mmi_frame_whole(uintptr_t full)
 {
+    if (MMI_FRAME_GROUP > 32)
+        full &= full >> (MM_WORD_BITS / 2);
     if (MMI_FRAME_GROUP > 16)
         full &= full >> 16;
     if (MMI_FRAME_GROUP > 8)
@@ -3235,7 +3241,8 @@ static size_t mmi_frame_allocate(struct mm_frame_pool *pool, unsigned flags,
         got += mmi_frame_try_zones(pool, flags, &rest, out + got);
         if (got == want->count || (flags & MM_FRAME_NOWAIT) != 0 || pool->hooks.pressure == NULL)
             break;
-        if (!pool->hooks.pressure(pool->hooks.ctx, pool, number, MM_FRAME_PRESSURE_FAIL))
+        if (tries == MMI_FRAME_RETRIES ||
+            !pool->hooks.pressure(pool->hooks.ctx, pool, number, MM_FRAME_PRESSURE_FAIL))
             break;
     }
     if (got < want->count)
@@ -3655,6 +3662,18 @@ static void mmi_frame_remember(struct mm_frame_pool *pool, unsigned cpu,
     mm_store(&self->span_size, span->end - span->pfn);
 }
 
+/* The same for the span that the frames are in now, if it is like the one that they were in when
+ * that was looked up: they may have gone off-line since. The CPU inside. */
+static bool mmi_frame_remember_now(struct mm_frame_pool *pool, unsigned cpu, uint64_t pfn,
+                                   uint64_t count, const struct mm_frame_span *was)
+{
+    const struct mm_frame_span *now = mmi_frame_span_of(pool, pfn);
+    if (now == NULL || count > now->end - pfn || now->delta != was->delta)
+        return false;
+    mmi_frame_remember(pool, cpu, now);
+    return true;
+}
+
 /* Inside: frees `count` frames of one section of this CPU. MM_ERR_BUSY: it is not this CPU's. */
 static enum mm_status mmi_frame_put_own(struct mm_frame_pool *pool, unsigned cpu, uintptr_t first,
                                         uintptr_t count)
@@ -3725,8 +3744,9 @@ static enum mm_status mmi_frame_free_frames(struct mm_frame_pool *pool, mm_pa_t 
         status = MM_ERR_BUSY;
         if (one && cpu < MM_CPU_MAX) {
             mm_busy_enter(&pool->cpu[cpu].busy);
-            mmi_frame_remember(pool, cpu, &span);
-            status = mmi_frame_put_own(pool, cpu, first, number);
+            status = mmi_frame_remember_now(pool, cpu, pfn, count, &span)
+                         ? mmi_frame_put_own(pool, cpu, first, number)
+                         : MM_ERR_INVALID;
             mm_busy_leave(&pool->cpu[cpu].busy);
         }
         if (one && status == MM_ERR_BUSY)
@@ -4881,7 +4901,8 @@ static bool mmi_frame_find_span_now(struct mm_frame_pool *pool, uint64_t pfn,
     return found;
 }
 
-/* Waits until no CPU uses the span table that was current before, nor a span remembered from it. */
+/* Waits until no CPU uses the span table that was current before, nor a span remembered from it.
+ * Who uses one says so first, then loads; here stores come first: all in one order. */
 static void mmi_frame_quiesce(struct mm_frame_pool *pool)
 {
     unsigned cpu, turn;
@@ -4899,8 +4920,19 @@ static void mmi_frame_quiesce(struct mm_frame_pool *pool)
         /* From here the new table is looked up. A CPU may have remembered an old span just before:
          * forget it, and wait for who uses it just now. */
         for (cpu = 0; cpu < MM_CPU_MAX; cpu++)
-            mm_store(&pool->cpu[cpu].span_size, 0);
+            __atomic_store_n(&pool->cpu[cpu].span_size, 0, __ATOMIC_SEQ_CST);
     }
+}
+
+static bool mmi_frame_append_span(const struct mm_frame_pool *pool, struct mm_frame_span_table *to,
+                                  const struct mm_frame_span *span, uintptr_t pfn, uintptr_t end)
+{
+    if (to->count == pool->span_capacity)
+        return false;
+    to->span[to->count] = *span;
+    to->span[to->count].pfn = pfn;
+    to->span[to->count++].end = end;
+    return true;
 }
 
 /* The spare table with a copy of the spans outside [pfn, end); ranges that reach in are cut.
@@ -4912,21 +4944,14 @@ static bool mmi_frame_copy_spans(struct mm_frame_pool *pool, uintptr_t pfn, uint
     uintptr_t i;
     to->count = 0;
     for (i = 0; i < from->count; i++) {
-        struct mm_frame_span part = from->span[i];
-        if (to->count + 2 > pool->span_capacity)
+        const struct mm_frame_span *part = &from->span[i];
+        const bool apart = part->end <= pfn || part->pfn >= end;
+        if (apart && !mmi_frame_append_span(pool, to, part, part->pfn, part->end))
             return false;
-        if (part.end <= pfn || part.pfn >= end) {
-            to->span[to->count++] = part;
-            continue;
-        }
-        if (part.pfn < pfn) {
-            to->span[to->count] = part;
-            to->span[to->count++].end = pfn;
-        }
-        if (part.end > end) {
-            to->span[to->count] = part;
-            to->span[to->count++].pfn = end;
-        }
+        if (!apart && part->pfn < pfn && !mmi_frame_append_span(pool, to, part, part->pfn, pfn))
+            return false;
+        if (!apart && part->end > end && !mmi_frame_append_span(pool, to, part, end, part->end))
+            return false;
     }
     return true;
 }
@@ -4958,7 +4983,7 @@ static bool mmi_frame_insert_span(struct mm_frame_pool *pool, const struct mm_fr
 
 static void mmi_frame_publish_spans(struct mm_frame_pool *pool)
 {
-    mm_store_release(&pool->table_current, 1 - pool->table_current);
+    __atomic_store_n(&pool->table_current, 1 - pool->table_current, __ATOMIC_SEQ_CST);
     mmi_frame_quiesce(pool);
 }
 
@@ -5063,6 +5088,9 @@ MM_FRAME_API enum mm_status mm_frame_online(struct mm_frame_pool *pool, unsigned
         if (span->pfn < end && pfn < span->end)
             status = MM_ERR_EXISTS;
     }
+    if (pool->carved != MM_PA_NONE && pa < pool->carved_end &&
+        (pa >= pool->carved || pool->carved - pa < size))
+        status = MM_ERR_EXISTS; /* the pool's own metadata */
     if (status == MM_OK)
         status = mmi_frame_plan_online(pool, zone, (uintptr_t)pfn, (uintptr_t)end, &made);
     if (status == MM_OK) {
@@ -5307,7 +5335,12 @@ MM_FRAME_API enum mm_status mm_frame_offline(struct mm_frame_pool *pool, mm_pa_t
     if (!mmi_frame_empty_range(&job))
         return MM_ERR_BUSY;
     MM_FRAME_LOCK(&pool->lock, state);
-    (void)mmi_frame_copy_spans(pool, job.pfn, job.end);
+    room = mmi_frame_copy_spans(pool, job.pfn, job.end);
+    if (!room) { /* other memory came on-line meanwhile */
+        MM_FRAME_UNLOCK(&pool->lock, state);
+        (void)mmi_frame_range(pool, pfn, end, false, false, NULL);
+        return MM_ERR_LIMIT;
+    }
     for (at = pfn; at < end;) {
         struct mm_frame_span span;
         uint64_t part;

@@ -165,7 +165,6 @@
 #ifndef MM_CORE_H
 #define MM_CORE_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
