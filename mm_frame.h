@@ -135,9 +135,8 @@
  *            misaligned ones are refused in every build.
  * Locking    Every function that takes a pool may be called on any CPU at any time, also from an
  *            interrupt handler when MM_CPU_PIN and MM_FRAME_LOCK disable interrupts, except
- *            mm_frame_init. From an
- *            NMI let MM_CPU_ID() return MM_CPU_MAX: such calls wait for nobody (they pass over a
- *            section that is in use, and a free may return MM_ERR_BUSY).
+ *            mm_frame_init. From an NMI let MM_CPU_ID() return MM_CPU_MAX: such calls wait for
+ *            nobody (they pass over a section that is in use, and a free may return MM_ERR_BUSY).
  * Time       mm_frame_alloc and mm_frame_free are some dozen instructions on lines that no other
  *            CPU writes (`make count` prints how many); the rest is O(log sections) where nothing
  *            else is stated.
