@@ -56,6 +56,9 @@
  *
  * HOOKS AND OPTIONS (define before the include; all are optional)
  *
+ *   What the hooks expand to stands in functions with locals of their own: it calls functions whose
+ *   names have a prefix (not `cpu()`). A lock of your own that waits has to answer MM_FENCE_CPUS.
+ *
  *   MM_BUDDY_IMPLEMENTATION   emit the implementation here
  *   MM_BUDDY_STATIC           all functions are static: for use inside one file
  *   MM_BUDDY_LOCK_T, _LOCK_INIT(l), _LOCK(l, s), _UNLOCK(l, s), _LOCK_STATE_T
@@ -710,7 +713,8 @@ struct mm_buddy_hooks {
     void (*zero)(void *ctx, mm_pa_t pa, uint64_t bytes);
     /* Moves the content of an allocated block to another of the same size and repoints whoever
      * refers to it: from now on `to` is allocated in place of `from`. MM_OK when done; any other
-     * status when the block must stay. The owner must not free `from` meanwhile: where it could,
+     * status when the block must stay: also where `to` is not aligned as its owner asked for
+     * (mm_buddy_alloc_aligned, _contig). The owner must not free `from` meanwhile: where it could,
      * the hook has to arbitrate. */
     enum mm_status (*migrate)(void *ctx, mm_pa_t from, mm_pa_t to, uint64_t bytes);
     /* Memory is short: an allocation of `order` found none above its watermark. True if something

@@ -56,7 +56,9 @@
  *
  * 2 HOOKS
  * =======
- * Macros, to be defined before the header is included (everywhere alike); each is optional:
+ * Macros, to be defined before the header is included (everywhere alike); each is optional. They
+ * stand in functions with locals of their own: what they expand to calls functions whose names have
+ * a prefix (not `cpu()`). A lock of your own that waits has to answer MM_FENCE_CPUS meanwhile.
  *
  *   MM_CPU_MAX, MM_CPU_ID()            how many CPUs, and the number of this one. The defaults (1
  *                                      and 0) are for one CPU. MM_CPU_ID() may return MM_CPU_MAX
@@ -921,7 +923,8 @@ MM_FRAME_INLINE mm_pa_t mm_frame_alloc(struct mm_frame_pool *pool, unsigned flag
  *
  * MM_OK; MM_ERR_ALIGN if `pa` is not page-aligned; MM_ERR_INVALID if it is not a frame of the pool
  * or is free already (a double free); MM_ERR_BUSY only without a CPU number (see GUARANTEES). On an
- * error nothing changed. About 30 instructions if the frame is in a section of this CPU and its
+ * error nothing changed. Its descriptor is not looked at: what has references goes by mm_frame_put,
+ * and is on no LRU. About 30 instructions if the frame is in a section of this CPU and its
  * word is neither empty before nor full after it; else as mm_frame_alloc. */
 MM_FRAME_INLINE enum mm_status mm_frame_free(struct mm_frame_pool *pool, mm_pa_t pa);
 
@@ -996,7 +999,8 @@ MM_FRAME_API enum mm_status mm_frame_release(struct mm_frame_pool *pool, mm_pa_t
 MM_FRAME_API int mm_frame_is_free(struct mm_frame_pool *pool, mm_pa_t pa);
 
 /* Gives up what `cpu` has to itself (it goes off-line, or idle for long): its sections are nobody's
- * afterwards. MM_ERR_INVALID for a bad number. O(sections). Any CPU. */
+ * afterwards, but for one in use when the caller has no CPU number. MM_ERR_INVALID for a bad
+ * number. O(sections). Any CPU. */
 MM_FRAME_API enum mm_status mm_frame_drain(struct mm_frame_pool *pool, unsigned cpu);
 
 /* A frame that is freed when its scope ends, in compilers with the attribute `cleanup`:
@@ -1127,7 +1131,8 @@ MM_FRAME_API enum mm_status mm_frame_lru_init(struct mm_frame_lru *lru, struct m
  * MM_ERR_INVALID for no frame or kind. O(1), the lock. */
 MM_FRAME_API enum mm_status mm_frame_lru_add(struct mm_frame_lru *lru, mm_pa_t pa,
                                              enum mm_frame_lru_kind kind);
-/* Takes it off. MM_ERR_NOENT if it is on no list; MM_ERR_INVALID for no frame. O(1), the lock. */
+/* Takes it off the list of this `lru`, where it has to be if it is on one. MM_ERR_NOENT if it is on
+ * none; MM_ERR_INVALID for no frame. O(1), the lock. */
 MM_FRAME_API enum mm_status mm_frame_lru_remove(struct mm_frame_lru *lru, mm_pa_t pa);
 /* Notes a use: the first sets the referenced mark, a second on the inactive list makes the frame
  * active. As remove; takes the lock only to activate. */
