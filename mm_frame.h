@@ -3232,6 +3232,14 @@ static void mmi_frame_count_failure(struct mm_frame_pool *pool, unsigned number)
     MM_CPU_UNPIN(state);
 }
 
+/* Memory is short: did the program free some? */
+static bool mmi_frame_help(struct mm_frame_pool *pool, unsigned flags)
+{
+    return (flags & MM_FRAME_NOWAIT) == 0 && pool->hooks.pressure != NULL &&
+           pool->hooks.pressure(pool->hooks.ctx, pool, flags & MM_FRAME_ZONE_MASK,
+                                MM_FRAME_PRESSURE_FAIL);
+}
+
 /* What all allocations end in: zones, pressure, zero-fill. Returns how many frames it got. */
 static size_t mmi_frame_allocate(struct mm_frame_pool *pool, unsigned flags,
                                  const struct mmi_frame_want *want, mm_pa_t *out)
@@ -3243,10 +3251,7 @@ static size_t mmi_frame_allocate(struct mm_frame_pool *pool, unsigned flags,
         struct mmi_frame_want rest = *want;
         rest.count = want->count - got;
         got += mmi_frame_try_zones(pool, flags, &rest, out + got);
-        if (got == want->count || (flags & MM_FRAME_NOWAIT) != 0 || pool->hooks.pressure == NULL)
-            break;
-        if (tries == MMI_FRAME_RETRIES ||
-            !pool->hooks.pressure(pool->hooks.ctx, pool, number, MM_FRAME_PRESSURE_FAIL))
+        if (got == want->count || tries == MMI_FRAME_RETRIES || !mmi_frame_help(pool, flags))
             break;
     }
     if (got < want->count)
@@ -3666,18 +3671,6 @@ static void mmi_frame_remember(struct mm_frame_pool *pool, unsigned cpu,
     mm_store(&self->span_size, span->end - span->pfn);
 }
 
-/* The same for the span that the frames are in now, if it is like the one that they were in when
- * that was looked up: they may have gone off-line since. The CPU inside. */
-static bool mmi_frame_remember_now(struct mm_frame_pool *pool, unsigned cpu, uint64_t pfn,
-                                   uint64_t count, const struct mm_frame_span *was)
-{
-    const struct mm_frame_span *now = mmi_frame_span_of(pool, pfn);
-    if (now == NULL || count > now->end - pfn || now->delta != was->delta)
-        return false;
-    mmi_frame_remember(pool, cpu, now);
-    return true;
-}
-
 /* Inside: frees `count` frames of one section of this CPU. MM_ERR_BUSY: it is not this CPU's. */
 static enum mm_status mmi_frame_put_own(struct mm_frame_pool *pool, unsigned cpu, uintptr_t first,
                                         uintptr_t count)
@@ -3727,6 +3720,23 @@ static bool mmi_frame_free_spans(struct mm_frame_pool *pool, uint64_t pfn, uint6
            mmi_frame_range(pool, pfn, pfn + count, false, true, NULL) == MM_OK;
 }
 
+/* Frees frames of one section of this CPU, which were in the span `was` when that was looked up:
+ * they may have gone off-line since. Remembers the span that they are in. */
+static enum mm_status mmi_frame_put_here(struct mm_frame_pool *pool, unsigned cpu, uint64_t pfn,
+                                         uintptr_t count, const struct mm_frame_span *was)
+{
+    const struct mm_frame_span *now;
+    enum mm_status status = MM_ERR_INVALID;
+    mm_busy_enter(&pool->cpu[cpu].busy);
+    now = mmi_frame_span_of(pool, pfn);
+    if (now != NULL && count <= now->end - pfn && now->delta == was->delta) {
+        mmi_frame_remember(pool, cpu, now);
+        status = mmi_frame_put_own(pool, cpu, (uintptr_t)pfn + now->delta, count);
+    }
+    mm_busy_leave(&pool->cpu[cpu].busy);
+    return status;
+}
+
 /* Frees `count` frames from `pa` on. */
 static enum mm_status mmi_frame_free_frames(struct mm_frame_pool *pool, mm_pa_t pa, uint64_t count)
 {
@@ -3746,13 +3756,8 @@ static enum mm_status mmi_frame_free_frames(struct mm_frame_pool *pool, mm_pa_t 
         const uintptr_t first = (uintptr_t)pfn + span.delta, number = (uintptr_t)count;
         const bool one = (first & (MMI_FRAME_SECTION - 1)) + number <= MMI_FRAME_SECTION;
         status = MM_ERR_BUSY;
-        if (one && cpu < MM_CPU_MAX) {
-            mm_busy_enter(&pool->cpu[cpu].busy);
-            status = mmi_frame_remember_now(pool, cpu, pfn, count, &span)
-                         ? mmi_frame_put_own(pool, cpu, first, number)
-                         : MM_ERR_INVALID;
-            mm_busy_leave(&pool->cpu[cpu].busy);
-        }
+        if (one && cpu < MM_CPU_MAX)
+            status = mmi_frame_put_here(pool, cpu, pfn, number, &span);
         if (one && status == MM_ERR_BUSY)
             status = mmi_frame_put_locked(pool, cpu, first, number);
         else if (!one)
@@ -4898,6 +4903,7 @@ static bool mmi_frame_find_span_now(struct mm_frame_pool *pool, uint64_t pfn,
     MM_CPU_STATE_T state;
     unsigned cpu;
     bool found;
+    span->pfn = span->end = span->delta = span->zone = 0; /* for compilers that warn */
     MM_CPU_PIN(state);
     cpu = MM_CPU_ID();
     found = mmi_frame_find_span(pool, cpu < MM_CPU_MAX ? cpu : MMI_FRAME_NOBODY, pfn, 1, span);
@@ -5073,13 +5079,27 @@ static void mmi_frame_count_managed(struct mm_frame_pool *pool, uintptr_t pfn, u
     }
 }
 
+/* Is a frame of the range there already, or does it hold the pool's own metadata? */
+static bool mmi_frame_there(const struct mm_frame_pool *pool, uint64_t pfn, uint64_t end)
+{
+    const struct mm_frame_span_table *table = &pool->table[pool->table_current];
+    uintptr_t i;
+    if (pool->carved != MM_PA_NONE && pool->carved >> MM_PAGE_SHIFT < end &&
+        pfn << MM_PAGE_SHIFT < pool->carved_end)
+        return true;
+    for (i = 0; i < table->count; i++)
+        if (table->span[i].pfn < end && pfn < table->span[i].end)
+            return true;
+    return false;
+}
+
 MM_FRAME_API enum mm_status mm_frame_online(struct mm_frame_pool *pool, unsigned zone, mm_pa_t pa,
                                             uint64_t size)
 {
     uint64_t pfn, end;
     enum mm_status status = MM_OK;
     MM_FRAME_LOCK_STATE_T state;
-    uintptr_t i, made;
+    uintptr_t made;
     if (((pa | size) & (MM_PAGE_SIZE - 1)) != 0)
         return MM_ERR_ALIGN;
     if (zone >= pool->zone_count || !mmi_frame_pages(pa, size, true, &pfn, &end))
@@ -5087,14 +5107,8 @@ MM_FRAME_API enum mm_status mm_frame_online(struct mm_frame_pool *pool, unsigned
     if (pfn < pool->zone[zone].pfn || end > pool->zone[zone].end)
         return MM_ERR_INVALID;
     MM_FRAME_LOCK(&pool->lock, state);
-    for (i = 0; i < pool->table[pool->table_current].count; i++) {
-        const struct mm_frame_span *span = &pool->table[pool->table_current].span[i];
-        if (span->pfn < end && pfn < span->end)
-            status = MM_ERR_EXISTS;
-    }
-    if (pool->carved != MM_PA_NONE && pa < pool->carved_end &&
-        (pa >= pool->carved || pool->carved - pa < size))
-        status = MM_ERR_EXISTS; /* the pool's own metadata */
+    if (mmi_frame_there(pool, pfn, end))
+        status = MM_ERR_EXISTS;
     if (status == MM_OK)
         status = mmi_frame_plan_online(pool, zone, (uintptr_t)pfn, (uintptr_t)end, &made);
     if (status == MM_OK) {
