@@ -1,5 +1,7 @@
 /* The map of mm_vma.h against a plain array of pages: random areas in a window, every question
  * asked of both. The window lies across a 2^32-page border in half of the runs. */
+#include <limits.h>
+
 #include "vma_test.h"
 
 #define PAGES 6000u
