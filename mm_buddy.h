@@ -2376,7 +2376,8 @@ static void mmi_buddy_build_lists(struct mm_buddy *b)
 
     b->high = MM_BUDDY_CPU_SLOTS;
     b->batch = MM_BUDDY_CPU_SLOTS / 2;
-    b->huge_high = mmi_buddy_min(MMI_BUDDY_HUGE_SLOTS, b->pbs / (64 * MM_CPU_MAX));
+    if (b->max_order >= b->pb_order) /* their list takes in and hands out: no larger than allowed */
+        b->huge_high = mmi_buddy_min(MMI_BUDDY_HUGE_SLOTS, b->pbs / (64 * MM_CPU_MAX));
     for (i = 0; i < b->cpus; i++) {
         struct mmi_buddy_cpu *c = &b->cpu[i];
         for (stack = 0, at = 0; stack < MMI_BUDDY_STACKS; stack++) {
@@ -4400,11 +4401,8 @@ MM_BUDDY_API mm_pa_t mm_buddy_zones_alloc(const struct mm_buddy_zones *zones, un
                                           unsigned flags)
 {
     const unsigned quiet = flags | MMI_BUDDY_NO_PRESSURE;
-    const unsigned tries[3] = {quiet | MM_BUDDY_KEEP_LOW, quiet & ~MM_BUDDY_KEEP_LOW,
-                               quiet | MM_BUDDY_URGENT};
-    const unsigned last = (flags & MM_BUDDY_URGENT) != 0     ? 2
-                          : (flags & MM_BUDDY_KEEP_LOW) != 0 ? 0
-                                                             : 1;
+    const unsigned tries[3] = {quiet | MM_BUDDY_KEEP_LOW, quiet, quiet | MM_BUDDY_URGENT};
+    const unsigned last = (flags & MM_BUDDY_URGENT) != 0 ? 2 : 1;
     unsigned pass, i;
 
     for (pass = 0; pass <= last; pass++) {

@@ -140,6 +140,27 @@ static void a_larger_granule_meanwhile_is_not_marked(void **state)
     end();
 }
 
+static void lists_keep_no_block_above_the_largest_order(void **state)
+{
+    struct mm_buddy_config config;
+    const mm_pa_t pa = (mm_pa_t)2 << 20;
+    size_t n;
+
+    (void)state;
+    mm_buddy_config_init(&config, 0, (uint64_t)4 << 30, 12, 4);
+    config.cpu_lists = true;
+    n = mm_buddy_meta_bytes(&config);
+    meta = malloc(n);
+    assert_non_null(meta);
+    assert_int_equal(mm_buddy_init(&b, &config, meta, n), MM_OK);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(mm_buddy_alloc_range(&b, pa, (uint64_t)2 << 20, 0), MM_OK);
+        assert_int_equal(mm_buddy_free(&b, pa), MM_OK);
+        assert_int_equal(mm_buddy_alloc(&b, 9, MM_BUDDY_MOVABLE), MM_PA_NONE);
+    }
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -147,6 +168,7 @@ int main(void)
         cmocka_unit_test(an_interrupt_in_a_drain_may_drain),
         cmocka_unit_test(what_is_told_cannot_be_released),
         cmocka_unit_test(a_larger_granule_meanwhile_is_not_marked),
+        cmocka_unit_test(lists_keep_no_block_above_the_largest_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

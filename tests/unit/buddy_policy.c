@@ -641,6 +641,30 @@ static void zones_are_used_in_order_of_preference(void **state)
     arena_end(&high);
 }
 
+static void zones_that_keep_low_try_again_after_pressure(void **state)
+{
+    struct arena a;
+    struct mm_buddy_zone zone = {&a.b, "only"};
+    const struct mm_buddy_zones zones = {&zone, 1};
+
+    (void)state;
+    arena_begin(&a, PB);
+    a.hooks.pressure = pressure;
+    a.hooks.ctx = &mover;
+    arena_make(&a);
+    memset(&reclaim, 0, sizeof reclaim);
+    reclaim.spare = mm_buddy_alloc(&a.b, 3, 0);
+    assert_int_equal(mm_buddy_set_watermarks(&a.b, 0, (PB - 8) * PAGE, (PB - 8) * PAGE), MM_OK);
+    assert_int_equal(mm_buddy_zones_alloc(&zones, 0, MM_BUDDY_KEEP_LOW), MM_PA_NONE);
+    assert_int_equal(reclaim.calls, 1);
+    assert_int_equal(free_pages(&a), PB - 8);
+    reclaim.gives = true;
+    assert_true(mm_buddy_zones_alloc(&zones, 0, MM_BUDDY_KEEP_LOW) != MM_PA_NONE);
+    assert_int_equal(reclaim.calls, 2);
+    assert_int_equal(free_pages(&a), PB - 1);
+    arena_end(&a);
+}
+
 static char lines[40][160];
 static unsigned line_count;
 
@@ -711,6 +735,7 @@ int main(void)
         cmocka_unit_test(every_kind_of_request_heeds_the_watermark),
         cmocka_unit_test(pressure_gets_one_chance_to_free_something),
         cmocka_unit_test(zones_are_used_in_order_of_preference),
+        cmocka_unit_test(zones_that_keep_low_try_again_after_pressure),
         cmocka_unit_test(a_dump_shows_free_blocks_by_zone_and_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
