@@ -41,7 +41,7 @@
  *       if (mm_frame_init(&pool, &config) != MM_OK)
  *           return 1;
  *
- *       frame = mm_frame_alloc(&pool, 0);
+ *       frame = mm_frame_alloc(&pool, 0); // MM_PA_NONE if there is none; 0 is a frame like others
  *       huge = mm_frame_alloc_order(&pool, MM_FRAME_HUGE_ORDER, 0);
  *       printf("frame %#llx, 2 MiB at %#llx\n", (unsigned long long)frame,
  *              (unsigned long long)huge);

@@ -110,9 +110,10 @@
  *   MM_PAGETABLE_BATCH_RANGES    ranges of one flush (8)
  *   MM_PAGETABLE_LOCKS_MAX       most locks of one table (32, and no more than 32)
  *
- *   What hooks expand to stands in inline functions of external linkage too: a function of yours
- *   there is not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline,
- *   or all is MM_PAGETABLE_STATIC.
+ *   What hooks expand to stands in functions with locals of their own: it calls functions whose
+ *   names have a prefix (not `cpu()`). Some of them are inline functions of external linkage: a
+ *   function of yours there is not `static` in C (compilers warn), but a plain one, or extern
+ *   inline with gnu_inline, or all is MM_PAGETABLE_STATIC.
  *
  *   Hooks at run time stand in struct mm_pagetable_hooks: tables, flush, grace period, frames.
  *   `flush` is called with the table's lock held: where that means interrupts off, MM_CPU_RELAX()

@@ -98,9 +98,11 @@
  *   MM_SLAB_MEMSET, _MEMCPY, MM_SLAB_ASSERT(x), MM_SLAB_DEBUG, MM_SLAB_REPORT(report)
  *                             in place of MM_MEMSET and so on
  *
- *   What hooks expand to stands in inline functions of external linkage too: a function of yours
- *   there is not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline,
- *   or all is MM_SLAB_STATIC.
+ *   What hooks expand to stands in functions with locals of their own: it calls functions whose
+ *   names have a prefix (not `cpu()`). Some of them are inline functions of external linkage: a
+ *   function of yours there is not `static` in C (compilers warn), but a plain one, or extern
+ *   inline with gnu_inline, or all is MM_SLAB_STATIC. A lock of your own that waits has to answer
+ *   MM_FENCE_CPUS.
  *
  *   Hooks at run time stand in struct mm_slab_hooks: the source of memory, reclaim, calls on other
  *   CPUs, grace periods. They may use the heap, but for `purge`.

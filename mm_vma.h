@@ -104,9 +104,10 @@
  *   MM_VMA_FRAME_LOCKS        locks that frames share (64)
  *   MM_VMA_GUARD_PAGES        default of the guard below growing areas (256)
  *
- *   What hooks expand to stands in inline functions of external linkage too: a function of yours
- *   there is not `static` in C (compilers warn), but a plain one, or extern inline with gnu_inline,
- *   or all is MM_VMA_STATIC.
+ *   What hooks expand to stands in functions with locals of their own: it calls functions whose
+ *   names have a prefix (not `cpu()`). Some of them are inline functions of external linkage: a
+ *   function of yours there is not `static` in C (compilers warn), but a plain one, or extern
+ *   inline with gnu_inline, or all is MM_VMA_STATIC.
  *
  *   Hooks at run time stand in struct mm_vma_hooks: nodes and areas (needed), page tables with
  *   frames, files, swap, policy. With nodes and areas alone a space keeps its map and nothing else.
