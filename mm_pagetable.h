@@ -1151,7 +1151,8 @@ struct mm_pagetable_batch {
     uint64_t dead;                  /* link to the last directory of dead subtrees */
     uint32_t dead_room, dead_count; /* entries that are free in it; dead subtrees in all */
     bool all, changed, filled, unlinked, linked, global;
-    bool settled;                  /* all and changed: one more leaf that goes adds nothing */
+    bool settled;         /* all and changed: one more leaf that goes adds nothing */
+    uint64_t quiet_pages; /* of a cursor's own: its near pages, if no count changes either */
     uint64_t made_attr, made_leaf; /* what was encoded and decoded last, so that a run of equal */
     uint64_t told_attr, told_leaf; /* pages does it once; of level 0, without address */
 };
@@ -3018,15 +3019,21 @@ MM_PAGETABLE_API uint64_t mm_pagetable_size(const struct mm_pagetable *pt, unsig
 #define MMI_PT_LINK_LEVEL 3
 #define MMI_PT_LINK_END   (UINT64_C(7) << MMI_PT_LINK_LEVEL)
 
-static void mmi_pt_batch_empty(struct mm_pagetable_batch *b)
+/* The flush knows of all changes so far. */
+static void mmi_pt_batch_told(struct mm_pagetable_batch *b)
 {
-    b->extent_count = 0;
-    b->pages = 0;
+    b->pages = b->quiet_pages = 0;
     b->range_count = 0;
-    b->dead = MMI_PT_LINK_END;
-    b->dead_room = b->dead_count = 0;
     b->all = b->changed = b->filled = false;
     b->unlinked = b->linked = b->global = b->settled = false;
+}
+
+static void mmi_pt_batch_empty(struct mm_pagetable_batch *b)
+{
+    mmi_pt_batch_told(b);
+    b->extent_count = 0;
+    b->dead = MMI_PT_LINK_END;
+    b->dead_room = b->dead_count = 0;
 }
 
 MM_PAGETABLE_API void mm_pagetable_batch_init(struct mm_pagetable_batch *batch,
@@ -3103,10 +3110,7 @@ static void mmi_pt_batch_flush(struct mm_pagetable_batch *b)
     flush.every_asid = __atomic_load_n(&b->pt->lends, __ATOMIC_RELAXED);
     if (b->pt->hooks->flush != NULL)
         b->pt->hooks->flush(b->pt->hooks->ctx, &flush);
-    b->pages = 0;
-    b->range_count = 0;
-    b->all = b->changed = b->filled = false;
-    b->unlinked = b->linked = b->global = b->settled = false;
+    mmi_pt_batch_told(b);
 }
 
 /* Frees the dead subtrees that a directory lists in its entries above `room`, then itself, then
@@ -5609,7 +5613,7 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_cursor_begin(struct mm_pagetable_cu
     cursor->bytes = bytes;
     cursor->at = cursor->plain = cursor->attr = ~UINT64_C(0);
     cursor->pa_end = mmi_pt_shl(1, pt->pa_bits);
-    cursor->near_pages = 0;
+    cursor->near_pages = cursor->call.own.quiet_pages = 0;
     cursor->taken = 0;
     cursor->counts = (pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0;
     if (mmi_pt_root_level(pt) == 2)
@@ -5677,7 +5681,7 @@ MMI_PT_FOLDED bool mmi_pt_cursor_here(struct mm_pagetable_cursor *cursor, uint64
     }
     if (cursor->taken != 0)
         mmi_pt_cursor_settle(cursor);
-    cursor->near_pages = 0;
+    cursor->near_pages = cursor->call.own.quiet_pages = 0;
     if (MM_LIKELY((off ^ cursor->at) < mmi_pt_size(pt, top + 1))) {
         mmi_pt_close_below(it, top);
         place->e = mmi_pt_descend_to(it, off, top, &place->table);
@@ -5846,6 +5850,17 @@ struct mmi_pt_path {
     uint64_t index1, index0, e2, e1, e0;
 };
 
+/* Once the flush is of all and no table has a count, a plain leaf that goes is a store and nothing
+ * else, up to the batch's next flush: so the batch knows, the cursor's own, which nobody else can
+ * flush. */
+static void mmi_pt_cursor_quiet(struct mm_pagetable_cursor *cursor)
+{
+    struct mm_pagetable_batch *own = &cursor->call.own;
+    bool quiet = cursor->call.batch == own && own->settled && cursor->counts == 0;
+
+    own->quiet_pages = quiet ? cursor->near_pages : 0;
+}
+
 /* After a walk from the root: the next pages need none, if they lie below the same table of level
  * 2. */
 static void mmi_pt_cursor_come_near(struct mm_pagetable_cursor *cursor, mm_va_t va)
@@ -5866,13 +5881,19 @@ static void mmi_pt_cursor_come_near(struct mm_pagetable_cursor *cursor, mm_va_t 
     cursor->at = ~UINT64_C(0);
     cursor->near = first < cursor->va ? cursor->va : first;
     cursor->near_pages = (((last < end ? last : end) - cursor->near) >> MM_PAGETABLE_SHIFT) + 1;
+    mmi_pt_cursor_quiet(cursor);
 }
 
-/* Is this a page that is near? An address in the midst of one makes a number too high. */
-MMI_PT_FOLDED bool mmi_pt_cursor_is_near(const struct mm_pagetable_cursor *cursor, mm_va_t va)
+/* Number of a page among those that are near. An address in the midst of one has one too high. */
+MMI_PT_FOLDED uint64_t mmi_pt_cursor_number(const struct mm_pagetable_cursor *cursor, mm_va_t va)
 {
     uint64_t from = va - cursor->near;
-    return (from >> MM_PAGETABLE_SHIFT | from << (64 - MM_PAGETABLE_SHIFT)) < cursor->near_pages;
+    return from >> MM_PAGETABLE_SHIFT | from << (64 - MM_PAGETABLE_SHIFT);
+}
+
+MMI_PT_FOLDED bool mmi_pt_cursor_is_near(const struct mm_pagetable_cursor *cursor, mm_va_t va)
+{
+    return mmi_pt_cursor_number(cursor, va) < cursor->near_pages;
 }
 
 /* Goes down to a page that is near. False if there is no table of leaves. */
@@ -6051,39 +6072,55 @@ MMI_PT_FOLDED void mmi_pt_cursor_shrunk(struct mm_pagetable_cursor *cursor, mm_v
                                         const struct mmi_pt_path *path)
 {
     struct mm_pagetable *pt = cursor->it.pt;
-    unsigned count, most = mmi_pt_no_claim(pt);
+    unsigned count = mmi_pt_count(pt, path->e1), most = mmi_pt_no_claim(pt);
 
-    if (cursor->counts == 0) { /* no table makes a claim, and none goes */
-        mmi_pt_cursor_path_close(pt, path);
-        return;
-    }
-    count = mmi_pt_count(pt, path->e1);
     if (count - 2 < most - 2) {
         mmi_pt_count_by(pt, path->table1, path->index1, path->e1, -1);
         mmi_pt_cursor_path_close(pt, path);
     } else if (count == 1 && mmi_pt_cursor_stays(cursor, va, path)) {
         mmi_pt_cursor_drop(cursor, va, path);
         mmi_pt_cursor_path_close(pt, path);
+    } else if (cursor->counts == 0) { /* no table makes a claim, and none goes */
+        mmi_pt_cursor_path_close(pt, path);
     } else {
         mmi_pt_cursor_settle_path(cursor, va, path->table1, path->table0);
     }
 }
 
-/* About fifty instructions for a plain leaf, and thirty more where its table goes. */
-MMI_PT_FOLDED bool mmi_pt_cursor_unmap_near(struct mm_pagetable_cursor *cursor, mm_va_t va)
+/* Clears the entry of a page that is near. False if it is no plain leaf: then nothing is done. */
+MMI_PT_FOLDED bool mmi_pt_cursor_clear(struct mm_pagetable_cursor *cursor, mm_va_t va,
+                                       struct mmi_pt_path *path)
 {
     struct mm_pagetable *pt = cursor->it.pt;
-    struct mmi_pt_path path;
 
-    if (MM_UNLIKELY(!mmi_pt_cursor_is_near(cursor, va) || !mmi_pt_cursor_path(cursor, va, &path)))
+    if (MM_UNLIKELY(!mmi_pt_cursor_path(cursor, va, path)))
         return false;
-    if (MM_UNLIKELY((path.e0 & ~mmi_ptf_pa_mask(pt)) != cursor->plain)) {
-        mmi_pt_cursor_path_close(pt, &path);
+    if (MM_UNLIKELY((path->e0 & ~mmi_ptf_pa_mask(pt)) != cursor->plain)) {
+        mmi_pt_cursor_path_close(pt, path);
         return false;
     }
-    mmi_pt_store(pt, path.table0, path.index0, 0);
-    if (MM_UNLIKELY(!cursor->call.batch->settled))
+    mmi_pt_store(pt, path->table0, path->index0, 0);
+    return true;
+}
+
+/* About forty instructions for a plain leaf where nothing else changes, some ten more where a count
+ * does, and thirty where its table goes. */
+MMI_PT_FOLDED bool mmi_pt_cursor_unmap_near(struct mm_pagetable_cursor *cursor, mm_va_t va)
+{
+    struct mmi_pt_path path;
+
+    if (mmi_pt_cursor_number(cursor, va) < cursor->call.own.quiet_pages) {
+        if (MM_UNLIKELY(!mmi_pt_cursor_clear(cursor, va, &path)))
+            return false;
+        mmi_pt_cursor_path_close(cursor->it.pt, &path);
+        return true;
+    }
+    if (MM_UNLIKELY(!mmi_pt_cursor_is_near(cursor, va) || !mmi_pt_cursor_clear(cursor, va, &path)))
+        return false;
+    if (MM_UNLIKELY(!cursor->call.batch->settled)) {
         mmi_pt_note_page(cursor->call.batch, va);
+        mmi_pt_cursor_quiet(cursor);
+    }
     mmi_pt_cursor_shrunk(cursor, va, &path);
     return true;
 }

@@ -97,10 +97,8 @@ __attribute__((flatten)) static uint64_t pt_translate_dep(uint64_t va, size_t n)
     return va;
 }
 
-static struct mm_pagetable_cursor cursor;
-
 /* A run of single steps: one lock and one batch for all of them, and frames are the caller's. */
-static void run_begin(int how)
+static void run_begin(struct mm_pagetable_cursor *cursor, int how)
 {
     if ((how & PAGE_KEEP) != 0)
         pt.flags |= MM_PAGETABLE_KEEP_EMPTY;
@@ -109,61 +107,73 @@ static void run_begin(int how)
     if ((how & PAGE_CALLS) != 0)
         return;
     hooks.release = NULL;
-    (void)mm_pagetable_cursor_begin(&cursor, &pt, 0, SPARSE_SPACE, NULL);
+    (void)mm_pagetable_cursor_begin(cursor, &pt, 0, SPARSE_SPACE, NULL);
 }
 
-static void run_end(int how)
+static void run_end(struct mm_pagetable_cursor *cursor, int how)
 {
     if ((how & PAGE_CALLS) != 0)
         return;
-    mm_pagetable_cursor_end(&cursor);
+    mm_pagetable_cursor_end(cursor);
     hooks.release = release;
 }
 
-static void map_steps(const uint64_t *va, size_t n, int how)
+/* The first page that is not announced before: the first at all, or the first of the last ones. */
+static size_t announced(size_t n, int how)
 {
-    const size_t looks = (how & PAGE_LOOK) != 0 && n > PAGE_AHEAD ? n - PAGE_AHEAD : 0;
-    for (size_t i = 0; i < n; i++) {
-        if (i < looks)
-            mm_pagetable_prefetch(&pt, va[i + PAGE_AHEAD]);
-        (void)mm_pagetable_cursor_map_at(&cursor, va[i], PAGE_PA + i * 4096, RW);
-    }
+    return (how & PAGE_LOOK) != 0 && n > PAGE_AHEAD ? n - PAGE_AHEAD : 0;
 }
 
-static void unmap_steps(const uint64_t *va, size_t n, int how)
+__attribute__((flatten)) static void map_steps(struct mm_pagetable_cursor *cursor,
+                                               const uint64_t *va, size_t n, int how)
 {
-    const size_t looks = (how & PAGE_LOOK) != 0 && n > PAGE_AHEAD ? n - PAGE_AHEAD : 0;
-    for (size_t i = 0; i < n; i++) {
-        if (i < looks)
-            mm_pagetable_prefetch(&pt, va[i + PAGE_AHEAD]);
-        (void)mm_pagetable_cursor_unmap_at(&cursor, va[i]);
+    size_t i = 0;
+    for (size_t looks = announced(n, how); i < looks; i++) {
+        mm_pagetable_prefetch(&pt, va[i + PAGE_AHEAD]);
+        (void)mm_pagetable_cursor_map_at(cursor, va[i], PAGE_PA + i * 4096, RW);
     }
+    for (; i < n; i++)
+        (void)mm_pagetable_cursor_map_at(cursor, va[i], PAGE_PA + i * 4096, RW);
+}
+
+__attribute__((flatten)) static void unmap_steps(struct mm_pagetable_cursor *cursor,
+                                                 const uint64_t *va, size_t n, int how)
+{
+    size_t i = 0;
+    for (size_t looks = announced(n, how); i < looks; i++) {
+        mm_pagetable_prefetch(&pt, va[i + PAGE_AHEAD]);
+        (void)mm_pagetable_cursor_unmap_at(cursor, va[i]);
+    }
+    for (; i < n; i++)
+        (void)mm_pagetable_cursor_unmap_at(cursor, va[i]);
 }
 
 static void pt_map_each(const uint64_t *va, size_t n, int how)
 {
-    run_begin(how);
+    struct mm_pagetable_cursor cursor;
+    run_begin(&cursor, how);
     if ((how & PAGE_BULK) != 0)
         (void)mm_pagetable_cursor_map_bulk(&cursor, va, page_frames, n, RW, NULL);
     else if ((how & PAGE_CALLS) != 0)
         for (size_t i = 0; i < n; i++)
             (void)mm_pagetable_map(&pt, va[i], PAGE_PA + i * 4096, 4096, RW, 0, NULL);
     else
-        map_steps(va, n, how);
-    run_end(how);
+        map_steps(&cursor, va, n, how);
+    run_end(&cursor, how);
 }
 
 static void pt_unmap_each(const uint64_t *va, size_t n, int how)
 {
-    run_begin(how);
+    struct mm_pagetable_cursor cursor;
+    run_begin(&cursor, how);
     if ((how & PAGE_BULK) != 0)
         (void)mm_pagetable_cursor_unmap_bulk(&cursor, va, n, NULL);
     else if ((how & PAGE_CALLS) != 0)
         for (size_t i = 0; i < n; i++)
             (void)mm_pagetable_unmap(&pt, va[i], 4096, NULL);
     else
-        unmap_steps(va, n, how);
-    run_end(how);
+        unmap_steps(&cursor, va, n, how);
+    run_end(&cursor, how);
 }
 
 extern const struct page_ops ADAPT_OPS;

@@ -78,10 +78,16 @@ static void prepare(void)
         for (uint32_t i = 0; i < LOOKUPS; i++)
             lookup[i] = PAGE_VA + next_random(&rng) % PAGE_GIB;
     }
+    failure = NULL;
+}
+
+/* An empty table of a pool in which nothing was taken yet: where tables lie is the same for all. */
+static void begin(const struct page_ops *ops)
+{
     pool_count = 0;
     for (uint32_t i = POOL_PAGES; i > 0; i--)
         pool_free[pool_count++] = i - 1;
-    failure = NULL;
+    ops->open();
 }
 
 const char *page_failure(void)
@@ -107,7 +113,7 @@ enum { MAP, PROTECT, UNMAP, UNMAP_WHOLE };
 static void timed_range(gb_state *st, const struct page_ops *ops, int level, int which)
 {
     double start[5];
-    ops->open();
+    begin(ops);
     start[0] = seconds_now();
     ops->map(PAGE_VA, PAGE_PA, PAGE_GIB, level);
     start[1] = seconds_now();
@@ -145,7 +151,7 @@ static void run_map2m(gb_state *st, const struct page_ops *ops, const struct pag
 static void run_translate(gb_state *st, const struct page_ops *ops, const struct page_row *row)
 {
     uint64_t result = 0;
-    ops->open();
+    begin(ops);
     ops->map(PAGE_VA, PAGE_PA, PAGE_GIB, 0);
     while (gb_keep_running_batch(st, LOOKUPS)) {
         double start = seconds_now();
@@ -166,7 +172,7 @@ static void run_sparse(gb_state *st, const struct page_ops *ops, const struct pa
     int how = row->which & (SPUNMAP - 1);
     while (gb_keep_running_batch(st, SPARSE)) {
         double start, middle, end;
-        ops->open();
+        begin(ops);
         if ((how & PAGE_KEEP) != 0 && row->which < SPUNMAP) {
             ops->map_each(sparse, SPARSE, how);
             ops->unmap_each(sparse, SPARSE, how);

@@ -238,15 +238,20 @@ static void new_pages_are_told(void **state)
     }
 }
 
+static void begin_kept(enum mm_pagetable_id id)
+{
+    space_begin(&s, ram_make(), mm_pagetable_format_of(id));
+    s.config.flags |= MM_PAGETABLE_KEEP_EMPTY;
+    s.hooks.release = NULL;
+    space_make(&s);
+}
+
 static void empty_tables_stay_where_asked(void **state)
 {
     static const enum mm_pagetable_id ids[] = {MM_PAGETABLE_ID_X86_64, MM_PAGETABLE_ID_SV39};
     (void)state;
     for (unsigned k = 0; k < 2; k++) {
-        space_begin(&s, ram_make(), mm_pagetable_format_of(ids[k]));
-        s.config.flags |= MM_PAGETABLE_KEEP_EMPTY;
-        s.hooks.release = NULL;
-        space_make(&s);
+        begin_kept(ids[k]);
         begin_cursor(BASE, GIB);
         for (unsigned i = 0; i < 10; i++)
             assert_int_equal(map_at(BASE + i * 4 * MIB, 0), MM_OK);
@@ -256,6 +261,68 @@ static void empty_tables_stay_where_asked(void **state)
         mm_pagetable_cursor_end(&c);
         assert_int_equal(s.ram->in_use, tables);
         assert_int_equal(stats_of(&s).leaves[0], 0);
+        space_end(&s);
+    }
+}
+
+/* Where nothing but entries changes any more, steps are short; each is flushed all the same, and
+ * one that comes after a flush in the midst too. */
+static void short_steps_are_flushed(void **state)
+{
+    enum { N = 60 };
+    struct mm_pagetable_batch batch;
+    (void)state;
+    for (unsigned id = 0; id < MM_PAGETABLE_ID_COUNT; id++)
+        for (unsigned given = 0; given < 2; given++) {
+            begin_kept((enum mm_pagetable_id)id);
+            for (unsigned i = 0; i < N; i++)
+                assert_int_equal(map(&s, BASE + i * 3 * PAGE, i * PAGE, PAGE, RW), MM_OK);
+            assert_int_equal(map(&s, BASE + GIB, 0, PAGE, RW), MM_OK);
+            mm_pagetable_batch_init(&batch, &s.pt, NULL, 0);
+            memset(&c, 1, sizeof c); /* whatever stood there */
+            c.near = 0;
+            assert_int_equal(
+                mm_pagetable_cursor_begin(&c, &s.pt, BASE, GIB, given != 0 ? &batch : NULL), MM_OK);
+            assert_int_equal(map_at(BASE + GIB / 2, 0), MM_OK);
+            for (unsigned i = 0; i < N - 2; i++)
+                assert_int_equal(unmap_at(BASE + i * 3 * PAGE), MM_OK);
+            assert_int_equal(unmap_at(BASE + GIB), MM_ERR_INVALID);
+            assert_int_equal(map_at(BASE, 0x1000), MM_OK); /* Arm wants a flush before */
+            uint64_t flushes = s.flushes;
+            assert_int_equal(unmap_at(BASE + (N - 1) * 3 * PAGE), MM_OK);
+            mm_pagetable_cursor_end(&c);
+            mm_pagetable_batch_finish(&batch);
+            assert_true(s.flushes == flushes + 1 && !s.last.filled_only);
+            assert_true(s.last.all || s.last_ranges[0].va == BASE + (N - 1) * 3 * PAGE);
+            assert_int_equal(stats_of(&s).leaves[0], 4);
+            space_end(&s);
+        }
+}
+
+/* A step that goes on from where the last one was leads the next one back. */
+static void short_steps_follow_a_step_elsewhere(void **state)
+{
+    enum { N = 50 };
+    const mm_va_t far = BASE + 512 * GIB;
+    (void)state;
+    for (unsigned id = 0; id < MM_PAGETABLE_ID_COUNT; id++) {
+        if (mm_pagetable_format_of((enum mm_pagetable_id)id)->levels < 4)
+            continue;
+        begin_kept((enum mm_pagetable_id)id);
+        for (unsigned i = 0; i < N; i++) {
+            assert_int_equal(map(&s, BASE + i * 3 * PAGE, i * PAGE, PAGE, RW), MM_OK);
+            assert_int_equal(map(&s, far + i * 3 * PAGE, (N + i) * PAGE, PAGE, RW), MM_OK);
+        }
+        begin_cursor(BASE, 513 * GIB);
+        for (unsigned i = 0; i < N - 2; i++)
+            assert_int_equal(unmap_at(BASE + i * 3 * PAGE), MM_OK);
+        assert_int_equal(mm_pagetable_cursor_seek(&c, far), MM_OK);
+        assert_int_equal(mm_pagetable_cursor_unmap(&c), MM_OK);
+        assert_int_equal(unmap_at(BASE + (N - 1) * 3 * PAGE), MM_OK);
+        mm_pagetable_cursor_end(&c);
+        assert_int_equal(mm_pagetable_translate(&s.pt, BASE + (N - 1) * 3 * PAGE), MM_PA_NONE);
+        assert_int_equal(mm_pagetable_translate(&s.pt, far), MM_PA_NONE);
+        assert_int_equal(stats_of(&s).leaves[0], N);
         space_end(&s);
     }
 }
@@ -472,6 +539,8 @@ int main(void)
         cmocka_unit_test(the_flush_is_told),
         cmocka_unit_test(new_pages_are_told),
         cmocka_unit_test(empty_tables_stay_where_asked),
+        cmocka_unit_test(short_steps_are_flushed),
+        cmocka_unit_test(short_steps_follow_a_step_elsewhere),
         cmocka_unit_test(a_table_stays_while_any_entry_is_left),
         cmocka_unit_test(more_dead_tables_than_one_lists),
         cmocka_unit_test(dead_subtrees),
