@@ -1152,6 +1152,7 @@ struct mm_pagetable_batch {
     uint32_t dead_room, dead_count; /* entries that are free in it; dead subtrees in all */
     bool all, changed, filled, unlinked, linked, global;
     bool settled;         /* all and changed: one more leaf that goes adds nothing */
+    bool fill_settled;    /* one more page that comes adds nothing either */
     uint64_t quiet_pages; /* of a cursor's own: its near pages, if no count changes either */
     uint64_t made_attr, made_leaf; /* what was encoded and decoded last, so that a run of equal */
     uint64_t told_attr, told_leaf; /* pages does it once; of level 0, without address */
@@ -3025,7 +3026,7 @@ static void mmi_pt_batch_told(struct mm_pagetable_batch *b)
     b->pages = b->quiet_pages = 0;
     b->range_count = 0;
     b->all = b->changed = b->filled = false;
-    b->unlinked = b->linked = b->global = b->settled = false;
+    b->unlinked = b->linked = b->global = b->settled = b->fill_settled = false;
 }
 
 static void mmi_pt_batch_empty(struct mm_pagetable_batch *b)
@@ -3240,6 +3241,13 @@ static void mmi_pt_note_filled(struct mm_pagetable_batch *b, uint64_t off, uint6
         return;
     b->filled = true;
     mmi_pt_note_range(b, off, bytes, level);
+}
+
+/* The same for a page at `va`, apart from the code that maps many of them. */
+static MM_NOINLINE void mmi_pt_note_new_page(struct mm_pagetable_batch *b, mm_va_t va)
+{
+    mmi_pt_note_filled(b, mmi_pt_offset(b->pt, va), mmi_pt_size(b->pt, 0), 0);
+    b->fill_settled = b->all || !b->filled;
 }
 
 /* An entry leads to a table now. RISC-V orders such entries by a fence without an address alone
@@ -5964,7 +5972,8 @@ MMI_PT_FOLDED bool mmi_pt_cursor_map_near(struct mm_pagetable_cursor *cursor, mm
         mmi_pt_store(pt, path.table0, path.index0, cursor->leaf | mmi_pt_pa_field(pt, pa));
         if (mmi_pt_count(pt, path.e1) != mmi_pt_no_claim(pt)) /* one more may be no claim */
             mmi_pt_count_by(pt, path.table1, path.index1, path.e1, 1);
-        mmi_pt_note_filled(cursor->call.batch, mmi_pt_offset(pt, va), page, 0);
+        if ((mmi_ptf_features(pt) & MM_PAGETABLE_SVVPTC) != 0 && !cursor->call.batch->fill_settled)
+            mmi_pt_note_new_page(cursor->call.batch, va);
     }
     mmi_pt_cursor_path_close(pt, &path);
     return usual;
