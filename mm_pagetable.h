@@ -3682,10 +3682,14 @@ MMI_PT_FOLDED uint64_t mmi_pt_follow(const struct mm_pagetable *pt, const struct
                                      enum mmi_pt_treatment how)
 {
     const unsigned shift = mmi_ptf_entry_shift(pt);
-    const uint64_t step = mmi_pt_step_of(pt, span->level), all = span->index + span->count - i;
+    const uint64_t step = mmi_pt_step_of(pt, span->level);
+    uint64_t all = span->index + span->count - i;
     char *at = (char *)span->table + (size_t)mmi_pt_shl(i, shift);
-    uint64_t left = all, e4 = e + 4 * step;
+    uint64_t left, e4 = e + 4 * step;
 
+    if (MM_UNLIKELY(all - 1 > mmi_pt_shr(mmi_ptf_pa_mask(pt) & ~e, mmi_ptf_ppn_shift(pt))))
+        all = 1; /* it would go on beyond the last frame */
+    left = all;
 #define MMI_PT_ENTRY(k, e)                                                        \
     do {                                                                          \
         if (!mmi_pt_holds(pt, at, (k), (e)))                                      \

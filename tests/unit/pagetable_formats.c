@@ -283,6 +283,30 @@ static void the_last_frame(void **state)
     }
 }
 
+/* Frame 0 does not follow the last one, whatever bit stands above the address. */
+static void runs_end_with_the_last_frame(void **state)
+{
+    static struct world w;
+    const struct released *r = w.s.released;
+    (void)state;
+    for (unsigned id = 0; id < MM_PAGETABLE_ID_COUNT; id++)
+        for (unsigned soft = 0; soft < 8; soft++) {
+            world_begin(&w, ram_make(), (enum mm_pagetable_id)id, 0);
+            w.s.config.pa_bits = w.format.pa_bits;
+            world_make(&w);
+            mm_pa_t last = ((mm_pa_t)1 << w.format.pa_bits) - PAGE;
+            uint32_t more = soft * MM_PAGETABLE_SOFT0;
+            if (map(&w.s, VA + PAGE, 0, PAGE, RO | more) != MM_OK)
+                continue; /* some have fewer such bits */
+            assert_int_equal(map(&w.s, VA, last, PAGE, RO), MM_OK);
+            assert_int_equal(mm_pagetable_unmap(&w.s.pt, VA, 2 * PAGE, NULL), MM_OK);
+            assert_int_equal(w.s.release_count, 2);
+            assert_true(r[0].pa == last && r[0].bytes == PAGE && r[0].attr == (r[1].attr & ~more));
+            assert_true(r[1].pa == 0 && r[1].bytes == PAGE && (r[1].attr & more) == more);
+            space_end(&w.s);
+        }
+}
+
 /* Every combination of attributes, under every set of features that has a say: taken exactly if the
  * manuals have it (attr_legal), and then read back as it was, but for types that share an
  * encoding. */
@@ -331,6 +355,7 @@ int main(void)
         cmocka_unit_test(root_registers),
         cmocka_unit_test(numbers_of_address_spaces),
         cmocka_unit_test(the_last_frame),
+        cmocka_unit_test(runs_end_with_the_last_frame),
         cmocka_unit_test(round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
