@@ -1066,11 +1066,12 @@ struct mm_vma_hooks {
     void (*frame_copy)(void *ctx, mm_pa_t to, mm_pa_t from);
     struct mm_vma_frame *(*frame)(void *ctx, mm_pa_t pa);
 
-    /* Pager: pages of files. `file_page` gives a frame with a reference of its own; MM_ERR_NOENT
-     * beyond the file's end, MM_ERR_BUSY to have the access repeated. `write`: a shared mapping is
-     * about to get the right to write to it; it is asked again for pages that came by reads.
-     * `file_page_put` takes the reference back. `shared` makes a file of `pages` zero pages for
-     * shared anonymous memory, with one reference. */
+    /* Pager: pages of files; without it every page is beyond a file's end. `file_page` gives a
+     * frame that hook `frame` counts, with a reference of its own; MM_ERR_NOENT beyond the file's
+     * end, MM_ERR_BUSY to have the access repeated. `write`: a shared mapping is about to get the
+     * right to write to it; it is asked again for pages that came by reads. `file_page_put` takes
+     * the reference back. `shared` makes a file of `pages` zero pages for shared anonymous memory,
+     * with one reference. */
     enum mm_status (*file_page)(void *ctx, void *file, uint64_t index, bool write, mm_pa_t *pa);
     void (*file_page_put)(void *ctx, void *file, uint64_t index, mm_pa_t pa, bool dirty);
     enum mm_status (*shared)(void *ctx, uint64_t pages, void **file);
@@ -1084,7 +1085,8 @@ struct mm_vma_hooks {
     void (*swap_free)(void *ctx, uint64_t slot);
 
     /* Policy; may be NULL. `random`: a number below `below`. `victim`: the LRU's next frame to
-     * reclaim, or MM_PA_NONE; `mapped` tells the LRU of a new frame. */
+     * reclaim, or MM_PA_NONE; `mapped` tells the LRU of a new frame, which may be evicted by
+     * then. */
     uint64_t (*random)(void *ctx, uint64_t below);
     mm_pa_t (*victim)(void *ctx);
     void (*mapped)(void *ctx, mm_pa_t pa);
@@ -1183,8 +1185,10 @@ MM_VMA_API enum mm_status mm_vma_system_init(struct mm_vma_system *sys,
 /* Gives back the memory of the reverse map, O(its chunks). No locking: all spaces have exited. */
 MM_VMA_API void mm_vma_system_fini(struct mm_vma_system *sys);
 /* Adds pages that every space made later has, mapped to the same frames, out of its calls' reach:
- * at or above its top. MM_ERR_LIMIT: MM_VMA_GLOBALS are there; MM_ERR_ALIGN: not whole pages. O(1),
- * no locking: no space may be made meanwhile. */
+ * at or above its top. MM_ERR_LIMIT: MM_VMA_GLOBALS are there; MM_ERR_ALIGN: not whole pages;
+ * MM_ERR_EXISTS: one of them is there in part; MM_ERR_INVALID: empty, beyond the last address or
+ * frame, other rights than READ, WRITE, EXEC. O(globals), no locking: no space may be made
+ * meanwhile. */
 MM_VMA_API enum mm_status mm_vma_system_global(struct mm_vma_system *sys,
                                                const struct mm_vma_global *global);
 
@@ -1200,8 +1204,9 @@ MM_VMA_API enum mm_status mm_vma_space_init(struct mm_vma_space *space, struct m
                                             const struct mm_vma_config *config);
 
 /* A thread joins (vfork, clone) or leaves a space. When the last one leaves, all is unmapped in one
- * pass, and the users' reference goes. mm_vma_leave returns whether that was the last reference:
- * the caller then frees the struct. O(areas + pages). Any CPU. */
+ * pass, and the users' reference goes; who has another one may still ask, but map nothing more.
+ * mm_vma_leave returns whether that was the last reference: the caller then frees the struct.
+ * O(areas + pages). Any CPU. */
 MM_VMA_API void mm_vma_join(struct mm_vma_space *space);
 MM_VMA_API bool mm_vma_leave(struct mm_vma_space *space);
 /* References keep the struct, not what is mapped. mm_vma_put: true when the last one went. O(1).
@@ -1357,9 +1362,10 @@ MM_VMA_API void mm_vma_read_totals(struct mm_vma_space *space, struct mm_vma_tot
  * page). Takes the space's lock. */
 MM_VMA_API enum mm_vma_fault mm_vma_fault(struct mm_vma_space *space, mm_va_t va, unsigned access);
 
-/* Has all pages of the range mapped, for writing where private memory is writable. ENOMEM at a hole
- * or without memory; EFAULT at areas without any right and where the pager has no page; EAGAIN to
- * repeat; EINVAL: not whole pages, beyond the top. What came in stays. O(pages). Takes the lock. */
+/* Has all pages of the range mapped, for writing where private memory is writable; not those that
+ * MM_VMA_MLOCK_ONFAULT leaves to faults. ENOMEM at a hole or without memory; EFAULT at areas
+ * without any right and where the pager has no page; EAGAIN to repeat; EINVAL: misaligned, beyond
+ * the top; `bytes` is rounded up. What came in stays. O(pages). Takes the lock. */
 MM_VMA_API int mm_vma_populate(struct mm_vma_space *space, mm_va_t va, uint64_t bytes);
 
 /* Number of places that map the frame; 0 also for frames that are not counted. More than 1: it is
@@ -6127,8 +6133,8 @@ struct mmi_vma_released {
     mm_pa_t pa;
     uintptr_t kind;
     void *file;
-    uintptr_t index;
-    bool dirty, last;
+    uintptr_t index, page;
+    bool dirty, noted; /* noted: in the reverse map until then */
 };
 
 #define MMI_VMA_BATCH 32u
@@ -6140,13 +6146,30 @@ struct mmi_vma_gather {
     struct mmi_vma_released item[MMI_VMA_BATCH];
 };
 
-static void mmi_vma_release(struct mm_vma_system *sys, const struct mmi_vma_released *item)
+/* Takes the note of a page out. True if nobody maps the frame any more. */
+static bool mmi_vma_forget(struct mm_vma_space *space, mm_pa_t pa, uintptr_t page)
 {
-    const struct mm_vma_hooks *h = &sys->hooks;
+    struct mm_vma_system *sys = space->sys;
+    struct mm_vma_frame *frame = sys->hooks.frame(sys->hooks.ctx, pa);
+    struct mmi_vma_rmap *note;
+    MM_VMA_LOCK_STATE_T state;
+    bool last;
+
+    MM_VMA_LOCK(mmi_vma_frame_lock(sys, pa), state);
+    note = mmi_vma_frame_remove(frame, mmi_vma_frame_find(frame, space, page));
+    last = frame->maps == 0;
+    MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, pa), state);
+    mmi_vma_note_put(sys, note);
+    return last;
+}
+
+static void mmi_vma_release(struct mm_vma_space *space, const struct mmi_vma_released *item)
+{
+    const struct mm_vma_hooks *h = &space->sys->hooks;
 
     if (item->kind != MM_VMA_RSS_ANON)
         h->file_page_put(h->ctx, item->file, item->index, item->pa, item->dirty);
-    else if (item->last)
+    else if (!item->noted || mmi_vma_forget(space, item->pa, item->page))
         h->frame_free(h->ctx, item->pa);
 }
 
@@ -6158,7 +6181,7 @@ static void mmi_vma_gather_flush(struct mmi_vma_gather *g)
     if (g->from != g->to)
         h->pt_flush(h->ctx, g->space->pt, g->from, g->to - g->from);
     for (i = 0; i < g->count; i++)
-        mmi_vma_release(g->space->sys, &g->item[i]);
+        mmi_vma_release(g->space, &g->item[i]);
     g->count = 0;
     g->from = g->to = 0;
 }
@@ -6182,8 +6205,10 @@ static void mmi_vma_rss(struct mm_vma_space *space, uintptr_t kind, uintptr_t ad
     (void)mm_fetch_add(&space->rss[kind & 3], add);
 }
 
-/* Takes the locked spot's mapping out of the reverse map, and adds what is to be released. The
- * entry is the caller's; unlocks. Linear areas map frames without a note: those are not theirs. */
+/* Adds what is to be released to the batch. The entry is the caller's; unlocks. Linear areas map
+ * frames without a note: those are not theirs. The note of an anonymous page that others map too
+ * stays until the flush: without it they would take the frame over, or free it, while a CPU still
+ * reads it by its TLB. A page of a file has a reference of its own for that. */
 static void mmi_vma_unmap_spot(struct mmi_vma_gather *gather, struct mmi_vma_spot *spot)
 {
     struct mm_vma_space *space = gather->space;
@@ -6195,9 +6220,10 @@ static void mmi_vma_unmap_spot(struct mmi_vma_gather *gather, struct mmi_vma_spo
         item->kind = spot->frame->kind & 3;
         item->file = spot->frame->file;
         item->index = spot->frame->index;
+        item->page = note->page;
         item->dirty = spot->e.dirty;
-        note = mmi_vma_frame_remove(spot->frame, note);
-        item->last = spot->frame->maps == 0;
+        item->noted = item->kind == MM_VMA_RSS_ANON && spot->frame->maps > 1;
+        note = item->noted ? NULL : mmi_vma_frame_remove(spot->frame, note);
         mmi_vma_rss(space, item->kind, (uintptr_t)0 - 1);
         gather->count++;
     }
@@ -6340,18 +6366,12 @@ static bool mmi_vma_page_note(struct mm_vma_space *space, const struct mm_vma *v
 /* Undoes it. */
 static void mmi_vma_page_unnote(struct mm_vma_space *space, const struct mmi_vma_page *p)
 {
-    struct mm_vma_system *sys = space->sys;
-    struct mm_vma_frame *frame = sys->hooks.frame(sys->hooks.ctx, p->pa);
-    struct mmi_vma_rmap *note;
-    MM_VMA_LOCK_STATE_T state;
+    const struct mm_vma_hooks *h = &space->sys->hooks;
 
-    if (frame == NULL)
+    if (h->frame(h->ctx, p->pa) == NULL)
         return;
-    MM_VMA_LOCK(mmi_vma_frame_lock(sys, p->pa), state);
-    note = mmi_vma_frame_remove(frame, mmi_vma_frame_find(frame, space, p->page));
-    MM_VMA_UNLOCK(mmi_vma_frame_lock(sys, p->pa), state);
+    (void)mmi_vma_forget(space, p->pa, p->page);
     mmi_vma_rss(space, p->kind, (uintptr_t)0 - 1);
-    mmi_vma_note_put(sys, note);
 }
 
 /* Enters a page where none is. On MM_ERR_NOMEM the frame stays the caller's. */
@@ -6419,6 +6439,8 @@ static enum mm_vma_fault mmi_vma_enter_file(struct mm_vma_space *space, const st
     enum mm_vma_fault fault;
     mm_pa_t copy = MM_PA_NONE;
 
+    if (h->file_page == NULL)
+        return MM_VMA_FAULT_BUS;
     mmi_vma_page_init(&p, page, MM_PA_NONE, mmi_vma_rights(vma->flags));
     p.index = vma->offset + (page - vma->start);
     p.file = vma->file;
@@ -6885,11 +6907,11 @@ static void mmi_vma_teardown(struct mm_vma_space *space)
     struct mm_vma_cursor c;
     struct mm_vma *vma;
 
+    mmi_vma_write_begin(&space->map);
     for (vma = mm_vma_cursor_seek(&c, &space->map, 0); vma != NULL; vma = mm_vma_cursor_next(&c)) {
         mmi_vma_account(space, vma->flags, 0 - mmi_vma_count(vma));
         mmi_vma_area_free(space, vma);
     }
-    mmi_vma_write_begin(&space->map);
     mm_vma_map_fini(&space->map);
     while (space->spare != NULL) {
         vma = mmi_vma_spare(space);
@@ -6985,6 +7007,8 @@ static bool mmi_vma_hooks_whole(const struct mm_vma_hooks *h)
         return false;
     if (tables == 0)
         return frames + files + swap == 0;
+    if (files == 0 && h->shared != NULL)
+        return false;
     return tables == 5 && frames == 4 && (swap == 0 || swap == 5);
 }
 
@@ -7019,13 +7043,20 @@ MM_VMA_API void mm_vma_system_fini(struct mm_vma_system *sys)
 MM_VMA_API enum mm_status mm_vma_system_global(struct mm_vma_system *sys,
                                                const struct mm_vma_global *global)
 {
+    unsigned i;
+
     if (sys->global_count == MM_VMA_GLOBALS)
         return MM_ERR_LIMIT;
     if (((global->va | global->pa | global->bytes) & MMI_VMA_PAGE_MASK) != 0)
         return MM_ERR_ALIGN;
     if (global->bytes == 0 || MMI_VMA_BEYOND(global->va) ||
-        global->va > MM_PA_NONE - global->bytes || (global->prot & ~MM_VMA_PROT) != 0)
+        global->va > MM_PA_NONE - global->bytes || (global->prot & ~MM_VMA_PROT) != 0 ||
+        !mmi_vma_frames_fit(true, global->pa, global->bytes))
         return MM_ERR_INVALID;
+    for (i = 0; i < sys->global_count; i++)
+        if (global->va < sys->globals[i].va + sys->globals[i].bytes &&
+            sys->globals[i].va < global->va + global->bytes)
+            return MM_ERR_EXISTS;
     sys->globals[sys->global_count++] = *global;
     return MM_OK;
 }
@@ -7247,7 +7278,8 @@ static enum mm_status mmi_vma_evictable(struct mm_vma_system *sys, const struct 
     return MM_OK;
 }
 
-/* Every CPU that maps the locked frame loses the right to write to it. */
+/* Every CPU that maps the locked frame loses the right to write to it. An entry may have lost it
+ * already, to a fork or mprotect whose flush is still to come. */
 static void mmi_vma_freeze(struct mm_vma_system *sys, const struct mm_vma_frame *frame)
 {
     const struct mm_vma_hooks *h = &sys->hooks;
@@ -7259,10 +7291,9 @@ static void mmi_vma_freeze(struct mm_vma_system *sys, const struct mm_vma_frame 
         mm_va_t va = mmi_vma_va(note->page);
 
         if (h->pt_next(h->ctx, space->pt, va, va + MM_PAGE_SIZE, &e) &&
-            (e.prot & MM_VMA_WRITE) != 0) {
+            (e.prot & MM_VMA_WRITE) != 0)
             h->pt_protect(h->ctx, space->pt, va, e.prot & ~MM_VMA_WRITE);
-            h->pt_flush(h->ctx, space->pt, va, MM_PAGE_SIZE);
-        }
+        h->pt_flush(h->ctx, space->pt, va, MM_PAGE_SIZE);
     }
 }
 
@@ -7376,7 +7407,7 @@ MM_VMA_API enum mm_status mm_vma_evict(struct mm_vma_system *sys, mm_pa_t pa)
 
 MM_VMA_API uintptr_t mm_vma_reclaim(struct mm_vma_system *sys, uintptr_t want)
 {
-    uintptr_t went = 0, tries = 4 * want + 16;
+    uintptr_t went = 0, tries = want < UINTPTR_MAX / 4 - 16 ? 4 * want + 16 : UINTPTR_MAX;
     mm_pa_t pa;
 
     if (sys->hooks.victim == NULL)

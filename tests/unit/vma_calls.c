@@ -539,6 +539,16 @@ static void configurations_are_checked(void **state)
     g.va = 0x600000;
     g.bytes = 0;
     assert_int_equal(mm_vma_system_global(&f->sys, &g), MM_ERR_INVALID);
+    g.bytes = 2 * PAGE;
+    g.pa = ~(mm_pa_t)0 - PAGE + 1;
+    assert_int_equal(mm_vma_system_global(&f->sys, &g), MM_ERR_INVALID); /* its frames wrap */
+    g.pa = 0x1000;
+    g.va = 0x4fe000;
+    assert_int_equal(mm_vma_system_global(&f->sys, &g), MM_ERR_EXISTS);
+    g.va = 0x4ff000;
+    assert_int_equal(mm_vma_system_global(&f->sys, &g), MM_ERR_EXISTS);
+    assert_int_equal(f->sys.global_count, 1);
+    g.va = 0x600000;
     g.bytes = PAGE;
     for (unsigned i = 1; i < MM_VMA_GLOBALS; i++, g.va += PAGE)
         assert_int_equal(mm_vma_system_global(&f->sys, &g), MM_OK);

@@ -469,6 +469,9 @@ static void faults_are_told_apart(void **state)
     FAULT(DATA, MM_VMA_EXEC, EXEC);
     FAULT(BEYOND, MM_VMA_READ, BUS);
     FAULT(BEYOND, MM_VMA_WRITE, BUS);
+    w->sys.hooks.file_page = NULL; /* without a pager no file has a page */
+    FAULT(OPEN, MM_VMA_READ, BUS);
+    w->sys.hooks.file_page = file_page;
     FAULT(DATA, MM_VMA_READ, OK); /* spurious */
     FAULT(DATA, MM_VMA_WRITE, OK);
     w->retries = 1;
@@ -486,6 +489,24 @@ static void faults_are_told_apart(void **state)
     assert_int_equal(mm_vma_mprotect(space, va_of(NONE), 2 * PAGE, MM_VMA_READ), MM_VMA_OK);
     take(&before);
     FAULT(NONE + 2, MM_VMA_WRITE, GUARD);
+}
+
+/* A pager comes whole; shared memory is a file, whose pages come from it. */
+static void a_pager_comes_whole(void **state)
+{
+    struct mm_vma_system sys;
+    struct mm_vma_hooks h = w->sys.hooks;
+
+    (void)state;
+    assert_int_equal(mm_vma_system_init(&sys, &h), MM_OK);
+    mm_vma_system_fini(&sys);
+    h.file_page_put = NULL;
+    assert_int_equal(mm_vma_system_init(&sys, &h), MM_ERR_INVALID);
+    h.file_page = NULL;
+    assert_int_equal(mm_vma_system_init(&sys, &h), MM_ERR_INVALID);
+    h.shared = NULL;
+    assert_int_equal(mm_vma_system_init(&sys, &h), MM_OK);
+    mm_vma_system_fini(&sys);
 }
 
 static void neighbours_join_only_if_alike(void **state)
@@ -637,6 +658,7 @@ int main(void)
         T(locking_is_refused),
         T(populate_and_install_are_refused),
         T(faults_are_told_apart),
+        T(a_pager_comes_whole),
         T(neighbours_join_only_if_alike),
         T(locked_memory_is_there),
         T(the_check_finds_damage),
