@@ -7007,8 +7007,6 @@ static bool mmi_vma_hooks_whole(const struct mm_vma_hooks *h)
         return false;
     if (tables == 0)
         return frames + files + swap == 0;
-    if (files == 0 && h->shared != NULL)
-        return false;
     return tables == 5 && frames == 4 && (swap == 0 || swap == 5);
 }
 
