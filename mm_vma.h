@@ -5124,7 +5124,7 @@ MMI_VMA_HERE bool mmi_vma_mprotect_one(struct mm_vma_space *space, uintptr_t sta
     if (vma->start > start || vma->end < end)
         return false;
     *result = mmi_vma_spares(space, 2) == MM_OK
-                  ? mmi_vma_protect(space, &patch, &vma, start, end, prot)
+                  ? mmi_vma_protect(space, &patch, &vma, start, end, prot & MM_VMA_PROT)
                   : MM_VMA_ENOMEM;
     return true;
 }

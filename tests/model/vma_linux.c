@@ -704,6 +704,8 @@ static bool do_mprotect(struct run *r)
     size_t length = chance(r, 2) ? 0 : some_length(r, va & ~(PS - 1));
     int prot = some_prot(r) | (r->plan.stacks && chance(r, 5) ? PROT_GROWSDOWN : 0);
 
+    if (chance(r, 4))
+        prot |= MM_VMA_PROT_SEM; /* the kernel's PROT_SEM, which libc does not name */
     if (chance(r, 2))
         prot |= 0x40;
     return protect(r, va, length, prot);

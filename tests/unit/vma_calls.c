@@ -193,6 +193,18 @@ static void the_last_page_before_the_top_is_mapped(void **state)
     assert_int_equal(map(0, PAGE, 3, 0), MM_VMA_ENOMEM);
 }
 
+/* PROT_SEM has the number of an area's flag SHARED. */
+static void semaphores_leave_no_mark(void **state)
+{
+    (void)state;
+    for (mm_va_t va = 0x200000; va < 0x208000; va += 2 * PAGE)
+        assert_int_equal(map(va, PAGE, 3, MM_VMA_MAP_FIXED), va);
+    for (mm_va_t va = 0x200000; va < 0x208000; va += 2 * PAGE) {
+        assert_int_equal(mm_vma_mprotect(&f->space, va, PAGE, 1 | MM_VMA_PROT_SEM), MM_VMA_OK);
+        assert_int_equal(mm_vma_map_access(&f->space.map, va), 1);
+    }
+}
+
 static void ranges_are_checked(void **state)
 {
     mm_va_t va;
@@ -957,6 +969,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(mmap_refuses_bad_requests),
         T(the_last_page_before_the_top_is_mapped),
+        T(semaphores_leave_no_mark),
         T(ranges_are_checked),
         T(a_range_beyond_the_top_ends_in_a_hole),
         T(a_hint_is_aligned_as_asked),
