@@ -2762,8 +2762,8 @@ static inline uint64_t mmi_pt_descend(struct mmi_pt_iter *it)
     return mmi_pt_descend_to(it, it->off, mmi_pt_root_level(it->pt), &table);
 }
 
-/* Begins to load the start of a table that is wanted soon: a processor's own looks ahead end with a
- * page, which a table is. */
+/* Begins to load the first quarter of a table that is wanted soon: a processor's own looks ahead
+ * end with a page, which a table is. */
 static void mmi_pt_look_at(const struct mm_pagetable *pt, mm_pa_t pa)
 {
 #ifdef MM_PAGETABLE_WINDOWS /* a window costs more than what a look would save */
@@ -2774,7 +2774,7 @@ static void mmi_pt_look_at(const struct mm_pagetable *pt, mm_pa_t pa)
     size_t at;
 
     (void)pt;
-    for (at = 0; at < 256; at += 64)
+    for (at = 0; at < 1024; at += 64)
         __builtin_prefetch(table + at, 1);
     MM_PAGETABLE_CLOSE(pt, table);
 #endif
