@@ -85,7 +85,7 @@ static int obj_open_pages(void)
 static void obj_open(void)
 {
     static const struct mm_slab_hooks hooks = {
-        .alloc = obj_source, .free = obj_sink, .purge = obj_purge};
+        .alloc = obj_source, .free = obj_sink, .zero = obj_purge, .purge = obj_purge};
     struct mm_slab_config config;
     mm_slab_config_init(&config, &hooks);
     if (!obj_open_pages() || mm_slab_init(&obj_heap, &config) != MM_OK)
