@@ -105,9 +105,7 @@ static uintptr_t arena_base, arena_end;
 #define STALE_LEAST ((size_t)2 << 20 >> MM_SLAB_SHIFT) /* units, while the program grows */
 #define STALE_MOST  ((size_t)32 << 20 >> MM_SLAB_SHIFT)
 #define FULL_FROM   ((size_t)8 << 20 >> MM_SLAB_SHIFT) /* from here a slab's pages come together */
-#define OPEN_STEP   ((uintptr_t)32 << 20)              /* a multiple of a huge page */
-/* Behind it pages may be huge: one of them that is not in full use is little then. */
-#define HUGE_FROM   ((uintptr_t)64 << 20)
+#define OPEN_STEP   ((uintptr_t)32 << 20)
 #define MOVE_LEAST  ((size_t)1 << 20)
 #define FIRST_STEP  ((uintptr_t)1 << 30) /* what the arena has at first: it takes time to enter */
 
@@ -132,8 +130,6 @@ static int pages_map(uintptr_t to)
     void *got = mmap(at, to - opened, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
     if (got == at) {
-        if (opened - arena_base >= HUGE_FROM)
-            (void)madvise(at, to - opened, MADV_HUGEPAGE);
         __atomic_store_n(&opened, to, __ATOMIC_RELEASE);
         return 1;
     }
