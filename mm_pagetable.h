@@ -1049,7 +1049,8 @@ struct mm_pagetable_flush {
                            walk caches too; an address below each that left is among the ranges, but
                            sfence.vma for an address does not reach those */
     bool global;        /* leaves with MM_PAGETABLE_GLOBAL may be among them: an invalidation for an
-                           ASID (sfence.vma, INVPCID of an address or a context) leaves those */
+                           ASID (sfence.vma, INVPCID of an address or a context) leaves those, and
+                           such a fence does not order new ones */
     bool every_asid;    /* the table has lent entries: those who borrowed them have what is below in
                            TLBs and walk caches under their own ASIDs */
 };
@@ -1152,7 +1153,7 @@ struct mm_pagetable_batch {
     uint32_t dead_room, dead_count; /* entries that are free in it; dead subtrees in all */
     bool all, changed, filled, unlinked, linked, global;
     bool settled;         /* all and changed: one more leaf that goes adds nothing */
-    bool fill_settled;    /* one more page that comes adds nothing either */
+    uint64_t fill_untold; /* a page that comes adds something if its leaf has one of these bits */
     uint64_t quiet_pages; /* of a cursor's own: its near pages, if no count changes either */
     uint64_t made_attr, made_leaf; /* what was encoded and decoded last, so that a run of equal */
     uint64_t told_attr, told_leaf; /* pages does it once; of level 0, without address */
@@ -3026,7 +3027,8 @@ static void mmi_pt_batch_told(struct mm_pagetable_batch *b)
     b->pages = b->quiet_pages = 0;
     b->range_count = 0;
     b->all = b->changed = b->filled = false;
-    b->unlinked = b->linked = b->global = b->settled = b->fill_settled = false;
+    b->unlinked = b->linked = b->global = b->settled = false;
+    b->fill_untold = ~UINT64_C(0);
 }
 
 static void mmi_pt_batch_empty(struct mm_pagetable_batch *b)
@@ -3213,11 +3215,17 @@ static inline uint64_t mmi_pt_any_leaf(const struct mm_pagetable *pt)
     return mmi_ptf_base(pt) ^ mmi_ptf_global(pt);
 }
 
+/* Is this leaf of level 0 global? */
+static inline bool mmi_pt_is_global(const struct mm_pagetable *pt, uint64_t leaf)
+{
+    return ((leaf ^ mmi_ptf_base(pt)) & mmi_ptf_global(pt)) != 0;
+}
+
 /* `leaf`: what stood there. */
 static inline void mmi_pt_note_change(struct mm_pagetable_batch *b, uint64_t off, uint64_t bytes,
                                       unsigned level, uint64_t leaf)
 {
-    if (((leaf ^ mmi_ptf_base(b->pt)) & mmi_ptf_global(b->pt)) != 0)
+    if (mmi_pt_is_global(b->pt, leaf))
         b->global = true;
     b->changed = true;
     mmi_pt_note_range(b, off, bytes, level);
@@ -3234,20 +3242,26 @@ static inline void mmi_pt_before_new(struct mm_pagetable_batch *b)
 /* New mappings: RISC-V lets a processor remember that there was none (privileged 4.2.1), unless it
  * has Svvptc; the others do not. */
 static void mmi_pt_note_filled(struct mm_pagetable_batch *b, uint64_t off, uint64_t bytes,
-                               unsigned level)
+                               unsigned level, uint64_t leaf)
 {
     struct mm_pagetable *pt = b->pt;
     if ((mmi_ptf_features(pt) & ~pt->flags & MM_PAGETABLE_SVVPTC) == 0)
         return;
+    if (mmi_pt_is_global(pt, leaf)) /* a fence for an ASID does not order these (10.2.1) */
+        b->global = true;
     b->filled = true;
     mmi_pt_note_range(b, off, bytes, level);
 }
 
 /* The same for a page at `va`, apart from the code that maps many of them. */
-static MM_NOINLINE void mmi_pt_note_new_page(struct mm_pagetable_batch *b, mm_va_t va)
+static MM_NOINLINE void mmi_pt_note_new_page(struct mm_pagetable_batch *b, mm_va_t va,
+                                             uint64_t leaf)
 {
-    mmi_pt_note_filled(b, mmi_pt_offset(b->pt, va), mmi_pt_size(b->pt, 0), 0);
-    b->fill_settled = b->all || !b->filled;
+    mmi_pt_note_filled(b, mmi_pt_offset(b->pt, va), mmi_pt_size(b->pt, 0), 0, leaf);
+    if (!b->filled)
+        b->fill_untold = 0;
+    else if (b->all)
+        b->fill_untold = b->global ? 0 : mmi_ptf_global(b->pt);
 }
 
 /* An entry leads to a table now. RISC-V orders such entries by a fence without an address alone
@@ -3811,9 +3825,10 @@ static void mmi_pt_reap(struct mm_pagetable_batch *b, mm_pa_t table, unsigned le
     uint64_t bytes = mmi_pt_size(pt, level + 1), e;
     struct mmi_pt_iter it;
 
-    if (pt->hooks->release == NULL) {
+    /* nor do tables tell of themselves that may be empty */
+    if (pt->hooks->release == NULL || (pt->flags & MM_PAGETABLE_KEEP_EMPTY) != 0)
         mmi_pt_note_change(b, off, bytes, 0, mmi_pt_any_leaf(pt));
-    } else {
+    if (pt->hooks->release != NULL) {
         mmi_pt_begin_at(&it, pt, table, level, off, off + bytes);
         while (mmi_pt_next_leaf(&it, &e)) {
             struct mmi_pt_span span = mmi_pt_span_here(&it);
@@ -4125,10 +4140,13 @@ MM_PAGETABLE_API enum mm_status mm_pagetable_destroy(struct mm_pagetable *pt, bo
             continue;
         }
         mmi_pt_store(pt, span.table, span.index, 0);
-        if (mmi_pt_note(pt, e) != MMI_PT_BORROWED)
+        if (mmi_pt_note(pt, e) != MMI_PT_BORROWED) {
             mmi_pt_reap(&batch, mmi_pt_table_pa(pt, e), root - 1, it.off);
-        else
+            mmi_pt_note_table(&batch, it.off); /* a lent one may be empty */
+        } else {
+            batch.unlinked = true;
             mmi_pt_note_change(&batch, it.off, mmi_pt_size(pt, root), 0, mmi_pt_any_leaf(pt));
+        }
     }
     mmi_pt_leave(&it);
     mm_pagetable_batch_finish(&batch);
@@ -4366,7 +4384,7 @@ static void mmi_pt_put(const struct mmi_pt_map *m, struct mmi_pt_iter *it,
         mmi_pt_write(m, span, true);
     mmi_pt_grown(it, it->level, span->off, span->count - stood);
     mmi_pt_note_filled(m->call.batch, span->off, mmi_pt_span_end(it->pt, span) - span->off,
-                       span->level);
+                       span->level, m->leaf);
 }
 
 /* Would a table below this entry hold nothing but leaves of the level below? */
@@ -4407,7 +4425,7 @@ static void mmi_pt_grow(struct mmi_pt_map *m, struct mmi_pt_iter *it)
     mmi_pt_write(m, &span, false);
     mmi_pt_link(pt, parent, index, mmi_pt_entry_of(pt, it->level, pa, span.count));
     mmi_pt_close(pt, table);
-    mmi_pt_note_filled(m->call.batch, it->off, end - it->off, below);
+    mmi_pt_note_filled(m->call.batch, it->off, end - it->off, below, m->leaf);
     mmi_pt_move(it, end);
 }
 
@@ -4483,7 +4501,7 @@ static enum mm_status mmi_pt_map_page(struct mmi_pt_map *m)
         mmi_pt_store(pt, it.table[0], mmi_pt_index(pt, it.off, 0),
                      m->leaf | mmi_pt_pa_field(pt, m->frames != NULL ? m->frames[0] : m->pa));
         mmi_pt_grown(&it, 0, it.off, 1);
-        mmi_pt_note_filled(m->call.batch, it.off, mmi_pt_size(pt, 0), 0);
+        mmi_pt_note_filled(m->call.batch, it.off, mmi_pt_size(pt, 0), 0, m->leaf);
     } else {
         status = mmi_pt_reserve(&m->call.spare, it.level);
         m->commit = true;
@@ -4721,6 +4739,8 @@ static uint64_t mmi_pt_recolor_run(struct mm_pagetable_batch *b, const struct mm
     }
     mmi_pt_note_change(b, span->off + (from - span->index) * mmi_pt_size(pt, span->level),
                        (i - from) * mmi_pt_size(pt, span->level), span->level, e);
+    if (mmi_ptf_family(pt) == MM_PAGETABLE_FAMILY_RISCV && mmi_pt_is_global(pt, next))
+        b->global = true;
     return i - from;
 }
 
@@ -5359,7 +5379,7 @@ static void mmi_pt_share_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
     }
     mmi_pt_store(pt, to->table[to->level], mmi_pt_index(pt, to->off, to->level), next);
     mmi_pt_grown(to, to->level, to->off, 1);
-    mmi_pt_note_filled(s->to.batch, to->off, size, to->level);
+    mmi_pt_note_filled(s->to.batch, to->off, size, to->level, mmi_pt_flat(pt, next, to->level));
 }
 
 /* Does the entry that the iterator stands at lead to nothing but empty tables (I3)? */
@@ -5369,7 +5389,8 @@ static bool mmi_pt_vacant(const struct mmi_pt_iter *it, uint64_t e)
     uint64_t off = it->off & ~(mmi_pt_size(pt, it->level) - 1), leaf = 0;
     struct mmi_pt_iter below;
 
-    if ((pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0 || !mmi_pt_is_table(pt, e, it->level))
+    if ((pt->flags & MM_PAGETABLE_KEEP_EMPTY) == 0 || !mmi_pt_is_table(pt, e, it->level) ||
+        mmi_pt_lent(pt, e, it->level))
         return false;
     mmi_pt_begin_at(&below, pt, mmi_pt_table_pa(pt, e), it->level - 1, off,
                     off + mmi_pt_size(pt, it->level));
@@ -5516,7 +5537,8 @@ static void mmi_pt_lend_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
         MM_PAGETABLE_MEMSET(table, 0, (size_t)mmi_pt_table_bytes(pt, from->level - 1));
         mmi_pt_close(pt, table);
         e = mmi_pt_table_entry(pt, pa, MMI_PT_LENT);
-        mmi_pt_note_filled(s->from.batch, from->off, mmi_pt_size(pt, from->level), 0);
+        mmi_pt_note_filled(s->from.batch, from->off, mmi_pt_size(pt, from->level), 0,
+                           mmi_ptf_base(pt));
         mmi_pt_note_linked(s->from.batch);
     }
     if (mmi_pt_apart(pt))
@@ -5526,7 +5548,8 @@ static void mmi_pt_lend_entry(struct mmi_pt_share *s, struct mmi_pt_iter *from,
     else
         mmi_pt_set_note(pt, from->table[from->level], index, e, MMI_PT_LENT);
     mmi_pt_link(pt, to->table[to->level], index, mmi_pt_with_note(pt, e, MMI_PT_BORROWED));
-    mmi_pt_note_filled(s->to.batch, from->off, mmi_pt_size(pt, from->level), 0);
+    mmi_pt_note_filled(s->to.batch, from->off, mmi_pt_size(pt, from->level), 0,
+                       mmi_pt_any_leaf(pt));
     mmi_pt_note_linked(s->to.batch);
 }
 
@@ -5770,7 +5793,7 @@ MMI_PT_FOLDED enum mm_status mmi_pt_cursor_map_here(struct mm_pagetable_cursor *
     it->off = off + page;
     mmi_pt_store(pt, place.table, place.index, cursor->leaf | mmi_pt_pa_field(pt, pa));
     mmi_pt_grown(it, 0, off, 1);
-    mmi_pt_note_filled(cursor->call.batch, off, page, 0);
+    mmi_pt_note_filled(cursor->call.batch, off, page, 0, cursor->leaf);
     return MM_OK;
 }
 
@@ -5801,12 +5824,11 @@ static MM_NOINLINE enum mm_status mmi_pt_cursor_unmap_other(struct mm_pagetable_
 {
     struct mmi_pt_iter *it = &cursor->it;
     struct mm_pagetable *pt = it->pt;
-    bool global = ((e ^ mmi_ptf_base(pt)) & mmi_ptf_global(pt)) != 0;
 
     if (e != 0) {
         if (it->level != 0 || mmi_pt_in_group(it, e))
             return MM_ERR_BUSY;
-        if (mmi_pt_present(pt, e) && !mmi_pt_unsteady(pt, e) && !global &&
+        if (mmi_pt_present(pt, e) && !mmi_pt_unsteady(pt, e) && !mmi_pt_is_global(pt, e) &&
             pt->hooks->release == NULL)
             cursor->plain = e & ~mmi_ptf_pa_mask(pt);
         mmi_pt_take_page(cursor->call.batch, it, e);
@@ -5976,8 +5998,9 @@ MMI_PT_FOLDED bool mmi_pt_cursor_map_near(struct mm_pagetable_cursor *cursor, mm
         mmi_pt_store(pt, path.table0, path.index0, cursor->leaf | mmi_pt_pa_field(pt, pa));
         if (mmi_pt_count(pt, path.e1) != mmi_pt_no_claim(pt)) /* one more may be no claim */
             mmi_pt_count_by(pt, path.table1, path.index1, path.e1, 1);
-        if ((mmi_ptf_features(pt) & MM_PAGETABLE_SVVPTC) != 0 && !cursor->call.batch->fill_settled)
-            mmi_pt_note_new_page(cursor->call.batch, va);
+        if ((mmi_ptf_features(pt) & MM_PAGETABLE_SVVPTC) != 0 &&
+            (cursor->leaf & cursor->call.batch->fill_untold) != 0)
+            mmi_pt_note_new_page(cursor->call.batch, va, cursor->leaf);
     }
     mmi_pt_cursor_path_close(pt, &path);
     return usual;

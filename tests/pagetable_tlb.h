@@ -246,6 +246,22 @@ static void tlb_forget_tables(const struct tlb *t, struct tlb_page *c, mm_va_t v
     }
 }
 
+/* That there was nothing at page p: a fence with an address does not reach what leads to a table,
+ * and one for an ASID does not order accesses to global pages. */
+static void tlb_forget_absent(struct tlb *t, uint64_t p, bool hit,
+                              const struct mm_pagetable_flush *flush)
+{
+    const struct walker *k = &t->w->walker;
+    struct tlb_page *c = &t->page[p], now;
+
+    tlb_walk(k, tlb_off(t, p), NULL, &now);
+    if (now.leaf != 0 && tlb_global(k, now.leaf) && !flush->global)
+        return;
+    if (flush->tables_unlink || flush->all ||
+        (hit && (c->absent == 1 || now.tables[c->absent - 1] == 0)))
+        c->absent = 0;
+}
+
 static void tlb_flush(struct tlb *t, const struct mm_pagetable_flush *flush)
 {
     const struct walker *k = &t->w->walker;
@@ -268,14 +284,8 @@ static void tlb_flush(struct tlb *t, const struct mm_pagetable_flush *flush)
             t->drops++;
         }
         tlb_forget_tables(t, c, va, flush);
-        if (flush->tables_unlink || flush->all) {
-            c->absent = 0;
-        } else if (hit && c->absent != 0) {
-            struct tlb_page now;
-            tlb_walk(k, tlb_off(t, p), NULL, &now);
-            if (c->absent == 1 || now.tables[c->absent - 1] == 0)
-                c->absent = 0; /* a fence with an address does not reach what leads to a table */
-        }
+        if (c->absent != 0)
+            tlb_forget_absent(t, p, hit, flush);
     }
     tlb_fill(t); /* and may load again what it still finds */
 }

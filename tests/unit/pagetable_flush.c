@@ -59,6 +59,45 @@ static void global_leaves_are_told(void **state)
     }
 }
 
+/* sfence.vma with an ASID does not order accesses to global mappings (privileged 10.2.1). */
+static void riscv_is_told_of_new_global_leaves(void **state)
+{
+    struct mm_pagetable_cursor c;
+
+    (void)state;
+    begin(MM_PAGETABLE_ID_SV39);
+    assert_int_equal(map(&s, VA, 0x1000, PAGE, RW | GLOBAL), MM_OK);
+    assert_true(s.last.filled_only && s.last.global);
+    assert_int_equal(map(&s, VA + PAGE, 0x1000, PAGE, RW), MM_OK);
+    assert_true(s.last.filled_only && !s.last.global);
+    assert_int_equal(map(&s, VA + 2 * MIB, 2 * MIB, 4 * MIB + PAGE, RW | GLOBAL), MM_OK);
+    assert_true(s.last.filled_only && s.last.global);
+    assert_int_equal(protect(VA + PAGE, PAGE, RO | GLOBAL), MM_OK);
+    assert_true(s.last.global);
+    assert_int_equal(mm_pagetable_cursor_begin(&c, &s.pt, VA, 16 * PAGE, NULL), MM_OK);
+    assert_int_equal(mm_pagetable_cursor_map_at(&c, VA + 9 * PAGE, 0x1000, RW), MM_OK);
+    mm_pagetable_cursor_end(&c);
+    assert_true(s.last.filled_only && !s.last.global);
+    space_end(&s);
+}
+
+/* A cursor goes on telling of them when pages need no further note: beyond the threshold. */
+static void riscv_is_told_of_global_leaves_among_many(void **state)
+{
+    struct mm_pagetable_cursor c;
+
+    (void)state;
+    begin(MM_PAGETABLE_ID_SV39);
+    assert_int_equal(mm_pagetable_cursor_begin(&c, &s.pt, VA, 256 * PAGE, NULL), MM_OK);
+    for (unsigned i = 0; i < 200; i++)
+        assert_int_equal(
+            mm_pagetable_cursor_map_at(&c, VA + i * PAGE, 0x1000, i == 190 ? RW | GLOBAL : RW),
+            MM_OK);
+    mm_pagetable_cursor_end(&c);
+    assert_true(s.last.all && s.last.global);
+    space_end(&s);
+}
+
 static void a_table_dropped_unseen_may_have_held_them(void **state)
 {
     (void)state;
@@ -402,6 +441,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(global_leaves_are_told),
+        cmocka_unit_test(riscv_is_told_of_new_global_leaves),
+        cmocka_unit_test(riscv_is_told_of_global_leaves_among_many),
         cmocka_unit_test(a_table_dropped_unseen_may_have_held_them),
         cmocka_unit_test(riscv_is_told_of_tables_that_come),
         cmocka_unit_test(aarch64_breaks_before_a_page_gets_global),

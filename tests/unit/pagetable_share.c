@@ -288,6 +288,85 @@ static void a_lent_table_is_not_collapsed(void **state)
     end_two();
 }
 
+/* Is an address of [va, va + size) among what the last flush named? */
+static bool told(const struct space *of, mm_va_t va, uint64_t size)
+{
+    for (unsigned i = 0; i < of->last.count; i++)
+        if (of->last_ranges[i].va < va + size &&
+            va < of->last_ranges[i].va + of->last_ranges[i].bytes)
+            return true;
+    return of->last.all;
+}
+
+/* Tables that stay empty, of a format with leaves in the root. */
+static void begin_kept(struct space *of, enum mm_pagetable_id id)
+{
+    space_begin(of, s.ram, mm_pagetable_format_of(id));
+    of->config.flags |= MM_PAGETABLE_KEEP_EMPTY;
+    space_make(of);
+}
+
+/* An empty table that somebody has borrowed is no room for a leaf (I2). */
+static void a_lent_table_does_not_give_way_to_a_shared_leaf(void **state)
+{
+    static struct space borrower;
+    size_t tables;
+
+    (void)state;
+    s.ram = ram_make();
+    begin_kept(&s, MM_PAGETABLE_ID_SV39);
+    begin_kept(&to, MM_PAGETABLE_ID_SV39);
+    begin_kept(&borrower, MM_PAGETABLE_ID_SV39);
+    assert_int_equal(mm_pagetable_lend(&borrower.pt, &to.pt, VA, GIB), MM_OK);
+    assert_int_equal(map(&s, VA, GIB, GIB, RW), MM_OK);
+    tables = s.ram->in_use;
+    assert_int_equal(mm_pagetable_share_cow(&to.pt, &s.pt, VA, GIB, NULL), MM_ERR_EXISTS);
+    assert_int_equal(s.ram->in_use, tables);
+    assert_true(nothing_at(&borrower, VA));
+    assert_int_equal(mm_pagetable_destroy(&borrower.pt, true), MM_OK);
+    end_two();
+}
+
+/* Each table that goes has an address among the ranges: its walk-cache entries go by that. */
+static void a_flush_names_each_empty_table_that_goes(void **state)
+{
+    (void)state;
+    s.ram = ram_make();
+    begin_kept(&s, MM_PAGETABLE_ID_AARCH64_S1);
+    begin_kept(&to, MM_PAGETABLE_ID_AARCH64_S1);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(map(&to, VA, 0x1000, PAGE, RW), MM_OK);
+        assert_int_equal(map(&to, VA + 8 * MIB, 0x1000, PAGE, RW), MM_OK);
+        assert_int_equal(mm_pagetable_unmap(&to.pt, VA, 9 * MIB, NULL), MM_OK);
+        to.last.count = 0;
+        if (i == 0) {
+            assert_int_equal(map(&s, VA, GIB, GIB, RW), MM_OK);
+            assert_int_equal(mm_pagetable_share_cow(&to.pt, &s.pt, VA, GIB, NULL), MM_OK);
+        } else {
+            assert_int_equal(mm_pagetable_destroy(&to.pt, true), MM_OK);
+        }
+        assert_true(to.last.tables_unlink);
+        assert_true(told(&to, VA, 2 * MIB) && told(&to, VA + 8 * MIB, 2 * MIB));
+        if (i == 0)
+            assert_int_equal(mm_pagetable_unmap(&to.pt, VA, GIB, NULL), MM_OK);
+    }
+    space_end(&s);
+}
+
+/* The same of a table that was lent, by who lent it and by who borrowed it. */
+static void the_end_of_a_table_tells_of_lent_ones(void **state)
+{
+    (void)state;
+    begin_two(MM_PAGETABLE_ID_X86_64);
+    assert_int_equal(mm_pagetable_lend(&to.pt, &s.pt, 0, TOP), MM_OK);
+    to.last.tables_unlink = false;
+    assert_int_equal(mm_pagetable_destroy(&to.pt, false), MM_OK);
+    assert_true(to.last.tables_unlink && told(&to, 0, TOP));
+    s.last.count = 0;
+    assert_int_equal(mm_pagetable_destroy(&s.pt, true), MM_OK);
+    assert_true(s.last.tables_unlink && told(&s, 0, TOP));
+}
+
 static void identity_and_linear_mappings(void **state)
 {
     const uint64_t offset = UINT64_C(0xffff800000000000), pa = 6 * GIB;
@@ -536,6 +615,9 @@ int main(void)
         cmocka_unit_test(a_trampoline_page_is_in_every_space),
         cmocka_unit_test(riscv_is_told_on_both_sides_of_a_new_table_that_is_lent),
         cmocka_unit_test(a_lent_table_is_not_collapsed),
+        cmocka_unit_test(a_lent_table_does_not_give_way_to_a_shared_leaf),
+        cmocka_unit_test(a_flush_names_each_empty_table_that_goes),
+        cmocka_unit_test(the_end_of_a_table_tells_of_lent_ones),
         cmocka_unit_test(identity_and_linear_mappings),
         cmocka_unit_test(a_cursor_maps_reads_and_unmaps),
         cmocka_unit_test(a_harvest_that_clears_is_flushed),
