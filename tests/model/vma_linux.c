@@ -655,6 +655,10 @@ static bool do_mmap(struct run *r)
         flags |= MAP_32BIT; /* nothing is free there */
     if (chance(r, 2))
         flags |= MAP_NONBLOCK;
+    if (chance(r, 4)) /* bits without a meaning */
+        prot |= 1 << (3 + below(r, 22));
+    if (chance(r, 4) && (flags & MAP_TYPE) != MAP_SHARED_VALIDATE)
+        flags |= chance(r, 50) ? MAP_DENYWRITE : MAP_EXECUTABLE;
     if (hint + ((length + PS - 1) & ~(PS - 1)) > r->window + r->pages * PS)
         hint &= ~(PS - 1); /* the model's addresses end there, the kernel's do not */
     snprintf(r->what, sizeof r->what, "mmap(%lx, %zx, %d, %x, fd %d, %lx)", hint, length, prot,
@@ -752,6 +756,8 @@ static bool do_mremap(struct run *r)
         flags |= MREMAP_FIXED;
     if (chance(r, 15))
         flags |= MREMAP_DONTUNMAP;
+    if (chance(r, 3))
+        flags |= 8u << below(r, 28);
     placed = (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) != 0;
     if (chance(r, 3))
         target += 1 + below(r, PS - 1);
