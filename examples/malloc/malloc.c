@@ -80,6 +80,7 @@ static void unlock_word(uintptr_t *lock)
 #define MM_LOCK(l, s)   ((void)((s) = 0), lock_word(l))
 #define MM_UNLOCK(l, s) ((void)(s), unlock_word(l))
 
+#define MM_SLAB_SHARE 16 /* soon: what a program uses at once shall lie close together */
 #define MM_BUDDY_STATIC
 #define MM_SLAB_STATIC
 #include "mm_buddy.h"
