@@ -4459,16 +4459,18 @@ MM_SLAB_API size_t mm_slab_ksize(struct mm_slab_heap *heap, const void *p)
 
 static MM_NOINLINE size_t mmi_slab_usable_slow(struct mm_slab_heap *heap, const void *p)
 {
+    const struct mm_slab_cache *cls;
     uintptr_t offset;
 
     if (p == NULL)
         return 0;
-    if (mmi_slab_trusted(heap, p) && mmi_slab_marked(p, mmi_slab_token(heap), &offset))
-        return mmi_slab_usable(p);
-    return mm_slab_ksize(heap, p);
+    if (!mmi_slab_trusted(heap, p) || !mmi_slab_marked(p, mmi_slab_token(heap), &offset))
+        return mm_slab_ksize(heap, p);
+    cls = mmi_slab_tagged(heap, p); /* only shared slabs have marks without a class's size */
+    return cls != NULL ? cls->size : 0;
 }
 
-/* Of the slab it reads the first line, and nothing else. */
+/* Of the slab it reads the first line and, if the slab is shared, a tag. */
 MM_SLAB_API size_t mm_slab_usable(struct mm_slab_heap *heap, const void *p)
 {
     uintptr_t offset = 0;
